@@ -1,0 +1,91 @@
+"""BERT (arXiv:1810.04805) as a text tower: Chinese-CLIP's, and MiniLM sentence encoders.
+
+Shapes: B batch, T text tokens, D width.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from torch import Tensor, nn
+
+from beholder.errors import InvalidSetting
+from beholder.models.layers import Activation, Attention, Encoded, Mlp
+
+
+@dataclass(frozen=True)
+class BertSettings:
+    """Which BERT. The defaults are bert-base-uncased.
+
+    Attributes:
+        vocabulary: ids that the tokenizer may give.
+        context_length: tokens that there are positions for.
+        pooling: the ``first`` token (``[CLS]``), or the ``mean`` of all that are not padding.
+        token_types: rows of the segment table; a sentence alone uses the first.
+    """
+
+    vocabulary: int = 30522
+    context_length: int = 512
+    width: int = 768
+    layers: int = 12
+    heads: int = 12
+    mlp_width: int = 3072
+    activation: Activation = "gelu"
+    norm_eps: float = 1e-12
+    pooling: Literal["first", "mean"] = "first"
+    token_types: int = 2
+
+    def __post_init__(self) -> None:
+        if self.pooling not in ("first", "mean"):
+            raise InvalidSetting(f"BERT pooling {self.pooling!r} is neither first nor mean")
+
+
+class BertBlock(nn.Module):
+    """One layer with the norms after the sums, as in the first transformer."""
+
+    def __init__(self, settings: BertSettings):
+        super().__init__()
+        self.attention = Attention(settings.width, settings.heads)
+        self.norm_attention = nn.LayerNorm(settings.width, eps=settings.norm_eps)
+        self.mlp = Mlp(settings.width, settings.mlp_width, settings.activation)
+        self.norm_mlp = nn.LayerNorm(settings.width, eps=settings.norm_eps)
+
+    def forward(self, tokens: Tensor, mask: Tensor | None) -> Tensor:
+        """(B, T, D) → (B, T, D); ``mask`` (B, 1, 1, T)."""
+        tokens = self.norm_attention(tokens + self.attention(tokens, mask))
+        return self.norm_mlp(tokens + self.mlp(tokens))
+
+
+class Bert(nn.Module):
+    """Ids (B, T) and mask (B, T) to ``Encoded``: tokens (B, T, D) and pooled (B, D)."""
+
+    def __init__(self, settings: BertSettings):
+        super().__init__()
+        self.settings = settings
+        self.embedding = nn.Embedding(settings.vocabulary, settings.width)
+        self.positions = nn.Parameter(torch.randn(settings.context_length, settings.width) * 0.02)
+        self.token_types = nn.Parameter(torch.zeros(settings.token_types, settings.width))
+        self.first_norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
+        self.blocks = nn.ModuleList(BertBlock(settings) for _ in range(settings.layers))
+
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Encoded:
+        """(B, T) → tokens (B, T, D), pooled (B, D); ``mask`` (B, T) is true where there is no padding.
+
+        Raises:
+            InvalidSetting: T is longer than there are positions.
+        """
+        length = ids.shape[1]
+        if length > self.settings.context_length:
+            raise InvalidSetting(
+                f"a text of {length} tokens: this network takes at most {self.settings.context_length}"
+            )
+        tokens = self.first_norm(self.embedding(ids) + self.positions[:length] + self.token_types[0])
+        seen = None if mask is None else mask[:, None, None, :]
+        for block in self.blocks:
+            tokens = block(tokens, seen)
+        if self.settings.pooling == "first":
+            return Encoded(tokens, tokens[:, 0])
+        if mask is None:
+            return Encoded(tokens, tokens.mean(dim=1))
+        counted = mask[..., None].to(tokens.dtype)  # (B, T, 1)
+        return Encoded(tokens, (tokens * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1))
