@@ -1,0 +1,61 @@
+"""From a cosine to ``match``: how sure it is, from 0 to 1, that a sentence fits a picture.
+
+A cosine of 0.33 says nothing to a person, and its scale shifts from model to model and from picture to picture. So a
+model carries a *background*, the embeddings of sentences that have nothing to do with the picture at hand. A picture's
+cosines with the background have a mean and a spread; how far above them a sentence lies, in units of the spread,
+is what a logistic curve turns into a probability (Platt scaling). The curve is fitted in `beholder.evaluation.calibration`.
+"""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+FILE = "calibration.safetensors"
+
+
+@dataclass(frozen=True)
+class Calibration:
+    """A fitted curve and its background.
+
+    Args:
+        background: (K, E) float32, unit length: embeddings of K unrelated sentences.
+        weights: (3,) float64: the curve's factors for the height above the background, the cosine, and the constant.
+    """
+
+    background: np.ndarray
+    weights: np.ndarray
+
+    def features(self, images: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+        """What the curve looks at: (n, m, 3), the height above the background, the cosine, and 1.
+
+        Args:
+            images: (n, E), unit length.
+            cosines: (n, m) between the images and m sentences.
+        """
+        against = images @ self.background.T  # (n, K)
+        mean, spread = against.mean(axis=1, keepdims=True), against.std(axis=1, keepdims=True)
+        height = (cosines - mean) / np.maximum(spread, 1e-6)
+        return np.stack([height, cosines, np.ones_like(cosines)], axis=-1)
+
+    def match(self, images: np.ndarray, cosines: np.ndarray) -> np.ndarray:
+        """Probabilities (n, m) that each sentence fits each picture, at even odds of fitting and not fitting."""
+        with np.errstate(over="ignore"):
+            return 1 / (1 + np.exp(-(self.features(images, cosines) @ self.weights)))
+
+    def save(self, folder: Path) -> None:
+        """Writes one file into a model's folder."""
+        from safetensors.numpy import save_file
+
+        tensors = {"background": self.background.astype(np.float32), "weights": self.weights.astype(np.float64)}
+        save_file(tensors, folder / FILE)
+
+    @classmethod
+    def load(cls, folder: Path) -> "Calibration | None":
+        """The calibration of a model's folder, or None where it has none."""
+        from safetensors.numpy import load_file
+
+        if not (folder / FILE).exists():
+            return None
+        tensors = load_file(folder / FILE)
+        return cls(tensors["background"], tensors["weights"])
