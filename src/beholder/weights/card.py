@@ -1,0 +1,47 @@
+"""A short model card, made from what a model knows of itself."""
+
+from beholder.models.vit import VisionSettings
+from beholder.weights.loaded import LoadedDualEncoder
+
+
+def model_card(loaded: LoadedDualEncoder) -> str:
+    """Markdown: what the model is, what it takes and gives, and how to use it."""
+    settings, pixels = loaded.network.settings, loaded.preprocessing
+    parameters = sum(parameter.numel() for parameter in loaded.network.parameters())
+    if isinstance(settings.image, VisionSettings):
+        image = f"vision transformer, {settings.image.layers} layers of width {settings.image.width}"
+        image += f", patches of {settings.image.patch_size}" + (" grid cells" if settings.image.grid else " pixels")
+    else:
+        image = f"EfficientNet-Lite, width {settings.image.width}"
+    text = f"{type(loaded.network.text).__name__}, {settings.text.layers} layers of width {settings.text.width}"
+    calibrated = "yes" if loaded.calibration else "no"
+    front = f"---\nlicense: {loaded.licence}\n---\n\n" if loaded.licence else ""
+    return (
+        front
+        + f"""\
+# {loaded.name or "A dual encoder"}
+
+Pictures and sentences become vectors in one space; the cosine of two says how well they go together.
+
+| | |
+|---|---|
+| image tower | {image} |
+| text tower | {text} |
+| parameters | {parameters / 1e6:.1f} million |
+| vector | {settings.embedding} numbers, unit length |
+| picture | {pixels.height} × {pixels.width} pixels (height × width), fitted by {pixels.fit} |
+| sentence | up to {settings.text.context_length} tokens |
+| calibrated (`match`) | {calibrated} |
+| licence | {loaded.licence or "not recorded; that of the weights it was made from"} |
+
+```python
+from beholder import DualEncoder
+
+encoder = DualEncoder.from_pretrained("this folder")
+encoder.similarity(["photo.jpg"], ["a cat", "a dog"])
+```
+
+A picture's vector carries what the training data said of such pictures, prejudices included. Judge the model on
+pictures of your own before you rely on it.
+"""
+    )

@@ -1,0 +1,23 @@
+"""Hugging Face's Chinese-CLIP (``ChineseCLIPModel``, arXiv:2211.01335): CLIP's image tower and a BERT."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from beholder.models.dual_encoder import TwoTowersSettings
+from beholder.models.layers import HeadSettings
+from beholder.weights import bert, clip
+from beholder.weights.huggingface import section
+
+ROWS = (*clip.VISION_ROWS, *bert.rows("text.", "text_model."), *clip.PROJECTION_ROWS)
+IGNORED = (*bert.ignored("text_model."), "vision_model.embeddings.position_ids")
+
+
+def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
+    """The dual encoder that a ``config.json`` describes."""
+    return TwoTowersSettings(
+        image=clip.vision_settings(section(config, "vision_config", clip.VISION_DEFAULTS)),
+        text=bert.settings(section(config, "text_config", bert.DEFAULTS), pooling="first"),
+        embedding=config.get("projection_dim", clip.PROJECTION_DEFAULT),
+        image_head=HeadSettings("linear"),
+        text_head=HeadSettings("linear"),
+    )

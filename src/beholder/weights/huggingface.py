@@ -1,0 +1,99 @@
+"""What the configs of Hugging Face checkpoints have in common.
+
+A config may leave out whatever equals the default of its class, so each format's module keeps those defaults, taken
+from transformers 5.23.
+"""
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beholder.errors import ModelError
+from beholder.models.layers import Activation
+from beholder.weights.table import Row
+
+STEMS = ("model", "pytorch_model")
+
+ACTIVATIONS: dict[str, Activation] = {
+    "gelu": "gelu",
+    "gelu_new": "gelu_tanh",
+    "gelu_pytorch_tanh": "gelu_tanh",
+    "quick_gelu": "quick_gelu",
+}
+
+
+def read_json(path: Path) -> dict[str, Any]:
+    """The object in a JSON file.
+
+    Raises:
+        ModelError: the file is missing or holds no JSON object.
+    """
+    try:
+        value = json.loads(path.read_text("utf-8"))
+    except FileNotFoundError:
+        raise ModelError(f"{path}: this file is needed and missing") from None
+    except (ValueError, OSError) as error:
+        raise ModelError(f"{path}: cannot be read as JSON ({error})") from None
+    if not isinstance(value, dict):
+        raise ModelError(f"{path}: holds no JSON object")
+    return value
+
+
+def section(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    """A tower's part of a dual encoder's config, with the defaults filled in.
+
+    Old configs have ``text_config_dict`` beside ``text_config``; it wins, with its own defaults.
+    """
+    values = {**defaults, **(config.get(name) or {})}
+    legacy = config.get(f"{name}_dict")
+    return values if legacy is None else {**values, **defaults, **legacy}
+
+
+def activation(config: Mapping[str, Any]) -> Activation:
+    """Our name of the activation that a config asks for."""
+    name = config["hidden_act"]
+    if name not in ACTIVATIONS:
+        raise ModelError(f"the config asks for the activation {name!r}; known are {', '.join(ACTIVATIONS)}")
+    return ACTIVATIONS[name]
+
+
+def image_size(config: Mapping[str, Any]) -> tuple[int, int]:
+    """(height, width) in pixels, from a number or a pair."""
+    size = config["image_size"]
+    return (size, size) if isinstance(size, int) else (size[0], size[1])
+
+
+def patch_size(config: Mapping[str, Any]) -> int:
+    """The side of a patch, after a check that it is a square of three colours."""
+    size = config["patch_size"]
+    sides = {size} if isinstance(size, int) else set(size)
+    if len(sides) != 1 or config["num_channels"] != 3:
+        raise ModelError(f"patches of {size} pixels and {config['num_channels']} channels: only squares of 3 are known")
+    return sides.pop()
+
+
+def classes(config: Mapping[str, Any], *classifiers: str) -> int:
+    """Size of the classification head; 0 unless the checkpoint's class is one of the ``classifiers``."""
+    if not set(config.get("architectures") or ()) & set(classifiers):
+        return 0
+    return len(labels(config)) or config.get("num_labels", 2)
+
+
+def labels(config: Mapping[str, Any]) -> tuple[str, ...]:
+    """Names of the classes in the order of the logits; empty where the config has none."""
+    names = config.get("id2label") or {}
+    return tuple(names[key] for key in sorted(names, key=int))
+
+
+def encoder_rows(ours: str, theirs: str) -> tuple[Row, ...]:
+    """The blocks of the CLIP and SigLIP towers."""
+    attention = f"{theirs}.encoder.layers.*.self_attn"
+    return (
+        Row(f"{ours}.blocks.*.attention.qkv.*", tuple(f"{attention}.{part}_proj.*" for part in "qkv")),
+        Row(f"{ours}.blocks.*.attention.out.*", f"{attention}.out_proj.*"),
+        Row(f"{ours}.blocks.*.norm_attention.*", f"{theirs}.encoder.layers.*.layer_norm1.*"),
+        Row(f"{ours}.blocks.*.norm_mlp.*", f"{theirs}.encoder.layers.*.layer_norm2.*"),
+        Row(f"{ours}.blocks.*.mlp.up.*", f"{theirs}.encoder.layers.*.mlp.fc1.*"),
+        Row(f"{ours}.blocks.*.mlp.down.*", f"{theirs}.encoder.layers.*.mlp.fc2.*"),
+    )

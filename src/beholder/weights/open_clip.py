@@ -1,0 +1,194 @@
+"""open_clip's own format: ``open_clip_config.json`` beside the weights, for its built-in vision transformers."""
+
+from collections.abc import Collection, Mapping
+from typing import Any, Literal
+
+from beholder.errors import ModelError
+from beholder.models.dual_encoder import TwoTowersSettings
+from beholder.models.layers import Activation, HeadSettings
+from beholder.models.text_tower import TextTransformerSettings
+from beholder.models.vit import VisionSettings
+from beholder.weights.table import Row
+
+CONFIG = "open_clip_config.json"
+STEMS = ("open_clip_model", "model", "open_clip_pytorch_model")
+
+# Defaults of open_clip 3.3 (``CLIPVisionCfg``, ``CLIPTextCfg``), as far as they shape the network.
+VISION_DEFAULTS = {
+    "layers": 12,
+    "width": 768,
+    "head_width": 64,
+    "mlp_ratio": 4.0,
+    "patch_size": 16,
+    "image_size": 224,
+    "ls_init_value": None,
+    "no_ln_pre": False,
+    "final_ln_after_pool": False,
+    "pool_type": "tok",
+    "act_kwargs": None,
+    "norm_kwargs": None,
+}
+TEXT_DEFAULTS = {
+    "context_length": 77,
+    "vocab_size": 49408,
+    "width": 512,
+    "heads": 8,
+    "layers": 12,
+    "mlp_ratio": 4.0,
+    "ls_init_value": None,
+    "eos_id": 2,
+    "no_causal_mask": False,
+    "pool_type": "argmax",
+    "proj_bias": False,
+    "proj_type": "linear",
+    "act_kwargs": None,
+    "norm_kwargs": None,
+}
+# These change nothing in inference, or belong to the tokenizer.
+WITHOUT_EFFECT = {"patch_dropout", "output_tokens", "pos_embed_type", "attn_pooler_queries", "attn_pooler_heads"} | {
+    *("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "pad_id", "final_ln_after_pool"),
+    *("hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "timm_model_pretrained", "timm_pool", "timm_proj"),
+    *("timm_proj_bias", "timm_drop", "timm_drop_path"),
+}
+# These make another network where they are set.
+REFUSED = {
+    "timm_model_name": "a timm image tower",
+    "hf_model_name": "a transformers text tower",
+    "attentional_pool": "attentional pooling",
+    "embed_cls": "a class token in the text (CoCa)",
+    "qk_norm": "norms of queries and keys",
+    "scaled_cosine_attn": "cosine attention",
+    "scale_heads": "scaled heads",
+    "scale_attn_inner": "inner attention norms",
+    "scale_attn": "attention norms",
+    "scale_fc": "MLP norms",
+}
+VISION_POOLING = {"tok": "class", "avg": "mean"}
+TEXT_POOLING = {"argmax": "highest_id", "eos": "end", "first": "first", "last": "last"}
+
+# A buffer, and settings that OpenAI's files carry among the tensors.
+IGNORED = ("attn_mask", "text.attn_mask", "input_resolution", "context_length", "vocab_size")
+
+
+def settings(model: Mapping[str, Any]) -> TwoTowersSettings:
+    """The dual encoder that the config's ``model_cfg`` describes.
+
+    Raises:
+        ModelError: it asks for a network that is not covered.
+    """
+    if "multimodal_cfg" in model:
+        raise ModelError("open_clip: this is a CoCa, which is not covered")
+    vision = _tower(model, "vision_cfg", VISION_DEFAULTS)
+    text = _tower(model, "text_cfg", TEXT_DEFAULTS)
+    if not isinstance(vision["layers"], int):
+        raise ModelError("open_clip: a ResNet image tower (several numbers of layers) is not covered")
+    if vision["pool_type"] not in VISION_POOLING or text["pool_type"] not in TEXT_POOLING:
+        raise ModelError("open_clip: without pooling (pool_type none) a tower gives no single vector")
+    size, width, text_width = vision["image_size"], vision["width"], text["width"]
+    quick = model.get("quick_gelu", False)
+    return TwoTowersSettings(
+        image=VisionSettings(
+            image_height=size if isinstance(size, int) else size[0],
+            image_width=size if isinstance(size, int) else size[1],
+            patch_size=vision["patch_size"],
+            width=width,
+            layers=vision["layers"],
+            heads=width // vision["head_width"],
+            mlp_width=int(width * vision["mlp_ratio"]),
+            activation=_activation(quick, vision["act_kwargs"]),
+            norm_eps=_norm_eps(vision["norm_kwargs"]),
+            patch_bias=False,
+            norm_first=not vision["no_ln_pre"],
+            final_norm="pooled" if vision["final_ln_after_pool"] else "tokens",
+            pooling=VISION_POOLING[vision["pool_type"]],  # type: ignore[arg-type]
+            layer_scale=vision["ls_init_value"] is not None,
+        ),
+        text=TextTransformerSettings(
+            vocabulary=text["vocab_size"],
+            context_length=text["context_length"],
+            width=text_width,
+            layers=text["layers"],
+            heads=text["heads"],
+            mlp_width=int(text_width * text["mlp_ratio"]),
+            activation=_activation(quick, text["act_kwargs"]),
+            norm_eps=_norm_eps(text["norm_kwargs"]),
+            causal=not text["no_causal_mask"],
+            layer_scale=text["ls_init_value"] is not None,
+            pooling=TEXT_POOLING[text["pool_type"]],  # type: ignore[arg-type]
+            end_id=text["eos_id"],
+        ),
+        embedding=model["embed_dim"],
+        image_head=HeadSettings("linear"),
+        text_head=HeadSettings("none" if text["proj_type"] == "none" else "linear", bias=text["proj_bias"]),
+        logit_bias=model.get("init_logit_bias") is not None,
+    )
+
+
+def _tower(model: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
+    given = model.get(name) or {}
+    refused = [what for key, what in REFUSED.items() if given.get(key)]
+    if given.get("block_type") not in (None, "default"):
+        refused.append(f"{given['block_type']} blocks")
+    unknown = set(given) - set(defaults) - set(REFUSED) - WITHOUT_EFFECT - {"block_type"}
+    if refused or unknown:
+        raise ModelError(f"open_clip: {', '.join([*refused, *sorted(unknown)])} in {name} is not covered")
+    return {**defaults, **given}
+
+
+def _activation(quick: bool, act_kwargs: Mapping[str, Any] | None) -> Activation:
+    if quick:
+        return "quick_gelu"
+    return "gelu_tanh" if (act_kwargs or {}).get("approximate") == "tanh" else "gelu"
+
+
+def _norm_eps(norm_kwargs: Mapping[str, Any] | None) -> float:
+    return (norm_kwargs or {}).get("eps", 1e-5)
+
+
+def rows(names: Collection[str], text_bias: bool) -> tuple[Row, ...]:
+    """The table. Some files keep the text tower under ``text.``, others at the top; the ``names`` say which."""
+    prefix = "text." if any(name.startswith("text.") for name in names) else ""
+    return (
+        Row("image.class_token", "visual.class_embedding"),
+        Row("image.patches.weight", "visual.conv1.weight"),
+        Row("image.positions", "visual.positional_embedding"),
+        Row("image.norm_first.*", "visual.ln_pre.*"),
+        Row("image.final_norm.*", "visual.ln_post.*"),
+        *_block_rows("image", "visual."),
+        Row("image_head.linear.weight", "visual.proj", transposed=True),
+        Row("text.embedding.weight", f"{prefix}token_embedding.weight"),
+        Row("text.positions", f"{prefix}positional_embedding"),
+        Row("text.final_norm.*", f"{prefix}ln_final.*"),
+        *_block_rows("text", prefix),
+        Row("text_head.linear.*", f"{prefix}text_projection.*")
+        if text_bias
+        else Row("text_head.linear.weight", f"{prefix}text_projection", transposed=True),
+        Row("logit_scale", "logit_scale"),
+        Row("logit_bias", "logit_bias"),
+    )
+
+
+def _block_rows(ours: str, prefix: str) -> tuple[Row, ...]:
+    block = f"{prefix}transformer.resblocks.*"
+    return (
+        Row(f"{ours}.blocks.*.norm_attention.*", f"{block}.ln_1.*"),
+        Row(f"{ours}.blocks.*.attention.qkv.*", f"{block}.attn.in_proj_*"),
+        Row(f"{ours}.blocks.*.attention.out.*", f"{block}.attn.out_proj.*"),
+        Row(f"{ours}.blocks.*.scale_attention", f"{block}.ls_1.gamma"),
+        Row(f"{ours}.blocks.*.norm_mlp.*", f"{block}.ln_2.*"),
+        Row(f"{ours}.blocks.*.mlp.up.*", f"{block}.mlp.c_fc.*"),
+        Row(f"{ours}.blocks.*.mlp.down.*", f"{block}.mlp.c_proj.*"),
+        Row(f"{ours}.blocks.*.scale_mlp", f"{block}.ls_2.gamma"),
+    )
+
+
+def tokenizer_kind(model: Mapping[str, Any]) -> Literal["clip"]:
+    """CLIP's own tokenizer, which is the only one that built-in text towers are covered with.
+
+    Raises:
+        ModelError: the config names another.
+    """
+    named = (model.get("text_cfg") or {}).get("hf_tokenizer_name")
+    if named:
+        raise ModelError(f"open_clip: the tokenizer {named} is not covered, only CLIP's own")
+    return "clip"

@@ -1,0 +1,148 @@
+"""Our own folder: everything that a dual encoder is, in files that hold no code.
+
+    beholder.json            settings of network, preprocessing and tokenizer
+    model.safetensors        the tensors, by our names
+    tokenizer.json           as the library ``tokenizers`` writes it
+    calibration.safetensors  where the model has a calibration
+    README.md                the model card
+
+It is written aside and then renamed, so a folder is whole or not there, and it loads again bit for bit.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Mapping
+from dataclasses import asdict
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import save_file
+from torch import Tensor
+
+from beholder.errors import InvalidSetting, ModelError
+from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.pictures.transform import Preprocessing
+from beholder.weights import calibration
+from beholder.weights.calibration import Calibration
+from beholder.weights.card import model_card
+from beholder.weights.huggingface import read_json
+from beholder.weights.loaded import LoadedDualEncoder
+from beholder.weights.table import build_empty, fill_with_own
+from beholder.weights.tensors import read_tensors
+
+CONFIG = "beholder.json"
+WEIGHTS = "model.safetensors"
+CARD = "README.md"
+FORMAT = "beholder dual encoder"
+VERSION = 1
+FILES = {CONFIG, WEIGHTS, CARD, "tokenizer.json", calibration.FILE}
+
+
+def save_dual_encoder(loaded: LoadedDualEncoder, folder: Path) -> None:
+    """Write a folder that ``load_dual_encoder`` loads again bit for bit.
+
+    Raises:
+        InvalidSetting: the folder is there and holds something else than a model of ours.
+    """
+    folder = folder.absolute()
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
+        raise InvalidSetting(f"{folder}: holds something else than a model; name a new folder")
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        aside.chmod(0o755)
+        _write(loaded, aside)
+        for path in aside.iterdir():
+            _to_disk(path)
+        if folder.exists():
+            old = aside / "old"
+            folder.rename(old)
+            aside.rename(folder)
+            shutil.rmtree(folder / "old")
+        else:
+            aside.rename(folder)
+        _to_disk(folder.parent)
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
+    """Read what ``save_dual_encoder`` wrote.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected or of another shape.
+        ModelError: a file is missing, broken, or of a newer version.
+    """
+    from beholder.text.tokenizer import Tokenizer
+
+    config = read_json(folder / CONFIG)
+    if config.get("format") != FORMAT or config.get("version") != VERSION:
+        raise ModelError(
+            f"{folder / CONFIG}: is of format {config.get('format')!r}, version {config.get('version')}; "
+            f"this Beholder reads {FORMAT!r}, version {VERSION}"
+        )
+    try:
+        settings = TwoTowersSettings.from_dict(config["network"])
+        preprocessing = Preprocessing(**config["preprocessing"])
+        tokenizer = Tokenizer.load(folder, config["tokenizer"])
+    except (KeyError, TypeError, InvalidSetting) as error:
+        raise ModelError(f"{folder / CONFIG}: {error}") from error
+    tensors = read_tensors(folder, (WEIGHTS.removesuffix(".safetensors"),))
+    return LoadedDualEncoder(
+        fill_with_own(build_empty(TwoTowers, settings), tensors),
+        preprocessing,
+        tokenizer,
+        Calibration.load(folder),
+        config.get("name", ""),
+        config.get("licence", ""),
+    )
+
+
+def fingerprint(loaded: LoadedDualEncoder) -> str:
+    """SHA-256 of everything that decides a vector: tensors, settings, preprocessing and tokenizer, in hexadecimal.
+
+    Vectors of two models may be compared only where their fingerprints are the same.
+    """
+    digest = sha256(json.dumps(_description(loaded), sort_keys=True).encode())
+    digest.update(loaded.tokenizer.backend.to_str().encode())
+    for name, tensor in sorted(loaded.network.state_dict().items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def _description(loaded: LoadedDualEncoder) -> dict[str, Any]:
+    return {
+        "network": loaded.network.settings.to_dict(),
+        "preprocessing": asdict(loaded.preprocessing),
+        "tokenizer": asdict(loaded.tokenizer.settings),
+    }
+
+
+def _write(loaded: LoadedDualEncoder, folder: Path) -> None:
+    header = {"format": FORMAT, "version": VERSION, "name": loaded.name, "licence": loaded.licence}
+    config = json.dumps({**header, **_description(loaded)}, indent=2, ensure_ascii=False)
+    (folder / CONFIG).write_text(config + "\n", "utf-8")
+    save_file(_apart(loaded.network.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
+    loaded.tokenizer.backend.save(str(folder / "tokenizer.json"))
+    if loaded.calibration is not None:
+        loaded.calibration.save(folder)
+    (folder / CARD).write_text(model_card(loaded), "utf-8")
+
+
+def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """On the CPU, each in memory of its own, as safetensors wants them."""
+    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+
+
+def _to_disk(path: Path) -> None:
+    """What was written survives a power cut."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,111 @@
+"""How a foreign checkpoint's pictures were prepared, as our ``Preprocessing``."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from beholder.errors import ModelError
+from beholder.models.vit import VisionSettings
+from beholder.pictures.transform import Fit, Interpolation, Preprocessing
+from beholder.weights.huggingface import read_json
+
+CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+HALF = (0.5, 0.5, 0.5)
+
+# Defaults of the image processors of transformers 5.23, without "ImageProcessor"; a config may leave out what equals
+# them. A lone number as size means the shorter side where the default size has one, otherwise a square.
+_CROPPED = {
+    "size": {"shortest_edge": 224},
+    "crop_size": {"height": 224, "width": 224},
+    "do_center_crop": True,
+    "resample": 3,
+    "image_mean": CLIP_MEAN,
+    "image_std": CLIP_STD,
+}
+_SQUASHED = {"size": {"height": 224, "width": 224}, "do_center_crop": False, "image_mean": HALF, "image_std": HALF}
+PROCESSORS: dict[str, dict[str, Any]] = {
+    "CLIP": _CROPPED,
+    "ChineseCLIP": _CROPPED,
+    "Bit": _CROPPED,
+    "Siglip": {**_SQUASHED, "resample": 3},
+    "ViT": {**_SQUASHED, "resample": 2},
+}
+INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's
+# open_clip's modes; its image_transform takes every interpolation but bilinear for bicubic.
+OPEN_CLIP_FITS: dict[str, Fit] = {"shortest": "crop", "squash": "squash", "longest": "pad"}
+
+
+def from_huggingface(folder: Path, processor: str) -> Preprocessing:
+    """Read ``processor_config.json`` or ``preprocessor_config.json``.
+
+    Args:
+        folder: the checkpoint's.
+        processor: whose defaults hold where the file names no image processor, such as ``"CLIP"``.
+
+    Raises:
+        ModelError: there is no such file, or it asks for something else than Preprocessing can do.
+    """
+    path = folder / "processor_config.json"
+    config = read_json(path).get("image_processor") if path.is_file() else None
+    if config is None:
+        path = folder / "preprocessor_config.json"
+        config = read_json(path)
+    named = config.get("image_processor_type") or config.get("feature_extractor_type") or processor
+    for suffix in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
+        named = named.removesuffix(suffix)
+    if named not in PROCESSORS:
+        raise ModelError(f"{path}: the image processor {named} is not known; known are {', '.join(PROCESSORS)}")
+    config = {"do_resize": True, "do_rescale": True, "do_normalize": True, **PROCESSORS[named], **config}
+    side = "shortest_edge" if "shortest_edge" in PROCESSORS[named]["size"] else "square"
+    size = _size(config["size"], side)
+    crop = _size(config["crop_size"], "square") if config["do_center_crop"] else None
+    scale = 255 * config.get("rescale_factor", 1 / 255) if config["do_rescale"] else 255.0
+    mean = config["image_mean"] if config["do_normalize"] else (0.0, 0.0, 0.0)
+    std = config["image_std"] if config["do_normalize"] else (1.0, 1.0, 1.0)
+    shared: dict[str, Any] = {
+        "interpolation": INTERPOLATIONS[config["resample"]],
+        "mean": tuple(value / scale for value in mean),
+        "std": tuple(value / scale for value in std),
+    }
+    if config["do_resize"] and set(size) == {"shortest_edge"} and crop is not None:
+        return Preprocessing(crop["height"], crop["width"], "crop", size["shortest_edge"], **shared)
+    if config["do_resize"] and set(size) == {"height", "width"} and crop in (None, size):
+        return Preprocessing(size["height"], size["width"], "squash", **shared)
+    raise ModelError(
+        f"{path}: pictures resized to {size} and cut to {crop} do not all get one size; this is not covered"
+    )
+
+
+def _size(size: int | Mapping[str, int], lone: str) -> dict[str, int]:
+    if isinstance(size, int):
+        return {"shortest_edge": size} if lone == "shortest_edge" else {"height": size, "width": size}
+    return dict(size)
+
+
+def from_open_clip(config: Mapping[str, Any], vision: VisionSettings) -> Preprocessing:
+    """Read the ``preprocess_cfg`` of an ``open_clip_config.json``; the size is the network's.
+
+    Raises:
+        ModelError: it asks for something else than Preprocessing can do.
+    """
+    mode = config.get("resize_mode") or "shortest"
+    if mode not in OPEN_CLIP_FITS or config.get("fill_color", 0) != 0:
+        raise ModelError(
+            f"open_clip: pictures fitted by {mode} on colour {config.get('fill_color', 0)} are not covered"
+        )
+    square = vision.image_height == vision.image_width
+    return Preprocessing(
+        vision.image_height,
+        vision.image_width,
+        OPEN_CLIP_FITS[mode],
+        resize=vision.image_height if mode == "shortest" and square else None,
+        interpolation="bilinear" if config.get("interpolation") == "bilinear" else "bicubic",
+        centre="round",
+        mean=_three(config.get("mean") or CLIP_MEAN),
+        std=_three(config.get("std") or CLIP_STD),
+    )
+
+
+def _three(value: float | list[float] | tuple[float, ...]) -> tuple[float, float, float]:
+    first, second, third = (value,) * 3 if isinstance(value, int | float) else value
+    return first, second, third

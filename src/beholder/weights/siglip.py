@@ -1,0 +1,107 @@
+"""Hugging Face's SigLIP (``SiglipModel``), and SigLIP 2 where its pictures have a fixed size, which uses it too."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from beholder.errors import ModelError
+from beholder.models.dual_encoder import TwoTowersSettings
+from beholder.models.layers import HeadSettings
+from beholder.models.text_tower import TextTransformerSettings
+from beholder.models.vit import VisionSettings
+from beholder.weights.huggingface import activation, encoder_rows, image_size, patch_size, read_json, section
+from beholder.weights.table import Row
+
+TEXT_DEFAULTS = {
+    "vocab_size": 32000,
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "max_position_embeddings": 64,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+    "projection_size": None,
+}
+VISION_DEFAULTS = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 16,
+    "hidden_act": "gelu_pytorch_tanh",
+    "layer_norm_eps": 1e-6,
+    "vision_use_head": True,
+}
+
+ROWS = (
+    Row("image.patches.*", "vision_model.embeddings.patch_embedding.*"),
+    Row("image.positions", "vision_model.embeddings.position_embedding.weight"),
+    Row("image.final_norm.*", "vision_model.post_layernorm.*"),
+    *encoder_rows("image", "vision_model"),
+    Row("image.attention_pooling.query", "vision_model.head.probe"),
+    Row("image.attention_pooling.attention.qkv.weight", "vision_model.head.attention.in_proj_weight"),
+    Row("image.attention_pooling.attention.qkv.bias", "vision_model.head.attention.in_proj_bias"),
+    Row("image.attention_pooling.attention.out.*", "vision_model.head.attention.out_proj.*"),
+    Row("image.attention_pooling.norm.*", "vision_model.head.layernorm.*"),
+    Row("image.attention_pooling.mlp.up.*", "vision_model.head.mlp.fc1.*"),
+    Row("image.attention_pooling.mlp.down.*", "vision_model.head.mlp.fc2.*"),
+    Row("text.embedding.weight", "text_model.embeddings.token_embedding.weight"),
+    Row("text.positions", "text_model.embeddings.position_embedding.weight"),
+    Row("text.final_norm.*", "text_model.final_layer_norm.*"),
+    *encoder_rows("text", "text_model"),
+    Row("text_head.linear.*", "text_model.head.*"),
+    Row("logit_scale", "logit_scale"),
+    Row("logit_bias", "logit_bias"),
+)
+# Counters 0, 1, 2, … that old versions stored.
+IGNORED = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
+
+
+def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
+    """The dual encoder that a ``config.json`` describes."""
+    text = section(config, "text_config", TEXT_DEFAULTS)
+    vision = section(config, "vision_config", VISION_DEFAULTS)
+    if not vision["vision_use_head"]:
+        raise ModelError("the config has vision_use_head off: without its pooling head SigLIP gives no image vector")
+    height, width = image_size(vision)
+    return TwoTowersSettings(
+        image=VisionSettings(
+            image_height=height,
+            image_width=width,
+            patch_size=patch_size(vision),
+            width=vision["hidden_size"],
+            layers=vision["num_hidden_layers"],
+            heads=vision["num_attention_heads"],
+            mlp_width=vision["intermediate_size"],
+            activation=activation(vision),
+            norm_eps=vision["layer_norm_eps"],
+            class_token=False,
+            pooling="attention",
+        ),
+        text=TextTransformerSettings(
+            vocabulary=text["vocab_size"],
+            context_length=text["max_position_embeddings"],
+            width=text["hidden_size"],
+            layers=text["num_hidden_layers"],
+            heads=text["num_attention_heads"],
+            mlp_width=text["intermediate_size"],
+            activation=activation(text),
+            norm_eps=text["layer_norm_eps"],
+            causal=False,
+            pooling="last",
+        ),
+        embedding=text["projection_size"] or text["hidden_size"],
+        image_head=HeadSettings("none"),
+        text_head=HeadSettings("linear", bias=True),
+        logit_bias=True,
+    )
+
+
+def tokenizer_kind(folder: Path) -> Literal["siglip", "siglip2"]:
+    """Which of the two generations of tokenizers a folder has: SigLIP 2 took Gemma's."""
+    path = folder / "tokenizer_config.json"
+    tokenizer_class = read_json(path).get("tokenizer_class") or "" if path.is_file() else ""
+    return "siglip2" if tokenizer_class.startswith("Gemma") else "siglip"

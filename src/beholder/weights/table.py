@@ -1,0 +1,135 @@
+"""Foreign weights into our networks: a table of names, and nothing left over on either side.
+
+A table has one row per pattern. ``*`` stands for one part of a dotted name and is carried over in order:
+
+    Row("image.blocks.*.norm_mlp.*", "vision_model.encoder.layers.*.layer_norm2.*")
+"""
+
+import re
+from collections.abc import Collection, Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+import torch
+from torch import Tensor, nn
+
+from beholder.errors import WeightsMismatch
+
+Network = TypeVar("Network", bound=nn.Module)
+NAMED_IN_A_MESSAGE = 5
+
+
+@dataclass(frozen=True)
+class Row:
+    """Our tensors of one pattern and where they come from.
+
+    Attributes:
+        ours: pattern of our names.
+        theirs: the foreign name, or several whose tensors are joined along the first axis.
+        transposed: the foreign matrix is the transpose of ours.
+    """
+
+    ours: str
+    theirs: str | tuple[str, ...]
+    transposed: bool = False
+
+    def sources(self, name: str) -> tuple[str, ...] | None:
+        """The foreign names for one of ours; None where the pattern is another's."""
+        found = re.fullmatch(re.escape(self.ours).replace(r"\*", r"([^.]+)"), name)
+        if found is None:
+            return None
+        patterns = (self.theirs,) if isinstance(self.theirs, str) else self.theirs
+        return tuple(pattern.replace("*", "{}").format(*found.groups()) for pattern in patterns)
+
+
+def fill(
+    network: Network, tensors: Mapping[str, Tensor], rows: Sequence[Row], ignored: Collection[str] = ()
+) -> Network:
+    """Fill a network, made on the meta device, with foreign tensors, as float32; ``ignored`` are patterns of theirs.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected or of another shape; the message names it.
+    """
+    filled: dict[str, Tensor] = {}
+    missing: list[str] = []
+    misshapen: list[str] = []
+    left = {name for name in tensors if not _matches_any(ignored, name)}
+    for name, wanted in network.state_dict().items():
+        row, sources = _find(rows, name)
+        left.difference_update(sources)
+        absent = [source for source in sources if source not in tensors]
+        if absent:
+            missing += absent
+            continue
+        parts = [tensors[source] for source in sources]
+        tensor = parts[0] if len(parts) == 1 else _join(parts)
+        tensor = tensor.T if row.transposed and tensor.ndim == 2 else tensor
+        while tensor.ndim > wanted.ndim and tensor.shape[0] == 1:  # a lone vector is stored as (1, 1, D) by some
+            tensor = tensor[0]
+        if tensor.shape != wanted.shape:
+            found = ", ".join(f"{source} {_shape(tensors[source])}" for source in sources)
+            misshapen.append(f"{found} instead of {_shape(wanted)}")
+            continue
+        filled[name] = tensor.float() if tensor.is_floating_point() else tensor
+    _complain(missing, left, misshapen)
+    network.load_state_dict(filled, strict=True, assign=True)
+    return network.eval()
+
+
+def fill_with_own(network: Network, tensors: Mapping[str, Tensor]) -> Network:
+    """Fill a network, made on the meta device, with tensors of our own names, as they are.
+
+    Raises:
+        WeightsMismatch: as for ``fill``.
+    """
+    wanted = network.state_dict()
+    shared = [name for name in wanted if name in tensors]
+    _complain(
+        [name for name in wanted if name not in tensors],
+        set(tensors) - set(wanted),
+        [
+            f"{name} {_shape(tensors[name])} instead of {_shape(wanted[name])}"
+            for name in shared
+            if tensors[name].shape != wanted[name].shape
+        ],
+    )
+    network.load_state_dict(tensors, strict=True, assign=True)
+    return network.eval()
+
+
+def build_empty(network_class: type[Network], settings: object) -> Network:
+    """A network whose tensors have shapes and no memory, to be filled."""
+    with torch.device("meta"):
+        return network_class(settings)
+
+
+def _find(rows: Iterable[Row], name: str) -> tuple[Row, tuple[str, ...]]:
+    for row in rows:
+        sources = row.sources(name)
+        if sources is not None:
+            return row, sources
+    raise WeightsMismatch(f"the table of names has no row for our {name}")
+
+
+def _matches_any(patterns: Iterable[str], name: str) -> bool:
+    return any(Row(pattern, "").sources(name) is not None for pattern in patterns)
+
+
+def _join(parts: Sequence[Tensor]) -> Tensor:
+    if len({part.shape[1:] for part in parts}) > 1:
+        return parts[0]  # of no shape that could be wanted; reported as such
+    return torch.cat(list(parts))
+
+
+def _shape(tensor: Tensor) -> str:
+    return "(" + ", ".join(map(str, tensor.shape)) + ")"
+
+
+def _complain(missing: Sequence[str], unexpected: Collection[str], misshapen: Sequence[str]) -> None:
+    complaints = []
+    for what, names in (("missing", missing), ("unexpected", sorted(unexpected)), ("of another shape", misshapen)):
+        if names:
+            more = f" and {len(names) - NAMED_IN_A_MESSAGE} more" if len(names) > NAMED_IN_A_MESSAGE else ""
+            complaints.append(f"{what}: {', '.join(names[:NAMED_IN_A_MESSAGE])}{more}")
+    if complaints:
+        raise WeightsMismatch("the weights do not fit the settings: " + "; ".join(complaints))

@@ -1,0 +1,85 @@
+"""Tensors from the files of a folder: safetensors, whole or in shards, and pickles only where they are allowed."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from pickle import UnpicklingError
+
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor
+
+from beholder.errors import ModelError
+
+
+def weight_files(names: Sequence[str], stems: Sequence[str], allow_pickle: bool = False) -> list[str]:
+    """The files among ``names`` that hold the weights, by the first stem that there is; empty where there are none.
+
+    For the stem ``model``: ``model.safetensors``, or an index and ``model-00001-of-00002.safetensors`` and so on.
+    Pickles (``.bin``, ``.pt``) come last.
+    """
+    for suffix in (".safetensors", *((".bin", ".pt") if allow_pickle else ())):
+        for stem in stems:
+            whole, index = stem + suffix, f"{stem}{suffix}.index.json"
+            if whole in names:
+                return [whole]
+            if index in names:
+                shards = [name for name in names if name.startswith(f"{stem}-") and name.endswith(suffix)]
+                return [index, *sorted(shards)]
+    return []
+
+
+def read_tensors(folder: Path, stems: Sequence[str], allow_pickle: bool = False) -> dict[str, Tensor]:
+    """All tensors of a folder's weights, by name, on the CPU and as stored.
+
+    Safetensors are mapped into memory, so a tensor costs nothing until it is used.
+
+    Raises:
+        ModelError: there are no weights, only pickles without ``allow_pickle``, or a file is broken.
+    """
+    names = [path.name for path in folder.iterdir()]
+    files = weight_files(names, stems, allow_pickle)
+    if not files:
+        pickles = weight_files(names, stems, allow_pickle=True)
+        if pickles:
+            raise ModelError(
+                f"{folder}: the weights are a pickle ({pickles[0]}), which can run code when it is opened: "
+                "pass allow_pickle=True if you trust where it comes from"
+            )
+        raise ModelError(f"{folder}: no weights here; {' or '.join(f'{stem}.safetensors' for stem in stems)} is needed")
+    if files[0].endswith(".index.json"):
+        files = _listed_shards(folder / files[0])
+    tensors: dict[str, Tensor] = {}
+    for file in files:
+        tensors.update(_read_file(folder / file))
+    return tensors
+
+
+def _listed_shards(index: Path) -> list[str]:
+    try:
+        shards = sorted(set(json.loads(index.read_text("utf-8"))["weight_map"].values()))
+    except (ValueError, KeyError, AttributeError, TypeError) as error:
+        raise ModelError(f"{index}: not an index of shards ({error})") from None
+    for shard in shards:
+        if Path(shard).name != shard or not (index.parent / shard).is_file():
+            raise ModelError(f"{index}: names the shard {shard}, which is not in the same folder")
+    return shards
+
+
+def _read_file(path: Path) -> dict[str, Tensor]:
+    if path.suffix == ".safetensors":
+        try:
+            return load_file(path)
+        except (SafetensorError, OSError) as error:
+            raise ModelError(
+                f"{path}: cannot be read as safetensors, perhaps only half of it is here ({error})"
+            ) from None
+    try:
+        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
+    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
+        raise ModelError(f"{path}: cannot be read as a pickle of tensors ({error})") from None
+    stored = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
+    if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
+        raise ModelError(f"{path}: holds something else than named tensors")
+    return {name.removeprefix("module."): tensor for name, tensor in stored.items()}

@@ -1,0 +1,74 @@
+"""Hugging Face's original vision transformer: ``ViTModel`` and ``ViTForImageClassification``."""
+
+from collections.abc import Collection, Mapping
+from typing import Any
+
+from beholder.errors import ModelError
+from beholder.models.vit import VisionSettings
+from beholder.weights.huggingface import activation, classes, image_size, patch_size
+from beholder.weights.table import Row
+
+DEFAULTS = {
+    "hidden_size": 768,
+    "intermediate_size": 3072,
+    "num_hidden_layers": 12,
+    "num_attention_heads": 12,
+    "num_channels": 3,
+    "image_size": 224,
+    "patch_size": 16,
+    "hidden_act": "gelu",
+    "layer_norm_eps": 1e-12,
+    "qkv_bias": True,
+    "pooler_act": "tanh",
+    "pooler_output_size": None,
+}
+CLASSIFIER = "ViTForImageClassification"
+
+
+def settings(config: Mapping[str, Any], names: Collection[str]) -> VisionSettings:
+    """The network that a ``config.json`` describes.
+
+    Whether ``ViTModel`` has a pooler is not in the config, so the ``names`` of the tensors say it.
+    """
+    config = {**DEFAULTS, **config}
+    height, width = image_size(config)
+    pooler = "pooler.dense.weight" in names or "pooler.dense.bias" in names
+    if pooler and (config["pooler_act"] != "tanh" or config["pooler_output_size"] not in (None, config["hidden_size"])):
+        raise ModelError("only a tanh pooler as wide as the network is known; the config describes another")
+    return VisionSettings(
+        image_height=height,
+        image_width=width,
+        patch_size=patch_size(config),
+        width=config["hidden_size"],
+        layers=config["num_hidden_layers"],
+        heads=config["num_attention_heads"],
+        mlp_width=config["intermediate_size"],
+        activation=activation(config),
+        norm_eps=config["layer_norm_eps"],
+        qkv_bias=config["qkv_bias"],
+        tanh_pooler=pooler,
+        classes=classes(config, CLASSIFIER),
+    )
+
+
+def rows(config: Mapping[str, Any]) -> tuple[Row, ...]:
+    """The table; the classifying form has its backbone under ``vit.``."""
+    prefix = "vit." if classes(config, CLASSIFIER) else ""
+    layer = f"{prefix}encoder.layer.*"
+    return (
+        Row("class_token", f"{prefix}embeddings.cls_token"),
+        Row("patches.*", f"{prefix}embeddings.patch_embeddings.projection.*"),
+        Row("positions", f"{prefix}embeddings.position_embeddings"),
+        Row(
+            "blocks.*.attention.qkv.*",
+            tuple(f"{layer}.attention.attention.{part}.*" for part in ("query", "key", "value")),
+        ),
+        Row("blocks.*.attention.out.*", f"{layer}.attention.output.dense.*"),
+        Row("blocks.*.norm_attention.*", f"{layer}.layernorm_before.*"),
+        Row("blocks.*.norm_mlp.*", f"{layer}.layernorm_after.*"),
+        Row("blocks.*.mlp.up.*", f"{layer}.intermediate.dense.*"),
+        Row("blocks.*.mlp.down.*", f"{layer}.output.dense.*"),
+        Row("final_norm.*", f"{prefix}layernorm.*"),
+        Row("tanh_pooler.*", f"{prefix}pooler.dense.*"),
+        Row("classifier.*", "classifier.*"),
+    )

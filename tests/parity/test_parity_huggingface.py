@@ -1,0 +1,253 @@
+"""Our networks against transformers', with small random checkpoints that transformers wrote."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from beholder.weights.load import load_foreign_network, load_image_encoder
+
+transformers = pytest.importorskip("transformers")
+
+BLOCKS = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48}
+VISION = {**BLOCKS, "hidden_size": 32, "image_size": 48, "patch_size": 16}
+TEXT = {**BLOCKS, "hidden_size": 24, "vocab_size": 60, "max_position_embeddings": 12, "bos_token_id": 57}
+CROPPED = {"image_processor_type": "CLIPImageProcessor", "size": {"shortest_edge": 48}, "crop_size": 48}
+TOLERANCE = {"atol": 1e-5, "rtol": 0}
+
+
+def write(model: Any, folder: Path) -> Any:
+    """Make the weights large enough to tell a wrong network from a right one, and save them."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(parameter + 0.2 * noise if parameter.ndim < 2 else 0.3 * noise)
+    model.eval().save_pretrained(folder)
+    (folder / "preprocessor_config.json").write_text(json.dumps(CROPPED))
+    return model
+
+
+def pictures(height: int = 48, width: int = 48, count: int = 3) -> torch.Tensor:
+    return torch.randn(count, 3, height, width, generator=torch.Generator().manual_seed(6))
+
+
+def sentences(lengths: tuple[int, ...], end_id: int, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
+    """Random ids, an end mark after each sentence, padding after that: ids and mask (B, T)."""
+    generator = torch.Generator().manual_seed(7)
+    ids = torch.full((len(lengths), max(lengths) + 1), pad_id)
+    for row, length in enumerate(lengths):
+        ids[row, :length] = torch.randint(4, 56, (length,), generator=generator)
+        ids[row, length] = end_id
+    mask = torch.arange(ids.shape[1]) <= torch.tensor(lengths)[:, None]
+    return ids, mask
+
+
+def unit(features: Any) -> torch.Tensor:
+    return F.normalize(features.pooler_output, dim=-1)
+
+
+@pytest.mark.parametrize(
+    ("text", "vision", "shared"),
+    [
+        ({"eos_token_id": 58}, {}, {"projection_dim": 16}),
+        ({"eos_token_id": 2}, {"hidden_act": "gelu"}, {"projection_dim": 20}),
+        ({"eos_token_id": 58, "hidden_act": "gelu", "layer_norm_eps": 1e-3}, {"patch_size": 8}, {}),
+        ({"eos_token_id": 58}, {"layer_norm_eps": 1e-2, "num_attention_heads": 2, "image_size": 50}, {}),
+    ],
+)
+def test_clip_gives_the_vectors_of_transformers(
+    tmp_path: Path, text: dict[str, Any], vision: dict[str, Any], shared: dict[str, Any]
+) -> None:
+    config = transformers.CLIPConfig(text_config={**TEXT, **text}, vision_config={**VISION, **vision}, **shared)
+    reference = write(transformers.CLIPModel(config), tmp_path)
+    network, _ = load_foreign_network(tmp_path)
+    size = config.vision_config.image_size
+    ids, mask = sentences((4, 9, 1), end_id=58, pad_id=0)
+    with torch.no_grad():
+        images, texts = network.embed_image(pictures(size, size)), network.embed_text(ids, mask)
+        torch.testing.assert_close(images, unit(reference.get_image_features(pictures(size, size))), **TOLERANCE)
+        torch.testing.assert_close(texts, unit(reference.get_text_features(ids, mask.long())), **TOLERANCE)
+        logits = reference(ids, pictures(size, size), mask.long()).logits_per_image
+        torch.testing.assert_close(network.logits(images, texts), logits, atol=1e-4, rtol=0)
+        tokens = reference.vision_model(pictures(size, size)).last_hidden_state
+        torch.testing.assert_close(network.image(pictures(size, size)).tokens, tokens, atol=1e-4, rtol=0)
+
+
+def test_clip_takes_other_sizes_by_interpolating_positions_as_transformers_does(tmp_path: Path) -> None:
+    reference = write(transformers.CLIPModel(transformers.CLIPConfig(text_config=TEXT, vision_config=VISION)), tmp_path)
+    network, _ = load_foreign_network(tmp_path)
+    for height, width in ((64, 64), (32, 80), (96, 40)):
+        seen = pictures(height, width)
+        with torch.no_grad():
+            expected = unit(reference.get_image_features(seen, interpolate_pos_encoding=True))
+            torch.testing.assert_close(network.embed_image(seen), expected, **TOLERANCE)
+
+
+def test_a_config_that_leaves_out_the_defaults_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+    text = {"num_hidden_layers": 1, "vocab_size": 60, "hidden_size": 512}
+    vision = {"num_hidden_layers": 1, "image_size": 32}
+    reference = write(transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision)), tmp_path)
+    config = {"model_type": "clip", "text_config": text, "vision_config": {}, "vision_config_dict": vision}
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    assert transformers.CLIPConfig(**config).vision_config.image_size == 32
+    network, _ = load_foreign_network(tmp_path)
+    with torch.no_grad():
+        expected = unit(reference.get_image_features(pictures(32, 32)))
+        torch.testing.assert_close(network.embed_image(pictures(32, 32)), expected, **TOLERANCE)
+
+
+def test_a_legacy_section_wins_over_its_successor_as_in_transformers(tmp_path: Path) -> None:
+    config = {
+        "model_type": "clip",
+        "text_config": {**TEXT, "hidden_act": "gelu", "eos_token_id": 2},
+        "text_config_dict": {**TEXT, "layer_norm_eps": 1e-3},
+        "vision_config": VISION,
+    }
+    reference = write(transformers.CLIPModel(transformers.CLIPConfig(**config)), tmp_path)
+    (tmp_path / "config.json").write_text(json.dumps(config))
+    network, _ = load_foreign_network(tmp_path)
+    ids, mask = sentences((4, 9), end_id=58, pad_id=0)
+    with torch.no_grad():
+        expected = unit(reference.get_text_features(ids, mask.long()))
+        torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("text", "vision"),
+    [({}, {}), ({"projection_size": 32, "hidden_size": 16}, {"hidden_act": "gelu"}), ({}, {"patch_size": 12})],
+)
+def test_siglip_gives_the_vectors_of_transformers(tmp_path: Path, text: dict[str, Any], vision: dict[str, Any]) -> None:
+    config = transformers.SiglipConfig(
+        text_config={**TEXT, "hidden_size": 32, **text}, vision_config={**VISION, **vision}
+    )
+    reference = write(transformers.SiglipModel(config), tmp_path)
+    network, _ = load_foreign_network(tmp_path)
+    ids = torch.randint(0, 60, (3, 12), generator=torch.Generator().manual_seed(8))
+    with torch.no_grad():
+        images, texts = network.embed_image(pictures()), network.embed_text(ids)
+        torch.testing.assert_close(images, unit(reference.get_image_features(pictures())), **TOLERANCE)
+        torch.testing.assert_close(texts, unit(reference.get_text_features(ids)), **TOLERANCE)
+        logits = reference(ids, pictures()).logits_per_image
+        torch.testing.assert_close(network.logits(images, texts), logits, atol=1e-4, rtol=0)
+        other = pictures(64, 32)
+        expected = unit(reference.get_image_features(other, interpolate_pos_encoding=True))
+        if config.vision_config.patch_size == 16:
+            torch.testing.assert_close(network.embed_image(other), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
+def test_chinese_clip_gives_the_vectors_of_transformers(tmp_path: Path, activation: str) -> None:
+    config = transformers.ChineseCLIPConfig(
+        text_config={**TEXT, "hidden_act": activation}, vision_config=VISION, projection_dim=20
+    )
+    reference = write(transformers.ChineseCLIPModel(config), tmp_path)
+    network, _ = load_foreign_network(tmp_path)
+    ids, mask = sentences((4, 9, 1), end_id=58, pad_id=0)
+    with torch.no_grad():
+        expected = unit(reference.get_text_features(ids, mask.long()))
+        torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)
+        expected = unit(reference.get_image_features(pictures()))
+        torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
+
+
+def test_a_checkpoint_in_half_precision_is_loaded_as_float32(tmp_path: Path) -> None:
+    config = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION)
+    reference = write(transformers.CLIPModel(config).half(), tmp_path)
+    network, _ = load_foreign_network(tmp_path)
+    assert {parameter.dtype for parameter in network.parameters()} == {torch.float32}
+    with torch.no_grad():
+        expected = unit(reference.float().get_image_features(pictures()))
+        torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
+
+
+def test_a_checkpoint_in_shards_gives_the_same_vectors_as_a_whole_one(tmp_path: Path) -> None:
+    reference = write(transformers.CLIPModel(transformers.CLIPConfig(text_config=TEXT, vision_config=VISION)), tmp_path)
+    whole, _ = load_foreign_network(tmp_path)
+    (tmp_path / "model.safetensors").unlink()
+    reference.save_pretrained(tmp_path, max_shard_size="30KB")
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 1
+    shards, _ = load_foreign_network(tmp_path)
+    assert all(torch.equal(shards.state_dict()[name], tensor) for name, tensor in whole.state_dict().items())
+
+
+@pytest.mark.parametrize("settings", [{}, {"qkv_bias": False, "patch_size": 8, "hidden_act": "gelu_new"}])
+def test_vit_gives_the_tokens_and_pooled_vectors_of_transformers(tmp_path: Path, settings: dict[str, Any]) -> None:
+    reference = write(transformers.ViTModel(transformers.ViTConfig(**{**VISION, **settings})), tmp_path)
+    network = load_image_encoder(tmp_path).network
+    for size in ((48, 48), (64, 80)):
+        with torch.no_grad():
+            expected = reference(pictures(*size), interpolate_pos_encoding=True)
+            encoded = network(pictures(*size))
+        torch.testing.assert_close(encoded.tokens, expected.last_hidden_state, **TOLERANCE)
+        torch.testing.assert_close(encoded.pooled, expected.pooler_output, **TOLERANCE)
+
+
+def test_vit_without_a_pooler_pools_its_class_token(tmp_path: Path) -> None:
+    reference = write(transformers.ViTModel(transformers.ViTConfig(**VISION), add_pooling_layer=False), tmp_path)
+    encoded = load_image_encoder(tmp_path).network(pictures())
+    torch.testing.assert_close(encoded.pooled, reference(pictures()).last_hidden_state[:, 0], **TOLERANCE)
+
+
+def test_vit_classifies_as_transformers_does(tmp_path: Path) -> None:
+    names = {index: f"class {index}" for index in range(11)}
+    config = transformers.ViTConfig(**VISION, id2label=names, label2id={name: key for key, name in names.items()})
+    reference = write(transformers.ViTForImageClassification(config), tmp_path)
+    loaded = load_image_encoder(tmp_path)
+    logits = loaded.network.classify(loaded.network(pictures()))
+    torch.testing.assert_close(logits, reference(pictures()).logits, **TOLERANCE)
+    assert loaded.labels == tuple(f"class {index}" for index in range(11))
+
+
+DINO = {key: value for key, value in VISION.items() if key != "intermediate_size"}
+
+
+@pytest.mark.parametrize(
+    ("kind", "settings"),
+    [
+        ("Dinov2", {}),
+        ("Dinov2", {"use_swiglu_ffn": True, "mlp_ratio": 3}),
+        ("Dinov2WithRegisters", {"num_register_tokens": 3}),
+        ("Dinov2WithRegisters", {"use_swiglu_ffn": True}),
+    ],
+)
+def test_dinov2_gives_the_tokens_and_pooled_vectors_of_transformers(
+    tmp_path: Path, kind: str, settings: dict[str, Any]
+) -> None:
+    config = getattr(transformers, f"{kind}Config")(**{**DINO, **settings})
+    reference = write(getattr(transformers, f"{kind}Model")(config), tmp_path)
+    network = load_image_encoder(tmp_path).network
+    for size in ((48, 48), (64, 80), (32, 32)):
+        with torch.no_grad():
+            expected, encoded = reference(pictures(*size)), network(pictures(*size))
+        torch.testing.assert_close(encoded.tokens, expected.last_hidden_state, atol=1e-4, rtol=1e-5)
+        torch.testing.assert_close(encoded.pooled, expected.pooler_output, atol=1e-4, rtol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
+def test_dinov2_classifies_as_transformers_does(tmp_path: Path, kind: str) -> None:
+    config = getattr(transformers, f"{kind}Config")(**DINO, num_labels=5)
+    reference = write(getattr(transformers, f"{kind}ForImageClassification")(config), tmp_path)
+    network = load_image_encoder(tmp_path).network
+    with torch.no_grad():
+        logits = network.classify(network(pictures()))
+        torch.testing.assert_close(logits, reference(pictures()).logits, atol=1e-4, rtol=1e-5)
+
+
+def test_a_picture_or_sentence_alone_gives_the_vector_that_it_gives_in_a_batch(tmp_path: Path) -> None:
+    for kind in ("CLIP", "ChineseCLIP"):
+        config = getattr(transformers, f"{kind}Config")(text_config=TEXT, vision_config=VISION)
+        write(getattr(transformers, f"{kind}Model")(config), tmp_path / kind)
+        network, _ = load_foreign_network(tmp_path / kind)
+        lengths = (4, 9, 1)
+        ids, mask = sentences(lengths, end_id=58, pad_id=0)
+        with torch.no_grad():
+            images, texts = network.embed_image(pictures()), network.embed_text(ids, mask)
+            for row, length in enumerate(lengths):
+                alone = network.embed_text(ids[row : row + 1, : length + 1], mask[row : row + 1, : length + 1])
+                torch.testing.assert_close(alone[0], texts[row], atol=1e-6, rtol=0)
+                alone = network.embed_image(pictures()[row : row + 1])
+                torch.testing.assert_close(alone[0], images[row], atol=1e-6, rtol=0)
