@@ -3,12 +3,16 @@
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any
+
+from torch import Tensor
 
 from beholder.errors import ModelError
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionTransformer
 from beholder.pictures.transform import Preprocessing
+from beholder.text.foreign import TokenizerKind, tokenizer_from_folder
 from beholder.weights import (
     chinese_clip,
     clip,
@@ -26,11 +30,7 @@ from beholder.weights.sources import find
 from beholder.weights.table import Row, build_empty, fill
 from beholder.weights.tensors import read_tensors, weight_files
 
-if TYPE_CHECKING:
-    from torch import Tensor
-
 IMAGE_ONLY = ("vit", "dinov2", "dinov2_with_registers")
-TokenizerKind = Literal["clip", "siglip", "siglip2", "bert"]
 
 
 @dataclass(frozen=True)
@@ -63,8 +63,6 @@ def load_dual_encoder(
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         ModelError: the folder holds no dual encoder that is known.
     """
-    from beholder.text.foreign import tokenizer_from_folder
-
     folder = find(name, revision=revision, allow_pickle=allow_pickle)
     try:
         if (folder / ours.CONFIG).is_file():
@@ -72,7 +70,9 @@ def load_dual_encoder(
         if (folder / sentence_transformers.LIST).is_file():
             folder = sentence_transformers.clip_folder(folder)
         network, foreign = load_foreign_network(folder, allow_pickle)
-        tokenizer = tokenizer_from_folder(folder, foreign.tokenizer_kind, foreign.settings.text.context_length)
+        text = foreign.settings.text
+        full_length = isinstance(text, TextTransformerSettings) and text.full_length
+        tokenizer = tokenizer_from_folder(folder, foreign.tokenizer_kind, text.context_length, full_length)
         return LoadedDualEncoder(network, foreign.preprocessing, tokenizer, name=str(name))
     except ModelError as error:
         raise type(error)(f"{name}: {error}") from error.__cause__
@@ -141,7 +141,7 @@ def _read_huggingface(folder: Path) -> Foreign:
             raise ModelError(f"model type {model_type} is not known; known are clip, siglip and chinese_clip")
 
 
-def _read_open_clip(folder: Path, tensors: "Mapping[str, Tensor]") -> Foreign:
+def _read_open_clip(folder: Path, tensors: Mapping[str, Tensor]) -> Foreign:
     config: Mapping[str, Any] = huggingface.read_json(folder / open_clip.CONFIG)
     model = config.get("model_cfg")
     if not isinstance(model, dict):

@@ -1,15 +1,12 @@
 """What loading a model gives."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 from beholder.models.dual_encoder import TwoTowers
 from beholder.models.vit import VisionTransformer
 from beholder.pictures.transform import Preprocessing
+from beholder.text.tokenizer import Tokenizer
 from beholder.weights.calibration import Calibration
-
-if TYPE_CHECKING:
-    from beholder.text.tokenizer import Tokenizer
 
 
 @dataclass(frozen=True)
@@ -21,7 +18,7 @@ class LoadedDualEncoder:
 
     network: TwoTowers
     preprocessing: Preprocessing
-    tokenizer: "Tokenizer"
+    tokenizer: Tokenizer
     calibration: Calibration | None = None
     name: str = ""
     licence: str = ""

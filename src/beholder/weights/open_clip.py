@@ -182,7 +182,7 @@ def _block_rows(ours: str, prefix: str) -> tuple[Row, ...]:
     )
 
 
-def tokenizer_kind(model: Mapping[str, Any]) -> Literal["clip"]:
+def tokenizer_kind(model: Mapping[str, Any]) -> Literal["open_clip"]:
     """CLIP's own tokenizer, which is the only one that built-in text towers are covered with.
 
     Raises:
@@ -191,4 +191,4 @@ def tokenizer_kind(model: Mapping[str, Any]) -> Literal["clip"]:
     named = (model.get("text_cfg") or {}).get("hf_tokenizer_name")
     if named:
         raise ModelError(f"open_clip: the tokenizer {named} is not covered, only CLIP's own")
-    return "clip"
+    return "open_clip"

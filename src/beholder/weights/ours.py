@@ -26,6 +26,8 @@ from torch import Tensor
 from beholder.errors import InvalidSetting, ModelError
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.pictures.transform import Preprocessing
+from beholder.text import tokenizer
+from beholder.text.tokenizer import Tokenizer
 from beholder.weights import calibration
 from beholder.weights.calibration import Calibration
 from beholder.weights.card import model_card
@@ -39,7 +41,7 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 FORMAT = "beholder dual encoder"
 VERSION = 1
-FILES = {CONFIG, WEIGHTS, CARD, "tokenizer.json", calibration.FILE}
+FILES = {CONFIG, WEIGHTS, CARD, tokenizer.FILE, calibration.FILE}
 
 
 def save_dual_encoder(loaded: LoadedDualEncoder, folder: Path) -> None:
@@ -77,8 +79,6 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         ModelError: a file is missing, broken, or of a newer version.
     """
-    from beholder.text.tokenizer import Tokenizer
-
     config = read_json(folder / CONFIG)
     if config.get("format") != FORMAT or config.get("version") != VERSION:
         raise ModelError(
@@ -128,7 +128,7 @@ def _write(loaded: LoadedDualEncoder, folder: Path) -> None:
     config = json.dumps({**header, **_description(loaded)}, indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(config + "\n", "utf-8")
     save_file(_apart(loaded.network.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
-    loaded.tokenizer.backend.save(str(folder / "tokenizer.json"))
+    loaded.tokenizer.save(folder)
     if loaded.calibration is not None:
         loaded.calibration.save(folder)
     (folder / CARD).write_text(model_card(loaded), "utf-8")

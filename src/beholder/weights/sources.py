@@ -15,7 +15,7 @@ from beholder.weights.tensors import weight_files
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 # Files of which any one shows that a repository holds a model in a format of ours.
 MARKERS = ("beholder.json", "modules.json", "config.json", open_clip.CONFIG)
-SMALL_FILES = (".json", ".txt", ".model", "calibration.safetensors")
+SMALL_FILES = (".json", ".txt", ".txt.gz", ".model", "calibration.safetensors")
 STEMS = tuple(dict.fromkeys((*huggingface.STEMS, *open_clip.STEMS)))
 
 
@@ -31,13 +31,13 @@ def find(name: str | Path, *, revision: str | None = None, allow_pickle: bool = 
         ModelNotFound: neither a folder nor a model of the hub has this name.
         DownloadFailed: the hub could not be reached, and the model is not in the cache.
     """
-    folder = Path(name).expanduser()
-    if folder.is_dir():
-        return folder
-    if str(name) == "mini":
+    if name == "mini":  # a folder that happens to have this name is ./mini
         from beholder.weights import mini
 
         return mini.folder()
+    folder = Path(name).expanduser()
+    if str(name) and folder.is_dir():
+        return folder
     if not isinstance(name, str) or not HUB_ID.fullmatch(name):
         raise ModelNotFound(f"{name}: no such folder; a model is a folder, mini, or a hub id such as owner/name")
     return _from_hub(name, revision, allow_pickle)

@@ -68,7 +68,8 @@ def fill(
             tensor = tensor[0]
         if tensor.shape != wanted.shape:
             found = ", ".join(f"{source} {_shape(tensors[source])}" for source in sources)
-            misshapen.append(f"{found} instead of {_shape(wanted)}")
+            shape = _shape(wanted.T if row.transposed and wanted.ndim == 2 else wanted)
+            misshapen.append(f"{found} instead of {shape}{' together' if len(sources) > 1 else ''}")
             continue
         filled[name] = tensor.float() if tensor.is_floating_point() else tensor
     _complain(missing, left, misshapen)
