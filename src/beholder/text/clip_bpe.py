@@ -1,0 +1,61 @@
+"""CLIP's byte-level vocabulary of word pieces, from the files that it travels in.
+
+Source: the tokenizer of OpenAI's CLIP; the rules are those of Hugging Face's ``CLIPTokenizer``.
+"""
+
+import gzip
+from pathlib import Path
+
+from tokenizers import Regex, Tokenizer, normalizers, pre_tokenizers
+from tokenizers.models import BPE
+
+from beholder.errors import ModelError
+from beholder.text.byte_characters import CHARACTER_OF
+
+START, END = "<|startoftext|>", "<|endoftext|>"
+WORD_END = "</w>"
+# The list is longer than what OpenAI took of it: a vocabulary of 49,408, less 2 × 256 single bytes and the two marks.
+OPENAI_PAIRS = 49408 - 2 * 256 - 2
+
+Pairs = list[tuple[str, str]]
+
+
+def from_vocabulary(vocabulary: dict[str, int], pairs: Pairs) -> Tokenizer:
+    """The tokenizer of a vocabulary (piece → id) and the pairs that are joined, most frequent first."""
+    backend = Tokenizer(BPE(vocabulary, pairs, end_of_word_suffix=WORD_END, unk_token=END))
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Replace(Regex(r"\s+"), " "), normalizers.Lowercase()]
+    )
+    words = Regex(r"'s|'t|'re|'ve|'m|'ll|'d|\p{L}+|\p{N}|[^\s\p{L}\p{N}]+")
+    backend.pre_tokenizer = pre_tokenizers.Sequence(
+        [pre_tokenizers.Split(words, "removed", invert=True), pre_tokenizers.ByteLevel(add_prefix_space=False)]
+    )
+    return backend
+
+
+def from_vocabulary_and_merges(vocabulary: Path, merges: Path) -> Tokenizer:
+    """From ``vocab.json`` and ``merges.txt``.
+
+    Raises:
+        ModelError: a file is broken, or the two do not belong together.
+    """
+    try:
+        return from_vocabulary(*BPE.read_file(str(vocabulary), str(merges)))
+    except Exception as error:  # the library raises nothing narrower
+        raise ModelError(f"{vocabulary} and {merges.name}: cannot be read as CLIP's vocabulary ({error})") from None
+
+
+def from_openai_list(file: Path) -> Tokenizer:
+    """From ``bpe_simple_vocab_16e6.txt`` or its ``.gz``: a line of heading, then a pair a line.
+
+    Raises:
+        ModelError: the file is broken.
+    """
+    try:
+        text = (gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes()).decode()
+        pairs: Pairs = [(first, second) for first, second in map(str.split, text.splitlines()[1 : OPENAI_PAIRS + 1])]
+        letters = list(CHARACTER_OF.values())
+        pieces = [*letters, *(letter + WORD_END for letter in letters), *map("".join, pairs), START, END]
+        return from_vocabulary({piece: token for token, piece in enumerate(pieces)}, pairs)
+    except Exception as error:  # of gzip, of the decoding, of a line, or the library's, which has no name
+        raise ModelError(f"{file}: cannot be read as OpenAI's list of pairs ({error})") from None

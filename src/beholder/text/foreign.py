@@ -1,0 +1,133 @@
+"""Tokenizers from the folders of other projects."""
+
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import tokenizers
+
+from beholder.errors import ModelError
+from beholder.text import clip_bpe, sentence_piece, word_piece
+from beholder.text.cleaning import OPEN_CLIP, SIGLIP, SIGLIP2, Step
+from beholder.text.tokenizer import FILE, Tokenizer, TokenizerSettings, read_backend
+
+TokenizerKind = Literal["clip", "open_clip", "siglip", "siglip2", "bert"]
+
+VOCABULARY, MERGES = "vocab.json", "merges.txt"
+OPENAI_LISTS = ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt")
+SENTENCE_PIECE = "spiece.model"
+WORD_PIECE = "vocab.txt"
+
+
+@dataclass(frozen=True)
+class Conventions:
+    """How a family of models surrounds a sentence.
+
+    A mark is a pair: its entry in ``tokenizer_config.json``, and the name that it has where there is no entry.
+    """
+
+    start: tuple[str, str] | None
+    end: tuple[str, str]
+    pad: tuple[str, str]
+    full_length: bool = False
+    cleaning: tuple[Step, ...] = ()
+
+
+CONVENTIONS: dict[TokenizerKind, Conventions] = {
+    "clip": Conventions(("bos_token", clip_bpe.START), ("eos_token", clip_bpe.END), ("pad_token", clip_bpe.END)),
+    "open_clip": Conventions(  # pads with id 0, which is "!" in CLIP's vocabulary
+        ("bos_token", clip_bpe.START), ("eos_token", clip_bpe.END), ("", "!"), cleaning=OPEN_CLIP
+    ),
+    "siglip": Conventions(None, ("eos_token", "</s>"), ("pad_token", "</s>"), full_length=True, cleaning=SIGLIP),
+    "siglip2": Conventions(None, ("eos_token", "<eos>"), ("pad_token", "<pad>"), full_length=True, cleaning=SIGLIP2),
+    "bert": Conventions(("cls_token", "[CLS]"), ("sep_token", "[SEP]"), ("pad_token", "[PAD]")),
+}
+LOOKED_FOR: dict[TokenizerKind, str] = {
+    "clip": f"{FILE}, {VOCABULARY} with {MERGES}, {' or '.join(OPENAI_LISTS)}",
+    "open_clip": f"{FILE}, {VOCABULARY} with {MERGES}, {' or '.join(OPENAI_LISTS)}",
+    "siglip": f"{FILE} or {SENTENCE_PIECE}",
+    "siglip2": FILE,
+    "bert": f"{FILE} or {WORD_PIECE}",
+}
+
+
+def tokenizer_from_folder(
+    folder: Path, kind: TokenizerKind, context_length: int, full_length: bool | None = None
+) -> Tokenizer:
+    """The tokenizer beside a foreign checkpoint.
+
+    Args:
+        folder: holds ``tokenizer.json`` or the older files of a vocabulary.
+        kind: the family, as the checkpoint's config says it.
+        context_length: tokens that the network has positions for. A shorter ``model_max_length`` in
+            ``tokenizer_config.json`` wins where the padding is not seen.
+        full_length: whether the network sees its padding; by default as the family does.
+
+    Raises:
+        ModelError: the folder has no vocabulary, or one that is broken or of another family.
+    """
+    conventions = CONVENTIONS[kind]
+    config = _read_config(folder)
+    backend = _read_vocabulary(folder, kind, config)
+    full_length = conventions.full_length if full_length is None else full_length
+    limit = config.get("model_max_length")
+    if isinstance(limit, int | float) and not full_length:  # absent limits are written as huge numbers
+        context_length = int(min(context_length, limit))
+    end_id = _id(folder, backend, config, conventions.end)
+    pad_id = _id(folder, backend, config, conventions.pad)
+    if kind == "clip":
+        pad_id = min(pad_id, end_id)  # some of these networks take the highest id for the end
+    settings = TokenizerSettings(
+        context_length=context_length,
+        end_id=end_id,
+        start_id=None if conventions.start is None else _id(folder, backend, config, conventions.start),
+        pad_id=pad_id,
+        padding="full" if full_length else "longest",
+        cleaning=conventions.cleaning,
+    )
+    return Tokenizer(backend, settings)
+
+
+def _read_vocabulary(folder: Path, kind: TokenizerKind, config: Mapping[str, Any]) -> tokenizers.Tokenizer:
+    if (folder / FILE).is_file():
+        return read_backend(folder / FILE)
+    if kind in ("clip", "open_clip"):
+        if (folder / VOCABULARY).is_file() and (folder / MERGES).is_file():
+            return clip_bpe.from_vocabulary_and_merges(folder / VOCABULARY, folder / MERGES)
+        for name in OPENAI_LISTS:
+            if (folder / name).is_file():
+                return clip_bpe.from_openai_list(folder / name)
+    if kind == "siglip" and (folder / SENTENCE_PIECE).is_file():
+        return sentence_piece.from_model_file(folder / SENTENCE_PIECE)
+    if kind == "bert" and (folder / WORD_PIECE).is_file():
+        return word_piece.from_vocabulary_file(folder / WORD_PIECE, config)
+    advice = "copy it from where the model came from"
+    if kind == "open_clip":
+        advice = f"the default vocabulary is the file {OPENAI_LISTS[0]} of the package open_clip_torch: copy it there"
+    raise ModelError(f"{folder}: has no tokenizer (looked for {LOOKED_FOR[kind]}); {advice}")
+
+
+def _read_config(folder: Path) -> dict[str, Any]:
+    """What the tokenizer's small files say, of which ``tokenizer_config.json`` wins; marks by their bare names."""
+    config: dict[str, Any] = {}
+    for name in ("special_tokens_map.json", "tokenizer_config.json"):
+        if (folder / name).is_file():
+            try:
+                config |= json.loads((folder / name).read_text("utf-8"))
+            except (OSError, ValueError, TypeError) as error:
+                raise ModelError(f"{folder / name}: cannot be read as a JSON object ({error})") from None
+    return {
+        key: value.get("content") if key.endswith("_token") and isinstance(value, dict) else value
+        for key, value in config.items()
+    }
+
+
+def _id(folder: Path, backend: tokenizers.Tokenizer, config: Mapping[str, Any], mark: tuple[str, str]) -> int:
+    entry, usual = mark
+    name = str(config.get(entry) or usual)
+    token = backend.token_to_id(name)
+    if token is None:
+        raise ModelError(f"{folder}: the tokenizer's vocabulary has no {name}, so it is not the one of this model")
+    return token

@@ -1,0 +1,206 @@
+import json
+import warnings
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import tokenizers
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+
+from beholder.errors import InvalidSetting, ModelError
+from beholder.text.foreign import TokenizerKind, tokenizer_from_folder
+from beholder.text.tokenizer import TextCutWarning, Tokenizer, TokenizerSettings
+
+KINDS: list[TokenizerKind] = ["clip", "siglip", "siglip2", "bert"]
+CONTROL = ["<|startoftext|>", "<|endoftext|>", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "</s>", "<pad>", "<eos>", "<bos>"]
+LONG = "the quick brown fox jumps over the lazy dog and a cat sleeps on the red sofa"
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def tokenizer(request: pytest.FixtureRequest, vocabularies: Path) -> Tokenizer:
+    return tokenizer_from_folder(vocabularies / request.param, request.param, 32)
+
+
+@pytest.fixture(scope="module")
+def clip(vocabularies: Path) -> Tokenizer:
+    return tokenizer_from_folder(vocabularies / "clip", "clip", 16)
+
+
+def body(tokenizer: Tokenizer, text: str) -> list[int]:
+    """The ids between the marks."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TextCutWarning)
+        tokens = tokenizer([text])
+    return tokens.ids[tokens.mask].tolist()[tokenizer.settings.start_id is not None : -1]
+
+
+def test_arrays_are_int64_ids_and_a_bool_mask(tokenizer: Tokenizer) -> None:
+    tokens = tokenizer(["a dog", "a photo of a dog"])
+    assert tokens.ids.dtype == np.int64
+    assert tokens.mask.dtype == bool
+    assert tokens.ids.shape == tokens.mask.shape
+    assert (tokens.ids[~tokens.mask] == tokenizer.settings.pad_id).all()
+
+
+@pytest.mark.parametrize(("kind", "length"), [("clip", 5), ("bert", 5), ("siglip", 32), ("siglip2", 32)])
+def test_padding_goes_to_the_longest_or_to_the_full_length(
+    vocabularies: Path, kind: TokenizerKind, length: int
+) -> None:
+    made = tokenizer_from_folder(vocabularies / kind, kind, 32)
+    assert made(["a dog", "a dog running"]).ids.shape == (2, length)
+
+
+def test_no_sentences_give_no_rows(tokenizer: Tokenizer) -> None:
+    assert len(tokenizer([]).ids) == 0
+
+
+def test_an_empty_sentence_has_its_marks_only(tokenizer: Tokenizer) -> None:
+    assert body(tokenizer, "") == []
+    assert tokenizer([""]).mask.sum() == (1 if tokenizer.settings.start_id is None else 2)
+
+
+def test_a_sentence_that_just_fits_is_not_cut(clip: Tokenizer) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        tokens = clip(["a " * 14])
+    assert tokens.ids.shape == (1, 16)
+    assert tokens.cut == ()
+
+
+def test_a_sentence_of_one_token_too_many_keeps_its_end_mark(clip: Tokenizer) -> None:
+    with pytest.warns(TextCutWarning):
+        tokens = clip(["a dog", "a " * 15])
+    assert tokens.ids.shape == (2, 16)
+    assert tokens.ids[1, -1] == clip.settings.end_id
+    assert tokens.cut == (1,)
+
+
+def test_the_warning_says_which_sentence_and_what_is_lost(clip: Tokenizer) -> None:
+    with pytest.warns(TextCutWarning) as caught:
+        clip(["a dog", LONG])
+    message = str(caught[0].message)
+    kept, _, lost = message.partition("; lost: ")
+    assert 'sentence 2 ("the quick brown fox jumps over' in kept
+    assert kept.endswith('cut after "the quick brown fox jumps over the"')
+    assert lost == '"lazy dog and a cat sleeps on the red sofa"'
+
+
+def test_the_warning_takes_the_numbers_of_the_caller(clip: Tokenizer) -> None:
+    with pytest.warns(TextCutWarning, match="sentence 41 "):
+        clip([LONG], numbers=[41])
+
+
+def test_the_warning_fits_on_a_line_whatever_the_sentence(clip: Tokenizer) -> None:
+    with pytest.warns(TextCutWarning) as caught:
+        clip(["a\n\x1b[31m\u202e" * 5000])
+    message = str(caught[0].message)
+    assert len(message) < 400
+    assert message.isprintable()
+
+
+@pytest.mark.parametrize("typed", CONTROL)
+def test_a_typed_control_token_is_ordinary_text(tokenizer: Tokenizer, typed: str) -> None:
+    settings = tokenizer.settings
+    control = {tokenizer.backend.token_to_id(name) for name in CONTROL} | {settings.start_id, settings.end_id}
+    for sentence in (typed, f"a dog {typed} a cat", f"{typed}{typed}"):
+        assert not control & set(body(tokenizer, sentence)) - {None}
+
+
+@pytest.mark.parametrize("bad", [["a", "dog \ud83d"], ["a", None], ["a", b"dog"]])
+def test_what_is_no_text_is_refused_by_its_number(tokenizer: Tokenizer, bad: list[Any]) -> None:
+    with pytest.raises(InvalidSetting, match=r"^sentence 2 ") as caught:
+        tokenizer(bad)
+    str(caught.value).encode()
+
+
+def test_one_text_is_not_taken_for_a_list_of_letters(tokenizer: Tokenizer) -> None:
+    with pytest.raises(InvalidSetting, match="must be a list"):
+        tokenizer("a dog")
+
+
+TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text(" adogct<|>[]/'.!猫é🐕\n", max_size=400)
+
+
+@hypothesis_settings(max_examples=150, deadline=None)
+@given(st.lists(TEXTS, min_size=1, max_size=4))
+def test_any_texts_give_rows_that_fit_and_are_the_same_alone(tokenizer: Tokenizer, texts: list[str]) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TextCutWarning)
+        batch = tokenizer(texts)
+        alone = [tokenizer([text]) for text in texts]
+    assert batch.ids.shape[1] <= 32
+    assert batch.ids.max() < tokenizer.backend.get_vocab_size()
+    for row, single in enumerate(alone):
+        np.testing.assert_array_equal(batch.ids[row][batch.mask[row]], single.ids[single.mask])
+        assert (np.diff(batch.mask[row].astype(int)) <= 0).all()
+
+
+@hypothesis_settings(max_examples=50, deadline=None)
+@given(TEXTS)
+def test_any_text_can_be_shown(tokenizer: Tokenizer, text: str) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", TextCutWarning)
+        shown = tokenizer.show(text)
+    assert shown[-1] == "<end>"
+    assert all(shown)
+    assert len(shown) == len(body(tokenizer, text)) + 1 + (tokenizer.settings.start_id is not None)
+
+
+@pytest.mark.parametrize(
+    ("kind", "shown"),
+    [
+        ("clip", ["<start>", "a", "dog", "be", "·ho", "·ld", "!", "<end>"]),
+        ("bert", ["<start>", "a", "dog", "be", "·h", "·o", "·ld", "!", "<end>"]),
+        ("siglip", ["a", "dog", "b", "·e", "·ho", "·ld", "<end>"]),
+        ("siglip2", ["a", "dog", "b", "·e", "·ho", "·ld", "·!", "<end>"]),
+    ],
+)
+def test_shown_tokens_are_readable(vocabularies: Path, kind: TokenizerKind, shown: list[str]) -> None:
+    assert tokenizer_from_folder(vocabularies / kind, kind, 32).show("A dog behold!") == shown
+
+
+def test_shown_bytes_and_unknown_pieces_are_named(vocabularies: Path, clip: Tokenizer) -> None:
+    assert clip.show("a ©") == ["<start>", "a", r"\xc2", r"·\xa9", "<end>"]
+    bert = tokenizer_from_folder(vocabularies / "bert", "bert", 32)
+    assert bert.show("a ©") == ["<start>", "a", "<unknown>", "<end>"]
+
+
+def test_what_is_saved_loads_to_the_same_ids_and_settings(tokenizer: Tokenizer, tmp_path: Path) -> None:
+    tokenizer.save(tmp_path)
+    written = json.loads(json.dumps(asdict(tokenizer.settings)))
+    again = Tokenizer.load(tmp_path, written)
+    assert again.settings == tokenizer.settings
+    sentences = ["A Photo, of  a DOG!", "<|endoftext|> </s> [SEP] café 猫 🐕"]
+    np.testing.assert_array_equal(again(sentences).ids, tokenizer(sentences).ids)
+    assert again.backend.to_str() == tokenizer.backend.to_str()
+
+
+def test_cutting_and_padding_written_in_the_file_are_not_used(tmp_path: Path) -> None:
+    backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "[END]": 1}, unk_token="a"))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
+    backend.enable_truncation(2)
+    backend.enable_padding(length=50)
+    made = Tokenizer(backend, TokenizerSettings(context_length=8, end_id=1))
+    assert made(["a a a a"]).ids.tolist() == [[0, 0, 0, 0, 1]]
+
+
+@pytest.mark.parametrize(
+    "wrong", [{"context_length": 2}, {"padding": "left"}, {"cleaning": ["polish"]}, {"colour": 1}, {"end_id": ...}]
+)
+def test_wrong_settings_are_refused(clip: Tokenizer, tmp_path: Path, wrong: dict[str, Any]) -> None:
+    clip.save(tmp_path)
+    written = {key: value for key, value in {**asdict(clip.settings), **wrong}.items() if value is not ...}
+    with pytest.raises(InvalidSetting):
+        Tokenizer.load(tmp_path, written)
+
+
+def test_a_missing_or_broken_file_is_a_model_error_that_names_it(clip: Tokenizer, tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match=r"tokenizer\.json: .* missing"):
+        Tokenizer.load(tmp_path, asdict(clip.settings))
+    (tmp_path / "tokenizer.json").write_text("{}")
+    with pytest.raises(ModelError, match=r"tokenizer\.json: cannot be read"):
+        Tokenizer.load(tmp_path, asdict(clip.settings))
