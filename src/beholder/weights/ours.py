@@ -11,9 +11,7 @@ It is written aside and then renamed, so a folder is whole or not there, and it 
 
 import json
 import os
-import shutil
 import tempfile
-from collections.abc import Mapping
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -21,7 +19,6 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
-from torch import Tensor
 
 from beholder.errors import InvalidSetting, ModelError
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
@@ -54,22 +51,21 @@ def save_dual_encoder(loaded: LoadedDualEncoder, folder: Path) -> None:
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
         raise InvalidSetting(f"{folder}: holds something else than a model; name a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    aside = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        aside.chmod(0o755)
-        _write(loaded, aside)
-        for path in aside.iterdir():
+    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
+        whole, replaced = Path(scratch) / "whole", Path(scratch) / "replaced"
+        whole.mkdir()
+        _write(loaded, whole)
+        for path in (*whole.iterdir(), whole):
             _to_disk(path)
         if folder.exists():
-            old = aside / "old"
-            folder.rename(old)
-            aside.rename(folder)
-            shutil.rmtree(folder / "old")
-        else:
-            aside.rename(folder)
+            folder.rename(replaced)
+        try:
+            whole.rename(folder)
+        except OSError:
+            if replaced.exists():
+                replaced.rename(folder)
+            raise
         _to_disk(folder.parent)
-    finally:
-        shutil.rmtree(aside, ignore_errors=True)
 
 
 def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
@@ -127,16 +123,12 @@ def _write(loaded: LoadedDualEncoder, folder: Path) -> None:
     header = {"format": FORMAT, "version": VERSION, "name": loaded.name, "licence": loaded.licence}
     config = json.dumps({**header, **_description(loaded)}, indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(config + "\n", "utf-8")
-    save_file(_apart(loaded.network.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in loaded.network.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     loaded.tokenizer.save(folder)
     if loaded.calibration is not None:
         loaded.calibration.save(folder)
     (folder / CARD).write_text(model_card(loaded), "utf-8")
-
-
-def _apart(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """On the CPU, each in memory of its own, as safetensors wants them."""
-    return {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
 
 
 def _to_disk(path: Path) -> None:
