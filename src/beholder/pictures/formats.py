@@ -1,0 +1,110 @@
+"""Tells a picture's format by its first bytes and opens it with the one decoder of that format.
+
+No decoder outside the table below is ever asked, whatever the file's name says, and Pillow's list of plugins is left
+alone. Opening reads the header; nothing is decoded yet.
+"""
+
+from collections.abc import Callable
+from io import BytesIO
+
+from PIL import Image, features
+from PIL.AvifImagePlugin import AvifImageFile
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
+
+from beholder.errors import NotAPicture, PictureRefused
+
+READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC"
+
+_OPENERS: dict[str, Callable[[BytesIO], Image.Image]] = {
+    "JPEG": JpegImageFile,
+    "PNG": PngImageFile,
+    "WebP": WebPImageFile,
+    "GIF": GifImageFile,
+    "BMP": BmpImageFile,
+    "TIFF": TiffImageFile,
+    "AVIF": AvifImageFile,
+}
+
+_SIGNATURES = (
+    (b"\xff\xd8\xff", "JPEG"),
+    (b"\x89PNG\r\n\x1a\n", "PNG"),
+    (b"GIF87a", "GIF"),
+    (b"GIF89a", "GIF"),
+    (b"II*\0", "TIFF"),
+    (b"MM\0*", "TIFF"),
+    (b"II+\0", "TIFF"),
+    (b"MM\0+", "TIFF"),
+    (b"%PDF-", "PDF"),
+    (b"%!PS", "EPS"),
+    (b"\xc5\xd0\xd3\xc6", "EPS"),
+    (b"8BPS", "Photoshop"),
+    (b"\0\0\1\0", "icon"),
+    (b"\0\0\0\x0cjP  \r\n\x87\n", "JPEG 2000"),
+    (b"\xff\x4f\xff\x51", "JPEG 2000"),
+    (b"\xff\x0a", "JPEG XL"),
+    (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
+)
+_BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)  # two letters "BM" alone begin many a text
+_HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
+
+
+def format_of(data: bytes) -> str | None:
+    """Name of the format that these bytes begin, readable here or not; None where they begin none that is known."""
+    for signature, name in _SIGNATURES:
+        if data.startswith(signature):
+            return name
+    if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
+        return "WebP"
+    if data[:2] == b"BM" and int.from_bytes(data[14:18], "little") in _BMP_HEADER_SIZES:
+        return "BMP"
+    if data[4:8] == b"ftyp":  # ISO/IEC 14496-12: size, "ftyp", major brand, version, compatible brands
+        size = min(int.from_bytes(data[:4], "big"), 1024)
+        brands = {data[8:12], *(data[start : start + 4] for start in range(16, size, 4))}
+        if brands & {b"avif", b"avis"}:
+            return "AVIF"
+        if brands & _HEIC_BRANDS:
+            return "HEIC"
+    text = data[:1024].lstrip(b"\xef\xbb\xbf \t\r\n").lower()
+    if text.startswith((b"<svg", b"<?xml", b"<!doctype svg", b"<!--")) and b"<svg" in text:
+        return "SVG"
+    return None
+
+
+def open_header(data: bytes, name: str) -> tuple[Image.Image, str]:
+    """Open a picture without decoding it.
+
+    Args:
+        data: the whole file.
+        name: what errors call the picture.
+
+    Returns:
+        The image, whose size is known and whose pixels are not yet read, and the name of its format.
+
+    Raises:
+        NotAPicture: no known format begins so.
+        PictureRefused: the format is known and not read here, or needs an optional part.
+        Exception: whatever the decoder throws at a damaged header.
+    """
+    found = format_of(data)
+    if found is None:
+        raise NotAPicture(name, f"not a picture in a format that can be read ({READABLE})")
+    if found == "HEIC":
+        return _open_heic(data, name), found
+    if found not in _OPENERS:
+        raise PictureRefused(name, f"{found} files are not read: save it as one of {READABLE}")
+    if found == "AVIF" and not features.check("avif"):
+        raise PictureRefused(name, "this build of Pillow can't read AVIF: pip install --force-reinstall pillow")
+    return _OPENERS[found](BytesIO(data)), found
+
+
+def _open_heic(data: bytes, name: str) -> Image.Image:
+    try:
+        from pillow_heif import HeifImageFile
+    except ImportError as error:
+        raise PictureRefused(name, 'cannot read HEIC pictures: pip install "beholder[heic]"') from error
+    return HeifImageFile(BytesIO(data))

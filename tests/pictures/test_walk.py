@@ -1,0 +1,83 @@
+"""walk over files, folders, links and things that can't be listed."""
+
+from pathlib import Path
+
+from beholder.pictures.walk import walk
+
+
+def _make(root: Path, *names: str) -> None:
+    for name in names:
+        path = root / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def _names(root: Path, *sources: str | Path) -> list[str]:
+    return [path.relative_to(root).as_posix() for path in walk(*sources)]
+
+
+def test_a_folder_gives_its_pictures_sorted_and_nothing_else(tmp_path: Path):
+    _make(tmp_path, "b.JPG", "a.png", "c/d.webp", "c/e.txt", "z.heic", "notes.md", "c.gif")
+    assert _names(tmp_path, tmp_path) == ["a.png", "b.JPG", "c/d.webp", "c.gif", "z.heic"]
+
+
+def test_hidden_files_and_folders_are_left_out_but_a_hidden_folder_that_is_named_is_entered(tmp_path: Path):
+    _make(tmp_path, ".a.png", "._b.jpg", ".hidden/c.png", "d.png")
+    assert _names(tmp_path, tmp_path) == ["d.png"]
+    assert _names(tmp_path, tmp_path / ".hidden") == [".hidden/c.png"]
+
+
+def test_a_named_file_is_given_whatever_its_suffix_and_even_if_it_is_missing(tmp_path: Path):
+    _make(tmp_path, "notes.md")
+    assert _names(tmp_path, tmp_path / "notes.md", str(tmp_path / "gone.jpg")) == ["notes.md", "gone.jpg"]
+
+
+def test_sources_come_in_the_order_given(tmp_path: Path):
+    _make(tmp_path, "a/1.png", "b/2.png", "3.png")
+    assert _names(tmp_path, tmp_path / "b", tmp_path / "3.png", tmp_path / "a") == ["b/2.png", "3.png", "a/1.png"]
+
+
+def test_circles_of_links_end_and_each_folder_is_entered_once(tmp_path: Path):
+    _make(tmp_path, "a/1.png", "b/2.png")
+    (tmp_path / "a" / "up").symlink_to(tmp_path)
+    (tmp_path / "a" / "other").symlink_to(tmp_path / "b")
+    (tmp_path / "b" / "other").symlink_to(tmp_path / "a")
+    (tmp_path / "self.png").symlink_to(tmp_path / "self.png")
+    assert _names(tmp_path, tmp_path) == ["a/1.png", "a/other/2.png", "self.png"]
+    assert _names(tmp_path, tmp_path / "a", tmp_path / "a") == ["a/1.png", "a/other/2.png", "a/up/self.png"]
+
+
+def test_a_link_to_a_picture_is_given(tmp_path: Path):
+    _make(tmp_path, "elsewhere/1.png")
+    (tmp_path / "album").mkdir()
+    (tmp_path / "album" / "linked.png").symlink_to(tmp_path / "elsewhere" / "1.png")
+    assert _names(tmp_path, tmp_path / "album") == ["album/linked.png"]
+
+
+def test_folders_nested_deeper_than_python_calls_are_walked(tmp_path: Path):
+    deep = tmp_path
+    for _ in range(1100):  # more than the recursion limit, less than the longest path
+        deep /= "a"
+        deep.mkdir()
+    picture = deep / "1.png"
+    picture.touch()
+    try:
+        assert list(walk(tmp_path)) == [picture]
+    finally:  # too deep for the tidying up after the test, too
+        picture.unlink()
+        while deep != tmp_path:
+            deep.rmdir()
+            deep = deep.parent
+
+
+def test_a_folder_that_cannot_be_listed_is_given_itself_and_the_rest_is_done(tmp_path: Path, monkeypatch):
+    _make(tmp_path, "locked/1.png", "open/2.png")
+    list_folder = Path.iterdir
+
+    def refuse(path: Path):
+        if path.name == "locked":
+            raise PermissionError(13, "Permission denied", str(path))
+        return list_folder(path)
+
+    monkeypatch.setattr(Path, "iterdir", refuse)
+    assert _names(tmp_path, tmp_path) == ["locked", "open/2.png"]
