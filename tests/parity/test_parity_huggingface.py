@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from beholder.weights import bert, clip, dinov2, siglip, vit
 from beholder.weights.load import load_foreign_network, load_image_encoder
 
 transformers = pytest.importorskip("transformers")
@@ -100,6 +101,27 @@ def test_a_config_that_leaves_out_the_defaults_is_read_as_transformers_reads_it(
         torch.testing.assert_close(network.embed_image(pictures(32, 32)), expected, **TOLERANCE)
 
 
+@pytest.mark.parametrize(
+    ("kind", "defaults"),
+    [
+        ("CLIPText", clip.TEXT_DEFAULTS),
+        ("CLIPVision", clip.VISION_DEFAULTS),
+        ("ChineseCLIPVision", clip.VISION_DEFAULTS),
+        ("SiglipVision", siglip.VISION_DEFAULTS),
+        ("SiglipText", {**siglip.TEXT_DEFAULTS, "projection_size": 768}),  # that is, the hidden size
+        ("Bert", bert.DEFAULTS),
+        ("ChineseCLIPText", bert.DEFAULTS),
+        ("ViT", {**vit.DEFAULTS, "pooler_output_size": 768}),
+        ("Dinov2", dinov2.DEFAULTS),
+        ("Dinov2WithRegisters", dinov2.WITH_REGISTERS_DEFAULTS),
+    ],
+)
+def test_the_defaults_are_those_of_transformers(kind: str, defaults: dict[str, Any]) -> None:
+    config = getattr(transformers, f"{kind}Config")()
+    defaults = {key: value for key, value in defaults.items() if key != "position_embedding_type"}  # gone since 5.0
+    assert {key: getattr(config, key) for key in defaults} == defaults
+
+
 def test_a_legacy_section_wins_over_its_successor_as_in_transformers(tmp_path: Path) -> None:
     config = {
         "model_type": "clip",
@@ -107,8 +129,9 @@ def test_a_legacy_section_wins_over_its_successor_as_in_transformers(tmp_path: P
         "text_config_dict": {**TEXT, "layer_norm_eps": 1e-3},
         "vision_config": VISION,
     }
+    written = json.dumps(config)  # before transformers changes it in place
     reference = write(transformers.CLIPModel(transformers.CLIPConfig(**config)), tmp_path)
-    (tmp_path / "config.json").write_text(json.dumps(config))
+    (tmp_path / "config.json").write_text(written)
     network, _ = load_foreign_network(tmp_path)
     ids, mask = sentences((4, 9), end_id=58, pad_id=0)
     with torch.no_grad():
@@ -137,6 +160,22 @@ def test_siglip_gives_the_vectors_of_transformers(tmp_path: Path, text: dict[str
         expected = unit(reference.get_image_features(other, interpolate_pos_encoding=True))
         if config.vision_config.patch_size == 16:
             torch.testing.assert_close(network.embed_image(other), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize(
+    ("config", "kind"),
+    [
+        ({"tokenizer_class": "SiglipTokenizer"}, "siglip"),
+        ({"tokenizer_class": "GemmaTokenizer"}, "siglip2"),
+        ({"tokenizer_class": "GemmaTokenizerFast"}, "siglip2"),
+        ({}, "siglip"),
+        (None, "siglip"),
+    ],
+)
+def test_the_two_siglips_are_told_apart_by_their_tokenizer(tmp_path: Path, config: Any, kind: str) -> None:
+    if config is not None:
+        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
+    assert siglip.tokenizer_kind(tmp_path) == kind
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
