@@ -1,13 +1,14 @@
 """The front door: a name or a folder becomes a network that is ready to run."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from beholder.errors import ModelError
+from beholder.errors import InvalidSetting, ModelError
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionTransformer
@@ -64,7 +65,7 @@ def load_dual_encoder(
         ModelError: the folder holds no dual encoder that is known.
     """
     folder = find(name, revision=revision, allow_pickle=allow_pickle)
-    try:
+    with _naming(name):
         if (folder / ours.CONFIG).is_file():
             return ours.load_dual_encoder(folder)
         if (folder / sentence_transformers.LIST).is_file():
@@ -74,8 +75,6 @@ def load_dual_encoder(
         full_length = isinstance(text, TextTransformerSettings) and text.full_length
         tokenizer = tokenizer_from_folder(folder, foreign.tokenizer_kind, text.context_length, full_length)
         return LoadedDualEncoder(network, foreign.preprocessing, tokenizer, name=str(name))
-    except ModelError as error:
-        raise type(error)(f"{name}: {error}") from error.__cause__
 
 
 def load_image_encoder(
@@ -86,7 +85,7 @@ def load_image_encoder(
     The arguments and errors are those of ``load_dual_encoder``.
     """
     folder = find(name, revision=revision, allow_pickle=allow_pickle)
-    try:
+    with _naming(name):
         config = huggingface.read_json(folder / "config.json")
         model_type = config.get("model_type")
         if model_type not in IMAGE_ONLY:
@@ -100,10 +99,19 @@ def load_image_encoder(
             settings, rows, ignored = dinov2.settings(config), dinov2.rows(config), dinov2.ignored(config)
             preprocessing = foreign_preprocessing.from_huggingface(folder, "Bit")
         network = fill(build_empty(VisionTransformer, settings), tensors, rows, ignored)
-    except ModelError as error:
+        labels = huggingface.labels(config) if settings.classes else ()
+        return LoadedImageEncoder(network, preprocessing, labels, str(name))
+
+
+@contextmanager
+def _naming(name: str | Path) -> Iterator[None]:
+    """Errors about a model say which one, if they do not already."""
+    try:
+        yield
+    except (ModelError, InvalidSetting) as error:
+        if str(name) in str(error):
+            raise
         raise type(error)(f"{name}: {error}") from error.__cause__
-    labels = huggingface.labels(config) if settings.classes else ()
-    return LoadedImageEncoder(network, preprocessing, labels, str(name))
 
 
 def load_foreign_network(folder: Path, allow_pickle: bool = False) -> tuple[TwoTowers, Foreign]:
