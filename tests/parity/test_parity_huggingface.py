@@ -8,8 +8,11 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from beholder.weights import bert, clip, dinov2, siglip, vit
+from beholder.models.bert import Bert
+from beholder.weights import bert, clip, dinov2, huggingface, siglip, vit
 from beholder.weights.load import load_foreign_network, load_image_encoder
+from beholder.weights.table import build_empty, fill
+from beholder.weights.tensors import read_tensors
 
 transformers = pytest.importorskip("transformers")
 
@@ -191,6 +194,21 @@ def test_chinese_clip_gives_the_vectors_of_transformers(tmp_path: Path, activati
         torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)
         expected = unit(reference.get_image_features(pictures()))
         torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("pooling", ["first", "mean"])
+def test_bert_by_itself_gives_the_tokens_of_transformers_and_their_pooled_vector(tmp_path: Path, pooling: Any) -> None:
+    reference = write(transformers.BertModel(transformers.BertConfig(**TEXT)), tmp_path)
+    config = json.loads((tmp_path / "config.json").read_text())
+    tensors = read_tensors(tmp_path, huggingface.STEMS)
+    network = fill(build_empty(Bert, bert.settings(config, pooling)), tensors, bert.rows(), bert.ignored())
+    ids, mask = sentences((4, 9, 1), end_id=58, pad_id=0)
+    with torch.no_grad():
+        expected, encoded = reference(ids, mask.long()).last_hidden_state, network(ids, mask)
+    torch.testing.assert_close(encoded.tokens[mask], expected[mask], **TOLERANCE)
+    means = [tokens[words].mean(dim=0) for tokens, words in zip(expected, mask, strict=True)]
+    wanted = expected[:, 0] if pooling == "first" else torch.stack(means)
+    torch.testing.assert_close(encoded.pooled, wanted, **TOLERANCE)
 
 
 def test_a_checkpoint_in_half_precision_is_loaded_as_float32(tmp_path: Path) -> None:
