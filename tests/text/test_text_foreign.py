@@ -108,6 +108,16 @@ def test_siglip_2_ignores_capitals_and_keeps_punctuation(vocabularies: Path) -> 
     assert siglip2(["a dog!"]).ids.tolist() != siglip2(["a dog"]).ids.tolist()
 
 
+@pytest.mark.parametrize("written_as", ["GemmaTokenizer", "GemmaTokenizerFast", "Siglip2Tokenizer", None])
+def test_siglip_2_is_known_by_its_vocabulary_whatever_its_tokenizer_is_called(
+    vocabularies: Path, tmp_path: Path, written_as: str | None
+) -> None:
+    folder = copy(vocabularies / "siglip2", tmp_path)
+    (folder / "tokenizer_config.json").write_text(json.dumps({"tokenizer_class": written_as}))
+    known, named = (tokenizer_from_folder(folder, kind, 64) for kind in ("siglip", "siglip2"))
+    assert known.settings == named.settings
+
+
 def test_open_clip_repairs_text_that_clip_takes_as_it_is(vocabularies: Path) -> None:
     clip, open_clip = (tokenizer_from_folder(vocabularies / "clip", kind, 77) for kind in ("clip", "open_clip"))
     plain = "it's a dog & a cat"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 import tokenizers
+from tokenizers.models import BPE
 
 from beholder.errors import ModelError
 from beholder.text import clip_bpe, sentence_piece, word_piece
@@ -60,7 +61,7 @@ def tokenizer_from_folder(
 
     Args:
         folder: holds ``tokenizer.json`` or the older files of a vocabulary.
-        kind: the family, as the checkpoint's config says it.
+        kind: the family, as the checkpoint's config says it; ``siglip`` finds out whether it is ``siglip2``.
         context_length: tokens that the network has positions for. A shorter ``model_max_length`` in
             ``tokenizer_config.json`` wins where the padding is not seen.
         full_length: whether the network sees its padding; by default as the family does.
@@ -68,9 +69,12 @@ def tokenizer_from_folder(
     Raises:
         ModelError: the folder has no vocabulary, or one that is broken or of another family.
     """
-    conventions = CONVENTIONS[kind]
     config = _read_config(folder)
     backend = _read_vocabulary(folder, kind, config)
+    if kind == "siglip" and isinstance(backend.model, BPE):
+        # SigLIP 2, whose config says siglip, too. Its tokenizer goes by several names, but no unigram is among them.
+        kind = "siglip2"
+    conventions = CONVENTIONS[kind]
     full_length = conventions.full_length if full_length is None else full_length
     limit = config.get("model_max_length")
     if isinstance(limit, int | float) and not full_length:  # absent limits are written as huge numbers
