@@ -1,0 +1,46 @@
+"""Small random checkpoints of every family, whole folders as transformers writes them."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import torch
+
+BLOCKS = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "hidden_size": 32}
+VISION = {**BLOCKS, "image_size": 48, "patch_size": 16}
+
+
+def write(kind: str, vocabulary: Path, folder: Path) -> Path:
+    """A ``clip``, ``siglip``, ``siglip2`` or ``chinese_clip`` with the tokenizer in the folder ``vocabulary``."""
+    import transformers
+
+    shutil.copytree(vocabulary, folder)
+    if kind == "clip":
+        pieces = len(json.loads((folder / "vocab.json").read_text("utf-8")))
+        text = {**BLOCKS, "vocab_size": pieces, "bos_token_id": pieces - 2, "eos_token_id": pieces - 1}
+        model = transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=VISION))
+        processor = transformers.CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=48)
+    elif kind == "chinese_clip":
+        pieces = len((folder / "vocab.txt").read_text("utf-8").splitlines())
+        text = {**BLOCKS, "vocab_size": pieces, "max_position_embeddings": 64}
+        model = transformers.ChineseCLIPModel(transformers.ChineseCLIPConfig(text_config=text, vision_config=VISION))
+        processor = transformers.ChineseCLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=48)
+    else:
+        pieces = transformers.AutoTokenizer.from_pretrained(folder).vocab_size
+        text = {**BLOCKS, "vocab_size": pieces, "bos_token_id": 2, "eos_token_id": 1}
+        model = transformers.SiglipModel(transformers.SiglipConfig(text_config=text, vision_config=VISION))
+        processor = transformers.SiglipImageProcessorPil(size={"height": 48, "width": 48})
+    processor.save_pretrained(folder)
+    enlarge(model)
+    model.save_pretrained(folder)
+    return folder
+
+
+def enlarge(model: Any) -> None:
+    """Make random weights large enough to tell a wrong network from a right one."""
+    generator = torch.Generator().manual_seed(5)
+    with torch.no_grad():
+        for parameter in model.parameters():
+            noise = torch.randn(parameter.shape, generator=generator)
+            parameter.copy_(parameter + 0.2 * noise if parameter.ndim < 2 else 0.3 * noise)
