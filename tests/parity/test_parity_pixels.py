@@ -1,4 +1,4 @@
-"""to_pixels gives what the Pillow processors of transformers give, and what open_clip's transform is defined to give."""
+"""to_pixels gives what transformers' Pillow processors give, and what open_clip's transform is defined to give."""
 
 import numpy as np
 import pytest

@@ -12,7 +12,15 @@ import pytest
 from awkward import AWKWARD, Awkward, encoded, linear_grey_profile, quadrants, shows, swapped_profile, turned_with_note
 from PIL import Image, ImageCms, ImageFile
 
-from beholder.errors import NotAPicture, PictureBroken, PictureError, PictureRefused, PictureTooLarge, PictureUnreadable
+from beholder.errors import (
+    InvalidSetting,
+    NotAPicture,
+    PictureBroken,
+    PictureError,
+    PictureRefused,
+    PictureTooLarge,
+    PictureUnreadable,
+)
 from beholder.pictures.colour import ColourProfileWarning
 from beholder.pictures.limits import Limits
 from beholder.pictures.read import picture_name, read_picture
@@ -185,6 +193,13 @@ def test_limits_hold_for_arrays_bytes_and_images():
             read_picture(source, limits=small)
     with pytest.raises(PictureTooLarge, match="MB"):
         read_picture(encoded(quadrants(), "BMP"), limits=Limits(megabytes=0.001))
+
+
+@pytest.mark.parametrize("limit", ["megapixels", "megabytes", "aspect", "seconds"])
+@pytest.mark.parametrize("value", [0, -1, float("nan")])
+def test_a_limit_that_is_not_above_zero_is_refused_by_name(limit: str, value: float):
+    with pytest.raises(InvalidSetting, match=limit):
+        Limits(**{limit: value})
 
 
 def test_a_picture_above_pillows_own_limit_is_read_without_a_word_where_the_limits_allow_it(

@@ -105,6 +105,19 @@ def test_a_picture_whose_shape_suits_is_not_warned_of(width: int, height: int, f
         to_pixels(Image.new("RGB", (width, height)), Preprocessing(8, 8, fit=fit))
 
 
+@pytest.mark.parametrize(
+    ("preprocessing", "expected"),
+    [
+        (Preprocessing(224, 224, resize=256), 256),
+        (Preprocessing(224, 200), 224),
+        (Preprocessing(100, 384, fit="squash"), 384),
+        (Preprocessing(100, 384, fit="pad"), 384),
+    ],
+)
+def test_the_shorter_side_that_a_picture_needs_follows_from_the_fit(preprocessing: Preprocessing, expected: int):
+    assert preprocessing.shorter_side == expected
+
+
 def test_settings_survive_json():
     assert Preprocessing(**json.loads(json.dumps(asdict(CLIP)))) == CLIP
 

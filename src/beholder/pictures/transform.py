@@ -66,6 +66,13 @@ class Preprocessing:
                 raise InvalidSetting(f"{setting}: three numbers, std above 0, not {getattr(self, setting)!r}")
             object.__setattr__(self, setting, values)
 
+    @property
+    def shorter_side(self) -> int:
+        """The most that a picture's shorter side is resized to: what ``reduce_to`` of ``read_picture`` asks for."""
+        if self.fit == "crop" and self.resize is not None:
+            return self.resize
+        return max(self.height, self.width)
+
 
 def to_pixels(picture: Image.Image, preprocessing: Preprocessing, name: str = "picture") -> np.ndarray:
     """Prepare a picture for a network.
