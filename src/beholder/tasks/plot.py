@@ -1,0 +1,139 @@
+"""The matrix of pictures and sentences as a picture."""
+
+import textwrap
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from beholder.errors import InvalidSetting, MissingExtra, PictureError
+from beholder.pictures.read import Source, picture_name, read_picture
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+MOST = 60  # pictures or sentences in one drawing; beyond that no screen shows it
+COLUMN, ROW, GAP = 0.95, 0.52, 0.08  # inches
+PIXELS_PER_INCH = 120
+LETTERS_A_LINE, LINES = 38, 3
+# Fonts with Chinese, Japanese and Korean letters, of which a system has one at most by default; Matplotlib brings none.
+EASTERN_FONTS = (
+    "Noto Sans CJK SC",
+    "Noto Sans SC",
+    "Source Han Sans SC",
+    "WenQuanYi Micro Hei",
+    "WenQuanYi Zen Hei",
+    "Microsoft YaHei",
+    "PingFang SC",
+    "Hiragino Sans GB",
+    "Arial Unicode MS",
+)
+
+
+def draw_matrix(
+    path: Path,
+    pictures: Sequence[str | Source],
+    texts: Sequence[str],
+    values: np.ndarray,
+    title: str,
+    limits: tuple[float, float] | None = None,
+) -> None:
+    """Draw pictures along the top, sentences along the left side, and in each cell how well the two go together.
+
+    A picture that can't be read any more is shown by its name.
+
+    Args:
+        path: the PNG to write.
+        pictures: n pictures.
+        texts: m sentences.
+        values: (n, m).
+        title: what the values are.
+        limits: the values of the lightest and of the darkest cell; by default the least and the greatest value.
+
+    Raises:
+        MissingExtra: Matplotlib is not installed.
+        InvalidSetting: there are too many pictures or sentences, none at all, or ``path`` can't be written.
+    """
+    try:
+        from matplotlib import font_manager
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("drawing", "plot") from error
+    if path.suffix.lower() != ".png":
+        raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
+    if values.shape != (len(pictures), len(texts)) or values.size == 0:
+        raise InvalidSetting(f"values: ({len(pictures)}, {len(texts)}) and not empty, not {values.shape}")
+    if max(values.shape) > MOST:
+        raise InvalidSetting(
+            f"{path}: {len(pictures)} pictures × {len(texts)} sentences; at most {MOST} × {MOST} can be drawn"
+        )
+
+    width, height = len(pictures) * COLUMN, len(texts) * ROW
+    low, high = limits or (float(values.min()), float(values.max()))
+    shades = ((values - low) / max(high - low, 1e-6)).clip(0, 1)  # (n, m)
+    installed = set(font_manager.get_font_names())
+    font: dict[str, Any] = {
+        "family": ["DejaVu Sans", *(name for name in EASTERN_FONTS if name in installed)],
+        "parse_math": False,
+    }
+
+    figure = Figure(figsize=(width, COLUMN + height), dpi=PIXELS_PER_INCH)
+    axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
+    axes.pcolormesh(
+        np.arange(len(pictures) + 1) * COLUMN,
+        np.arange(len(texts) + 1) * ROW,
+        shades.T,
+        vmin=0,
+        vmax=1.25,  # leaves out the colour map's darkest end, in which the numbers would be hard to read
+        cmap="Blues",
+        edgecolors="white",
+        linewidth=2,
+    )
+    for column, picture in enumerate(pictures):
+        left, side = column * COLUMN, COLUMN - GAP
+        thumbnail = _thumbnail(picture, column, round(side * PIXELS_PER_INCH))
+        if thumbnail is None:
+            name = _lines(Path(picture_name(picture, column)).name, 12, 5)
+            axes.text(left + COLUMN / 2, -COLUMN / 2, name, ha="center", va="center", fontsize=6, **font)
+            continue
+        wide, tall = (side * length / max(thumbnail.size) for length in thumbnail.size)
+        start = left + (COLUMN - wide) / 2
+        axes.imshow(thumbnail, extent=(start, start + wide, -GAP, -GAP - tall), interpolation="none", zorder=2)
+    for row, text in enumerate(texts):
+        middle = (row + 0.5) * ROW
+        label = _lines(text, LETTERS_A_LINE, LINES)
+        axes.text(-0.12, middle, label, ha="right", va="center", fontsize=9, linespacing=1.15, **font)
+        for column in range(len(pictures)):
+            colour = "white" if shades[column, row] > 0.65 else "#26323d"
+            shown = f"{values[column, row]:.2f}"
+            axes.text((column + 0.5) * COLUMN, middle, shown, ha="center", va="center", fontsize=9, color=colour)
+    axes.text(-0.12, -2 * GAP, title, ha="right", va="bottom", fontsize=10, fontweight="bold", **font)
+    axes.set(xlim=(0, width), ylim=(height, -COLUMN), aspect="equal")
+    axes.axis("off")
+
+    aside = path.with_name(f".{path.stem}.writing.png")
+    try:
+        with warnings.catch_warnings():
+            # A letter that no installed font has is drawn as a box; a line on the terminal for each would help nobody.
+            warnings.filterwarnings("ignore", "Glyph .* missing from font")
+            figure.savefig(aside, bbox_inches="tight", pad_inches=0.15)
+        aside.replace(path)
+    except OSError as error:
+        raise InvalidSetting(f"{path}: can't be written: {error.strerror or error}") from error
+
+
+def _thumbnail(picture: Source, index: int, side: int) -> "Image | None":
+    try:
+        thumbnail = read_picture(picture, name=picture_name(picture, index), reduce_to=side)
+    except PictureError:
+        return None
+    thumbnail.thumbnail((side, side))
+    return thumbnail
+
+
+def _lines(text: str, letters: int, lines: int) -> str:
+    """The text in a few lines, without what a font can't draw: halves of characters, line ends of its own."""
+    whole = text.encode("utf-8", "replace").decode().split()
+    return "\n".join(textwrap.wrap(" ".join(whole), letters, max_lines=lines, placeholder=" …"))
