@@ -1,0 +1,269 @@
+"""Looks at the photographs in demo/photographs with Beholder and writes what it sees to demo/index.html.
+
+    python examples/demo.py
+    python examples/demo.py --model openai/clip-vit-base-patch32
+
+The page holds everything it shows, pictures too, and needs no script.
+
+Shapes: n photographs, m sentences, L labels, E the shared space.
+"""
+
+import argparse
+import base64
+import html
+import json
+import sys
+from dataclasses import dataclass
+from io import BytesIO
+from math import ceil
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageDraw
+
+from beholder import BeholderError, DualEncoder
+from beholder.models.efficientnet_lite import EfficientNetLiteSettings
+from beholder.pictures.read import read_picture
+from beholder.pictures.transform import to_picture, to_pixels
+from beholder.tasks.plot import draw_matrix
+
+ROOT = Path(__file__).parent.parent
+PHOTOGRAPHS = ROOT / "demo" / "photographs"
+PAGE = ROOT / "demo" / "index.html"
+MATRIX = ROOT / "demo" / "matrix.png"
+LICENCES = "https://creativecommons.org/publicdomain/zero/1.0/"
+
+SHOWN_TO_THE_MODEL = ("astronaut.jpg", "dog-and-bicycle.jpg", "machu-picchu.jpg", "windmill.jpg")
+DISTRACTORS = ("car", "snake", "pizza", "guitar", "aeroplane", "book", "snowman", "boat")
+SEARCHES = (
+    "a hot drink",
+    "animals on a farm",
+    "something sour to eat",
+    "a famous building",
+    "outer space",
+)
+LABELS_SHOWN, FOUND_SHOWN = 3, 5
+STRIDE = 32  # pixels a side of a cell of EfficientNet-Lite's last grid
+
+
+@dataclass(frozen=True)
+class Photograph:
+    """A photograph of the demo with what a person wrote about it."""
+
+    path: Path
+    picture: Image.Image
+    caption: str
+    label: str
+
+    def tag(self, side: int) -> str:
+        """An ``<img>`` that holds the photograph, at most ``side`` pixels a side."""
+        small = self.picture.copy()
+        small.thumbnail((side, side))
+        return image_tag(small, self.caption)
+
+
+def main() -> None:
+    """Reads, looks, writes the page."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--model", default="mini", help="a name, a folder or a hub id")
+    model = parser.parse_args().model
+
+    print(f"Loading {model} (the first time, its parts are fetched)")
+    encoder = DualEncoder.from_pretrained(model)
+    photographs = read_photographs()
+    print(f"Looking at {len(photographs)} photographs")
+    images = encoder.embed_images([photograph.path for photograph in photographs])  # (n, E)
+    captions = [photograph.caption for photograph in photographs]
+    texts = encoder.embed_texts(captions)  # (n, E)
+    cosines, match = images @ texts.T, encoder.match(images, texts)  # (n, n)
+
+    best = int((cosines.argmax(axis=1) == np.arange(len(photographs))).sum())
+    right, labels = zero_shot(encoder, photographs, images)
+    print(f"  own caption ranked first: {best} of {len(photographs)} photographs")
+    print(f"  own label ranked first:   {right} of {len(photographs)} photographs")
+
+    sections = (
+        header(len(photographs), best, right),
+        "<main>",
+        what_the_model_sees(encoder, photographs),
+        matrix(photographs, cosines, match, best),
+        labels,
+        search(encoder, photographs, images),
+        "</main>",
+        footer(model),
+    )
+    PAGE.write_text(page("".join(sections)), encoding="utf-8")
+    draw_matrix(MATRIX, [photograph.path for photograph in photographs], captions, match, "match", limits=(0.0, 1.0))
+    print(f"The page:   {PAGE.resolve().as_uri()}")
+    print(f"The matrix: {MATRIX.resolve().as_uri()}")
+
+
+def read_photographs() -> list[Photograph]:
+    """The photographs that captions.jsonl names, in its order."""
+    lines = (PHOTOGRAPHS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
+    rows = [json.loads(line) for line in lines]
+    paths = [PHOTOGRAPHS / row["image"] for row in rows]
+    return [
+        Photograph(path, read_picture(path), row["captions"][0], row["label"])
+        for path, row in zip(paths, rows, strict=True)
+    ]
+
+
+def header(photographs: int, captions_right: int, labels_right: int) -> str:
+    """What the page is about, and its two figures."""
+    return f"""<header><h1>What Beholder sees in {photographs} photographs</h1>
+<p class="soft">Made on this machine by <code>examples/demo.py</code>, without any training on these photographs.</p>
+<ul class="figures">
+<li><b>{captions_right} of {photographs}</b> photographs fit their own caption best</li>
+<li><b>{labels_right} of {photographs}</b> photographs get their own label</li></ul></header>"""
+
+
+def what_the_model_sees(encoder: DualEncoder, photographs: list[Photograph]) -> str:
+    """For a few photographs: as they are, as the network gets them, and the cells it divides them into."""
+    preprocessing = encoder.loaded.preprocessing
+    rows, columns = cells(encoder)
+    height, width = preprocessing.height, preprocessing.width
+    figures = []
+    for photograph in photographs:
+        if photograph.path.name not in SHOWN_TO_THE_MODEL:
+            continue
+        seen = to_picture(to_pixels(photograph.picture, preprocessing), preprocessing)
+        size = f"{photograph.picture.width} × {photograph.picture.height} pixels"
+        shown = (
+            (photograph.tag(420), f"The photograph, {size}"),
+            (image_tag(seen, "the same, as the model gets it"), f"What the model gets, {width} × {height} pixels"),
+            (
+                image_tag(with_grid(seen, rows, columns), "the same, divided into cells"),
+                f"Its {columns} × {rows} cells, each of which becomes a vector",
+            ),
+        )
+        parts = (f"<figure>{tag}<figcaption>{caption}</figcaption></figure>" for tag, caption in shown)
+        figures.append(f'<div class="seen">{"".join(parts)}</div>')
+    return f"""<section><h2>What the model sees</h2>
+<p>A photograph is resized, fitted into the shape that the network was trained with, and its values are scaled. The
+middle column is the way back from these numbers to a picture: what is not in it, the model does not know.</p>
+<div class="seens">{"".join(figures)}</div></section>"""
+
+
+def cells(encoder: DualEncoder) -> tuple[int, int]:
+    """Rows and columns of the grid into which the image tower divides a picture."""
+    image, preprocessing = encoder.network.settings.image, encoder.loaded.preprocessing
+    if isinstance(image, EfficientNetLiteSettings):
+        return ceil(preprocessing.height / STRIDE), ceil(preprocessing.width / STRIDE)
+    patch = image.patch_size * (STRIDE if image.grid else 1)
+    return preprocessing.height // patch, preprocessing.width // patch
+
+
+def with_grid(picture: Image.Image, rows: int, columns: int) -> Image.Image:
+    """The picture, enlarged so that thin lines stay thin, with the lines between its cells."""
+    large = picture.resize((picture.width * 2, picture.height * 2))
+    draw = ImageDraw.Draw(large, "RGBA")
+    for row in range(1, rows):
+        y = round(row * large.height / rows)
+        draw.line((0, y, large.width, y), fill=(255, 255, 255, 190), width=2)
+    for column in range(1, columns):
+        x = round(column * large.width / columns)
+        draw.line((x, 0, x, large.height), fill=(255, 255, 255, 190), width=2)
+    return large
+
+
+def matrix(photographs: list[Photograph], cosines: np.ndarray, match: np.ndarray, best: int) -> str:
+    """A table of sentences and photographs; cosines and match are (n photographs, n sentences)."""
+    top = "".join(f'<th scope="col">{photograph.tag(96)}</th>' for photograph in photographs)
+    rows = []
+    for row, photograph in enumerate(photographs):
+        parts = []
+        for column in range(len(photographs)):
+            percent = 100 * match[column, row]
+            classes = " ".join(["own"] * (row == column) + ["strong"] * bool(percent > 55))
+            title = f"cosine {cosines[column, row]:.3f}"
+            parts.append(f'<td class="{classes}" style="--match:{percent:.0f}" title="{title}">{percent:.0f}</td>')
+        rows.append(f'<tr><th scope="row">{html.escape(photograph.caption)}</th>{"".join(parts)}</tr>')
+    return f"""<section><h2>Every photograph with every caption</h2>
+<p>A cell shows <em>match</em>, in percent: how sure the model is that the sentence fits the photograph, if it were as
+likely to fit as not. Hold the pointer over a cell for the cosine that it comes from. Framed cells are a photograph with
+its own caption. For {best} of {len(photographs)} photographs, their own caption is the best of all.</p>
+<div class="scroll" tabindex="0" role="region" aria-label="Similarity matrix"><table class="matrix">
+<thead><tr><th></th>{top}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>"""
+
+
+def zero_shot(encoder: DualEncoder, photographs: list[Photograph], images: np.ndarray) -> tuple[int, str]:
+    """For how many photographs the first label is their own, and the section that shows the labels."""
+    labels = [*dict.fromkeys(photograph.label for photograph in photographs), *DISTRACTORS]
+    ranked = encoder.label(images, labels, encoder.embed_labels(labels))
+    right = 0
+    cards = []
+    for photograph, answer in zip(photographs, ranked, strict=True):
+        names = [name for name, _ in answer]
+        bars = []
+        for name, share in answer[:LABELS_SHOWN]:
+            own = "bar right" if name == photograph.label else "bar"
+            bars.append(
+                f'<div class="{own}"><span>{html.escape(name)}</span>'
+                f'<i style="--share:{100 * share:.1f}"></i><span>{share:.0%}</span></div>'
+            )
+        place = names.index(photograph.label) + 1
+        right += place == 1
+        verdict = (
+            '<p class="verdict right">✓ right</p>'
+            if place == 1
+            else f'<p class="verdict wrong">✗ {html.escape(photograph.label)} came in place {place}</p>'
+        )
+        cards.append(f'<div class="card">{photograph.tag(200)}<div>{"".join(bars)}{verdict}</div></div>')
+    section = f"""<section><h2>Labels without training</h2>
+<p>Each photograph chooses among {len(labels)} words, {len(DISTRACTORS)} of which belong to none of them
+({", ".join(DISTRACTORS)}). For {right} of {len(photographs)} the first choice is the label that a person gave.</p>
+<div class="cards">{"".join(cards)}</div></section>"""
+    return right, section
+
+
+def search(encoder: DualEncoder, photographs: list[Photograph], images: np.ndarray) -> str:
+    """For sentences that are nobody's caption, the photographs that fit best."""
+    vectors = encoder.embed_texts(SEARCHES)  # (m, E)
+    match = encoder.match(images, vectors)  # (n, m)
+    parts = []
+    for column, sentence in enumerate(SEARCHES):
+        order = np.argsort(-match[:, column])[:FOUND_SHOWN]
+        figures = "".join(
+            f"<figure>{photographs[row].tag(280)}<figcaption>match {match[row, column]:.0%}</figcaption></figure>"
+            for row in order
+        )
+        parts.append(f'<h3>“{html.escape(sentence)}”</h3><div class="found">{figures}</div>')
+    return f"""<section><h2>Search</h2>
+<p>Sentences that are nobody's caption, and the {FOUND_SHOWN} photographs that fit best, the best one first. There is
+always a best one; a low match says that it hardly fits.</p>{"".join(parts)}</section>"""
+
+
+def footer(model: str) -> str:
+    """Where model and photographs come from."""
+    made = "mini: a frozen EfficientNet-Lite2 and a frozen MiniLM, joined by two small heads trained on captions"
+    described = made if model == "mini" else html.escape(model)
+    return f"""<footer><p>Model: {described}.</p>
+<p>Photographs: in the public domain or under <a href="{LICENCES}">CC0</a>; authors and origins are listed in
+demo/photographs/LICENCES.md.</p></footer>"""
+
+
+def page(content: str) -> str:
+    """The whole document."""
+    style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
+    return f"""<!doctype html>
+<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
+<link rel="icon" href="data:,">
+<title>What Beholder sees</title><style>
+{style}</style></head><body>{content}</body></html>
+"""
+
+
+def image_tag(picture: Image.Image, alternative: str) -> str:
+    """An ``<img>`` that holds the picture as JPEG."""
+    data = BytesIO()
+    picture.save(data, "JPEG", quality=85)
+    source = base64.b64encode(data.getvalue()).decode()
+    return f'<img src="data:image/jpeg;base64,{source}" alt="{html.escape(alternative)}">'
+
+
+if __name__ == "__main__":
+    try:
+        main()
+    except BeholderError as error:
+        sys.exit(f"demo: {error}")
