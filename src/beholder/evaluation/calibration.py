@@ -6,7 +6,9 @@ from beholder.errors import MissingExtra
 from beholder.weights.calibration import Calibration
 
 
-def fit_calibration(images: np.ndarray, texts: np.ndarray, fits: np.ndarray, background: np.ndarray) -> Calibration:
+def fit_calibration(
+    images: np.ndarray, texts: np.ndarray, fits: np.ndarray, background: np.ndarray, known: np.ndarray | None = None
+) -> Calibration:
     """Logistic regression on held-back pairs, fitting and unfitting ones weighing the same in all.
 
     Args:
@@ -14,6 +16,7 @@ def fit_calibration(images: np.ndarray, texts: np.ndarray, fits: np.ndarray, bac
         texts: (m, E), unit length.
         fits: (n, m) bool: does sentence m fit picture n.
         background: (K, E), unit length: unrelated sentences.
+        known: (n, m) bool: which pairs to fit on; all by default.
 
     Raises:
         MissingExtra: scikit-learn is not installed.
@@ -25,9 +28,10 @@ def fit_calibration(images: np.ndarray, texts: np.ndarray, fits: np.ndarray, bac
     except ImportError as error:
         raise MissingExtra("fitting a calibration", "train") from error
     blank = Calibration(background.astype(np.float32), np.zeros(3))
-    features = blank.features(images, images @ texts.T).reshape(-1, 3)
+    chosen = np.ones(fits.size, bool) if known is None else known.reshape(-1)
+    features = blank.features(images, images @ texts.T).reshape(-1, 3)[chosen]
     curve = LogisticRegression(class_weight="balanced", fit_intercept=False, C=1e4, max_iter=1000)
-    curve.fit(features, fits.reshape(-1))
+    curve.fit(features, fits.reshape(-1)[chosen])
     return Calibration(blank.background, curve.coef_[0].astype(np.float64))
 
 

@@ -142,11 +142,25 @@ class HeadSettings:
 
     ``none``: they are in it already. ``linear``: one matrix. ``mlp``: one matrix, and what a small network with
     ``hidden`` units adds to it.
+
+    Attributes:
+        prepare: what is done to the features first. ``unit`` brings them to unit length; ``root`` takes square roots
+            before that, which tames the few large ones of a rectified network (the Hellinger map: Arandjelovic and
+            Zisserman, *Three things everyone should know to improve object retrieval*, section 3).
+        shares: the space may consist of parts of equal size, each of unit length by itself; the cosine is then the
+            mean of the parts' cosines, weighed by these shares, which add up to 1. Empty: one part, no scaling.
     """
 
     kind: Literal["none", "linear", "mlp"] = "linear"
     bias: bool = False
     hidden: int = 0
+    prepare: Literal["nothing", "unit", "root"] = "nothing"
+    shares: tuple[float, ...] = ()
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "shares", tuple(self.shares))  # JSON has a list in its place
+        if self.shares and abs(sum(self.shares) - 1) > 1e-6:
+            raise InvalidSetting(f"a head's shares {self.shares} must add up to 1")
 
 
 class Head(nn.Module):
@@ -162,7 +176,9 @@ class Head(nn.Module):
                 self.linear = nn.Linear(width, embedding, bias=settings.bias)
             case _:
                 raise InvalidSetting(f"head {settings.kind!r} is none of none, linear, mlp")
-        self.kind = settings.kind
+        if settings.shares and embedding % len(settings.shares):
+            raise InvalidSetting(f"{len(settings.shares)} shares can't divide a space of {embedding} dimensions")
+        self.settings = settings
         if settings.kind == "mlp":
             self.norm = nn.LayerNorm(width)
             self.up = nn.Linear(width, settings.hidden)
@@ -170,7 +186,13 @@ class Head(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, D) → (B, E)."""
-        if self.kind == "none":
-            return pooled
-        straight = self.linear(pooled)
-        return straight if self.kind == "linear" else straight + self.down(F.gelu(self.up(self.norm(pooled))))
+        kind, prepare, shares = self.settings.kind, self.settings.prepare, self.settings.shares
+        if prepare != "nothing":
+            pooled = F.normalize(pooled.clamp(min=0).sqrt() if prepare == "root" else pooled, dim=-1)
+        if kind != "none":
+            straight = self.linear(pooled)
+            pooled = straight if kind == "linear" else straight + self.down(F.gelu(self.up(self.norm(pooled))))
+        if shares:
+            parts = F.normalize(pooled.unflatten(-1, (len(shares), -1)), dim=-1)  # (B, parts, E / parts)
+            pooled = (parts * parts.new_tensor(shares).sqrt()[:, None]).flatten(1)
+        return pooled

@@ -149,17 +149,17 @@ class DualEncoder:
             if picture.error is not None:
                 raise picture.error
             vectors.append(picture.embedding)
-        return np.stack(vectors) if vectors else np.zeros((0, self.network.width), np.float32)  # type: ignore[arg-type]
+        return np.stack(vectors) if vectors else np.zeros((0, self.network.settings.embedding), np.float32)  # type: ignore[arg-type]
 
     def embed_texts(self, texts: Iterable[str] | str, *, batch_size: int = 64) -> np.ndarray:
         """Vectors (n, E) of n sentences, float32, unit length. Sentences of like length are computed together."""
         import torch
 
         sentences = [texts] if isinstance(texts, str) else list(texts)
-        result = np.zeros((len(sentences), self.network.width), np.float32)
+        result = np.zeros((len(sentences), self.network.settings.embedding), np.float32)
         order = sorted(range(len(sentences)), key=lambda row: len(sentences[row]))
         for rows in batches(order, batch_size):
-            tokens = self.loaded.tokenizer([sentences[row] for row in rows])
+            tokens = self.loaded.tokenizer([sentences[row] for row in rows], numbers=[row + 1 for row in rows])
             ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
             with torch.inference_mode():
                 output = self.network.embed_text(ids.to(self.device), mask.to(self.device))

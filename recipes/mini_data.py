@@ -1,0 +1,65 @@
+"""What the recipe of `mini` and the comparison of its variants share: the split, and the frozen towers' features."""
+
+from pathlib import Path
+
+import torch
+
+from beholder.pictures.transform import Preprocessing
+from beholder.text.templates import ENSEMBLE, SINGLE, fill
+from beholder.training.frozen_features import picture_features, sentence_features
+from beholder.training.locked_image import LockedImageData
+from beholder.training.photographs import Photograph, by_hash, read_photographs
+from beholder.weights import mini
+
+PREPROCESSING = Preprocessing(260, 260, "squash", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+SPLIT = ("test", "calibration", "training")
+OTHER_COLLECTION = "coco"
+TEST_PHOTOGRAPHS = 250
+CALIBRATION_PHOTOGRAPHS = 60
+VIEWS = 8
+PROMPTS = (*SINGLE, "{}", "a picture of a {}.", *ENSEMBLE[1:])
+
+
+def split(photographs: list[Photograph]) -> dict[str, list[Photograph]]:
+    """Test: all of the other collection, filled up to 250 by hash. Then 60 to calibrate on. The rest is to train on."""
+    away = [photograph for photograph in photographs if photograph.source == OTHER_COLLECTION]
+    home = by_hash([photograph for photograph in photographs if photograph.source != OTHER_COLLECTION])
+    first = max(TEST_PHOTOGRAPHS - len(away), 0)
+    second = first + CALIBRATION_PHOTOGRAPHS
+    return {"test": away + home[:first], "calibration": home[first:second], "training": home[second:]}
+
+
+def class_names() -> list[str]:
+    """The thousand names of ImageNet's classes, in the order of the image tower's classifier."""
+    lines = (Path(__file__).parent / "imagenet_class_names.txt").read_text(encoding="utf-8").splitlines()
+    return [line for line in lines if not line.startswith("#")]  # two names come twice: the place is the class
+
+
+def load_features(file: Path, work: Path) -> tuple[LockedImageData, dict[str, torch.Tensor]]:
+    """Features of all photographs but the test's, and the rows of each part of the split (the test's has none)."""
+    parts = split(read_photographs(file))
+    photographs = parts["calibration"] + parts["training"]
+    tower = mini.image_tower()
+    classifier = tower.classifier
+    if classifier is None:
+        raise TypeError("the image tower came without its classifier")
+    text, tokenizer = mini.text_tower(), mini.tokenizer()
+    paths = [photograph.path for photograph in photographs]
+    images = picture_features(tower.folded(), PREPROCESSING, paths, VIEWS, work / f"features-{VIEWS}-views")
+    sentences = [caption for photograph in photographs for caption in photograph.captions]
+    captions = sentence_features(text, tokenizer, sentences)
+    names = sentence_features(text, tokenizer, fill(PROMPTS, class_names()))
+    data = LockedImageData(
+        torch.from_numpy(images),
+        torch.from_numpy(captions).unflatten(0, (len(photographs), -1)),
+        torch.from_numpy(names).unflatten(0, (-1, len(PROMPTS))),
+        classifier.weight.detach(),
+        classifier.bias.detach(),
+    )
+    kept_back = len(parts["calibration"])
+    rows = {
+        "test": torch.arange(0),
+        "calibration": torch.arange(kept_back),
+        "training": torch.arange(kept_back, len(photographs)),
+    }
+    return data, rows

@@ -1,0 +1,67 @@
+"""``beholder classify``: which of these labels fits."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures
+
+Labels = Annotated[list[str], typer.Option("--label", "-l", help="A label; may be given several times.")]
+LabelsFile = Annotated[Path | None, typer.Option("--labels-file", help="A text file with a label per line.")]
+Templates = Annotated[
+    list[str],
+    typer.Option("--template", help='The sentence around a label, "a photo of a {}"; several are averaged.'),
+]
+Ensemble = Annotated[bool, typer.Option("--ensemble", help="Average over a set of sentences around each label.")]
+Top = Annotated[int, typer.Option("--top", min=1, help="How many labels to show for each picture.")]
+NoneOfThese = Annotated[bool, typer.Option("--none", help='Leave room for the answer "none of these".')]
+Multi = Annotated[bool, typer.Option("--multi", help="Judge each label by itself: several may fit, or none.")]
+
+
+def command(
+    pictures: Pictures,
+    label: Labels = [],  # noqa: B006 (typer reads the default and never changes it)
+    labels_file: LabelsFile = None,
+    template: Templates = [],  # noqa: B006
+    ensemble: Ensemble = False,
+    top: Top = 5,
+    none: NoneOfThese = False,
+    multi: Multi = False,
+    model: Model = "mini",
+    json: Json = False,
+    exact: Exact = False,
+    allow_urls: AllowUrls = False,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Choose among labels for each picture, without any training.
+
+    \b
+    beholder classify photo.jpg --label cat --label dog
+    beholder classify photos/ --labels-file garments.txt --top 3 --none
+    """
+    from beholder.cli.pictures import PictureRun, find_pictures, load_encoder, print_json, warnings_on_one_line
+    from beholder.errors import InvalidSetting
+    from beholder.text.labels import read_labels
+    from beholder.text.templates import ENSEMBLE, SINGLE
+
+    if template and ensemble:
+        raise InvalidSetting("--template and --ensemble exclude each other")
+    with warnings_on_one_line():
+        labels = [*label, *(read_labels(labels_file) if labels_file else [])]
+        if not labels:
+            raise InvalidSetting("no labels: name them with --label or --labels-file")
+        found = find_pictures(pictures, allow_urls)
+        encoder = load_encoder(model, allow_pickle)
+        label_vectors = encoder.embed_labels(labels, tuple(template) or (ENSEMBLE if ensemble else SINGLE))
+        run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
+        for name, vector in run:
+            ranked = encoder.label(vector[None], labels, label_vectors, none=none, multi=multi)[0][:top]
+            if json:
+                rows = [{"label": fitting, "probability": share} for fitting, share in ranked]
+                print_json({"image": name, "labels": rows})
+            else:
+                print(f"{name}: " + ", ".join(f"{fitting} {share:.0%}" for fitting, share in ranked))
+    raise typer.Exit(run.exit_code)

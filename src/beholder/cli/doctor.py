@@ -1,0 +1,34 @@
+"""``beholder doctor``: does a checkpoint do what its reference implementation does."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from beholder.cli.options import AllowPickle, Json
+
+
+def command(
+    name: Annotated[str, typer.Argument(help="A name, a folder or a hub id.")],
+    json: Json = False,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Check a model: files, strict loading, pixels, tokens, batches, and its vectors against the reference.
+
+    \b
+    beholder doctor mini
+    beholder doctor ./my-checkpoint
+    """
+    from beholder.cli.pictures import print_json
+    from beholder.evaluation.doctor import diagnose
+
+    failed = False
+    for check in diagnose(name, allow_pickle=allow_pickle):
+        failed = failed or check.ok is False
+        if json:
+            print_json({"check": check.check, "ok": check.ok, "detail": check.detail})
+        else:
+            mark = {True: "ok", False: "FAIL", None: "skip"}[check.ok]
+            print(f"{mark:4}  {check.check}: {check.detail}")
+    raise typer.Exit(1 if failed else 0)

@@ -1,0 +1,63 @@
+"""``beholder embed``: pictures and sentences become vectors."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import typer
+
+from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, OutFile, Pictures, Texts
+
+if TYPE_CHECKING:
+    import numpy as np
+
+
+def command(
+    pictures: Pictures = [],  # noqa: B006 (typer reads the default and never changes it)
+    text: Texts = [],  # noqa: B006
+    out: OutFile = None,
+    model: Model = "mini",
+    json: Json = False,
+    exact: Exact = False,
+    allow_urls: AllowUrls = False,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Turn pictures and sentences into vectors of unit length, in one space.
+
+    \b
+    beholder embed photos/ --out vectors.npy
+    beholder embed photo.jpg --text "a dog in the snow" --json
+    """
+    from beholder.cli.pictures import PictureRun, find_pictures, load_encoder, print_json, warnings_on_one_line
+    from beholder.errors import InvalidSetting
+    from beholder.tasks.vector_file import VECTOR_FILES, write_vectors
+
+    if not pictures and not text:
+        raise InvalidSetting("nothing to embed: name pictures, or sentences with --text")
+    if out is not None and out.suffix not in VECTOR_FILES:
+        raise InvalidSetting(f"--out {out}: the file's name must end in {' or '.join(VECTOR_FILES)}")
+    with warnings_on_one_line():
+        found = find_pictures(pictures, allow_urls)
+        encoder = load_encoder(model, allow_pickle)
+        run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
+        rows = []
+
+        def keep(name: str, kind: str, embedding: np.ndarray) -> None:
+            if out is not None:
+                rows.append((name, kind, embedding))
+            if json:
+                print_json({"input": name, "kind": kind, "embedding": [float(value) for value in embedding]})
+            elif out is None:
+                start = ", ".join(f"{value:+.3f}" for value in embedding[:4])
+                print(f"{name}: [{start}, …] ({len(embedding)} numbers; --out FILE.npy keeps them)")
+
+        for name, vector in run:
+            keep(name, "image", vector)
+        for sentence, embedding in zip(text, encoder.embed_texts(text), strict=True):
+            keep(sentence, "text", embedding)
+        if out is not None:
+            write_vectors(Path(out), rows)
+            if not json:
+                print(f"{out}: {len(rows)} vectors of {encoder.network.settings.embedding} numbers")
+    raise typer.Exit(run.exit_code)

@@ -1,0 +1,19 @@
+"""``beholder models``: which models are on this machine."""
+
+from __future__ import annotations
+
+from beholder.cli.options import Json
+
+
+def command(json: Json = False) -> None:
+    """List the models that are on this machine, and the default one if it is not there yet."""
+    from beholder.cli.pictures import print_json
+    from beholder.weights.inventory import inventory
+
+    for model in inventory():
+        if json:
+            print_json({"name": model.name, "path": str(model.path) if model.path else None, "bytes": model.size})
+        elif model.path is None:
+            print(f"{model.name}: not fetched yet (beholder pull {model.name})")
+        else:
+            print(f"{model.name}: {model.path} ({model.size / 1e6:.0f} MB)")

@@ -1,0 +1,78 @@
+"""What frozen towers say of pictures and sentences, computed once and kept on disk.
+
+Shapes: n photographs, V views of each, D width of the image tower, C captions of each.
+"""
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from PIL import Image, ImageOps
+
+from beholder.models.bert import Bert
+from beholder.models.efficientnet_lite import EfficientNetLite
+from beholder.pictures.read import read_picture
+from beholder.pictures.transform import Preprocessing, to_pixels
+from beholder.runtime.pipeline import batches, map_ahead
+from beholder.text.tokenizer import Tokenizer
+
+
+def random_crop(picture: Image.Image, generator: np.random.Generator, smallest: float = 0.25) -> Image.Image:
+    """A random part of the picture, of random shape: an area of ``smallest`` to 1, sides as 3:4 to 4:3.
+
+    Source: Szegedy et al., *Going Deeper with Convolutions*, section 6.
+    """
+    for _ in range(10):
+        area = picture.width * picture.height * generator.uniform(smallest, 1)
+        shape = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
+        width, height = int((area * shape) ** 0.5), int((area / shape) ** 0.5)
+        if width <= picture.width and height <= picture.height:
+            left = int(generator.integers(picture.width - width + 1))
+            top = int(generator.integers(picture.height - height + 1))
+            return picture.crop((left, top, left + width, top + height))
+    return picture
+
+
+def views_of(picture: Image.Image, count: int, generator: np.random.Generator) -> list[Image.Image]:
+    """``count`` views: the picture, its mirror image, and random crops, every other one mirrored."""
+    views = [picture, ImageOps.mirror(picture)]
+    for number in range(count - 2):
+        crop = random_crop(picture, generator)
+        views.append(ImageOps.mirror(crop) if number % 2 else crop)
+    return views[:count]
+
+
+def picture_features(
+    tower: EfficientNetLite, preprocessing: Preprocessing, paths: Sequence[Path], views: int, kept: Path
+) -> np.ndarray:
+    """Pooled features (n, V, D), float32, of every view; each photograph's own are kept in the folder ``kept``.
+
+    Interrupted, it goes on where it stopped. The views of a photograph depend on its name alone.
+    """
+    kept.mkdir(parents=True, exist_ok=True)
+    missing = [path for path in paths if not (kept / f"{path.name}.npy").exists()]
+
+    def prepare(path: Path) -> tuple[Path, np.ndarray]:
+        generator = np.random.default_rng(list(path.name.encode()))
+        made = [to_pixels(view, preprocessing) for view in views_of(read_picture(path), views, generator)]
+        return path, np.stack(made)
+
+    with torch.inference_mode():
+        for path, pixels in map_ahead(prepare, missing, ahead=4):
+            pooled = tower(torch.from_numpy(pixels)).pooled.numpy()
+            aside = kept / f".{path.name}.npy"
+            np.save(aside, pooled.astype(np.float16))
+            os.replace(aside, kept / f"{path.name}.npy")
+    return np.stack([np.load(kept / f"{path.name}.npy") for path in paths]).astype(np.float32)
+
+
+def sentence_features(tower: Bert, tokenizer: Tokenizer, sentences: Sequence[str]) -> np.ndarray:
+    """Pooled features (len(sentences), D), float32."""
+    rows = []
+    with torch.inference_mode():
+        for batch in batches(sentences, 64):
+            tokens = tokenizer(batch)
+            rows.append(tower(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)).pooled.numpy())
+    return np.concatenate(rows)

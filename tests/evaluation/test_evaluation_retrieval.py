@@ -1,0 +1,54 @@
+import numpy as np
+import pytest
+
+from beholder.evaluation.retrieval import recall
+
+
+def literal_recall(images: np.ndarray, texts: np.ndarray, owner: np.ndarray, k: int) -> tuple[float, float]:
+    """The protocol, read aloud: sort by score, whatever ties with the right one before it, look at the first k."""
+    hits = 0
+    for text, own in zip(texts, owner, strict=True):
+        order = sorted(range(len(images)), key=lambda row: (-float(images[row] @ text), row == own))
+        hits += int(own) in order[:k]
+    found = 0
+    for row, image in enumerate(images):
+        order = sorted(range(len(texts)), key=lambda other: (-float(image @ texts[other]), owner[other] == row))
+        found += any(owner[other] == row for other in order[:k])
+    return hits / len(texts), found / len(images)
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_recall_equals_a_literal_reading_of_the_protocol(seed: int) -> None:
+    random = np.random.default_rng(seed)
+    images = random.integers(-2, 3, (12, 3)).astype(np.float64)  # whole numbers, so that many scores tie
+    owner = np.concatenate([np.arange(12), random.integers(0, 12, 20)])
+    texts = random.integers(-2, 3, (32, 3)).astype(np.float64)
+    found = recall(images, texts, owner, ks=(1, 3, 10))
+    assert list(found) == [f"{way}@{k}" for way in ("text_to_image", "image_to_text") for k in (1, 3, 10)]
+    for k in (1, 3, 10):
+        expected = literal_recall(images, texts, owner, k)
+        assert (found[f"text_to_image@{k}"], found[f"image_to_text@{k}"]) == pytest.approx(expected)
+
+
+def test_a_perfect_space_has_a_recall_of_one_and_a_shifted_one_of_zero() -> None:
+    same = np.eye(4)
+    assert set(recall(same, same, np.arange(4), ks=(1,)).values()) == {1.0}
+    assert set(recall(same, np.roll(same, 1, axis=0), np.arange(4), ks=(1,)).values()) == {0.0}
+
+
+def test_a_space_where_all_is_the_same_finds_nothing_at_first() -> None:
+    same = np.ones((4, 2))
+    found = recall(same, same, np.arange(4), ks=(1, 3, 4))
+    assert list(found.values()) == [0, 0, 1, 0, 0, 1]
+
+
+def test_from_picture_to_text_the_best_of_its_own_captions_counts() -> None:
+    images = np.eye(2)
+    texts = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.9]])  # the second caption of picture 0 fits picture 1
+    found = recall(images, texts, np.array([0, 0, 1]), ks=(1, 2))
+    assert found == {
+        "text_to_image@1": pytest.approx(2 / 3),
+        "text_to_image@2": 1.0,
+        "image_to_text@1": 0.5,
+        "image_to_text@2": 1.0,
+    }

@@ -1,0 +1,95 @@
+import json
+from pathlib import Path
+
+import pytest
+from huggingface_hub import constants
+
+from beholder.weights import mini
+from beholder.weights.inventory import Inventoried, inventory
+
+COMMIT = "a" * 40
+
+
+@pytest.fixture(autouse=True)
+def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Both caches are empty folders that are not there yet; gives the hub's."""
+    monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "beholder"))
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
+    return tmp_path / "hub"
+
+
+def cache_repository(hub: Path, name: str, files: dict[str, str], kind: str = "models") -> Path:
+    """Lays a repository out as huggingface_hub does: blobs, and a snapshot of links to them."""
+    repository = hub / f"{kind}--{name.replace('/', '--')}"
+    snapshot = repository / "snapshots" / COMMIT
+    (repository / "blobs").mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(COMMIT)
+    for number, (file, content) in enumerate(files.items()):
+        blob = repository / "blobs" / f"blob{number}"
+        blob.write_text(content)
+        (snapshot / file).parent.mkdir(parents=True, exist_ok=True)
+        (snapshot / file).symlink_to(blob)
+    return snapshot
+
+
+def config(model_type: str) -> str:
+    return json.dumps({"model_type": model_type})
+
+
+def test_without_any_cache_mini_is_named_as_not_fetched_and_nothing_is_made(tmp_path: Path) -> None:
+    assert inventory() == [Inventoried("mini", None, 0)]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_mini_is_named_with_its_folder_and_size_once_it_is_there() -> None:
+    folder = mini.finished_folder()
+    folder.mkdir(parents=True)
+    (folder / "beholder.json").write_bytes(bytes(10))
+    (folder / "model.safetensors").write_bytes(bytes(90))
+    assert inventory() == [Inventoried("mini", folder, 100)]
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"config.json": config("clip"), "model.safetensors": "weights"},
+        {"config.json": config("siglip"), "pytorch_model.bin": "weights"},
+        {"open_clip_config.json": "{}", "open_clip_model.safetensors": "weights"},
+        {"beholder.json": "{}", "model.safetensors": "weights"},
+        {
+            "modules.json": json.dumps([{"type": "sentence_transformers.models.CLIPModel", "path": "0_CLIPModel"}]),
+            "0_CLIPModel/config.json": config("clip"),
+            "0_CLIPModel/model.safetensors": "weights",
+        },
+    ],
+    ids=["clip", "siglip as a pickle", "open_clip", "ours", "sentence-transformers"],
+)
+def test_a_dual_encoder_in_the_hub_cache_is_listed_with_its_size_on_disk(caches: Path, files: dict[str, str]) -> None:
+    snapshot = cache_repository(caches, "owner/name", files)
+    [_, found] = inventory()
+    assert (found.name, found.size) == ("owner/name", sum(map(len, files.values())))
+    assert found.path is not None and found.path.resolve() == snapshot.resolve()
+
+
+@pytest.mark.parametrize(
+    ("kind", "files"),
+    [
+        ("models", {"config.json": config("llama"), "model.safetensors": "weights"}),
+        ("models", {"config.json": config("vit"), "model.safetensors": "weights"}),
+        ("models", {"config.json": config("clip")}),
+        ("models", {"config.json": "{", "model.safetensors": "weights"}),
+        ("models", {"model.safetensors": "weights"}),
+        ("datasets", {"config.json": config("clip"), "model.safetensors": "weights"}),
+    ],
+    ids=["language model", "picture tower alone", "without weights", "broken config", "without config", "data set"],
+)
+def test_anything_else_in_the_hub_cache_is_left_out(caches: Path, kind: str, files: dict[str, str]) -> None:
+    cache_repository(caches, "owner/name", files, kind)
+    assert [model.name for model in inventory()] == ["mini"]
+
+
+def test_models_are_sorted_by_name(caches: Path) -> None:
+    for name in ("b/x", "a/z", "a/y"):
+        cache_repository(caches, name, {"config.json": config("clip"), "model.safetensors": "weights"})
+    assert [model.name for model in inventory()] == ["mini", "a/y", "a/z", "b/x"]
