@@ -33,7 +33,7 @@ PAGE = ROOT / "demo" / "index.html"
 MATRIX = ROOT / "demo" / "matrix.png"
 LICENCES = "https://creativecommons.org/publicdomain/zero/1.0/"
 
-SHOWN_TO_THE_MODEL = ("astronaut.jpg", "dog-and-bicycle.jpg", "machu-picchu.jpg", "windmill.jpg")
+SHOWN_TO_THE_MODEL = ("astronaut.jpg", "raccoon.jpg", "machu-picchu.jpg", "windmill.jpg")
 DISTRACTORS = ("car", "snake", "pizza", "guitar", "aeroplane", "book", "snowman", "boat")
 SEARCHES = (
     "a hot drink",

@@ -57,5 +57,6 @@ def command(
 
             names, cosines_rows, match_rows = zip(*done, strict=True)
             values = np.array(match_rows if encoder.calibrated else cosines_rows)
-            draw_matrix(plot, list(names), text, values, "match" if encoder.calibrated else "cosine")
+            title, limits = ("match", (0.0, 1.0)) if encoder.calibrated else ("cosine", None)
+            draw_matrix(plot, list(names), text, values, title, limits)
     raise typer.Exit(run.exit_code)
