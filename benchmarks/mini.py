@@ -20,7 +20,7 @@ from beholder.text.templates import ENSEMBLE
 from beholder.training.photographs import read_photographs
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
-from mini_data import class_names, split  # noqa: E402
+from mini_data import class_names, split
 
 
 def row(name: str, value: float, detail: str = "") -> None:
@@ -39,7 +39,9 @@ def retrieval(encoder: DualEncoder, file: Path) -> None:
     row("calibration error of match", calibration_error(encoder.match(images, texts), fits), "10 bins, even odds")
 
 
-def choice(encoder: DualEncoder, name: str, rows: list[dict], folder: Path, labels: list[str], wanted: list[int]) -> None:
+def choice(
+    encoder: DualEncoder, name: str, rows: list[dict], folder: Path, labels: list[str], wanted: list[int]
+) -> None:
     images = encoder.embed_images([folder / row["image"] for row in rows])
     order = np.argsort(-(images @ encoder.embed_labels(labels, ENSEMBLE).T), axis=1)
     right = np.array([labels[chosen] == labels[target] for chosen, target in zip(order[:, 0], wanted, strict=True)])

@@ -12,14 +12,12 @@ others by the hash of their file name are never seen in training; nor are the ne
 
 import argparse
 import json
-import os
 from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from mini_data import PREPROCESSING, SPLIT, class_names, load_features
 
 from beholder.evaluation.calibration import fit_calibration
 from beholder.models.dual_encoder import TwoTowersSettings
@@ -27,6 +25,7 @@ from beholder.models.efficientnet_lite import EfficientNetLiteSettings
 from beholder.training.locked_image import LockedImageSettings, TrainedHeads, head_settings, train_heads
 from beholder.weights import mini
 from beholder.weights.calibration import Calibration
+from mini_data import PREPROCESSING, SPLIT, class_names, load_features
 
 
 @torch.no_grad()
@@ -97,7 +96,7 @@ def main() -> None:
     options.out.mkdir(parents=True, exist_ok=True)
     aside = options.out / ".heads.safetensors"
     save_file(tensors, aside)
-    os.replace(aside, options.out / "heads.safetensors")
+    aside.replace(options.out / "heads.safetensors")
     calibration.save(options.out)
     config = {
         "format": "beholder heads",

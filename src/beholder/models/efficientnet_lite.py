@@ -13,6 +13,7 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
 
 # One row per stage: repeats, kernel, stride, expansion, output channels (before scaling).
 STAGES = (
@@ -138,10 +139,10 @@ class EfficientNetLite(nn.Module):
     def folded(self) -> "EfficientNetLite":
         """This network with every batch normalisation folded into the convolution before it, for inference."""
         for module in self.modules():
-            if isinstance(module, nn.Sequential) and len(module) == 2 and isinstance(module[1], nn.BatchNorm2d):
-                conv, norm = module[0], module[1]
-                scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-                conv.weight.mul_(scale[:, None, None, None])
-                conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale, requires_grad=False)
+            if not isinstance(module, nn.Sequential) or len(module) != 2:
+                continue
+            conv, norm = module
+            if isinstance(conv, SameConvolution) and isinstance(norm, nn.BatchNorm2d):
+                module[0] = fuse_conv_bn_eval(conv, norm)
                 module[1] = nn.Identity()
         return self

@@ -49,4 +49,5 @@ def judge(fits: np.ndarray, labels: Sequence[str]) -> list[list[tuple[str, float
 def ranked(shares: np.ndarray, names: Sequence[str]) -> list[list[tuple[str, float]]]:
     """For each row, names with their shares, the largest first."""
     order = np.argsort(-shares, axis=1, kind="stable")
-    return [[(names[column], float(row[column])) for column in columns] for row, columns in zip(shares, order, strict=True)]
+    pairs = zip(shares, order, strict=True)
+    return [[(names[column], float(row[column])) for column in columns] for row, columns in pairs]

@@ -1,6 +1,5 @@
 """Vectors in a file: NumPy's .npy beside a list of names, or one Parquet table."""
 
-import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -46,6 +45,6 @@ def write_vectors(path: Path, rows: Sequence[Row]) -> None:
     """
     aside = path.with_name(f".{path.stem}.writing{path.suffix}")
     VECTOR_FILES[path.suffix](aside, rows)
-    os.replace(aside, path)
+    aside.replace(path)
     if aside.with_suffix(".txt").exists():
-        os.replace(aside.with_suffix(".txt"), path.with_suffix(".txt"))
+        aside.with_suffix(".txt").replace(path.with_suffix(".txt"))

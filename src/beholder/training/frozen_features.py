@@ -3,7 +3,6 @@
 Shapes: n photographs, V views of each, D width of the image tower, C captions of each.
 """
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -64,7 +63,7 @@ def picture_features(
             pooled = tower(torch.from_numpy(pixels)).pooled.numpy()
             aside = kept / f".{path.name}.npy"
             np.save(aside, pooled.astype(np.float16))
-            os.replace(aside, kept / f"{path.name}.npy")
+            aside.replace(kept / f"{path.name}.npy")
     return np.stack([np.load(kept / f"{path.name}.npy") for path in paths]).astype(np.float32)
 
 

@@ -181,10 +181,8 @@ def train_heads(
     image_start, text_start = closed_form(data, settings)
     image = TrainedPart(image_start, 0, settings.image_dropout)
     text = TrainedPart(text_start, settings.hidden, settings.text_dropout)
-    if settings.trained_share:
-        scale = contrast(image, text, data, settings, report)
-    else:
-        scale = 20.0  # nothing was trained, so nothing was learned of the temperature: the start of training
+    # Where nothing is trained, nothing is learned of the temperature: it stays where training would start.
+    scale = contrast(image, text, data, settings, report) if settings.trained_share else 20.0
     return join(image_start, text_start, image, text, scale, settings)
 
 
@@ -215,9 +213,12 @@ def contrast(
         ],
         betas=(0.9, 0.98),
     )
-    average = torch.optim.swa_utils.AveragedModel(
-        nn.ModuleList([image, text]), multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(settings.averaging)
-    )
+    averages = [
+        torch.optim.swa_utils.AveragedModel(
+            part, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(settings.averaging)
+        )
+        for part in (image, text)
+    ]
 
     image.train()
     text.train()
@@ -245,13 +246,13 @@ def contrast(
         with torch.no_grad():
             for scale in (caption_scale, name_scale):
                 scale.clamp_(max=math.log(100))
-        average.update_parameters(nn.ModuleList([image, text]))
+        for average, part in zip(averages, (image, text), strict=True):
+            average.update_parameters(part)
         report(step, loss.item())
 
-    image.load_state_dict(average.module[0].state_dict())
-    text.load_state_dict(average.module[1].state_dict())
-    image.eval()
-    text.eval()
+    for average, part in zip(averages, (image, text), strict=True):
+        part.load_state_dict(average.module.state_dict())
+        part.eval()
     return (name_scale if settings.distillation else caption_scale).exp().item()
 
 
@@ -276,6 +277,6 @@ def join(
     norm, up, _, _, down = text.network
     text_head.norm.load_state_dict(norm.state_dict())
     text_head.up.load_state_dict(up.state_dict())
-    text_head.down.weight.copy_(torch.cat([torch.zeros_like(down.weight), down.weight]))
-    text_head.down.bias.copy_(torch.cat([torch.zeros_like(down.bias), down.bias]))
+    for name, trained in down.named_parameters():  # the first part is linear: the network adds nothing to it
+        text_head.down.get_parameter(name).copy_(torch.cat([torch.zeros_like(trained), trained]))
     return TrainedHeads(image_head.eval(), text_head.eval(), scale)

@@ -3,7 +3,7 @@
 A cosine of 0.33 says nothing to a person, and its scale shifts from model to model and from picture to picture. So a
 model carries a *background*, the embeddings of sentences that have nothing to do with the picture at hand. A picture's
 cosines with the background have a mean and a spread; how far above them a sentence lies, in units of the spread,
-is what a logistic curve turns into a probability (Platt scaling). The curve is fitted in `beholder.evaluation.calibration`.
+is what a logistic curve turns into a probability (Platt scaling). `beholder.evaluation.calibration` fits the curve.
 """
 
 from dataclasses import dataclass
@@ -47,7 +47,7 @@ class Calibration:
         """Writes one file into a model's folder."""
         from safetensors.numpy import save_file
 
-        tensors = {"background": self.background.astype(np.float32), "weights": self.weights.astype(np.float64)}
+        tensors: dict[str, np.ndarray] = {"background": self.background, "weights": self.weights}
         save_file(tensors, folder / FILE)
 
     @classmethod
