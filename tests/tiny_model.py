@@ -32,7 +32,9 @@ def build(logit_bias: bool = False, calibrated: bool = True) -> LoadedDualEncode
     network = TwoTowers(
         TwoTowersSettings(
             VisionSettings(image_height=32, image_width=32, patch_size=8, **blocks),
-            TextTransformerSettings(vocabulary=backend.get_vocab_size(), context_length=16, **blocks),
+            TextTransformerSettings(
+                vocabulary=backend.get_vocab_size(), context_length=16, pooling="end", end_id=3, **blocks
+            ),
             EMBEDDING,
             logit_bias=logit_bias,
         )
