@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 import warnings
 from collections.abc import Iterator, Sequence
@@ -31,7 +32,7 @@ def find_pictures(named: Sequence[str], allow_urls: bool = False) -> list[str]:
     for name in named:
         if allow_urls and name.startswith(("http://", "https://")):
             found.append(name)
-        elif Path(name).is_dir():
+        elif os.path.isdir(name):  # noqa: PTH112 (Path.is_dir raises on names too long to be one)
             inside = [str(path) for path in walk(Path(name))]
             if not inside:
                 raise InvalidSetting(f"{name}: no pictures in this folder")
