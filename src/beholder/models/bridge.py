@@ -1,0 +1,116 @@
+"""The bridge between a frozen picture and a frozen language model: a Q-Former with the heads of both stages.
+
+Stage 1 (arXiv:2301.12597, section 3.2): contrast, matching, generation. Stage 2 (section 3.3): soft visual prompts.
+
+Shapes: B batch, Q queries, T text tokens, N picture tokens, Di their width, E the space of contrast, Dl the language
+model's width, V the Q-Former's vocabulary.
+"""
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from beholder.errors import InvalidSetting
+from beholder.models.qformer import QFormer, QFormerSettings
+
+
+@dataclass(frozen=True)
+class BridgeSettings:
+    """Which bridge.
+
+    Attributes:
+        embedding: dimensions of the space of contrast; 0 for a bridge without the heads of stage 1.
+        language_width: width of the language model behind; 0 for stage 1 alone.
+        image_norm: a trained layer norm on the frozen picture tokens.
+    """
+
+    qformer: QFormerSettings
+    embedding: int = 256
+    language_width: int = 0
+    image_norm: bool = False
+
+    def __post_init__(self) -> None:
+        if self.embedding and not self.qformer.vocabulary:
+            raise InvalidSetting("the heads of stage 1 need a Q-Former that reads text: give it a vocabulary")
+
+    @classmethod
+    def from_dict(cls, values: dict[str, Any]) -> "BridgeSettings":
+        """From what ``to_dict`` gave."""
+        return cls(**{**values, "qformer": QFormerSettings(**values["qformer"])})
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain values for a settings file."""
+        return asdict(self)
+
+
+class GenerationHead(nn.Module):
+    """Text tokens (B, T, D) to logits (B, T, V), as BERT's; the decoder is the table of word embeddings."""
+
+    def __init__(self, settings: QFormerSettings):
+        super().__init__()
+        self.dense = nn.Linear(settings.width, settings.width)
+        self.norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
+        self.bias = nn.Parameter(torch.zeros(settings.vocabulary))
+
+    def forward(self, text: Tensor, words: Tensor) -> Tensor:
+        """``words``: the table (V, D)."""
+        return F.linear(self.norm(F.gelu(self.dense(text))), words, self.bias)
+
+
+class Bridge(nn.Module):
+    """Q-Former, stage 1's heads and the linear layer to the language model, each where the settings ask for it."""
+
+    def __init__(self, settings: BridgeSettings):
+        super().__init__()
+        self.settings = settings
+        width = settings.qformer.width
+        self.image_norm = nn.LayerNorm(settings.qformer.image_width) if settings.image_norm else None
+        self.qformer = QFormer(settings.qformer)
+        stage1, stage2 = bool(settings.embedding), bool(settings.language_width)
+        self.image_head = nn.Linear(width, settings.embedding) if stage1 else None
+        self.text_head = nn.Linear(width, settings.embedding) if stage1 else None
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log()) if stage1 else None
+        self.matching_head = nn.Linear(width, 2) if stage1 else None
+        self.language_head = GenerationHead(settings.qformer) if stage1 else None
+        self.to_language = nn.Linear(width, settings.language_width) if stage2 else None
+
+    def normed(self, image: Tensor) -> Tensor:
+        """Picture tokens (B, N, Di) as the Q-Former looks at them."""
+        return image if self.image_norm is None else self.image_norm(image)
+
+    def queries(self, image: Tensor) -> Tensor:
+        """What the queries saw in the picture: (B, Q, D)."""
+        return self.qformer(self.normed(image)).queries
+
+    def soft_prompts(self, image: Tensor) -> Tensor:
+        """The picture in the language model's own space: (B, Q, Dl)."""
+        return self._part(self.to_language, "no layer to a language model")(self.queries(image))
+
+    def contrast_image(self, image: Tensor) -> Tensor:
+        """(B, Q, E), each of unit length."""
+        return F.normalize(self._part(self.image_head, "no heads of stage 1")(self.queries(image)), dim=-1)
+
+    def contrast_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+        """(B, E), of unit length, from the text's first token, which stands for the whole."""
+        text = self.qformer(None, ids, mask, "contrast").text
+        return F.normalize(self._part(self.text_head, "no heads of stage 1")(text[:, 0]), dim=-1)
+
+    def match(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """Logits (B, 2), "does not fit" and "fits", the mean over the queries."""
+        queries = self.qformer(self.normed(image), ids, mask, "matching").queries
+        return self._part(self.matching_head, "no heads of stage 1")(queries).mean(1)
+
+    def generate_logits(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+        """For each token of the text the logits of the next one: (B, T, V)."""
+        text = self.qformer(self.normed(image), ids, mask, "generation").text
+        words = self._part(self.qformer.words, "no words to write with").weight
+        return self._part(self.language_head, "no heads of stage 1")(text, words)
+
+    @staticmethod
+    def _part(part: nn.Module | None, missing: str) -> Any:
+        if part is None:
+            raise InvalidSetting(f"this bridge has {missing}; its settings leave it out")
+        return part
