@@ -3,7 +3,7 @@
 Shapes: n photographs, V views of each, D width of the image tower, C captions of each.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -50,6 +50,24 @@ def picture_features(
 
     Interrupted, it goes on where it stopped. The views of a photograph depend on its name alone.
     """
+    return np.stack(look(lambda pixels: tower(pixels).pooled, preprocessing, paths, views, kept)).astype(np.float32)
+
+
+def grid_features(
+    tower: EfficientNetLite, preprocessing: Preprocessing, paths: Sequence[Path], views: int, kept: Path
+) -> list[np.ndarray]:
+    """For each photograph its grid features (V, N, D), float16, kept as those of ``picture_features``."""
+    return look(lambda pixels: tower(pixels).grid.flatten(2).mT, preprocessing, paths, views, kept)
+
+
+def look(
+    tower: Callable[[torch.Tensor], torch.Tensor],
+    preprocessing: Preprocessing,
+    paths: Sequence[Path],
+    views: int,
+    kept: Path,
+) -> list[np.ndarray]:
+    """What the tower says of each photograph's views, in half precision, computed once and kept in a folder."""
     kept.mkdir(parents=True, exist_ok=True)
     missing = [path for path in paths if not (kept / f"{path.name}.npy").exists()]
 
@@ -60,11 +78,11 @@ def picture_features(
 
     with torch.inference_mode():
         for path, pixels in map_ahead(prepare, missing, ahead=4):
-            pooled = tower(torch.from_numpy(pixels)).pooled.numpy()
+            said = tower(torch.from_numpy(pixels)).numpy()
             aside = kept / f".{path.name}.npy"
-            np.save(aside, pooled.astype(np.float16))
+            np.save(aside, said.astype(np.float16))
             aside.replace(kept / f"{path.name}.npy")
-    return np.stack([np.load(kept / f"{path.name}.npy") for path in paths]).astype(np.float32)
+    return [np.load(kept / f"{path.name}.npy") for path in paths]
 
 
 def sentence_features(tower: Bert, tokenizer: Tokenizer, sentences: Sequence[str]) -> np.ndarray:

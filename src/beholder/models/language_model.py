@@ -1,0 +1,188 @@
+"""A frozen language model behind soft prompts: any causal or encoder-decoder model of transformers.
+
+Shapes: B rows, T tokens or soft prompts, L all that a row holds, D the model's width, V its vocabulary.
+"""
+
+import inspect
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from beholder.errors import InvalidSetting
+
+
+class Memory:
+    """What a model remembers of rows it has read: keys and values, and which of their places are no padding (B, L)."""
+
+    def __init__(self, cache: Any, mask: Tensor, encoded: Tensor | None = None):
+        self.cache = cache
+        self.mask = mask
+        self.encoded = encoded
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps these rows (n,), in this order; a row may come several times."""
+        self.cache.batch_select_indices(rows)
+        self.mask = self.mask[rows]
+        if self.encoded is not None:
+            self.encoded = self.encoded[rows]
+
+
+class LanguageModel(nn.Module):
+    """Reads vectors in place of words. Its weights are frozen; gradients pass through it to what comes before.
+
+    Args:
+        module: a model of transformers, such as ``OPTForCausalLM`` or ``T5ForConditionalGeneration``.
+    """
+
+    encoder_decoder = False
+
+    def __init__(self, module: Any):
+        super().__init__()
+        self.module = module.requires_grad_(False).eval()
+
+    @property
+    def width(self) -> int:
+        """D."""
+        return int(self.module.get_input_embeddings().weight.shape[1])
+
+    @property
+    def context_length(self) -> int:
+        """The most tokens and soft prompts that it was made to read together; 0 where its positions have no end."""
+        return int(getattr(self.module.config, "max_position_embeddings", 0))
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        """The tokens that end what it writes."""
+        ends = self.module.generation_config.eos_token_id
+        if ends is None:
+            ends = self.module.config.eos_token_id
+        return tuple(ends) if isinstance(ends, list | tuple) else () if ends is None else (int(ends),)
+
+    def train(self, mode: bool = True) -> "LanguageModel":
+        """Stays as in use: a frozen model has no training mode."""
+        return super().train(False)
+
+    def embed(self, ids: Tensor) -> Tensor:
+        """Words (B, T) in the model's own space: (B, T, D)."""
+        return self.module.get_input_embeddings()(ids)
+
+    def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Memory]:
+        """Reads rows for the first time.
+
+        Args:
+            embeddings: words and soft prompts (B, T, D).
+            mask: (B, T), false at padding, which stands in front.
+
+        Returns:
+            The logits of the first word to write (B, V), and the memory.
+        """
+        raise NotImplementedError
+
+    def go_on(self, ids: Tensor, memory: Memory, *, every: bool = False) -> Tensor:
+        """Reads on from what the memory holds, and adds to it.
+
+        Args:
+            ids: (B, T).
+            memory: of the same rows.
+            every: logits behind every token rather than the last.
+
+        Returns:
+            Logits (B, V), or (B, T, V).
+        """
+        raise NotImplementedError
+
+
+class CausalLanguageModel(LanguageModel):
+    """A decoder alone: OPT, Llama and its kin."""
+
+    def __init__(self, module: Any):
+        super().__init__(module)
+        self.takes = inspect.signature(module.forward).parameters
+
+    def hidden(self, embeddings: Tensor, allowed: Tensor, positions: Tensor) -> Tensor:
+        """What the model makes of vectors (B, T, D), before its vocabulary: (B, T, D).
+
+        Args:
+            embeddings: words and soft prompts.
+            allowed: (B, 1, T, T), true where a row may look at a column.
+            positions: (B, T).
+        """
+        output = self.module.base_model(
+            inputs_embeds=embeddings, attention_mask=allowed, position_ids=positions, use_cache=False
+        )
+        return output.last_hidden_state
+
+    def words(self, hidden: Tensor) -> Tensor:
+        """Hidden vectors (…, D) to logits (…, V)."""
+        return self.module.get_output_embeddings()(hidden)
+
+    def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Memory]:  # noqa: D102
+        from transformers import DynamicCache
+
+        memory = Memory(DynamicCache(config=self.module.config), mask.new_zeros(len(mask), 0))
+        return self._read({"inputs_embeds": embeddings}, mask, memory, every=False), memory
+
+    def go_on(self, ids: Tensor, memory: Memory, *, every: bool = False) -> Tensor:  # noqa: D102
+        return self._read({"input_ids": ids}, torch.ones_like(ids, dtype=torch.bool), memory, every=every)
+
+    def _read(self, tokens: dict[str, Tensor], mask: Tensor, memory: Memory, *, every: bool) -> Tensor:
+        known = memory.mask.shape[1]
+        memory.mask = torch.cat([memory.mask, mask], 1)
+        options: dict[str, Any] = dict(tokens)
+        if not memory.mask.all():
+            options["attention_mask"] = memory.mask.long()
+            positions = memory.mask.long().cumsum(1).sub(1).clamp(min=0)[:, known:]
+        else:
+            positions = torch.arange(known, memory.mask.shape[1], device=mask.device).expand(len(mask), -1)
+        if "position_ids" in self.takes:
+            options["position_ids"] = positions
+        if "logits_to_keep" in self.takes:
+            options["logits_to_keep"] = 0 if every else 1
+        logits = self.module(**options, past_key_values=memory.cache, use_cache=True).logits
+        return logits if every else logits[:, -1]
+
+
+class EncoderDecoderLanguageModel(LanguageModel):
+    """An encoder that reads the soft prompts and the words behind them, and a decoder that answers: Flan-T5."""
+
+    encoder_decoder = True
+
+    def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Memory]:  # noqa: D102
+        from transformers import DynamicCache, EncoderDecoderCache
+
+        encoded = self.module.get_encoder()(inputs_embeds=embeddings, attention_mask=mask.long()).last_hidden_state
+        config = self.module.config
+        cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
+        memory = Memory(cache, mask, encoded)
+        start = torch.full((len(mask), 1), config.decoder_start_token_id, device=mask.device)
+        return self.go_on(start, memory), memory
+
+    def go_on(self, ids: Tensor, memory: Memory, *, every: bool = False) -> Tensor:  # noqa: D102
+        logits = self.module(
+            encoder_outputs=(memory.encoded,),
+            attention_mask=memory.mask.long(),
+            decoder_input_ids=ids,
+            past_key_values=memory.cache,
+            use_cache=True,
+        ).logits
+        return logits if every else logits[:, -1]
+
+    def loss_logits(self, embeddings: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
+        """Logits (B, T, V) of answers (B, T), read behind the start token, for training."""
+        start = torch.full_like(targets[:, :1], self.module.config.decoder_start_token_id)
+        before = torch.cat([start, targets[:, :-1]], 1).clamp(min=0)
+        return self.module(inputs_embeds=embeddings, attention_mask=mask.long(), decoder_input_ids=before).logits
+
+
+def language_model(module: Any) -> CausalLanguageModel | EncoderDecoderLanguageModel:
+    """A model of transformers behind the protocol.
+
+    Raises:
+        InvalidSetting: it writes no text.
+    """
+    if not module.can_generate():
+        raise InvalidSetting(f"{type(module).__name__} writes no text; a causal or encoder-decoder model is needed")
+    if module.config.is_encoder_decoder:
+        return EncoderDecoderLanguageModel(module)
+    return CausalLanguageModel(module)

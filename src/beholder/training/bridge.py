@@ -1,0 +1,177 @@
+"""The two stages that train a bridge on features of a frozen picture tower, kept beforehand.
+
+Shapes: B pictures, N tokens of a picture, Di their width, Q queries, T text tokens, L all of a row.
+"""
+
+import math
+import os
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from beholder.models.bridge import Bridge
+from beholder.models.language_model import CausalLanguageModel
+from beholder.training.bridge_losses import (
+    IGNORED,
+    contrast_loss,
+    hard_negatives,
+    language_loss,
+    matching_loss,
+    pair_similarity,
+)
+
+
+@dataclass(frozen=True)
+class StageSettings:
+    """How a stage is trained; the learning rate warms up and then falls along half a cosine to zero."""
+
+    steps: int
+    learning_rate: float = 5e-4
+    weight_decay: float = 0.05
+    warm_up: float = 0.05
+    clip: float = 1.0
+    seed: int = 0
+    save_every: int = 50
+
+
+def run_stage(
+    bridge: Bridge,
+    settings: StageSettings,
+    step_loss: Callable[[torch.Generator], dict[str, Tensor]],
+    checkpoint: Path,
+    report: Callable[[int, dict[str, float]], None],
+) -> None:
+    """Trains the bridge's weights; interrupted, it goes on from ``checkpoint``.
+
+    Args:
+        bridge: what is trained; what it does not require gradients for stays.
+        settings: the schedule.
+        step_loss: one batch's losses by name, drawn with the generator; their sum is minimised.
+        checkpoint: a file, replaced as a whole every so often.
+        report: called with the step and the losses.
+    """
+    trained = [(name, weight) for name, weight in bridge.named_parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [w for _, w in trained if w.ndim > 1], "weight_decay": settings.weight_decay},
+            {"params": [w for _, w in trained if w.ndim <= 1], "weight_decay": 0.0},
+        ],
+        lr=settings.learning_rate,
+        betas=(0.9, 0.98),
+    )
+    generator = torch.Generator().manual_seed(settings.seed)
+    torch.manual_seed(settings.seed)
+    done = 0
+    if checkpoint.exists():
+        saved = torch.load(checkpoint, weights_only=True)
+        bridge.load_state_dict(saved["bridge"])
+        optimizer.load_state_dict(saved["optimizer"])
+        generator.set_state(saved["generator"])
+        torch.set_rng_state(saved["dropout"])
+        done = saved["step"]
+    bridge.train()
+    for step in range(done, settings.steps):
+        for group in optimizer.param_groups:
+            group["lr"] = settings.learning_rate * rate(step / settings.steps, settings.warm_up)
+        losses = step_loss(generator)
+        optimizer.zero_grad()
+        torch.stack(list(losses.values())).sum().backward()
+        torch.nn.utils.clip_grad_norm_([weight for _, weight in trained], settings.clip)
+        optimizer.step()
+        report(step + 1, {name: float(loss) for name, loss in losses.items()})
+        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+            state = {
+                "bridge": bridge.state_dict(),
+                "optimizer": optimizer.state_dict(),
+                "generator": generator.get_state(),
+                "dropout": torch.get_rng_state(),
+                "step": step + 1,
+            }
+            aside = checkpoint.with_suffix(".part")
+            torch.save(state, aside)
+            os.replace(aside, checkpoint)
+    bridge.eval()
+
+
+def rate(progress: float, warm_up: float) -> float:
+    """Share of the learning rate at ``progress`` (0 to 1) of the stage."""
+    if progress < warm_up:
+        return (progress + 1e-3) / (warm_up + 1e-3)
+    return (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
+
+
+def stage_1_losses(
+    bridge: Bridge, image: Tensor, ids: Tensor, mask: Tensor, pictures: Tensor, generator: torch.Generator
+) -> dict[str, Tensor]:
+    """Contrast, matching and generation of one batch.
+
+    Args:
+        bridge: with the heads of stage 1.
+        image: frozen picture tokens (B, N, Di).
+        ids: a text of each (B, T), its first token standing for the whole.
+        mask: (B, T).
+        pictures: (B,), which picture each is, so that another text of the same one is no negative.
+        generator: draws the hard negatives.
+    """
+    scale = bridge.logit_scale.clamp(max=math.log(100))  # type: ignore[union-attr]
+    similarity = pair_similarity(bridge.contrast_image(image), bridge.contrast_text(ids, mask))
+    same = pictures[:, None] == pictures[None, :]
+    text = hard_negatives(similarity, scale, same, generator)
+    other = hard_negatives(similarity.T, scale, same, generator)
+    logits = bridge.match(
+        torch.cat([image, image, image[other]]), torch.cat([ids, ids[text], ids]), torch.cat([mask, mask[text], mask])
+    )
+    fits = torch.arange(len(logits)) < len(image)
+    targets = ids.masked_fill(~mask, IGNORED)[:, 1:]
+    return {
+        "contrast": contrast_loss(similarity, scale, same),
+        "matching": matching_loss(logits, fits),
+        "generation": language_loss(bridge.generate_logits(image, ids, mask)[:, :-1], targets, smoothing=0.1),
+    }
+
+
+def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]], queries: int) -> tuple[Tensor, ...]:
+    """Several texts of one picture in one row: each sees the picture and itself, as if it stood alone behind it.
+
+    Args:
+        rows: for each picture its texts, each a prompt of at least one token and an answer.
+        queries: soft prompts in front.
+
+    Returns:
+        ids (B, T), targets (B, T), allowed (B, 1, L, L) and positions (B, L), with L = queries + T.
+    """
+    longest = max(sum(len(prompt) + len(answer) - 1 for prompt, answer in row) for row in rows)
+    length = queries + longest
+    ids = torch.zeros(len(rows), longest, dtype=torch.long)
+    targets = torch.full((len(rows), longest), IGNORED)
+    text_of = torch.full((len(rows), length), -1)
+    text_of[:, :queries] = 0  # the picture
+    positions = torch.arange(length).repeat(len(rows), 1)
+    for number, row in enumerate(rows):
+        start = 0
+        for place, (prompt, answer) in enumerate(row):
+            both = torch.tensor(prompt + answer)
+            end = start + len(both) - 1
+            ids[number, start:end] = both[:-1]
+            targets[number, start + len(prompt) - 1 : end] = both[len(prompt) :]
+            text_of[number, queries + start : queries + end] = place + 1
+            positions[number, queries + start : queries + end] = torch.arange(queries, queries + end - start)
+            start = end
+    same = text_of[:, :, None] == text_of[:, None, :]
+    allowed = (same | (text_of[:, None, :] == 0)) & torch.ones(length, length, dtype=torch.bool).tril()
+    return ids, targets, allowed[:, None], positions
+
+
+def stage_2_loss(
+    bridge: Bridge, language: CausalLanguageModel, image: Tensor, rows: Sequence[Sequence[tuple[list[int], list[int]]]]
+) -> Tensor:
+    """Language-modelling loss of the answers behind the picture's soft prompts; the arguments are those of ``pack``."""
+    prompts = bridge.soft_prompts(image)
+    ids, targets, allowed, positions = pack(rows, prompts.shape[1])
+    words = language.embed(ids)
+    hidden = language.hidden(torch.cat([prompts.to(words.dtype), words], 1), allowed, positions)
+    learned = targets != IGNORED
+    return language_loss(language.words(hidden[:, prompts.shape[1] :][learned]).float(), targets[learned])

@@ -1,0 +1,149 @@
+"""Questions and short answers made from a photograph's captions by rules."""
+
+import re
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+NOUNS = (
+    "dog cat horse bird man woman boy girl child baby person ball snow grass water beach ocean pool river lake field "
+    "street road car truck bus train bike bicycle motorcycle skateboard surfboard snowboard boat tree bench table "
+    "building fence wall hat shirt jacket helmet mountain rock rope stick frisbee toy guitar crowd sand"
+).split()
+PLURALS = {"men": "man", "women": "woman", "children": "child", "people": "person", "benches": "bench", "buses": "bus"}
+ANIMALS = ("dog", "cat", "horse", "bird")
+COLOURS = ("black", "white", "brown", "red", "blue", "green", "yellow", "orange", "pink", "gray", "purple", "tan")
+COLOURED = ("dog", "cat", "horse", "shirt", "jacket", "hat", "helmet", "ball", "car", "bike")
+UNCOUNTED = ("snow", "grass", "water", "sand")
+PLACES = {
+    "snow": "in the snow",
+    "grass": "on the grass",
+    "beach": "on the beach",
+    "water": "in the water",
+    "street": "on the street",
+    "field": "in a field",
+    "pool": "in a pool",
+    "river": "at a river",
+    "lake": "at a lake",
+    "ocean": "at the ocean",
+    "road": "on a road",
+    "mountain": "in the mountains",
+    "park": "in a park",
+}
+VERBS = {
+    "running": "run running runs",
+    "jumping": "jump jumping jumps leaping leaps",
+    "playing": "play playing plays",
+    "sitting": "sit sitting sits",
+    "standing": "stand standing stands",
+    "walking": "walk walking walks",
+    "swimming": "swim swimming swims",
+    "riding": "ride riding rides",
+    "climbing": "climb climbing climbs",
+    "smiling": "smile smiling smiles",
+}
+DOERS = ("dog", "man", "woman", "boy", "girl", "person")
+NUMBERS = ("one", "two", "three", "four", "five", "six")
+COUNTED = ("dogs", "men", "women", "boys", "girls", "children", "people", "kids")
+IMPLIED = {"man": "person", "woman": "person", "boy": "person", "girl": "person", "child": "person", "baby": "person"}
+ALIKE = (  # naming one may mean another, so none of them is asked for as absent where another is named
+    {"man", "woman", "person", "boy", "girl", "child", "baby", "crowd"},
+    {"water", "ocean", "pool", "river", "lake", "beach", "sand"},
+    {"street", "road"},
+    {"bike", "bicycle", "motorcycle"},
+    {"car", "truck", "bus"},
+    {"field", "grass"},
+    {"shirt", "jacket"},
+    {"hat", "helmet"},
+    {"toy", "ball", "frisbee", "stick", "rope"},
+    {"wall", "building", "fence"},
+    {"mountain", "rock"},
+)
+
+
+@dataclass(frozen=True)
+class Question:
+    """A question with its answer; ``kind`` is yes/no, animal, colour, count, place or action."""
+
+    question: str
+    answer: str
+    kind: str
+
+
+def named(captions: Sequence[str]) -> set[str]:
+    """The nouns of the list that the captions name, in the singular."""
+    words = {word for caption in captions for word in re.findall(r"[a-z]+", caption.lower())}
+    singular = {PLURALS.get(word, word) for word in words} | {word[:-1] for word in words if word.endswith("s")}
+    found = singular & set(NOUNS)
+    return found | {IMPLIED[word] for word in found if word in IMPLIED}
+
+
+def absent(captions: Sequence[str]) -> list[str]:
+    """The nouns of the list that the picture surely does not show, as far as captions can say."""
+    there = named(captions)
+    near = {word for group in ALIKE if group & there for word in group}
+    return [noun for noun in NOUNS if noun not in there | near]
+
+
+def questions_from_captions(
+    captions: Sequence[str], frequencies: Counter[str], generator: np.random.Generator, yes_no: int = 2
+) -> list[Question]:
+    """Up to ``yes_no`` questions answered by yes and as many by no, and those about animal, colour, count, place
+    and action that at least two captions agree on.
+
+    Args:
+        captions: what people said of one photograph.
+        frequencies: how many photographs name each noun, so that what is asked for in vain is asked for as often.
+        generator: draws the nouns.
+        yes_no: of each sort.
+    """
+    there = sorted(named(captions))
+    away = absent(captions)
+    asked = min(yes_no, len(there), len(away))
+    chances = np.array([frequencies[noun] for noun in away], dtype=float) + 1e-9
+    made = [
+        Question(f"Is there {article(noun)}{noun} in the picture?", answer, "yes/no")
+        for nouns, answer in (
+            (generator.permutation(there)[:asked], "yes"),
+            (generator.choice(away, asked, replace=False, p=chances / chances.sum()) if asked else (), "no"),
+        )
+        for noun in nouns
+    ]
+    animals = [animal for animal in ANIMALS if animal in there]
+    if len(animals) == 1:
+        made.append(Question("What animal is in the picture?", animals[0], "animal"))
+    text = " . ".join(captions).lower()
+    for thing in COLOURED:
+        made += agreed(rf"\b({'|'.join(COLOURS)}) {thing}\b", text, f"What colour is the {thing}?", "colour")
+    for thing in COUNTED:
+        made += agreed(rf"\b({'|'.join(NUMBERS)}) (?:[a-z]+ )?{thing}\b", text, f"How many {thing} are there?", "count")
+    made += [
+        Question(where.question, PLACES[where.answer], where.kind)
+        for where in agreed(rf"\b({'|'.join(PLACES)})\b", text, "Where is this?", "place")
+    ]
+    for doer in DOERS:
+        done = Counter(
+            lemma
+            for lemma, forms in VERBS.items()
+            for _ in re.findall(rf"\b{doer} (?:is |that is |who is )?(?:{forms.replace(' ', '|')})\b", text)
+        )
+        if len(done) == 1 and sum(done.values()) >= 2:
+            made.append(Question(f"What is the {doer} doing?", next(iter(done)), "action"))
+    return made
+
+
+def agreed(pattern: str, text: str, question: str, kind: str) -> list[Question]:
+    """The question, answered by what the pattern finds, where it finds one thing only and that at least twice."""
+    found = Counter(re.findall(pattern, text))
+    if len(found) == 1 and sum(found.values()) >= 2:
+        return [Question(question, next(iter(found)), kind)]
+    return []
+
+
+def article(noun: str) -> str:
+    """What stands before the noun: nothing, "a " or "an "."""
+    if noun in UNCOUNTED:
+        return ""
+    return "an " if noun[0] in "aeiou" else "a "
