@@ -153,8 +153,7 @@ def report(file: Path, control: Callable[[], dict[str, float]]) -> Callable[[int
     began = time.monotonic()
 
     def line(step: int, losses: dict[str, float]) -> None:
-        if step % CONVERSATIONS = 0.3  # share of photographs whose questions follow each other
-LOOK_EVERY == 0:
+        if step % LOOK_EVERY == 0:
             losses |= control()
         log.write(json.dumps({"step": step, "seconds": round(time.monotonic() - began, 1), **losses}) + "\n")
         log.flush()
