@@ -45,7 +45,7 @@ def main() -> None:
     options.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
     options.add_argument("--drawings", type=Path, required=True, help="the unpacked wheel of easy-vqa 1.0")
     options.add_argument("--work", type=Path, required=True, help="features, checkpoints, logs and the result")
-    options.add_argument("--steps-1", type=int, default=300, help="0 leaves stage 1 out")
+    options.add_argument("--steps-1", type=int, default=400, help="0 leaves stage 1 out")
     options.add_argument("--steps-2", type=int, default=700)
     options.add_argument("--queries", type=int, default=16)
     options.add_argument("--name", default="bridge", help="of this training, below --work")
@@ -68,7 +68,7 @@ def main() -> None:
     bridge = mini_bridge.begin(given.queries)
 
     if given.steps_1:
-        tokenizer = mini.tokenizer()
+        tokenizer = mini_bridge.tokenizer()
 
         def first(generator: torch.Generator) -> dict[str, Tensor]:
             chosen, image = draw(seen["training"], CONTRASTED, generator)
@@ -78,7 +78,7 @@ def main() -> None:
             with torch.autocast("cpu", torch.bfloat16):
                 return stage_1_losses(bridge, image, ids, mask, torch.tensor(chosen), generator)
 
-        stage = StageSettings(given.steps_1)
+        stage = StageSettings(given.steps_1, learning_rate=7e-4)
         run_stage(bridge, stage, first, place / "stage-1.pt", report(place / "stage-1.jsonl", lambda: {}))
 
     language, words = mini_bridge.language_model(torch.bfloat16)

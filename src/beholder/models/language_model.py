@@ -40,6 +40,8 @@ class LanguageModel(nn.Module):
     def __init__(self, module: Any):
         super().__init__()
         self.module = module.requires_grad_(False).eval()
+        self.takes = inspect.signature(module.forward).parameters
+        self.cache_name = "cache" if "cache" in self.takes else "past_key_values"  # renamed by transformers 5.24
 
     @property
     def width(self) -> int:
@@ -58,6 +60,11 @@ class LanguageModel(nn.Module):
         if ends is None:
             ends = self.module.config.eos_token_id
         return tuple(ends) if isinstance(ends, list | tuple) else () if ends is None else (int(ends),)
+
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The tokens that stand before what it writes, beside the prompt."""
+        return ()
 
     def train(self, mode: bool = True) -> "LanguageModel":
         """Stays as in use: a frozen model has no training mode."""
@@ -95,10 +102,6 @@ class LanguageModel(nn.Module):
 
 class CausalLanguageModel(LanguageModel):
     """A decoder alone: OPT, Llama and its kin."""
-
-    def __init__(self, module: Any):
-        super().__init__(module)
-        self.takes = inspect.signature(module.forward).parameters
 
     def hidden(self, embeddings: Tensor, allowed: Tensor, positions: Tensor) -> Tensor:
         """What the model makes of vectors (B, T, D), before its vocabulary: (B, T, D).
@@ -139,7 +142,7 @@ class CausalLanguageModel(LanguageModel):
             options["position_ids"] = positions
         if "logits_to_keep" in self.takes:
             options["logits_to_keep"] = 0 if every else 1
-        logits = self.module(**options, past_key_values=memory.cache, use_cache=True).logits
+        logits = self.module(**options, **{self.cache_name: memory.cache}, use_cache=True).logits
         return logits if every else logits[:, -1]
 
 
@@ -148,6 +151,11 @@ class EncoderDecoderLanguageModel(LanguageModel):
 
     encoder_decoder = True
 
+    @property
+    def starts(self) -> tuple[int, ...]:
+        """The decoder's first token."""
+        return (int(self.module.config.decoder_start_token_id),)
+
     def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Memory]:  # noqa: D102
         from transformers import DynamicCache, EncoderDecoderCache
 
@@ -155,7 +163,7 @@ class EncoderDecoderLanguageModel(LanguageModel):
         config = self.module.config
         cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
         memory = Memory(cache, mask, encoded)
-        start = torch.full((len(mask), 1), config.decoder_start_token_id, device=mask.device)
+        start = torch.full((len(mask), 1), self.starts[0], device=mask.device)
         return self.go_on(start, memory), memory
 
     def go_on(self, ids: Tensor, memory: Memory, *, every: bool = False) -> Tensor:  # noqa: D102
@@ -163,14 +171,14 @@ class EncoderDecoderLanguageModel(LanguageModel):
             encoder_outputs=(memory.encoded,),
             attention_mask=memory.mask.long(),
             decoder_input_ids=ids,
-            past_key_values=memory.cache,
             use_cache=True,
+            **{self.cache_name: memory.cache},
         ).logits
         return logits if every else logits[:, -1]
 
     def loss_logits(self, embeddings: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
         """Logits (B, T, V) of answers (B, T), read behind the start token, for training."""
-        start = torch.full_like(targets[:, :1], self.module.config.decoder_start_token_id)
+        start = torch.full_like(targets[:, :1], self.starts[0])
         before = torch.cat([start, targets[:, :-1]], 1).clamp(min=0)
         return self.module(inputs_embeds=embeddings, attention_mask=mask.long(), decoder_input_ids=before).logits
 

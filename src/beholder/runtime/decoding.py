@@ -77,10 +77,10 @@ def singles(language: LanguageModel, logits: Tensor, memory: Memory, settings: D
     texts: list[list[int]] = [[] for _ in rows]
     scores = [0.0] * len(rows)
     written = torch.zeros(len(rows), 0, dtype=torch.long)
-    choose = chooser(settings)
+    choose = chooser(language, settings)
     ends = torch.tensor(language.ends)
     for number in range(settings.max_new_tokens):
-        words, sure = choose(written, logits)
+        words, sure = choose(written.to(logits.device), logits)
         ended = torch.isin(words.cpu(), ends)
         for row, word, gained, end in zip(rows.tolist(), words.tolist(), sure.tolist(), ended.tolist(), strict=True):
             scores[row] += gained
@@ -101,10 +101,10 @@ def singles(language: LanguageModel, logits: Tensor, memory: Memory, settings: D
 @torch.inference_mode()
 def stream(language: LanguageModel, logits: Tensor, memory: Memory, settings: DecodingSettings) -> Iterator[int]:
     """The tokens of a single row as they come, without the end. The memory holds all but the last of them."""
-    choose = chooser(settings)
+    choose = chooser(language, settings)
     written = torch.zeros(1, 0, dtype=torch.long)
     for number in range(settings.max_new_tokens):
-        words, _ = choose(written, logits)
+        words, _ = choose(written.to(logits.device), logits)
         if int(words) in language.ends:
             return
         yield int(words)
@@ -113,9 +113,11 @@ def stream(language: LanguageModel, logits: Tensor, memory: Memory, settings: De
             logits = language.go_on(words[:, None], memory)
 
 
-def chooser(settings: DecodingSettings) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def chooser(
+    language: LanguageModel, settings: DecodingSettings
+) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The next words (B,) and their log-probabilities (B,), from what was written (B, T) and the logits (B, V)."""
-    rules = rules_of(settings)
+    rules = rules_of(language, settings)
     if settings.top_p is None:
 
         def likeliest(written: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -142,7 +144,7 @@ def gained(logits: Tensor, words: Tensor) -> Tensor:
     return logits.gather(1, words[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def rules_of(settings: DecodingSettings) -> Rules:
+def rules_of(language: LanguageModel, settings: DecodingSettings) -> Rules:
     """What the settings forbid or make less likely, as transformers' own rules do it."""
     from transformers import LogitsProcessorList, NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
 
@@ -151,7 +153,8 @@ def rules_of(settings: DecodingSettings) -> Rules:
         rules.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
     if settings.no_repeat_ngram:
         rules.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram))
-    return lambda written, scores: rules(written.to(scores.device), scores)
+    start = torch.tensor([language.starts])
+    return lambda written, scores: rules(torch.cat([start.expand(len(written), -1).to(written), written], 1), scores)
 
 
 def beams(language: LanguageModel, logits: Tensor, memory: Memory, settings: DecodingSettings) -> list[Written]:
@@ -161,7 +164,7 @@ def beams(language: LanguageModel, logits: Tensor, memory: Memory, settings: Dec
     """
     count, wide, vocabulary = len(logits), settings.num_beams, logits.shape[-1]
     device = logits.device
-    rules = rules_of(settings)
+    rules = rules_of(language, settings)
     ends = torch.tensor(language.ends, device=device)
     kept = max(2, 1 + len(ends)) * wide
     rows = torch.arange(count)

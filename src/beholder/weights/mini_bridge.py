@@ -4,6 +4,7 @@ The Q-Former begins as the first layers of ``mini``'s text tower, whose word vec
 so they are not stored with it.
 """
 
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +15,7 @@ from tokenizers import Tokenizer as Words
 from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.language_model import CausalLanguageModel
 from beholder.models.qformer import QFormerSettings
+from beholder.text.tokenizer import Tokenizer
 from beholder.weights import mini
 from beholder.weights.mini import Part, fetch
 from beholder.weights.table import fill_with_own
@@ -57,6 +59,12 @@ def begin(queries: int) -> Bridge:
     return bridge
 
 
+def tokenizer() -> Tokenizer:
+    """The text tower's tokenizer with another token in front, for the same reason as in ``start_from``."""
+    known = mini.tokenizer()
+    return Tokenizer(known.backend, replace(known.settings, start_id=known.backend.token_to_id("[MASK]")))
+
+
 def settings(bert: "Bert", queries: int) -> BridgeSettings:
     """Two layers of the text tower's shape, both of which look at the grid."""
     shape = bert.settings
@@ -80,7 +88,8 @@ def settings(bert: "Bert", queries: int) -> BridgeSettings:
 def start_from(bridge: Bridge, bert: "Bert") -> None:
     """Copies the text tower's first layers into the Q-Former; both feed-forwards of a layer begin as the tower's one.
 
-    The word vectors are frozen: they are the text tower's own, and stay so.
+    The word vectors are frozen: they are the text tower's own, and stay so. Its first position is left out: whatever
+    stands there is a sink that all look at and that hardly depends on the sentence, so it can't stand for the whole.
     """
     qformer = bridge.qformer
     words, positions = qformer.words, qformer.positions
@@ -88,7 +97,7 @@ def start_from(bridge: Bridge, bert: "Bert") -> None:
         raise TypeError("a bridge that begins from a text tower reads text")
     words.weight.copy_(bert.embedding.weight)
     words.weight.requires_grad_(False)
-    positions.weight.copy_(bert.positions[: len(positions.weight)] + bert.token_types[0])
+    positions.weight.copy_(bert.positions[1 : 1 + len(positions.weight)] + bert.token_types[0])
     qformer.norm.load_state_dict(bert.first_norm.state_dict())
     for layer, block in zip(qformer.layers, bert.blocks, strict=False):
         looks = (layer.attention.query, layer.attention.key, layer.attention.value)

@@ -1,0 +1,174 @@
+"""Our decoding against transformers' own generate: the same tokens, from the same vectors."""
+
+import pytest
+import torch
+from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalLM, T5Config, T5ForConditionalGeneration
+
+from beholder.errors import InvalidSetting
+from beholder.models.language_model import LanguageModel, language_model
+from beholder.runtime.decoding import DecodingSettings, likelihoods, stream, write
+
+VOCABULARY = 40
+
+
+def make(kind: str) -> LanguageModel:
+    torch.manual_seed(0)
+    if kind == "opt":
+        config = OPTConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            word_embed_proj_dim=32,
+            ffn_dim=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            max_position_embeddings=64,
+            init_std=0.3,
+        )
+        module = OPTForCausalLM(config)
+    elif kind == "llama":
+        config = LlamaConfig(
+            vocab_size=VOCABULARY,
+            hidden_size=32,
+            intermediate_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            num_key_value_heads=2,
+            max_position_embeddings=64,
+            initializer_range=0.3,
+            bos_token_id=1,
+            pad_token_id=0,
+        )
+        module = LlamaForCausalLM(config)
+    else:
+        config = T5Config(
+            vocab_size=VOCABULARY,
+            d_model=32,
+            d_kv=8,
+            d_ff=64,
+            num_layers=2,
+            num_heads=4,
+            initializer_factor=3.0,
+            pad_token_id=0,
+            decoder_start_token_id=0,
+        )
+        module = T5ForConditionalGeneration(config)
+    module.generation_config.eos_token_id = None
+    module.config.eos_token_id = None
+    module.generation_config.pad_token_id = 0
+    language = language_model(module)
+    assert language.ends == ()
+    # Text ends at the token that cuts what this random network writes at the most different places.
+    texts = [text.ids for text in write(language, *prompts(padded=False), DecodingSettings(max_new_tokens=12))]
+    cuts = {word: {text.index(word) for text in texts if word in text} for word in range(1, VOCABULARY)}
+    module.generation_config.eos_token_id = max(cuts, key=lambda word: len(cuts[word]))
+    return language
+
+
+def prompts(padded: bool) -> tuple[torch.Tensor, torch.Tensor]:
+    torch.manual_seed(1)
+    mask = torch.ones(12, 9, dtype=torch.bool)
+    if padded:
+        for row in range(12):
+            mask[row, : row % 7] = False
+    return torch.randn(12, 9, 32) * 2, mask
+
+
+def reference(language: LanguageModel, vectors: torch.Tensor, mask: torch.Tensor, **options: object) -> list[list[int]]:
+    """Texts without their end and what follows it."""
+    end = language.ends[0]
+    rows = language.module.generate(inputs_embeds=vectors, attention_mask=mask.long(), **options).tolist()
+    texts = []
+    for row in rows:
+        row = row[1:] if language.encoder_decoder else row
+        texts.append(row[: row.index(end)] if end in row else row)
+    return texts
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("kind", ["opt", "llama", "t5"])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"num_beams": 1},
+        {"num_beams": 3},
+        {"num_beams": 5, "length_penalty": 2.0},
+        {"num_beams": 3, "length_penalty": -1.0},
+        {"num_beams": 4, "early_stopping": True},
+        {"num_beams": 3, "repetition_penalty": 1.5},
+        {"num_beams": 1, "no_repeat_ngram": 2},
+    ],
+    ids=str,
+)
+def test_the_same_tokens_as_transformers(kind: str, padded: bool, options: dict[str, object]) -> None:
+    language = make(kind)
+    vectors, mask = prompts(padded)
+    ours = write(language, vectors, mask, DecodingSettings(max_new_tokens=12, **options))  # type: ignore[arg-type]
+    theirs = dict(options)
+    if "no_repeat_ngram" in theirs:
+        theirs["no_repeat_ngram_size"] = theirs.pop("no_repeat_ngram")
+    assert [text.ids for text in ours] == reference(
+        language, vectors, mask, max_new_tokens=12, do_sample=False, **theirs
+    )
+    assert len({len(text.ids) for text in ours}) > 1, "all rows ended at once, which tests little"
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+@pytest.mark.parametrize("wide", [1, 3])
+def test_a_row_alone_gives_what_it_gives_in_a_batch(kind: str, wide: int) -> None:
+    language = make(kind)
+    vectors, mask = prompts(padded=True)
+    settings = DecodingSettings(max_new_tokens=12, num_beams=wide)
+    together = write(language, vectors, mask, settings)
+    for row in range(len(vectors)):
+        alone = write(language, vectors[row : row + 1, row % 7 :], mask[row : row + 1, row % 7 :], settings)
+        assert alone[0].ids == together[row].ids
+        assert alone[0].score == pytest.approx(together[row].score, abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_the_score_is_the_mean_log_probability(kind: str) -> None:
+    language = make(kind)
+    vectors, mask = prompts(padded=False)
+    for wide in (1, 3):
+        for row, text in enumerate(write(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=wide))):
+            answer = text.ids + ([*language.ends] if len(text.ids) < 12 else [])
+            logits, memory = language.begin(vectors[row : row + 1], mask[row : row + 1])
+            found = likelihoods(language, logits, memory, [answer, [5]])
+            assert float(found[0]) / len(answer) == pytest.approx(text.score, abs=1e-4)
+            assert float(found[1]) == pytest.approx(float(logits.log_softmax(-1)[0, 5]), abs=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_a_stream_is_what_greedy_writes(kind: str) -> None:
+    language = make(kind)
+    vectors, mask = prompts(padded=False)
+    settings = DecodingSettings(max_new_tokens=12)
+    logits, memory = language.begin(vectors[:1], mask[:1])
+    assert list(stream(language, logits, memory, settings)) == write(language, vectors[:1], mask[:1], settings)[0].ids
+
+
+def test_drawn_texts_depend_on_the_seed_alone() -> None:
+    language = make("llama")
+    vectors, mask = prompts(padded=False)
+    texts = [
+        [text.ids for text in write(language, vectors, mask, DecodingSettings(top_p=0.9, seed=seed))]
+        for seed in (0, 0, 1)
+    ]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_a_narrow_choice_is_greedy() -> None:
+    language = make("llama")
+    vectors, mask = prompts(padded=False)
+    narrow = write(language, vectors, mask, DecodingSettings(top_p=1e-6))
+    assert [text.ids for text in narrow] == [
+        text.ids for text in write(language, vectors, mask, DecodingSettings())
+    ]
+
+
+@pytest.mark.parametrize(
+    "settings", [{"max_new_tokens": 0}, {"num_beams": 0}, {"top_p": 1.5}, {"top_p": 0.5, "num_beams": 2}, {"temperature": 0}]
+)
+def test_settings_that_cannot_be(settings: dict[str, float]) -> None:
+    with pytest.raises(InvalidSetting):
+        DecodingSettings(**settings)  # type: ignore[arg-type]
