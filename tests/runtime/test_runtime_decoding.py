@@ -106,10 +106,17 @@ def test_the_same_tokens_as_transformers(kind: str, padded: bool, options: dict[
     theirs = dict(options)
     if "no_repeat_ngram" in theirs:
         theirs["no_repeat_ngram_size"] = theirs.pop("no_repeat_ngram")
-    assert [text.ids for text in ours] == reference(
-        language, vectors, mask, max_new_tokens=12, do_sample=False, **theirs
-    )
-    assert len({len(text.ids) for text in ours}) > 1, "all rows ended at once, which tests little"
+    theirs |= {"max_new_tokens": 12, "do_sample": False}
+    if padded and "repetition_penalty" in options:  # in a padded batch transformers writes other texts than row by row
+        expected = [
+            reference(language, vectors[row : row + 1, skip:], mask[row : row + 1, skip:], **theirs)[0]
+            for row, skip in enumerate((~mask).sum(1).tolist())
+        ]
+    else:
+        expected = reference(language, vectors, mask, **theirs)
+    assert [text.ids for text in ours] == expected
+    if options.get("length_penalty") != 2:  # which favours the longest
+        assert len({len(text.ids) for text in ours}) > 1, "all rows ended at once, which tests little"
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
