@@ -4,14 +4,13 @@ from pathlib import Path
 
 import torch
 
-from beholder.pictures.transform import Preprocessing
 from beholder.text.templates import ENSEMBLE, SINGLE, fill
 from beholder.training.frozen_features import picture_features, sentence_features
 from beholder.training.locked_image import LockedImageData
 from beholder.training.photographs import Photograph, by_hash, read_photographs
 from beholder.weights import mini
 
-PREPROCESSING = Preprocessing(260, 260, "squash", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)
+PREPROCESSING = mini.PREPROCESSING
 SPLIT = ("test", "calibration", "training")
 OTHER_COLLECTION = "coco"
 TEST_PHOTOGRAPHS = 250

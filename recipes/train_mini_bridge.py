@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mini_data import PREPROCESSING, split
+from mini_data import split
 from torch import Tensor
 
 from beholder.models.bridge import Bridge
@@ -58,10 +58,10 @@ def main() -> None:
     drawings = read_easy_vqa(given.drawings, "train")
     tower = mini.image_tower().folded().eval()
     seen = {
-        name: grid_features(tower, PREPROCESSING, [p.path for p in parts[name]], VIEWS, given.work / "grid")
+        name: grid_features(tower, mini.PREPROCESSING, [p.path for p in parts[name]], VIEWS, given.work / "grid")
         for name in ("training", "calibration")
     }
-    drawn = grid_features(tower, PREPROCESSING, [d.path for d in drawings], 1, given.work / "grid-drawings")
+    drawn = grid_features(tower, mini.PREPROCESSING, [d.path for d in drawings], 1, given.work / "grid-drawings")
     del tower
     photographs = parts["training"]
     frequencies = Counter(noun for photograph in photographs for noun in named(photograph.captions))
@@ -100,7 +100,7 @@ def main() -> None:
         before: list[int] = []
         turns = []
         for prompt, answer in pairs:
-            asked, said = words.encode(mini_bridge.BETWEEN + prompt if before else prompt).ids, words.encode(answer).ids
+            asked, said = words.encode(mini_bridge.PROMPTS.between + prompt if before else prompt).ids, words.encode(answer).ids
             turns.append((before + asked, [*said, mini_bridge.END]))
             before = before + asked + said
         return turns

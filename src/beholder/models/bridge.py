@@ -14,6 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
+from beholder.models.layers import Encoded
 from beholder.models.qformer import QFormer, QFormerSettings
 
 
@@ -114,3 +115,12 @@ class Bridge(nn.Module):
         if part is None:
             raise InvalidSetting(f"this bridge has {missing}; its settings leave it out")
         return part
+
+
+def picture_tokens(tower: nn.Module, pixels: Tensor) -> Tensor:
+    """What a bridge looks at: a vision transformer's tokens, or a convolutional network's grid, row by row.
+
+    Pixels (B, 3, H, W) → (B, N, Di).
+    """
+    seen = tower(pixels)
+    return seen.tokens if isinstance(seen, Encoded) else seen.grid.flatten(2).mT

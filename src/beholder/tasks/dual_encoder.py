@@ -10,10 +10,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from beholder.errors import InvalidSetting, ModelError, NotFinite, PictureError
-from beholder.pictures.read import Limits, Source, picture_name, read_picture
-from beholder.pictures.transform import to_pixels
-from beholder.runtime.pipeline import batches, map_ahead
+from beholder.pictures.read import Limits, Source
+from beholder.runtime.pipeline import batches
 from beholder.tasks.classify import choose, judge, label_prompts
+from beholder.tasks.pictures import prepared, several
 from beholder.text.templates import SINGLE
 
 if TYPE_CHECKING:
@@ -100,32 +100,23 @@ class DualEncoder:
         """
         import torch
 
-        preprocessing = self.loaded.preprocessing
-        reduce_to = None if exact else preprocessing.shorter_side
-
-        def prepare(numbered: tuple[int, Source]) -> tuple[int, str, np.ndarray | PictureError]:
-            index, source = numbered
-            name = picture_name(source, index)
-            try:
-                picture = read_picture(
-                    source, name=name, limits=limits or Limits(), allow_urls=allow_urls, reduce_to=reduce_to
-                )
-                return index, name, to_pixels(picture, preprocessing, name=name)
-            except PictureError as error:
-                return index, name, error
-
-        for batch in batches(map_ahead(prepare, enumerate(images), ahead=2 * batch_size), batch_size):
-            pixels = [made for _, _, made in batch if isinstance(made, np.ndarray)]
+        stream = prepared(
+            images,
+            self.loaded.preprocessing,
+            batch_size=batch_size,
+            exact=exact,
+            allow_urls=allow_urls,
+            limits=limits,
+        )
+        for batch in stream:
             vectors: Iterator[np.ndarray] = iter(())
-            if pixels:
+            if batch.pixels is not None:
                 with torch.inference_mode():
-                    output = self.network.embed_image(torch.from_numpy(np.stack(pixels)).to(self.device))
+                    output = self.network.embed_image(torch.from_numpy(batch.pixels).to(self.device))
                 vectors = iter(output.float().cpu().numpy())
-            for index, name, made in batch:
-                if isinstance(made, PictureError):
-                    yield EmbeddedPicture(index, name, None, made)
-                else:
-                    yield EmbeddedPicture(index, name, finite(next(vectors), name), None)
+            for index, name, error in batch.pictures:
+                vector = None if error else finite(next(vectors), name)
+                yield EmbeddedPicture(index, name, vector, error)
 
     def embed_images(
         self,
@@ -241,15 +232,6 @@ class DualEncoder:
         logits = image_embeddings @ label_embeddings.T * self.network.logit_scale.exp().item()
         fits = self.match(image_embeddings, label_embeddings) if none else None
         return choose(logits, labels, fits)
-
-
-def several(images: Iterable[Source] | Source) -> Iterable[Source]:
-    """A single picture as a list of one; anything else as it is."""
-    from PIL.Image import Image
-
-    if isinstance(images, str | Path | bytes | Image) or (isinstance(images, np.ndarray) and images.ndim <= 3):
-        return [images]
-    return images
 
 
 def finite(vectors: np.ndarray, name: str) -> np.ndarray:

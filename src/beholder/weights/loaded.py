@@ -1,10 +1,16 @@
 """What loading a model gives."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
+import tokenizers
+from torch import nn
+
+from beholder.models.bridge import Bridge
 from beholder.models.dual_encoder import TwoTowers
+from beholder.models.language_model import LanguageModel
 from beholder.models.vit import VisionTransformer
 from beholder.pictures.transform import Preprocessing
+from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights.calibration import Calibration
 
@@ -32,3 +38,24 @@ class LoadedImageEncoder:
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     name: str = ""
+
+
+@dataclass(frozen=True)
+class LoadedVisionLanguage:
+    """A picture tower, the bridge behind it and, unless the bridge has seen stage 1 alone, a language model.
+
+    Attributes:
+        image: gives the tokens or the grid that the bridge looks at.
+        words: the language model's tokenizer.
+        tokenizer: of the bridge's own text, where it reads any.
+    """
+
+    image: nn.Module
+    preprocessing: Preprocessing
+    bridge: Bridge
+    language: LanguageModel | None = None
+    words: tokenizers.Tokenizer | None = None
+    tokenizer: Tokenizer | None = None
+    prompts: Prompts = field(default_factory=Prompts)
+    name: str = ""
+    licence: str = ""

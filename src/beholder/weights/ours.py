@@ -12,6 +12,7 @@ It is written aside and then renamed, so a folder is whole or not there, and it 
 import json
 import os
 import tempfile
+from collections.abc import Callable, Collection
 from dataclasses import asdict
 from hashlib import sha256
 from pathlib import Path
@@ -47,15 +48,29 @@ def save_dual_encoder(loaded: LoadedDualEncoder, folder: Path) -> None:
     Raises:
         InvalidSetting: the folder is there and holds something else than a model of ours.
     """
+    replace_folder(folder, FILES, lambda whole: _write(loaded, whole))
+
+
+def replace_folder(folder: Path, files: Collection[str], write: Callable[[Path], None]) -> None:
+    """Has a folder written aside and puts it in the place of what was there, so that it is whole or not there.
+
+    Args:
+        folder: the place.
+        files: what a model's folder may hold; one that holds something else is left alone.
+        write: fills an empty folder.
+
+    Raises:
+        InvalidSetting: the folder is there and holds something else than a model of ours.
+    """
     folder = folder.absolute()
-    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= FILES):
+    if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= set(files)):
         raise InvalidSetting(f"{folder}: holds something else than a model; name a new folder")
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
         whole, replaced = Path(scratch) / "whole", Path(scratch) / "replaced"
         whole.mkdir()
-        _write(loaded, whole)
-        for path in (*whole.iterdir(), whole):
+        write(whole)
+        for path in (*whole.rglob("*"), whole):
             _to_disk(path)
         if folder.exists():
             folder.rename(replaced)

@@ -27,6 +27,13 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "CLIP": _CROPPED,
     "ChineseCLIP": _CROPPED,
     "Bit": _CROPPED,
+    "Blip": {
+        **_SQUASHED,
+        "size": {"height": 384, "width": 384},
+        "resample": 3,
+        "image_mean": CLIP_MEAN,
+        "image_std": CLIP_STD,
+    },
     "Siglip": {**_SQUASHED, "resample": 3},
     "ViT": {**_SQUASHED, "resample": 2},
 }

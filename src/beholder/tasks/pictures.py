@@ -1,0 +1,61 @@
+"""Pictures as they come, read and brought to a network's pixels ahead of it; one that can't be used keeps its place."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+from beholder.errors import PictureError
+from beholder.pictures.read import Limits, Source, picture_name, read_picture
+from beholder.pictures.transform import Preprocessing, to_pixels
+from beholder.runtime.pipeline import batches, map_ahead
+
+
+class PreparedBatch(NamedTuple):
+    """For each picture its place in the call, its name and its error; the pixels (n, 3, H, W) of those without one."""
+
+    pictures: list[tuple[int, str, PictureError | None]]
+    pixels: np.ndarray | None
+
+
+def prepared(
+    images: Iterable[Source],
+    preprocessing: Preprocessing,
+    *,
+    batch_size: int,
+    exact: bool = False,
+    allow_urls: bool = False,
+    limits: Limits | None = None,
+) -> Iterator[PreparedBatch]:
+    """Batches in order, decoded ahead by threads; large JPEGs at reduced scale unless ``exact``."""
+    reduce_to = None if exact else preprocessing.shorter_side
+
+    def prepare(numbered: tuple[int, Source]) -> tuple[int, str, np.ndarray | PictureError]:
+        index, source = numbered
+        name = picture_name(source, index)
+        try:
+            picture = read_picture(
+                source, name=name, limits=limits or Limits(), allow_urls=allow_urls, reduce_to=reduce_to
+            )
+            return index, name, to_pixels(picture, preprocessing, name=name)
+        except PictureError as error:
+            return index, name, error
+
+    for batch in batches(map_ahead(prepare, enumerate(images), ahead=2 * batch_size), batch_size):
+        pixels = [made for _, _, made in batch if isinstance(made, np.ndarray)]
+        yield PreparedBatch(
+            [(index, name, made if isinstance(made, PictureError) else None) for index, name, made in batch],
+            np.stack(pixels) if pixels else None,
+        )
+
+
+def several(images: Iterable[Source] | Source) -> Iterable[Source]:
+    """A single picture as a list of one; anything else as it is."""
+    from PIL.Image import Image
+
+    if isinstance(images, str | Path | bytes | Image) or (isinstance(images, np.ndarray) and images.ndim <= 3):
+        return [images]
+    return images

@@ -1,0 +1,219 @@
+"""Our own folder of a vision-language model, and the front door to all that is known.
+
+    beholder.json            settings of tower, bridge, preprocessing, prompts and tokenizer
+    model.safetensors        the tower's and the bridge's tensors, by our names
+    tokenizer.json           of the bridge's own text, where it reads any
+    language_model/          the language model with its tokenizer, as transformers writes them
+    README.md                the model card
+"""
+
+import json
+from collections.abc import Sequence
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from safetensors.torch import save_file
+from torch import nn
+
+from beholder.errors import InvalidSetting, ModelError
+from beholder.models.bridge import Bridge, BridgeSettings
+from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
+from beholder.models.language_model import LanguageModel, language_model
+from beholder.models.vit import VisionSettings, VisionTransformer
+from beholder.pictures.transform import Preprocessing
+from beholder.text import tokenizer as own_tokenizer
+from beholder.text.prompts import Prompts
+from beholder.text.tokenizer import Tokenizer
+from beholder.weights import blip2, huggingface
+from beholder.weights.loaded import LoadedVisionLanguage
+from beholder.weights.ours import CARD, CONFIG, WEIGHTS, replace_folder
+from beholder.weights.sources import find
+from beholder.weights.table import build_empty, fill_with_own
+from beholder.weights.tensors import read_tensors
+
+FORMAT = "beholder vision-language model"
+VERSION = 1
+LANGUAGE = "language_model"
+FILES = {CONFIG, WEIGHTS, CARD, own_tokenizer.FILE, LANGUAGE}
+
+
+def load_vision_language(
+    name: str | Path, *, revision: str | None = None, allow_pickle: bool = False
+) -> LoadedVisionLanguage:
+    """Load a vision-language model onto the CPU, ready to run: ``mini``, ours, or Hugging Face's BLIP-2.
+
+    Args:
+        name: ``"mini"``, a folder, or a hub id such as ``"Salesforce/blip2-opt-2.7b"``.
+        revision: for a hub id, the branch, tag or commit; one commit serves all files.
+        allow_pickle: read weights from a pickle (with ``weights_only``) where there are no safetensors.
+
+    Raises:
+        ModelNotFound: nothing is there.
+        DownloadFailed: a part could not be fetched.
+        WeightsMismatch: a tensor is missing, unexpected or of another shape.
+        ModelError: the folder holds no vision-language model that is known.
+    """
+    if name == "mini":
+        from beholder.weights import mini_bridge
+
+        return load_own(mini_bridge.folder())
+    folder = find(name, revision=revision, allow_pickle=allow_pickle)
+    try:
+        if (folder / CONFIG).is_file():
+            return load_own(folder)
+        kind = huggingface.read_json(folder / "config.json").get("model_type")
+        if kind != "blip-2":
+            raise ModelError(f"model type {kind} is no vision-language model that is known; known is blip-2")
+        return blip2.load(folder, str(name), allow_pickle)
+    except (ModelError, InvalidSetting) as error:
+        if str(name) in str(error):
+            raise
+        raise type(error)(f"{name}: {error}") from error.__cause__
+
+
+def load_own(folder: Path) -> LoadedVisionLanguage:
+    """Read what ``save_vision_language`` wrote.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected or of another shape.
+        ModelError: a file is missing, broken, or of another format or version.
+    """
+    config = huggingface.read_json(folder / CONFIG)
+    if config.get("format") != FORMAT or config.get("version") != VERSION:
+        raise ModelError(
+            f"{folder / CONFIG}: is of format {config.get('format')!r}, version {config.get('version')}; "
+            f"this Beholder reads {FORMAT!r}, version {VERSION}"
+        )
+    try:
+        image: nn.Module
+        if config["image"]["kind"] == "vit":
+            image = build_empty(VisionTransformer, VisionSettings(**config["image"]["settings"]))
+        else:
+            image = build_empty(EfficientNetLite, EfficientNetLiteSettings(**config["image"]["settings"]))
+        bridge = build_empty(Bridge, BridgeSettings.from_dict(config["bridge"]))
+        preprocessing = Preprocessing(**config["preprocessing"])
+        prompts = Prompts(**config["prompts"])
+        tokenizer = Tokenizer.load(folder, config["tokenizer"]) if config["tokenizer"] else None
+    except (KeyError, TypeError, InvalidSetting) as error:
+        raise ModelError(f"{folder / CONFIG}: {error}") from error
+    both = fill_with_own(nn.ModuleDict({"image": image, "bridge": bridge}), read_tensors(folder, ("model",)))
+    language, words = None, None
+    if (folder / LANGUAGE).is_dir():
+        language, words = read_language_model(folder / LANGUAGE)
+    return LoadedVisionLanguage(
+        both["image"],
+        preprocessing,
+        both["bridge"],  # type: ignore[arg-type]
+        language,
+        words,
+        tokenizer,
+        prompts,
+        config.get("name", ""),
+        config.get("licence", ""),
+    )
+
+
+def save_vision_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
+    """Write a folder that ``load_vision_language`` loads again bit for bit.
+
+    Raises:
+        InvalidSetting: the folder is there and holds something else than a model of ours.
+    """
+    replace_folder(folder, FILES, lambda whole: _write(loaded, whole))
+
+
+def read_language_model(folder: Path, gguf: str | None = None) -> tuple[LanguageModel, tokenizers.Tokenizer]:
+    """A causal or encoder-decoder model of transformers in single precision, frozen, and its tokenizer.
+
+    Args:
+        folder: a checkpoint of transformers, or one that holds a GGUF file.
+        gguf: the name of that file.
+
+    Raises:
+        ModelError: there is no such model, or it can't be read.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    options: dict[str, Any] = {"local_files_only": True, **({"gguf_file": gguf} if gguf else {})}
+    try:
+        config = AutoConfig.from_pretrained(folder, **options)
+        loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        module = loader.from_pretrained(folder, dtype=torch.float32, **options)
+        words = AutoTokenizer.from_pretrained(folder, **options).backend_tokenizer
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder}: holds no language model that transformers can read ({error})") from error
+    return language_model(module), words
+
+
+def _write(loaded: LoadedVisionLanguage, folder: Path) -> None:
+    vit = isinstance(loaded.image, VisionTransformer)
+    config = {
+        "format": FORMAT,
+        "version": VERSION,
+        "name": loaded.name,
+        "licence": loaded.licence,
+        "image": {"kind": "vit" if vit else "efficientnet_lite", "settings": asdict(loaded.image.settings)},  # type: ignore[call-overload]
+        "bridge": loaded.bridge.settings.to_dict(),
+        "preprocessing": asdict(loaded.preprocessing),
+        "prompts": asdict(loaded.prompts),
+        "tokenizer": asdict(loaded.tokenizer.settings) if loaded.tokenizer else None,
+    }
+    (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    both = nn.ModuleDict({"image": loaded.image, "bridge": loaded.bridge})
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in both.state_dict().items()}
+    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    if loaded.tokenizer is not None:
+        loaded.tokenizer.save(folder)
+    if loaded.language is not None and loaded.words is not None:
+        write_language_model(loaded.language, loaded.words, folder / LANGUAGE)
+    (folder / CARD).write_text(_card(loaded), "utf-8")
+
+
+def write_language_model(language: LanguageModel, words: tokenizers.Tokenizer, folder: Path) -> None:
+    """As transformers writes it: config, weights and tokenizer."""
+    from safetensors.torch import save_model
+
+    folder.mkdir()
+    module = language.module
+    module.config.save_pretrained(folder)
+    module.generation_config.save_pretrained(folder)
+    save_model(module, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    words.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n', "utf-8")
+
+
+def _card(loaded: LoadedVisionLanguage) -> str:
+    settings = loaded.bridge.settings
+    language = "none: stage 1 alone"
+    if loaded.language is not None:
+        million = sum(weight.numel() for weight in loaded.language.parameters()) / 1e6
+        language = f"{type(loaded.language.module).__name__}, {million:.0f} million parameters, frozen"
+    rows: Sequence[tuple[str, str]] = (
+        ("picture tower", type(loaded.image).__name__ + ", frozen"),
+        ("bridge", f"Q-Former, {settings.qformer.layers} layers of width {settings.qformer.width}"),
+        ("soft prompts", f"{settings.qformer.queries} for each picture"),
+        ("language model", language),
+        ("licence", loaded.licence or "not recorded; that of the weights it was made from"),
+    )
+    front = f"---\nlicense: {loaded.licence}\n---\n\n" if loaded.licence else ""
+    table = "\n".join(f"| {name} | {value} |" for name, value in rows)
+    return f"""{front}# {loaded.name or "A vision-language model"}
+
+It writes about pictures: captions, answers, a conversation.
+
+| | |
+|---|---|
+{table}
+
+```python
+from beholder import VisionLanguageModel
+
+model = VisionLanguageModel.from_pretrained("this folder")
+model.caption(["photo.jpg"])
+```
+
+What it writes can be wrong, and sounds the same when it is. Judge it on pictures of your own before you rely on it.
+"""
