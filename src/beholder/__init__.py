@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from beholder.errors import BeholderError as BeholderError
     from beholder.errors import PictureError as PictureError
     from beholder.tasks.dual_encoder import DualEncoder as DualEncoder
+    from beholder.tasks.vision_language import VisionLanguageModel as VisionLanguageModel
 
 __version__ = "0.1.0"
 
@@ -21,8 +22,9 @@ _HOME = {
     "BeholderError": "beholder.errors",
     "DualEncoder": "beholder.tasks.dual_encoder",
     "PictureError": "beholder.errors",
+    "VisionLanguageModel": "beholder.tasks.vision_language",
 }
-__all__ = ["BeholderError", "DualEncoder", "PictureError", "__version__"]
+__all__ = ["BeholderError", "DualEncoder", "PictureError", "VisionLanguageModel", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

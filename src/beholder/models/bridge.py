@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from beholder.errors import InvalidSetting
 from beholder.models.layers import Encoded
 from beholder.models.qformer import QFormer, QFormerSettings
+from beholder.models.vit import GRID_STRIDE, VisionTransformer
 
 
 @dataclass(frozen=True)
@@ -26,12 +27,14 @@ class BridgeSettings:
         embedding: dimensions of the space of contrast; 0 for a bridge without the heads of stage 1.
         language_width: width of the language model behind; 0 for stage 1 alone.
         image_norm: a trained layer norm on the frozen picture tokens.
+        inference_only: without what stage 1 needs for training alone, the generation head and the temperature.
     """
 
     qformer: QFormerSettings
     embedding: int = 256
     language_width: int = 0
     image_norm: bool = False
+    inference_only: bool = False
 
     def __post_init__(self) -> None:
         if self.embedding and not self.qformer.vocabulary:
@@ -73,9 +76,10 @@ class Bridge(nn.Module):
         stage1, stage2 = bool(settings.embedding), bool(settings.language_width)
         self.image_head = nn.Linear(width, settings.embedding) if stage1 else None
         self.text_head = nn.Linear(width, settings.embedding) if stage1 else None
-        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log()) if stage1 else None
+        trained = stage1 and not settings.inference_only
+        self.logit_scale = nn.Parameter(torch.tensor(1 / 0.07).log()) if trained else None
         self.matching_head = nn.Linear(width, 2) if stage1 else None
-        self.language_head = GenerationHead(settings.qformer) if stage1 else None
+        self.language_head = GenerationHead(settings.qformer) if trained else None
         self.to_language = nn.Linear(width, settings.language_width) if stage2 else None
 
     def normed(self, image: Tensor) -> Tensor:
@@ -124,3 +128,11 @@ def picture_tokens(tower: nn.Module, pixels: Tensor) -> Tensor:
     """
     seen = tower(pixels)
     return seen.tokens if isinstance(seen, Encoded) else seen.grid.flatten(2).mT
+
+
+def picture_grid(tower: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of ``picture_tokens`` for a picture of ``height`` by ``width`` pixels, without their prefix."""
+    if isinstance(tower, VisionTransformer):
+        patch = tower.settings.patch_size
+        return height // patch, width // patch
+    return -(-height // GRID_STRIDE), -(-width // GRID_STRIDE)

@@ -99,6 +99,27 @@ class LanguageModel(nn.Module):
         """
         raise NotImplementedError
 
+    def attended(self, embeddings: Tensor, ids: list[int]) -> Tensor:
+        """How much each of these words, when it was written behind a row, attended to each place of it.
+
+        Args:
+            embeddings: one row (1, T, D).
+            ids: n words.
+
+        Returns:
+            (n, T), means over layers and heads.
+        """
+        raise NotImplementedError
+
+    def _with_attentions(self, **options: Any) -> Any:
+        """The module's output with its attention weights, which its fast kernels do not give."""
+        kind = self.module.config._attn_implementation
+        self.module.set_attn_implementation("eager")
+        try:
+            return self.module(**options, output_attentions=True, use_cache=False)
+        finally:
+            self.module.set_attn_implementation(kind)
+
 
 class CausalLanguageModel(LanguageModel):
     """A decoder alone: OPT, Llama and its kin."""
@@ -128,6 +149,12 @@ class CausalLanguageModel(LanguageModel):
 
     def go_on(self, ids: Tensor, memory: Memory, *, every: bool = False) -> Tensor:  # noqa: D102
         return self._read({"input_ids": ids}, torch.ones_like(ids, dtype=torch.bool), memory, every=every)
+
+    def attended(self, embeddings: Tensor, ids: list[int]) -> Tensor:  # noqa: D102
+        before = embeddings.shape[1]
+        words = self.embed(torch.tensor([ids[:-1]], dtype=torch.long, device=embeddings.device))
+        output = self._with_attentions(inputs_embeds=torch.cat([embeddings, words], 1))
+        return torch.stack(output.attentions).mean((0, 2))[0, before - 1 :, :before]
 
     def _read(self, tokens: dict[str, Tensor], mask: Tensor, memory: Memory, *, every: bool) -> Tensor:
         known = memory.mask.shape[1]
@@ -175,6 +202,11 @@ class EncoderDecoderLanguageModel(LanguageModel):
             **{self.cache_name: memory.cache},
         ).logits
         return logits if every else logits[:, -1]
+
+    def attended(self, embeddings: Tensor, ids: list[int]) -> Tensor:  # noqa: D102
+        before = torch.tensor([[self.starts[0], *ids[:-1]]], device=embeddings.device)
+        output = self._with_attentions(inputs_embeds=embeddings, decoder_input_ids=before)
+        return torch.stack(output.cross_attentions).mean((0, 2))[0]
 
     def loss_logits(self, embeddings: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
         """Logits (B, T, V) of answers (B, T), read behind the start token, for training."""

@@ -47,8 +47,6 @@ QFORMER_DEFAULTS = {
 }
 RETRIEVAL = "Blip2ForImageTextRetrieval"
 LANGUAGE_PREFIX = "language_model."
-# What a stage-1 bridge of this class carries no weights for; made with it and never used.
-ABSENT = ("language_head", "logit_scale")
 
 LAYER, THEIRS = "bridge.qformer.layers.*", "qformer.encoder.layer.*"
 
@@ -124,8 +122,6 @@ def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLan
         }
     )
     bridge = both["bridge"]
-    for part in ABSENT:
-        setattr(bridge, part, None)
     fill(both, mine, ROWS, IGNORED)
     tokenizer = None
     if retrieval:
@@ -180,6 +176,7 @@ def bridge_settings(config: Mapping[str, Any], retrieval: bool, language: Langua
         ),
         embedding=config.get("image_text_hidden_size", 256) if retrieval else 0,
         language_width=0 if language is None else language.width,
+        inference_only=True,  # the published checkpoints carry neither generation head nor temperature
     )
 
 
@@ -200,7 +197,9 @@ def frozen_language_model(config: Mapping[str, Any], tensors: Mapping[str, Tenso
     except ValueError as error:
         raise ModelError(f"transformers knows no language model of the kind {kind!r} ({error})") from error
     maker = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
-    module, report = maker.from_pretrained(
+    with torch.device("meta"):
+        kind_of_model = type(maker.from_config(settings))
+    module, report = kind_of_model.from_pretrained(
         None, config=settings, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
     )
     wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])})

@@ -1,0 +1,159 @@
+"""A conversation about one picture, which is looked at once; what was read stays in the language model's memory."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from beholder.errors import InvalidSetting
+from beholder.runtime.decoding import DecodingSettings, stream
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+    from beholder.models.language_model import Memory
+    from beholder.tasks.vision_language import VisionLanguageModel
+
+
+class ForgottenWarning(UserWarning):
+    """The conversation became longer than the model reads, and its oldest turns were left out."""
+
+
+@dataclass
+class Turn:
+    """A question and its answer, with the tokens that the model read and wrote for them."""
+
+    question: str
+    asked: list[int]
+    said: list[int] = field(default_factory=list)
+    answer: str = ""
+    finished: bool = False
+
+
+class Conversation:
+    """Made by `VisionLanguageModel.chat`.
+
+    Args:
+        model: whose words they are.
+        prompts: the picture's soft prompts (1, Q, D).
+        max_new_tokens: longest answer, in tokens.
+    """
+
+    def __init__(self, model: VisionLanguageModel, prompts: Tensor, max_new_tokens: int = 40):
+        self.model = model
+        self.prompts = prompts
+        self.max_new_tokens = max_new_tokens
+        self.turns: list[Turn] = []
+        self.remembered: list[Turn] = []  # those that the model still reads
+        self._memory: Memory | None = None
+        self._unread: list[int] = []  # tokens of the conversation that the memory does not hold yet
+
+    @property
+    def history(self) -> list[tuple[str, str]]:
+        """All questions and answers so far."""
+        return [(turn.question, turn.answer) for turn in self.turns]
+
+    def ask(self, question: str) -> str:
+        """The answer to the next question; the errors are those of `stream`."""
+        for _ in self.stream(question):
+            pass
+        return self.turns[-1].answer
+
+    def stream(self, question: str) -> Iterator[str]:
+        """The answer piece by piece. Who stops reading stops the writing; `go_on` takes it up again.
+
+        Raises:
+            InvalidSetting: the question is empty, or too long by itself.
+        """
+        prompts = self.model.loaded.prompts
+        asked = prompts.asked(question)
+        first = not self.remembered
+        ids = self.model._encode(asked if first else prompts.between + asked, special=first)
+        room = self._room()
+        if room and self._fixed() + len(ids) > room:
+            raise InvalidSetting(f"the question has {len(ids)} tokens; the language model reads {room} in all")
+        turn = Turn(question, ids)
+        self.turns.append(turn)
+        self.remembered.append(turn)
+        self._unread += ids
+        return self._write(turn)
+
+    def go_on(self) -> Iterator[str]:
+        """More of the last answer, where it was stopped or had reached its longest.
+
+        Raises:
+            InvalidSetting: nothing was asked yet, or the answer had come to its end.
+        """
+        if not self.turns or self.turns[-1].finished:
+            raise InvalidSetting("there is no unfinished answer to go on with")
+        return self._write(self.turns[-1])
+
+    def _write(self, turn: Turn) -> Iterator[str]:
+        self._forget()
+        logits = self._read()
+        memory = self._memory
+        assert memory is not None  # noqa: S101 (set by _read)
+        shown = turn.answer
+        count = 0
+        for token in stream(self.model.language, logits, memory, DecodingSettings(self.max_new_tokens)):
+            turn.said.append(token)
+            self._unread = [token]  # the memory takes it in before the next one
+            count += 1
+            turn.answer = self.model._decode(turn.said)
+            if not turn.answer.endswith("�"):  # half of a character
+                yield turn.answer[len(shown) :]
+                shown = turn.answer
+        turn.finished = count < self.max_new_tokens
+        if turn.finished:
+            self._unread = []
+
+    def _read(self) -> Tensor:
+        """Has the memory take in what it does not hold; the logits of the next word (1, V)."""
+        import torch
+
+        language = self.model.language
+        with torch.inference_mode():
+            if self._memory is None or language.encoder_decoder:
+                ids = [token for turn in self.remembered for token in (*turn.asked, *turn.said)]
+                if language.encoder_decoder:  # the last answer is the decoder's, what was before it the encoder's
+                    ids = ids[: len(ids) - len(self.remembered[-1].said)]
+                embeddings = self.model._with_text(self.prompts, ids)
+                mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.model.device)
+                logits, self._memory = language.begin(embeddings, mask)
+                self._unread = []
+                said = self.remembered[-1].said
+                if language.encoder_decoder and said:
+                    logits = language.go_on(torch.tensor([said], device=self.model.device), self._memory)
+            else:
+                logits = language.go_on(torch.tensor([self._unread], device=self.model.device), self._memory)
+                self._unread = []
+        return logits
+
+    def _forget(self) -> None:
+        """Leaves out the oldest turns where the rest would not fit, and says so."""
+        room = self._room()
+        forgotten = 0
+        while room and len(self.remembered) > 1 and self._held() + self.max_new_tokens > room:
+            self.remembered.pop(0)
+            forgotten += 1
+            first = self.remembered[0]
+            first.asked = self.model._encode(self.model.loaded.prompts.asked(first.question), special=True)
+        if forgotten:
+            self._memory = None
+            turns = "turn was" if forgotten == 1 else f"{forgotten} turns were"
+            warnings.warn(
+                f"the conversation is longer than the {room} tokens that the model reads; the oldest {turns} left out",
+                ForgottenWarning,
+                stacklevel=3,
+            )
+
+    def _room(self) -> int:
+        return self.model.language.context_length
+
+    def _fixed(self) -> int:
+        return int(self.prompts.shape[1]) + self.max_new_tokens
+
+    def _held(self) -> int:
+        return int(self.prompts.shape[1]) + sum(len(turn.asked) + len(turn.said) for turn in self.remembered)

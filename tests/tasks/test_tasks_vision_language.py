@@ -1,0 +1,169 @@
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from tiny_blip2 import make
+
+from beholder import VisionLanguageModel
+from beholder.errors import InvalidSetting, PictureNotFound
+from beholder.tasks.conversation import Conversation, ForgottenWarning
+
+KINDS = ["opt", "t5"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def model(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
+    folder = tmp_path_factory.mktemp(request.param)
+    make(request.param, folder)
+    return VisionLanguageModel.from_pretrained(folder, device="cpu")
+
+
+def picture(seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+
+
+def test_a_row_alone_gives_the_caption_that_it_gives_in_a_batch(model: VisionLanguageModel) -> None:
+    together = model.caption([picture(seed) for seed in range(5)], "a photo of", batch_size=5)
+    assert together == [model.caption(picture(seed), "a photo of")[0] for seed in range(5)]
+    assert together == model.caption([picture(seed) for seed in range(5)], "a photo of", batch_size=2)
+
+
+def test_a_broken_picture_keeps_its_place_and_the_rest_go_on(model: VisionLanguageModel) -> None:
+    found = list(model.stream_captions([picture(0), "nothing.jpg", picture(1)]))
+    assert [item.caption is None for item in found] == [False, True, False]
+    assert isinstance(found[1].error, PictureNotFound)
+    assert [found[0].caption, found[2].caption] == model.caption([picture(0), picture(1)])
+    with pytest.raises(PictureNotFound):
+        model.caption([picture(0), "nothing.jpg"])
+
+
+def test_a_prompt_longer_than_the_context_is_refused(model: VisionLanguageModel) -> None:
+    if model.language.encoder_decoder:
+        assert model.language.context_length == 0
+        return
+    with pytest.raises(InvalidSetting, match="reads 64. Shorten it"):
+        model.caption(picture(), "dog " * 50)
+    with pytest.raises(InvalidSetting, match="Shorten it"):
+        model.answer(picture(), "dog " * 60)
+
+
+def test_choices_are_ranked_by_likelihood(model: VisionLanguageModel) -> None:
+    answer = model.ask(picture(), "what is this ?", choices=["dog", "red cat", "no"])
+    assert answer.text == answer.choices[0][0]
+    assert sum(share for _, share in answer.choices) == pytest.approx(1)
+    assert [share for _, share in answer.choices] == sorted((share for _, share in answer.choices), reverse=True)
+    # Slowly, word by word.
+    language, words = model.language, model.loaded.words
+    assert words is not None
+    ids = words.encode("Question: what is this ? Answer:").ids
+    embeddings = model._with_text(model.look_at(picture()), ids)
+    slow = []
+    for choice in ("dog", "red cat", "no"):
+        with torch.inference_mode():
+            logits, memory = language.begin(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
+            total = 0.0
+            for word in [*words.encode(choice, add_special_tokens=False).ids, language.ends[0]]:
+                total += float(logits.log_softmax(-1)[0, word])
+                logits = language.go_on(torch.tensor([[word]]), memory)
+        slow.append(total)
+    shares = torch.tensor(slow).softmax(0)
+    for choice, share in zip(("dog", "red cat", "no"), shares.tolist(), strict=True):
+        assert dict(answer.choices)[choice] == pytest.approx(share, abs=1e-4)
+
+
+def test_the_confidence_is_the_probability_of_the_answer(model: VisionLanguageModel) -> None:
+    answer = model.ask(picture(), "what ?", num_beams=1, max_new_tokens=5)
+    assert 0 < answer.confidence < 1
+
+
+@pytest.mark.parametrize("bad", ["", "  "])
+def test_an_empty_question_is_refused(model: VisionLanguageModel, bad: str) -> None:
+    with pytest.raises(InvalidSetting, match="empty"):
+        model.answer(picture(), bad)
+    with pytest.raises(InvalidSetting, match="empty"):
+        model.ask(picture(), "what ?", choices=["dog", bad])
+
+
+def slow_answer(model: VisionLanguageModel, chat: Conversation, most: int) -> list[int]:
+    """What the model says to the last question, after reading picture and conversation anew, greedily."""
+    turns = chat.remembered
+    ids = [token for turn in turns[:-1] for token in (*turn.asked, *turn.said)] + turns[-1].asked
+    embeddings = model._with_text(chat.prompts, ids)
+    from beholder.runtime.decoding import DecodingSettings, write
+
+    return write(model.language, embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool), DecodingSettings(most))[
+        0
+    ].ids
+
+
+def test_a_conversation_says_what_reading_all_of_it_anew_would_say(model: VisionLanguageModel) -> None:
+    chat = model.chat(picture(), max_new_tokens=4)
+    for question in ("what is this ?", "how many dog ?", "where ?"):
+        said = chat.ask(question)
+        assert chat.turns[-1].said == slow_answer(model, chat, 4)
+        assert chat.history[-1] == (question, said)
+    assert len(chat.history) == 3
+
+
+def test_a_conversation_streams_is_stopped_and_goes_on(model: VisionLanguageModel) -> None:
+    whole = model.chat(picture(), max_new_tokens=6)
+    whole.ask("what is this ?")
+    expected = whole.turns[0].said
+    assert len(expected) > 2
+    chat = model.chat(picture(), max_new_tokens=6)
+    pieces = chat.stream("what is this ?")
+    next(pieces)
+    pieces.close()  # type: ignore[attr-defined]
+    first = list(chat.turns[0].said)
+    assert first == expected[: len(first)] and not chat.turns[0].finished
+    for _ in chat.go_on():
+        pass
+    assert chat.turns[0].said[: len(expected)] == expected
+    next_turn = chat.ask("where ?")
+    assert chat.turns[1].said == slow_answer(model, chat, 6)
+    assert chat.history[1][1] == next_turn
+
+
+def test_the_oldest_turns_go_and_the_user_is_told(model: VisionLanguageModel) -> None:
+    if model.language.encoder_decoder:
+        pytest.skip("its positions have no end")
+    chat = model.chat(picture(), max_new_tokens=5)
+    with pytest.warns(ForgottenWarning, match="left out"):
+        for _ in range(8):
+            chat.ask("how many dog photo of a cat ?")
+            assert chat.turns[-1].said == slow_answer(model, chat, 5)
+    assert len(chat.history) == 8 > len(chat.remembered)
+    with pytest.raises(InvalidSetting, match="the language model reads 64"):
+        chat.ask("dog " * 60)
+    assert len(chat.history) == 8
+
+
+def test_where_it_looked(model: VisionLanguageModel) -> None:
+    looked = model.looked(picture(), "the dog is red .")
+    assert looked.words == ["the", "dog", "is", "red", "."]
+    assert looked.maps.shape == (5, 4, 4) and looked.queries.shape == (5, 4, 4)
+    np.testing.assert_allclose(looked.maps.sum((1, 2)), 1, atol=1e-4)
+    assert looked.maps.std(0).max() > 1e-6, "every word was looked for at the same places"
+
+
+def test_candidates_are_ranked_by_the_matching_head(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from beholder.weights.vision_language import load_vision_language
+
+    make("opt", tmp_path / "opt")
+    make("retrieval", tmp_path / "retrieval")
+    writer, judge = load_vision_language(tmp_path / "opt"), load_vision_language(tmp_path / "retrieval")
+    bridge = judge.bridge
+    bridge.to_language = writer.bridge.to_language  # a bridge that has the heads of both stages
+    model = VisionLanguageModel(replace(writer, bridge=bridge, tokenizer=judge.tokenizer), "cpu")
+    for found in model.stream_captions([picture(0), picture(1)], candidates=6):
+        assert len(found.candidates) > 2
+        assert (found.caption, found.score) == found.candidates[0]
+        texts = [text for text, _ in found.candidates]
+        scores = [score for _, score in found.candidates]
+        assert scores == sorted(scores, reverse=True)
+        np.testing.assert_allclose(model.match(picture(found.index), texts), scores, atol=1e-5)
+        assert found.weak == (scores[0] < 0.5)
