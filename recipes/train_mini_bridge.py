@@ -17,16 +17,15 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from mini_data import split
 from torch import Tensor
 
-from beholder.models.bridge import Bridge
 from beholder.training.bridge import StageSettings, run_stage, stage_1_losses, stage_2_loss
 from beholder.training.easy_vqa import read_easy_vqa
 from beholder.training.frozen_features import grid_features
 from beholder.training.photographs import Photograph, read_photographs
 from beholder.training.questions import named, questions_from_captions
 from beholder.weights import mini, mini_bridge
+from mini_data import split
 
 VIEWS = 6
 CONTRASTED = 32  # pictures of a batch of stage 1
@@ -88,7 +87,9 @@ def main() -> None:
 
     def texts_of(photograph: Photograph, questions: int, random: np.random.Generator) -> Texts:
         asked = questions_from_captions(photograph.captions, frequencies, random)
-        kept = sorted(random.permutation(len(asked)).tolist(), key=lambda number: asked[number].kind == "yes/no")[:questions]
+        kept = sorted(random.permutation(len(asked)).tolist(), key=lambda number: asked[number].kind == "yes/no")[
+            :questions
+        ]
         texts = [encoded(*mini_bridge.caption_pair(caption)) for caption in photograph.captions]
         pairs = [mini_bridge.question_pair(asked[number].question, asked[number].answer) for number in kept]
         if random.random() < CONVERSATIONS:
@@ -100,7 +101,10 @@ def main() -> None:
         before: list[int] = []
         turns = []
         for prompt, answer in pairs:
-            asked, said = words.encode(mini_bridge.PROMPTS.between + prompt if before else prompt).ids, words.encode(answer).ids
+            asked, said = (
+                words.encode(mini_bridge.PROMPTS.between + prompt if before else prompt).ids,
+                words.encode(answer).ids,
+            )
             turns.append((before + asked, [*said, mini_bridge.END]))
             before = before + asked + said
         return turns

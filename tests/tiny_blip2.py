@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import tiny_vocabularies
 import torch
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from transformers import (
@@ -14,7 +13,11 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-WORDS = "question answer photo of a the dog cat is two red where what : ? . yes no how many garment this".split()
+import tiny_vocabularies
+
+WORDS = (  # noqa: SIM905
+    "question answer photo of a the dog cat is two red where what : ? . yes no how many garment this"
+).split()
 VISION = {
     "hidden_size": 32,
     "intermediate_size": 48,

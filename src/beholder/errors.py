@@ -14,6 +14,7 @@
     │   ├── ModelNotFound       no folder, no name and no hub id leads to it
     │   ├── WeightsMismatch     a tensor is missing, unexpected or of another shape
     │   └── DownloadFailed      a part could not be fetched, or its checksum is wrong
+    ├── WriteFailed           a result can't be written; what was written before stays
     └── NotFinite             a network gave NaN or infinity where numbers are needed
 
 Every message names the input, says what is wrong with it, and says what to do.
@@ -97,3 +98,7 @@ class DownloadFailed(ModelError):
 
 class NotFinite(BeholderError):
     """A network gave NaN or infinity where numbers are needed."""
+
+
+class WriteFailed(BeholderError):
+    """A result can't be written; what was written before stays."""

@@ -168,13 +168,12 @@ def test_a_narrow_choice_is_greedy() -> None:
     language = make("llama")
     vectors, mask = prompts(padded=False)
     narrow = write(language, vectors, mask, DecodingSettings(top_p=1e-6))
-    assert [text.ids for text in narrow] == [
-        text.ids for text in write(language, vectors, mask, DecodingSettings())
-    ]
+    assert [text.ids for text in narrow] == [text.ids for text in write(language, vectors, mask, DecodingSettings())]
 
 
 @pytest.mark.parametrize(
-    "settings", [{"max_new_tokens": 0}, {"num_beams": 0}, {"top_p": 1.5}, {"top_p": 0.5, "num_beams": 2}, {"temperature": 0}]
+    "settings",
+    [{"max_new_tokens": 0}, {"num_beams": 0}, {"top_p": 1.5}, {"top_p": 0.5, "num_beams": 2}, {"temperature": 0}],
 )
 def test_settings_that_cannot_be(settings: dict[str, float]) -> None:
     with pytest.raises(InvalidSetting):

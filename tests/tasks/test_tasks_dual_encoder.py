@@ -106,9 +106,7 @@ def test_leaving_a_stream_early_leaves_no_threads_behind(encoder: DualEncoder, p
         assert not thread.is_alive()
 
 
-def test_classify_orders_the_labels_and_the_shares_add_up_to_one(
-    encoder: DualEncoder, photographs: list[Path]
-) -> None:
+def test_classify_orders_the_labels_and_the_shares_add_up_to_one(encoder: DualEncoder, photographs: list[Path]) -> None:
     labels = ["dog", "cat", "fox"]
     ranked = encoder.classify(photographs[0], labels)
     assert sorted(label for label, _ in ranked) == sorted(labels)
@@ -149,9 +147,7 @@ def test_an_ensemble_of_templates_is_the_mean_of_their_vectors_at_unit_length(en
         ({"labels": ["dog"], "none": True, "multi": True}, "exclude"),
     ],
 )
-def test_a_wrong_call_says_what_is_wrong(
-    encoder: DualEncoder, photographs: list[Path], call: dict, said: str
-) -> None:
+def test_a_wrong_call_says_what_is_wrong(encoder: DualEncoder, photographs: list[Path], call: dict, said: str) -> None:
     with pytest.raises(InvalidSetting, match=said):
         encoder.classify(photographs[0], **call)
 
@@ -192,9 +188,7 @@ def test_weights_that_give_nan_are_an_error_and_not_a_vector(photographs: list[P
         encoder.embed_texts(SENTENCES)
 
 
-def test_a_saved_encoder_gives_the_same_vectors(
-    encoder: DualEncoder, photographs: list[Path], tmp_path: Path
-) -> None:
+def test_a_saved_encoder_gives_the_same_vectors(encoder: DualEncoder, photographs: list[Path], tmp_path: Path) -> None:
     encoder.save_pretrained(tmp_path / "saved")
     again = DualEncoder.from_pretrained(str(tmp_path / "saved"), device="cpu")
     assert np.array_equal(again.embed_images(photographs), encoder.embed_images(photographs))

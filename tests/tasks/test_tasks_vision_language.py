@@ -4,11 +4,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
-from tiny_blip2 import make
 
 from beholder import VisionLanguageModel
 from beholder.errors import InvalidSetting, PictureNotFound
 from beholder.tasks.conversation import Conversation, ForgottenWarning
+from tiny_blip2 import make
 
 KINDS = ["opt", "t5"]
 
@@ -43,7 +43,7 @@ def test_a_prompt_longer_than_the_context_is_refused(model: VisionLanguageModel)
     if model.language.encoder_decoder:
         assert model.language.context_length == 0
         return
-    with pytest.raises(InvalidSetting, match="reads 64. Shorten it"):
+    with pytest.raises(InvalidSetting, match=r"reads 64\. Shorten it"):
         model.caption(picture(), "dog " * 50)
     with pytest.raises(InvalidSetting, match="Shorten it"):
         model.answer(picture(), "dog " * 60)
@@ -93,9 +93,9 @@ def slow_answer(model: VisionLanguageModel, chat: Conversation, most: int) -> li
     embeddings = model._with_text(chat.prompts, ids)
     from beholder.runtime.decoding import DecodingSettings, write
 
-    return write(model.language, embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool), DecodingSettings(most))[
-        0
-    ].ids
+    return write(
+        model.language, embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool), DecodingSettings(most)
+    )[0].ids
 
 
 def test_a_conversation_says_what_reading_all_of_it_anew_would_say(model: VisionLanguageModel) -> None:

@@ -4,7 +4,7 @@ import sys
 
 import typer
 
-from beholder.cli import classify, doctor, embed, models, pull, similarity
+from beholder.cli import ask, caption, chat, classify, doctor, embed, models, pull, similarity
 from beholder.errors import BeholderError
 
 app = typer.Typer(
@@ -14,7 +14,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, similarity, classify, pull, models, doctor):
+for command in (embed, similarity, classify, caption, ask, chat, pull, models, doctor):
     app.command(name=command.__name__.rpartition(".")[2])(command.command)
 
 

@@ -17,11 +17,17 @@ if TYPE_CHECKING:
     import numpy as np
 
     from beholder.tasks.dual_encoder import DualEncoder
+    from beholder.tasks.vision_language import VisionLanguageModel
 
 
 def print_json(row: dict[str, Any]) -> None:
     """One line of standard output."""
     print(json.dumps(row, ensure_ascii=False), flush=True)
+
+
+def fail(sentence: str) -> None:
+    """One line of standard error."""
+    print(f"beholder: {sentence}", file=sys.stderr)
 
 
 def find_pictures(named: Sequence[str], allow_urls: bool = False) -> list[str]:
@@ -62,6 +68,15 @@ def load_encoder(model: str, allow_pickle: bool = False) -> DualEncoder:
     return DualEncoder.from_pretrained(model, allow_pickle=allow_pickle)
 
 
+def load_writer(model: str, allow_pickle: bool = False) -> VisionLanguageModel:
+    """The vision-language model that ``--model`` names."""
+    from beholder.tasks.vision_language import VisionLanguageModel
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    return VisionLanguageModel.from_pretrained(model, allow_pickle=allow_pickle)
+
+
 class PictureRun:
     """Embeds pictures with a progress bar on standard error; afterwards ``failed`` counts those that could not be."""
 
@@ -86,7 +101,7 @@ class PictureRun:
                 yield picture.name, picture.embedding
             else:
                 self.failed += 1
-                print(f"beholder: {picture.error}", file=sys.stderr)
+                fail(str(picture.error))
 
     @property
     def exit_code(self) -> int:

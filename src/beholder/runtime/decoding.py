@@ -113,9 +113,7 @@ def stream(language: LanguageModel, logits: Tensor, memory: Memory, settings: De
             logits = language.go_on(words[:, None], memory)
 
 
-def chooser(
-    language: LanguageModel, settings: DecodingSettings
-) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def chooser(language: LanguageModel, settings: DecodingSettings) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The next words (B,) and their log-probabilities (B,), from what was written (B, T) and the logits (B, V)."""
     rules = rules_of(language, settings)
     if settings.top_p is None:
@@ -154,7 +152,10 @@ def rules_of(language: LanguageModel, settings: DecodingSettings) -> Rules:
     if settings.no_repeat_ngram:
         rules.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram))
     start = torch.tensor([language.starts])
-    return lambda written, scores: rules(torch.cat([start.expand(len(written), -1).to(written), written], 1), scores)
+    return lambda written, scores: rules(
+        torch.cat([start.expand(len(written), -1).to(written), written], 1),  # type: ignore[arg-type]
+        scores,  # type: ignore[arg-type]
+    )
 
 
 def beams(language: LanguageModel, logits: Tensor, memory: Memory, settings: DecodingSettings) -> list[Written]:

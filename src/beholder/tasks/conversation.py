@@ -94,7 +94,7 @@ class Conversation:
         self._forget()
         logits = self._read()
         memory = self._memory
-        assert memory is not None  # noqa: S101 (set by _read)
+        assert memory is not None
         shown = turn.answer
         count = 0
         for token in stream(self.model.language, logits, memory, DecodingSettings(self.max_new_tokens)):
@@ -109,8 +109,8 @@ class Conversation:
         if turn.finished:
             self._unread = []
 
-    def _read(self) -> Tensor:
-        """Has the memory take in what it does not hold; the logits of the next word (1, V)."""
+    def _read(self) -> tuple[Tensor, Memory]:
+        """Has the memory take in what it does not hold; the logits of the next word (1, V), and the memory."""
         import torch
 
         language = self.model.language
@@ -129,7 +129,7 @@ class Conversation:
             else:
                 logits = language.go_on(torch.tensor([self._unread], device=self.model.device), self._memory)
                 self._unread = []
-        return logits
+        return logits, self._memory
 
     def _forget(self) -> None:
         """Leaves out the oldest turns where the rest would not fit, and says so."""

@@ -1,4 +1,4 @@
-"""The matrix of pictures and sentences as a picture."""
+"""Drawings: the matrix of pictures and sentences, and where in a picture each word was looked for."""
 
 import textwrap
 import warnings
@@ -13,6 +13,8 @@ from beholder.pictures.read import Source, picture_name, read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
+
+    from beholder.tasks.vision_language import Looked
 
 MOST = 60  # pictures or sentences in one drawing; beyond that no screen shows it
 COLUMN, ROW, GAP = 0.95, 0.52, 0.08  # inches
@@ -113,6 +115,51 @@ def draw_matrix(
     axes.set(xlim=(0, width), ylim=(height, -COLUMN), aspect="equal")
     axes.axis("off")
 
+    _save(figure, path)
+
+
+def draw_looked(path: Path, picture: Source, looked: "Looked") -> None:
+    """Draw a picture, and again for each word of its caption with the places lit where that word was looked for.
+
+    Args:
+        path: the PNG to write.
+        picture: the picture.
+        looked: from `VisionLanguageModel.looked`.
+
+    Raises:
+        MissingExtra: Matplotlib is not installed.
+        InvalidSetting: ``path`` can't be written.
+    """
+    try:
+        from matplotlib.figure import Figure
+    except ImportError as error:
+        raise MissingExtra("drawing", "plot") from error
+    from PIL import Image
+
+    if path.suffix.lower() != ".png":
+        raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
+    whole = read_picture(picture, name=picture_name(picture, 0), reduce_to=360)
+    whole.thumbnail((360, 360))
+    panels = [("picture", None), ("the whole caption", looked.overall), *zip(looked.words, looked.maps, strict=True)]
+    columns = min(len(panels), 5)
+    rows = -(-len(panels) // columns)
+    figure = Figure(figsize=(columns * 2.2, rows * (2.2 * whole.height / whole.width + 0.3)), dpi=PIXELS_PER_INCH)
+    faded = np.asarray(whole, dtype=np.float32) / 255
+    for number, (name, share) in enumerate(panels):
+        axes = figure.add_subplot(rows, columns, number + 1)
+        shown = faded
+        if share is not None:
+            grid = Image.fromarray((share / max(share.max(), 1e-9)).astype(np.float32))
+            light = np.asarray(grid.resize(whole.size, Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
+            shown = faded * (0.15 + 0.85 * light)
+        axes.imshow(shown, interpolation="none")
+        axes.set_title(_lines(name, 26, 1), fontsize=9, parse_math=False)
+        axes.axis("off")
+    _save(figure, path)
+
+
+def _save(figure: Any, path: Path) -> None:
+    """Writes a figure aside and puts it in place."""
     aside = path.with_name(f".{path.stem}.writing.png")
     try:
         with warnings.catch_warnings():

@@ -188,7 +188,7 @@ class VisionLanguageModel:
             limits=limits,
         )
         for batch in stream:
-            written: Iterator[list[tuple[str, float | None]]] = iter(())
+            written: Iterator[Sequence[tuple[str, float | None]]] = iter(())
             if batch.pixels is not None:
                 written = iter(self._caption(batch.pixels, ids, settings, candidates))
             for index, name, error in batch.pictures:
@@ -257,7 +257,7 @@ class VisionLanguageModel:
                 logits, memory = self.language.begin(embeddings, mask)
             said = [self._encode(f" {choice.strip()}", special=False) + end for choice in choices]
             shares = likelihoods(self.language, logits, memory, said).softmax(0).tolist()
-            ranked = sorted(zip(choices, shares, strict=True), key=lambda pair: -pair[1])
+            ranked = best_first(choices, shares)
             return Answer(ranked[0][0], ranked[0][1], tuple(ranked))
         text = write(self.language, embeddings, mask, DecodingSettings(max_new_tokens, num_beams))[0]
         length = len(text.ids) + (len(text.ids) < max_new_tokens)
@@ -269,7 +269,9 @@ class VisionLanguageModel:
 
         return Conversation(self, self.look_at(image, allow_urls=allow_urls), max_new_tokens)
 
-    def match(self, image: Source, texts: Sequence[str], *, exact: bool = False, allow_urls: bool = False) -> np.ndarray:
+    def match(
+        self, image: Source, texts: Sequence[str], *, exact: bool = False, allow_urls: bool = False
+    ) -> np.ndarray:
         """Probability (n,) that each text fits the picture, from the matching head.
 
         Raises:
@@ -353,7 +355,7 @@ class VisionLanguageModel:
 
     def _caption(
         self, pixels: np.ndarray, ids: list[int], settings: DecodingSettings, candidates: int
-    ) -> list[list[tuple[str, float | None]]]:
+    ) -> Sequence[Sequence[tuple[str, float | None]]]:
         """For each picture its candidates, best first, with their scores where there are several."""
         import torch
 
@@ -370,11 +372,11 @@ class VisionLanguageModel:
         written = [[self._decode(text.ids) for text in write(self.language, embeddings, mask, one)] for one in rounds]
         if candidates == 1:
             return [[(text, None)] for text in written[0]]
-        ranked: list[list[tuple[str, float | None]]] = []
+        ranked = []
         for row, texts in enumerate(zip(*written, strict=True)):
             different = list(dict.fromkeys(texts))
             scores = self._match(seen[row : row + 1], different).tolist()
-            ranked.append(sorted(zip(different, scores, strict=True), key=lambda pair: -pair[1]))
+            ranked.append(best_first(different, scores))
         return ranked
 
     def _check_matching(self) -> None:
@@ -402,11 +404,12 @@ class VisionLanguageModel:
         """
         ids = self._encode(prompt, special=True)
         room = self.language.context_length
-        used = self.bridge.settings.qformer.queries + len(ids) + new
+        queries = self.bridge.settings.qformer.queries
+        used = queries + len(ids) + new
         if room and used > room:
             raise InvalidSetting(
-                f"the prompt has {len(ids)} tokens; with the picture's {self.bridge.settings.qformer.queries} and {new} "
-                f"new ones that is {used}, and the language model reads {room}. Shorten it"
+                f"the prompt has {len(ids)} tokens; with the picture's {queries} and {new} new ones that is {used}, "
+                f"and the language model reads {room}. Shorten it"
             )
         return ids
 
@@ -426,3 +429,8 @@ class VisionLanguageModel:
             return prompts
         words = self.language.embed(torch.tensor([ids], device=self.device)).expand(len(prompts), -1, -1)
         return torch.cat([prompts.to(words.dtype), words], 1)
+
+
+def best_first(texts: Sequence[str], scores: Sequence[float]) -> list[tuple[str, float]]:
+    """The texts with their scores, the highest in front."""
+    return sorted(zip(texts, scores, strict=True), key=lambda pair: -pair[1])

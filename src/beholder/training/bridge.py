@@ -4,7 +4,6 @@ Shapes: B pictures, N tokens of a picture, Di their width, Q queries, T text tok
 """
 
 import math
-import os
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -92,7 +91,7 @@ def run_stage(
             }
             aside = checkpoint.with_suffix(".part")
             torch.save(state, aside)
-            os.replace(aside, checkpoint)
+            aside.replace(checkpoint)
     bridge.eval()
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from beholder.errors import InvalidSetting
 
 
-
 @dataclass(frozen=True)
 class Drawing:
     """A drawing of 64 x 64 pixels and its questions with their answers."""
@@ -26,7 +25,9 @@ def read_easy_vqa(folder: Path, split: str) -> list[Drawing]:
     Raises:
         InvalidSetting: the folder holds no such split.
     """
-    data = next((place for place in (folder, folder / "data", folder / "easy_vqa" / "data") if (place / split).is_dir()), None)
+    data = next(
+        (place for place in (folder, folder / "data", folder / "easy_vqa" / "data") if (place / split).is_dir()), None
+    )
     if data is None:
         raise InvalidSetting(f"{folder}: no easy-VQA split {split!r} here; unpack the wheel of easy-vqa 1.0 into it")
     asked: dict[int, list[tuple[str, str]]] = {}

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-NOUNS = (
+NOUNS = (  # noqa: SIM905
     "dog cat horse bird man woman boy girl child baby person ball snow grass water beach ocean pool river lake field "
     "street road car truck bus train bike bicycle motorcycle skateboard surfboard snowboard boat tree bench table "
     "building fence wall hat shirt jacket helmet mountain rock rope stick frisbee toy guitar crowd sand"

@@ -115,21 +115,21 @@ def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLan
             folder,
         )
         words = read_words(folder)
+    settings = bridge_settings(config, retrieval, language)
     both = nn.ModuleDict(
         {
             "image": build_empty(VisionTransformer, vision_settings(config)),
-            "bridge": build_empty(Bridge, bridge_settings(config, retrieval, language)),
+            "bridge": build_empty(Bridge, settings),
         }
     )
-    bridge = both["bridge"]
     fill(both, mine, ROWS, IGNORED)
     tokenizer = None
     if retrieval:
-        tokenizer = tokenizer_from_folder(folder, "bert", bridge.settings.qformer.positions)  # type: ignore[union-attr]
+        tokenizer = tokenizer_from_folder(folder, "bert", settings.qformer.positions)
     return LoadedVisionLanguage(
         both["image"],
         foreign_preprocessing.from_huggingface(folder, "Blip"),
-        bridge,  # type: ignore[arg-type]
+        both["bridge"],  # type: ignore[arg-type]
         language,
         words,
         tokenizer,

@@ -89,34 +89,33 @@ def settings(bert: "Bert", queries: int) -> BridgeSettings:
     return BridgeSettings(qformer, embedding=256, language_width=576, image_norm=True)
 
 
-@torch.no_grad()
 def start_from(bridge: Bridge, bert: "Bert") -> None:
     """Copies the text tower's first layers into the Q-Former; both feed-forwards of a layer begin as the tower's one.
 
     The word vectors are frozen: they are the text tower's own, and stay so. Its first position is left out: whatever
     stands there is a sink that all look at and that hardly depends on the sentence, so it can't stand for the whole.
     """
-    qformer = bridge.qformer
-    words, positions = qformer.words, qformer.positions
-    if words is None or positions is None:
-        raise TypeError("a bridge that begins from a text tower reads text")
-    words.weight.copy_(bert.embedding.weight)
-    words.weight.requires_grad_(False)
-    positions.weight.copy_(bert.positions[1 : 1 + len(positions.weight)] + bert.token_types[0])
-    qformer.norm.load_state_dict(bert.first_norm.state_dict())
-    for layer, block in zip(qformer.layers, bert.blocks, strict=False):
-        looks = (layer.attention.query, layer.attention.key, layer.attention.value)
-        for part, weight, bias in zip(
-            looks, block.attention.qkv.weight.chunk(3), block.attention.qkv.bias.chunk(3), strict=True
-        ):
-            part.weight.copy_(weight)
-            part.bias.copy_(bias)
-        layer.attention.out.load_state_dict(block.attention.out.state_dict())
-        layer.attention.norm.load_state_dict(block.norm_attention.state_dict())
-        for feed in (layer.query_feed, layer.text_feed):
-            feed.mlp.load_state_dict(block.mlp.state_dict())
-            feed.norm.load_state_dict(block.norm_mlp.state_dict())
-
+    tower, begun = bert.state_dict(), bridge.qformer.state_dict()
+    begun["words.weight"] = tower["embedding.weight"]
+    begun["positions.weight"] = (tower["positions"] + tower["token_types"][0])[1 : 1 + len(begun["positions.weight"])]
+    same = {
+        "attention.out": "attention.out",
+        "attention.norm": "norm_attention",
+        **{f"{feed}.mlp.{part}": f"mlp.{part}" for feed in ("query_feed", "text_feed") for part in ("up", "down")},
+        "query_feed.norm": "norm_mlp",
+        "text_feed.norm": "norm_mlp",
+    }
+    for kind in ("weight", "bias"):
+        begun[f"norm.{kind}"] = tower[f"first_norm.{kind}"]
+        for number in range(bridge.settings.qformer.layers):
+            joined = tower[f"blocks.{number}.attention.qkv.{kind}"].chunk(3)
+            for part, tensor in zip(("query", "key", "value"), joined, strict=True):
+                begun[f"layers.{number}.attention.{part}.{kind}"] = tensor
+            for ours, theirs in same.items():
+                begun[f"layers.{number}.{ours}.{kind}"] = tower[f"blocks.{number}.{theirs}.{kind}"]
+    bridge.qformer.load_state_dict(begun)
+    if bridge.qformer.words is not None:
+        bridge.qformer.words.requires_grad_(False)
 
 
 def language_model(dtype: torch.dtype = torch.float32) -> tuple[CausalLanguageModel, Words]:

@@ -1,0 +1,65 @@
+"""``beholder chat``: a conversation about a picture."""
+
+from __future__ import annotations
+
+import sys
+from contextlib import suppress
+from typing import Annotated
+
+import typer
+
+from beholder.cli.options import AllowPickle, AllowUrls, Json, Model
+
+
+def command(
+    picture: Annotated[str, typer.Argument(help="The picture.")],
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer, in tokens.")] = 40,
+    model: Model = "mini",
+    json: Json = False,
+    allow_urls: AllowUrls = False,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Talk about a picture. A line is a question; Ctrl-C stops an answer, "more" goes on with it, Ctrl-D ends.
+
+    \b
+    beholder chat photo.jpg
+    """
+    from beholder.cli.pictures import fail, load_writer, print_json, warnings_on_one_line
+    from beholder.errors import InvalidSetting, PictureError
+
+    with warnings_on_one_line():
+        writer = load_writer(model, allow_pickle)
+        try:
+            chat = writer.chat(picture, max_new_tokens=max_new_tokens, allow_urls=allow_urls)
+        except PictureError as error:
+            fail(str(error))
+            raise typer.Exit(1) from None
+        person = sys.stdin.isatty()
+        if person:
+            fail(f'{picture}: ask away. Ctrl-C stops an answer, "more" goes on with it, Ctrl-D ends.')
+            with suppress(ImportError):
+                import readline  # noqa: F401 (gives input() its line editing)
+        while True:
+            try:
+                question = input("> " if person else "")
+            except (EOFError, KeyboardInterrupt):
+                if person:
+                    print(file=sys.stderr)
+                break
+            if not question.strip():
+                continue
+            try:
+                pieces = chat.go_on() if question.strip() == "more" else chat.stream(question)
+                for piece in pieces:
+                    if not json:
+                        print(piece, end="", flush=True)
+            except KeyboardInterrupt:
+                pass
+            except InvalidSetting as error:
+                fail(str(error))
+                continue
+            if json:
+                question, answer = chat.history[-1]
+                print_json({"image": picture, "question": question, "answer": answer})
+            else:
+                print()
