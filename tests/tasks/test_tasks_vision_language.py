@@ -78,6 +78,12 @@ def test_the_confidence_is_the_probability_of_the_answer(model: VisionLanguageMo
     assert 0 < answer.confidence < 1
 
 
+def test_many_answers_are_those_to_each_question_alone(model: VisionLanguageModel) -> None:
+    one, other = picture(0), picture(1)
+    asked = [(one, "what is this ?"), (one, "how many ?"), (other, "what ?"), (other, "is the dog red ?")]
+    assert model.answers(asked, batch_size=3) == [model.answer(*pair, num_beams=1) for pair in asked]
+
+
 @pytest.mark.parametrize("bad", ["", "  "])
 def test_an_empty_question_is_refused(model: VisionLanguageModel, bad: str) -> None:
     with pytest.raises(InvalidSetting, match="empty"):

@@ -12,7 +12,7 @@ import struct
 import zlib
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 from xml.etree import ElementTree
 
 from beholder.errors import PictureBroken, PictureUnreadable
@@ -180,7 +180,8 @@ def _parse(packet: bytes) -> ElementTree.Element:
     parser: ElementTree.XMLPullParser[Any] = ElementTree.XMLPullParser(["start-ns"])
     text = packet.strip(b"\x00 \n\r\t")
     parser.feed(text)
-    for _, (prefix, address) in parser.read_events():
+    for event in parser.read_events():
+        prefix, address = cast("tuple[str, str]", event[1])
         if prefix and not prefix.startswith("ns"):
             ElementTree.register_namespace(prefix, address)
     return ElementTree.fromstring(text)

@@ -154,7 +154,7 @@ def rules_of(language: LanguageModel, settings: DecodingSettings) -> Rules:
     start = torch.tensor([language.starts])
     return lambda written, scores: rules(
         torch.cat([start.expand(len(written), -1).to(written), written], 1),  # type: ignore[arg-type]
-        scores,  # type: ignore[arg-type]
+        scores,
     )
 
 

@@ -92,9 +92,7 @@ class Conversation:
 
     def _write(self, turn: Turn) -> Iterator[str]:
         self._forget()
-        logits = self._read()
-        memory = self._memory
-        assert memory is not None
+        logits, memory = self._read()
         shown = turn.answer
         count = 0
         for token in stream(self.model.language, logits, memory, DecodingSettings(self.max_new_tokens)):

@@ -12,6 +12,7 @@ import numpy as np
 from beholder.errors import InvalidSetting, ModelError, PictureError
 from beholder.pictures.read import Limits, Source
 from beholder.runtime.decoding import DecodingSettings, likelihoods, write
+from beholder.runtime.pipeline import batches
 from beholder.tasks.pictures import prepared, several
 
 if TYPE_CHECKING:
@@ -262,6 +263,40 @@ class VisionLanguageModel:
         text = write(self.language, embeddings, mask, DecodingSettings(max_new_tokens, num_beams))[0]
         length = len(text.ids) + (len(text.ids) < max_new_tokens)
         return Answer(self._decode(text.ids).strip(" ."), float(np.exp(text.score * length)))
+
+    def answers(
+        self,
+        questions: Iterable[tuple[Source, str]],
+        *,
+        max_new_tokens: int = 10,
+        num_beams: int = 1,
+        batch_size: int = 32,
+    ) -> list[str]:
+        """Short answers to many questions, each about a picture of its own or that of the question before it.
+
+        The errors are those of `ask`.
+        """
+        import torch
+
+        said: list[str] = []
+        seen: tuple[Source, Tensor] | None = None
+        for batch in batches(questions, batch_size):
+            rows, ids = [], []
+            for image, question in batch:
+                if seen is None or image is not seen[0]:
+                    seen = image, self.look_at(image)
+                rows.append(seen[1])
+                ids.append(self._ids(self.loaded.prompts.asked(question), max_new_tokens))
+            longest = max(map(len, ids))
+            embeddings = torch.zeros(len(rows), rows[0].shape[1] + longest, rows[0].shape[2], device=self.device)
+            mask = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=self.device)
+            with torch.inference_mode():
+                for row, (prompts, asked) in enumerate(zip(rows, ids, strict=True)):
+                    embeddings[row, longest - len(asked) :] = self._with_text(prompts, asked)[0]
+                    mask[row, longest - len(asked) :] = True
+            written = write(self.language, embeddings, mask, DecodingSettings(max_new_tokens, num_beams))
+            said += [self._decode(text.ids).strip(" .") for text in written]
+        return said
 
     def chat(self, image: Source, *, max_new_tokens: int = 40, allow_urls: bool = False) -> Conversation:
         """A conversation about one picture, which is looked at once."""

@@ -1,0 +1,101 @@
+"""How well mini's bridge sees: captions, questions made from captions, and easy-VQA, on pictures unseen in training.
+
+    python benchmarks/mini_bridge.py --photographs captions.jsonl --drawings easy-vqa
+
+``--bridge`` judges another training than the one in the package (a folder that the recipe wrote). The photographs are
+the test part of the recipe's split. ``exchanged`` is the control: the same captions, each with another photograph's
+references.
+"""
+
+import argparse
+import json
+import sys
+import time
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
+
+from beholder import VisionLanguageModel
+from beholder.evaluation.caption_metrics import caption_metrics
+from beholder.training.easy_vqa import read_easy_vqa
+from beholder.training.photographs import Photograph, read_photographs
+from beholder.training.questions import named, questions_from_captions
+from beholder.weights import mini_bridge
+from mini_data import split
+
+AMONG = 200  # photographs among which different captions are counted
+
+
+def captions(model: VisionLanguageModel, photographs: list[Photograph], examples: int) -> dict[str, float]:
+    began = time.monotonic()
+    said = model.caption([photograph.path for photograph in photographs])
+    seconds = time.monotonic() - began
+    references = [photograph.captions for photograph in photographs]
+    for caption, photograph in list(zip(said, photographs, strict=True))[:examples]:
+        print(f"  {photograph.path.name}: {caption}   ({photograph.captions[0]})", file=sys.stderr)
+    own = caption_metrics(said, references)
+    exchanged = caption_metrics(said, references[1:] + references[:1])
+    return {
+        "CIDEr": own["CIDEr"],
+        "BLEU-4": own["BLEU-4"],
+        "CIDEr, exchanged": exchanged["CIDEr"],
+        "BLEU-4, exchanged": exchanged["BLEU-4"],
+        f"different captions among {AMONG}": len(set(said[:AMONG])),
+        "pictures a second, three beams": len(said) / seconds,
+    }
+
+
+def questions(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[str, float]:
+    generator = np.random.default_rng(0)
+    frequencies = Counter(noun for photograph in photographs for noun in named(photograph.captions))
+    asked = [
+        (photograph.path, question)
+        for photograph in photographs
+        for question in questions_from_captions(photograph.captions, frequencies, generator)
+    ]
+    said = model.answers([(path, question.question) for path, question in asked])
+    right: dict[str, list[bool]] = {}
+    for (_, question), answer in zip(asked, said, strict=True):
+        right.setdefault(question.kind, []).append(answer.lower() == question.answer)
+    figures: dict[str, float] = {}
+    for kind, results in right.items():
+        answers = Counter(question.answer for _, question in asked if question.kind == kind)
+        figures[f"{kind}, right"] = sum(results) / len(results)
+        figures[f"{kind}, the commonest answer alone"] = answers.most_common(1)[0][1] / len(results)
+        figures[f"{kind}, questions"] = len(results)
+    return figures
+
+
+def shapes(model: VisionLanguageModel, folder: Path, most: int) -> dict[str, float]:
+    asked = [
+        (drawing.path, *pair) for drawing in read_easy_vqa(folder, "test")[: most or None] for pair in drawing.questions
+    ]
+    said = model.answers([(path, question) for path, question, _ in asked])
+    right = [answer.lower() == expected for answer, (_, _, expected) in zip(said, asked, strict=True)]
+    return {"easy-VQA test, right": sum(right) / len(right), "easy-VQA test, questions": len(right)}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--photographs", type=Path, required=True)
+    options.add_argument("--drawings", type=Path, help="the unpacked wheel of easy-vqa 1.0")
+    options.add_argument("--bridge", type=Path, help="a folder that the recipe wrote; the package's own by default")
+    options.add_argument("--part", choices=("test", "calibration"), default="test")
+    options.add_argument("--drawings-most", type=int, default=0, help="drawings to ask about; all by default")
+    options.add_argument("--examples", type=int, default=0, help="captions to show")
+    given = options.parse_args()
+    loaded = mini_bridge.assemble(given.bridge) if given.bridge else None
+    model = VisionLanguageModel(loaded) if loaded else VisionLanguageModel.from_pretrained("mini")
+    photographs = split(read_photographs(given.photographs))[given.part]
+    figures = captions(model, photographs, given.examples) | questions(model, photographs)
+    if given.drawings:
+        figures |= shapes(model, given.drawings, given.drawings_most)
+    for name, value in figures.items():
+        print(json.dumps({"metric": name, "value": round(float(value), 4)}))
+
+
+if __name__ == "__main__":
+    main()
