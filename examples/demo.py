@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image, ImageDraw
 
-from beholder import BeholderError, DualEncoder
+from beholder import BeholderError, DualEncoder, VisionLanguageModel
 from beholder.models.efficientnet_lite import EfficientNetLiteSettings
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import to_picture, to_pixels
@@ -42,6 +42,7 @@ SEARCHES = (
     "a famous building",
     "outer space",
 )
+QUESTIONS = ("Is there a person in the picture?", "Where is this?")
 LABELS_SHOWN, FOUND_SHOWN = 3, 5
 STRIDE = 32  # pixels a side of a cell of EfficientNet-Lite's last grid
 
@@ -65,8 +66,10 @@ class Photograph:
 def main() -> None:
     """Reads, looks, writes the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--model", default="mini", help="a name, a folder or a hub id")
-    model = parser.parse_args().model
+    parser.add_argument("--model", default="mini", help="the dual encoder: a name, a folder or a hub id")
+    parser.add_argument("--writer", default="mini", help="the vision-language model: a name, a folder or a hub id")
+    given = parser.parse_args()
+    model = given.model
 
     print(f"Loading {model} (the first time, its parts are fetched)")
     encoder = DualEncoder.from_pretrained(model)
@@ -82,6 +85,9 @@ def main() -> None:
     print(f"  own caption ranked first: {best} of {len(photographs)} photographs")
     print(f"  own label ranked first:   {right} of {len(photographs)} photographs")
 
+    print("Writing captions and answers")
+    written = captions_and_answers(VisionLanguageModel.from_pretrained(given.writer), photographs)
+
     sections = (
         header(len(photographs), best, right),
         "<main>",
@@ -89,8 +95,9 @@ def main() -> None:
         matrix(photographs, cosines, match, best),
         labels,
         search(encoder, photographs, images),
+        written,
         "</main>",
-        footer(model),
+        footer(model, given.writer),
     )
     PAGE.write_text(page("".join(sections)), encoding="utf-8")
     draw_matrix(MATRIX, [photograph.path for photograph in photographs], captions, match, "match", limits=(0.0, 1.0))
@@ -234,10 +241,31 @@ def search(encoder: DualEncoder, photographs: list[Photograph], images: np.ndarr
 always a best one; a low match says that it hardly fits.</p>{"".join(parts)}</section>"""
 
 
-def footer(model: str) -> str:
-    """Where model and photographs come from."""
+def captions_and_answers(writer: VisionLanguageModel, photographs: list[Photograph]) -> str:
+    """What the model writes about each photograph, and how it answers two questions."""
+    cards = []
+    for photograph, caption in zip(photographs, writer.caption([p.path for p in photographs]), strict=True):
+        answers = ""
+        for question in QUESTIONS:
+            answer = writer.ask(photograph.path, question)
+            answers += (
+                f'<p class="turn"><span class="soft">{html.escape(question)}</span> {html.escape(answer.text)} '
+                f'<span class="soft">({answer.confidence:.0%})</span></p>'
+            )
+        written = f'<p class="written">{html.escape(caption)}</p>{answers}'
+        cards.append(f'<div class="card">{photograph.tag(200)}<div>{written}</div></div>')
+    return f"""<section><h2>Captions and answers</h2>
+<p>A sentence that the model wrote about each photograph, and its answers to two questions, with the probability that it
+gives them. It was trained on few photographs, mostly of people and dogs outdoors; elsewhere it guesses.</p>
+<div class="cards">{"".join(cards)}</div></section>"""
+
+
+def footer(model: str, writer: str) -> str:
+    """Where models and photographs come from."""
     made = "mini: a frozen EfficientNet-Lite2 and a frozen MiniLM, joined by two small heads trained on captions"
     described = made if model == "mini" else html.escape(model)
+    bridge = "a Q-Former between the same EfficientNet-Lite2 and a frozen SmolLM2-135M"
+    described += "; captions and answers: " + (bridge if writer == "mini" else html.escape(writer))
     return f"""<footer><p>Model: {described}.</p>
 <p>Photographs: in the public domain or under <a href="{LICENCES}">CC0</a>; authors and origins are listed in
 demo/photographs/LICENCES.md.</p></footer>"""

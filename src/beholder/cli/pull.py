@@ -21,8 +21,13 @@ def command(
     from beholder.cli.pictures import print_json
     from beholder.weights.sources import find
 
-    folder = find(name)
-    if json:
-        print_json({"name": name, "path": str(folder)})
-    else:
-        print(f"{name}: {folder}")
+    folders = [find(name)]
+    if name == "mini":
+        from beholder.weights import mini_bridge
+
+        folders.append(mini_bridge.folder())
+    for folder in folders:
+        if json:
+            print_json({"name": name, "path": str(folder)})
+        else:
+            print(f"{name}: {folder}")

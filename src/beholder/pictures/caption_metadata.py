@@ -181,7 +181,7 @@ def _parse(packet: bytes) -> ElementTree.Element:
     text = packet.strip(b"\x00 \n\r\t")
     parser.feed(text)
     for event in parser.read_events():
-        prefix, address = cast("tuple[str, str]", event[1])
+        _, (prefix, address) = cast("tuple[str, tuple[str, str]]", event)
         if prefix and not prefix.startswith("ns"):
             ElementTree.register_namespace(prefix, address)
     return ElementTree.fromstring(text)

@@ -4,10 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from beholder.errors import ModelError
-from beholder.weights import huggingface, mini, open_clip, ours, sentence_transformers
+from beholder.weights import huggingface, mini, mini_bridge, open_clip, ours, sentence_transformers
 from beholder.weights.sources import needed_files
 
-DUAL_ENCODERS = ("clip", "siglip", "chinese_clip")
+KNOWN = ("blip-2", "clip", "siglip", "chinese_clip")
 
 
 @dataclass(frozen=True)
@@ -20,11 +20,13 @@ class Inventoried:
 
 
 def inventory() -> list[Inventoried]:
-    """``mini``, and the dual encoders in the Hugging Face cache, sorted by name. Nothing is fetched."""
-    finished = mini.finished_folder()
-    here = finished.is_dir()
-    size = sum(file.stat().st_size for file in finished.iterdir()) if here else 0
-    return [Inventoried("mini", finished if here else None, size), *_in_hub_cache()]
+    """``mini``'s two models, and those in the Hugging Face cache that can be used, by name. Nothing is fetched."""
+    own = []
+    for finished in (mini.finished_folder(), mini_bridge.finished_folder()):
+        here = finished.is_dir()
+        size = sum(file.stat().st_size for file in finished.rglob("*") if file.is_file()) if here else 0
+        own.append(Inventoried("mini", finished if here else None, size))
+    return [*own, *_in_hub_cache()]
 
 
 def _in_hub_cache() -> list[Inventoried]:
@@ -39,13 +41,13 @@ def _in_hub_cache() -> list[Inventoried]:
         if repository.repo_type != "model" or not repository.revisions:
             continue
         newest = max(repository.revisions, key=lambda revision: revision.last_modified)
-        if is_dual_encoder(newest.snapshot_path):
+        if is_known(newest.snapshot_path):
             found.append(Inventoried(repository.repo_id, newest.snapshot_path, repository.size_on_disk))
     return sorted(found, key=lambda model: model.name)
 
 
-def is_dual_encoder(folder: Path) -> bool:
-    """Whether a folder's configs say that a dual encoder is in it, and its weights are there."""
+def is_known(folder: Path) -> bool:
+    """Whether a folder's configs say that a model of a known kind is in it, and its weights are there."""
     try:
         names = [path.relative_to(folder).as_posix() for path in folder.rglob("*")]
         needed_files(names, allow_pickle=True)
@@ -53,6 +55,6 @@ def is_dual_encoder(folder: Path) -> bool:
             return True
         if sentence_transformers.LIST in names:
             folder = sentence_transformers.clip_folder(folder)
-        return huggingface.read_json(folder / "config.json").get("model_type") in DUAL_ENCODERS
+        return huggingface.read_json(folder / "config.json").get("model_type") in KNOWN
     except ModelError:
         return False

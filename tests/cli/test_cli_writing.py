@@ -1,0 +1,171 @@
+"""caption, ask and chat, driven as a person would, with a small random BLIP-2."""
+
+import csv
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from tiny_blip2 import make
+
+RUN = "from beholder.cli.main import run; run()"
+
+
+@pytest.fixture(scope="module")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("blip2")
+    make("opt", folder)
+    return folder
+
+
+def beholder(*arguments: str | Path, model: Path, said: str | None = None) -> subprocess.CompletedProcess[str]:
+    order = [sys.executable, "-c", RUN, *map(str, arguments), "--model", str(model)]
+    return subprocess.run(order, input=said, capture_output=True, text=True, timeout=120, check=False)
+
+
+def test_a_folder_gets_a_sentence_for_each_picture(writer: Path, photographs: list[Path]) -> None:
+    run = beholder("caption", photographs[0].parent, "--json", model=writer)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [row["image"] for row in rows] == list(map(str, photographs))
+    assert all(set(row) == {"image", "caption"} and row["caption"] for row in rows)
+    plain = beholder("caption", photographs[0].parent, model=writer)
+    assert plain.stdout.splitlines() == [f"{row['image']}: {row['caption']}" for row in rows]
+
+
+def test_a_broken_picture_is_named_and_the_rest_is_done(writer: Path, photographs: list[Path]) -> None:
+    photographs[1].write_bytes(b"no picture")
+    run = beholder("caption", photographs[0].parent, "--json", model=writer)
+    assert run.returncode == 1
+    assert str(photographs[1]) in run.stderr and "Traceback" not in run.stderr
+    assert len(run.stdout.splitlines()) == len(photographs) - 1
+
+
+@pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
+def test_a_file_of_captions_is_gone_on_with(writer: Path, photographs: list[Path], tmp_path: Path, suffix: str) -> None:
+    out = tmp_path / f"captions{suffix}"
+    first = beholder("caption", photographs[0], photographs[1], "--out", out, model=writer)
+    assert first.returncode == 0, first.stderr
+    before = out.read_text()
+    run = beholder("caption", photographs[0].parent, "--out", out, "--prompt", "a photo of", model=writer)
+    assert run.returncode == 0, run.stderr
+    assert "2 of 4 pictures have a caption already" in run.stderr
+    text = out.read_text()
+    assert text.startswith(before)
+    rows = (
+        [json.loads(line) for line in text.splitlines()]
+        if suffix == ".jsonl"
+        else list(csv.DictReader(text.splitlines()))
+    )
+    assert [row["image"] for row in rows] == list(map(str, photographs))
+
+
+def test_captions_go_into_the_metadata_once(writer: Path, photographs: list[Path]) -> None:
+    from beholder.pictures.caption_metadata import read_caption, write_caption
+
+    write_caption(photographs[2], "by hand")
+    run = beholder("caption", photographs[0].parent, "--xmp", "--json", model=writer)
+    assert run.returncode == 0, run.stderr
+    written = {row["image"]: row["caption"] for row in map(json.loads, run.stdout.splitlines())}
+    assert str(photographs[2]) not in written and len(written) == 3
+    for path in photographs:
+        assert read_caption(path) == written.get(str(path), "by hand")
+    again = beholder("caption", photographs[0].parent, "--xmp", "--overwrite", "--json", model=writer)
+    assert len(again.stdout.splitlines()) == 4 and read_caption(photographs[2]) != "by hand"
+
+
+def test_the_places_looked_at_are_drawn(writer: Path, photographs: list[Path], tmp_path: Path) -> None:
+    from PIL import Image
+
+    out = tmp_path / "map.png"
+    run = beholder("caption", photographs[0], "--attention", out, model=writer)
+    assert run.returncode == 0, run.stderr
+    assert Image.open(out).width > 300
+    run = beholder("caption", photographs[0], photographs[1], "--attention", out, model=writer)
+    assert run.returncode == 2 and "draws one picture, not 2" in run.stderr
+
+
+def test_ask(writer: Path, photographs: list[Path]) -> None:
+    run = beholder("ask", photographs[0], "how many dogs are there?", "--json", model=writer)
+    assert run.returncode == 0, run.stderr
+    row = json.loads(run.stdout)
+    assert set(row) == {"image", "question", "answer", "confidence"}
+    run = beholder("ask", photographs[0], "what is it?", "-c", "dog", "-c", "cat", "--json", model=writer)
+    row = json.loads(run.stdout)
+    assert row["answer"] == row["choices"][0]["answer"] and {c["answer"] for c in row["choices"]} == {"dog", "cat"}
+
+
+def test_chat_answers_line_by_line(writer: Path, photographs: list[Path]) -> None:
+    run = beholder("chat", photographs[0], "--json", model=writer, said="what is this ?\n\nhow many ?\n")
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    assert [row["question"] for row in rows] == ["what is this ?", "how many ?"]
+    run = beholder("chat", photographs[0], model=writer, said="more\nwhat ?\n")
+    assert "no unfinished answer" in run.stderr and run.returncode == 0 and run.stdout
+
+
+@pytest.mark.parametrize(
+    ("order", "code", "said"),
+    [
+        (["caption", "nothing.jpg"], 1, "nothing.jpg"),
+        (["caption", "EMPTY"], 2, "no pictures in this folder"),
+        (["caption", "PICTURE", "--prompt", "dog " * 70], 2, "Shorten it"),
+        (["caption", "PICTURE", "--out", "captions.txt"], 2, "captions.txt"),
+        (["caption", "PICTURE", "--candidates", "3"], 2, "no matching head"),
+        (["caption", "PICTURE", "--top-p", "2"], 2, "not between 0 and 1"),
+        (["ask", "nothing.jpg", "what?"], 1, "nothing.jpg"),
+        (["ask", "PICTURE", " "], 2, "the question is empty"),
+        (["chat", "nothing.jpg"], 1, "nothing.jpg"),
+    ],
+    ids=str,
+)
+def test_bad_calls(
+    order: list[str], code: int, said: str, writer: Path, photographs: list[Path], tmp_path: Path
+) -> None:
+    (tmp_path / "empty").mkdir()
+    places = {"PICTURE": str(photographs[0]), "EMPTY": str(tmp_path / "empty")}
+    run = beholder(*[places.get(word, word) for word in order], model=writer)
+    assert run.returncode == code, run.stderr
+    assert said in run.stderr and "Traceback" not in run.stderr
+
+
+def test_an_unknown_model(photographs: list[Path], tmp_path: Path) -> None:
+    run = beholder("caption", photographs[0], model=tmp_path / "nowhere")
+    assert run.returncode == 2 and "no such folder" in run.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_a_full_disk(writer: Path, photographs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "captions.jsonl"
+    out.symlink_to("/dev/full")
+    run = beholder("caption", photographs[0], "--out", out, model=writer)
+    assert run.returncode == 2 and "Traceback" not in run.stderr and str(out) in run.stderr
+
+
+def test_ctrl_c_keeps_what_is_written_and_the_same_command_goes_on(
+    writer: Path, photographs: list[Path], tmp_path: Path
+) -> None:
+    many = tmp_path / "many"
+    many.mkdir()
+    for number in range(300):
+        (many / f"{number:03}.png").write_bytes(photographs[0].read_bytes())
+    out = tmp_path / "captions.jsonl"
+    order = [sys.executable, "-c", RUN, "caption", str(many), "--out", str(out), "--model", str(writer)]
+    running = subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
+    deadline = time.monotonic() + 60
+    while time.monotonic() < deadline and not (out.exists() and out.read_text().count("\n") >= 8):
+        time.sleep(0.02)
+    running.send_signal(signal.SIGINT)
+    _, said = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in said and "interrupted" in said
+    half = out.read_text().splitlines()
+    assert 8 <= len(half) < 300
+    again = subprocess.run(order, capture_output=True, text=True, timeout=120, check=False)
+    assert again.returncode == 0, again.stderr
+    rows = [json.loads(line)["image"] for line in out.read_text().splitlines()]
+    assert len(rows) == 300 == len(set(rows))
