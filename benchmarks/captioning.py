@@ -88,9 +88,8 @@ def captions(reference: Blip2ForConditionalGeneration, model: VisionLanguageMode
 
         def theirs(options: dict[str, object] = options) -> list[list[int]]:
             with torch.inference_mode():
-                return [
-                    row for part in pixels.split(given.batch) for row in reference.generate(part, **options).tolist()
-                ]
+                parts = [reference.generate(part, **options) for part in pixels.split(given.batch)]
+            return [row for part in parts for row in part.tolist()]
 
         def ours(wide: int = wide) -> list[list[int]]:
             texts = []
@@ -118,9 +117,8 @@ def captions(reference: Blip2ForConditionalGeneration, model: VisionLanguageMode
 def conversation(reference: Blip2ForConditionalGeneration, model: VisionLanguageModel) -> None:
     """The first word of each turn: ours, and by processing picture and conversation again."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8))
-    pixels = torch.from_numpy(
-        BlipImageProcessorPil(size={"height": 224, "width": 224})(picture, return_tensors="np")["pixel_values"]
-    )
+    processor = BlipImageProcessorPil(size={"height": 224, "width": 224})
+    pixels = torch.from_numpy(processor(picture, return_tensors="np")["pixel_values"])
     chat = model.chat(picture, max_new_tokens=20)
     for number in range(TURNS):
         began = time.perf_counter()
