@@ -57,7 +57,7 @@ def test_a_full_disk_says_what_is_there(tmp_path: Path) -> None:
     file = CaptionFile(path)
     file.add({"image": "a.jpg", "caption": "one"})
     whole = file.file
-    file.file = open("/dev/full", "wb")  # noqa: PTH123, SIM115
+    file.file = open("/dev/full", "wb", buffering=0)  # noqa: PTH123, SIM115
     with pytest.raises(WriteFailed, match="No space left on device; the 1 captions written before are there"):
         file.add({"image": "b.jpg", "caption": "two"})
     whole.close()

@@ -38,7 +38,7 @@ class CaptionFile:
                 text = path.read_text("utf-8")
             whole = text[: text.rfind("\n") + 1]  # a line that was cut short goes, and is written again
             self.done = set(self._read(whole))
-            self.file = path.open("r+b" if path.exists() else "w+b")
+            self.file = path.open("r+b" if path.exists() else "w+b", buffering=0)
             self.file.truncate(len(whole.encode()))
             self.file.seek(0, os.SEEK_END)
         except OSError as error:
@@ -67,8 +67,9 @@ class CaptionFile:
     def _append(self, line: str) -> None:
         end = self.file.tell()
         try:
-            self.file.write(line.encode("utf-8", "surrogateescape"))
-            self.file.flush()
+            left = line.encode("utf-8", "surrogateescape")
+            while left:
+                left = left[self.file.write(left) :]
         except OSError as error:
             reason = error.strerror or str(error)
             with suppress(OSError):  # a line that was cut short is dropped when the file is opened again
