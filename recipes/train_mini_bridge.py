@@ -13,13 +13,15 @@ import json
 import time
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from beholder.training.bridge import StageSettings, run_stage, stage_1_losses, stage_2_loss
+from beholder.training.bridge import run_stage, stage_1_losses, stage_2_loss
+from beholder.training.bridge_config import read_bridge_config
 from beholder.training.easy_vqa import read_easy_vqa
 from beholder.training.frozen_features import grid_features
 from beholder.training.photographs import Photograph, read_photographs
@@ -28,8 +30,6 @@ from beholder.weights import mini, mini_bridge
 from mini_data import split
 
 VIEWS = 6
-CONTRASTED = 32  # pictures of a batch of stage 1
-PICTURES = 8  # of a batch of stage 2
 QUESTIONS = 3  # of each; the few that are not answered by yes or no come first
 DRAWINGS = 5  # of a batch of stage 2
 DRAWING_QUESTIONS = 5  # of each
@@ -44,11 +44,19 @@ def main() -> None:
     options.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
     options.add_argument("--drawings", type=Path, required=True, help="the unpacked wheel of easy-vqa 1.0")
     options.add_argument("--work", type=Path, required=True, help="features, checkpoints, logs and the result")
-    options.add_argument("--steps-1", type=int, default=400, help="0 leaves stage 1 out")
-    options.add_argument("--steps-2", type=int, default=700)
-    options.add_argument("--queries", type=int, default=16)
+    options.add_argument("--config", type=Path, default=Path(__file__).parent / "bridge" / "mini.json")
+    options.add_argument("--steps-1", type=int, help="other than the config's; 0 leaves stage 1 out")
+    options.add_argument("--steps-2", type=int, help="other than the config's")
+    options.add_argument("--queries", type=int, help="other than the config's")
     options.add_argument("--name", default="bridge", help="of this training, below --work")
     given = options.parse_args()
+    config = read_bridge_config(given.config)
+    stage_1, stage_2 = config.stage_1, config.stage_2
+    stage_1 = stage_1 if given.steps_1 is None else replace(stage_1, steps=given.steps_1)
+    stage_2 = stage_2 if given.steps_2 is None else replace(stage_2, steps=given.steps_2)
+    settings = config.bridge
+    if given.queries:
+        settings = replace(settings, qformer=replace(settings.qformer, queries=given.queries))
     place = given.work / given.name
     place.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
@@ -64,21 +72,20 @@ def main() -> None:
     del tower
     photographs = parts["training"]
     frequencies = Counter(noun for photograph in photographs for noun in named(photograph.captions))
-    bridge = mini_bridge.begin(given.queries)
+    bridge = mini_bridge.begin(settings)
 
-    if given.steps_1:
+    if stage_1.steps:
         tokenizer = mini_bridge.tokenizer()
 
         def first(generator: torch.Generator) -> dict[str, Tensor]:
-            chosen, image = draw(seen["training"], CONTRASTED, generator)
-            which = torch.randint(5, (CONTRASTED,), generator=generator).tolist()
+            chosen, image = draw(seen["training"], stage_1.batch, generator)
+            which = torch.randint(5, (stage_1.batch,), generator=generator).tolist()
             tokens = tokenizer([photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)])
             ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
             with torch.autocast("cpu", torch.bfloat16):
                 return stage_1_losses(bridge, image, ids, mask, torch.tensor(chosen), generator)
 
-        stage = StageSettings(given.steps_1, learning_rate=7e-4)
-        run_stage(bridge, stage, first, place / "stage-1.pt", report(place / "stage-1.jsonl", lambda: {}))
+        run_stage(bridge, stage_1, first, place / "stage-1.pt", report(place / "stage-1.jsonl", lambda: {}))
 
     language, words = mini_bridge.language_model(torch.bfloat16)
 
@@ -111,7 +118,7 @@ def main() -> None:
 
     def second(generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = draw(seen["training"], PICTURES, generator)
+        chosen, image = draw(seen["training"], stage_2.batch, generator)
         rows = [texts_of(photographs[row], QUESTIONS, random) for row in chosen]
         chosen, shapes = draw(drawn, DRAWINGS, generator)
         asked = [random.permutation(len(drawings[row].questions))[:DRAWING_QUESTIONS] for row in chosen]
@@ -131,15 +138,14 @@ def main() -> None:
     def control() -> dict[str, float]:
         bridge.eval()
         own, others = [], []
-        for start in range(0, len(whole), PICTURES):
-            rows = checked[start : start + PICTURES]
-            own.append(float(stage_2_loss(bridge, language, whole[start : start + PICTURES], rows)))
-            others.append(float(stage_2_loss(bridge, language, whole.roll(1, 0)[start : start + PICTURES], rows)))
+        for start in range(0, len(whole), stage_2.batch):
+            rows = checked[start : start + stage_2.batch]
+            own.append(float(stage_2_loss(bridge, language, whole[start : start + stage_2.batch], rows)))
+            others.append(float(stage_2_loss(bridge, language, whole.roll(1, 0)[start : start + stage_2.batch], rows)))
         bridge.train()
         return {"calibration": float(np.mean(own)), "exchanged": float(np.mean(others))}
 
-    stage = StageSettings(given.steps_2)
-    run_stage(bridge, stage, second, place / "stage-2.pt", report(place / "stage-2.jsonl", control))
+    run_stage(bridge, stage_2, second, place / "stage-2.pt", report(place / "stage-2.jsonl", control))
     mini_bridge.save(bridge, place / "mini_bridge")
 
 

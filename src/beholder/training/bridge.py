@@ -11,8 +11,9 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
+from beholder.errors import InvalidSetting
 from beholder.models.bridge import Bridge
-from beholder.models.language_model import CausalLanguageModel
+from beholder.models.language_model import CausalLanguageModel, EncoderDecoderLanguageModel, LanguageModel
 from beholder.training.bridge_losses import (
     IGNORED,
     contrast_loss,
@@ -22,13 +23,25 @@ from beholder.training.bridge_losses import (
     pair_similarity,
 )
 
+Pair = tuple[list[int], list[int]]  # tokens of a prompt and of the answer to it
+
 
 @dataclass(frozen=True)
 class StageSettings:
-    """How a stage is trained; the learning rate warms up and then falls along half a cosine to zero."""
+    """How a stage is trained; the learning rate warms up and then falls along half a cosine.
+
+    Attributes:
+        batch: pictures of a step.
+        final_rate: where the learning rate ends, as a share of its peak.
+        warm_up: share of the steps in which it rises.
+        clip: largest norm of the gradient.
+        save_every: steps between two checkpoints.
+    """
 
     steps: int
+    batch: int = 32
     learning_rate: float = 5e-4
+    final_rate: float = 0.0
     weight_decay: float = 0.05
     warm_up: float = 0.05
     clip: float = 1.0
@@ -74,7 +87,7 @@ def run_stage(
     bridge.train()
     for step in range(done, settings.steps):
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate(step / settings.steps, settings.warm_up)
+            group["lr"] = settings.learning_rate * rate(step / settings.steps, settings.warm_up, settings.final_rate)
         losses = step_loss(generator)
         optimizer.zero_grad()
         torch.stack(list(losses.values())).sum().backward()
@@ -95,11 +108,11 @@ def run_stage(
     bridge.eval()
 
 
-def rate(progress: float, warm_up: float) -> float:
-    """Share of the learning rate at ``progress`` (0 to 1) of the stage."""
+def rate(progress: float, warm_up: float, final: float = 0.0) -> float:
+    """Share of the peak learning rate at ``progress`` (0 to 1) of the stage."""
     if progress < warm_up:
         return (progress + 1e-3) / (warm_up + 1e-3)
-    return (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
+    return final + (1 - final) * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
 
 
 def stage_1_losses(
@@ -132,7 +145,7 @@ def stage_1_losses(
     }
 
 
-def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]], queries: int) -> tuple[Tensor, ...]:
+def pack(rows: Sequence[Sequence[Pair]], queries: int) -> tuple[Tensor, ...]:
     """Several texts of one picture in one row: each sees the picture and itself, as if it stood alone behind it.
 
     Args:
@@ -164,13 +177,48 @@ def pack(rows: Sequence[Sequence[tuple[list[int], list[int]]]], queries: int) ->
     return ids, targets, allowed[:, None], positions
 
 
-def stage_2_loss(
-    bridge: Bridge, language: CausalLanguageModel, image: Tensor, rows: Sequence[Sequence[tuple[list[int], list[int]]]]
-) -> Tensor:
-    """Language-modelling loss of the answers behind the picture's soft prompts; the arguments are those of ``pack``."""
+def stage_2_loss(bridge: Bridge, language: LanguageModel, image: Tensor, rows: Sequence[Sequence[Pair]]) -> Tensor:
+    """Language-modelling loss of the answers behind the picture's soft prompts (arXiv:2301.12597, section 3.3).
+
+    A causal model reads picture, prompt and answer in one go. An encoder-decoder's encoder reads picture and prompt,
+    and its decoder learns the answer (``prefix_split`` makes such a pair of a caption).
+
+    Args:
+        bridge: with the layer to the language model.
+        language: frozen.
+        image: picture tokens (B, N, Di).
+        rows: for each picture its texts, each a prompt of at least one token and an answer.
+    """
     prompts = bridge.soft_prompts(image)
+    if isinstance(language, EncoderDecoderLanguageModel):
+        return _encoder_decoder_loss(language, prompts, rows)
+    if not isinstance(language, CausalLanguageModel):
+        raise InvalidSetting(f"{type(language).__name__} is neither a causal nor an encoder-decoder model")
     ids, targets, allowed, positions = pack(rows, prompts.shape[1])
     words = language.embed(ids)
     hidden = language.hidden(torch.cat([prompts.to(words.dtype), words], 1), allowed, positions)
     learned = targets != IGNORED
     return language_loss(language.words(hidden[:, prompts.shape[1] :][learned]).float(), targets[learned])
+
+
+def _encoder_decoder_loss(
+    language: EncoderDecoderLanguageModel, prompts: Tensor, rows: Sequence[Sequence[Pair]]
+) -> Tensor:
+    pairs = [(row, pair) for row, several in enumerate(rows) for pair in several]
+    longest = max(len(prompt) for _, (prompt, _) in pairs)
+    ids = torch.zeros(len(pairs), longest, dtype=torch.long)
+    there = torch.zeros(len(pairs), longest, dtype=torch.bool)
+    targets = torch.full((len(pairs), max(len(answer) for _, (_, answer) in pairs)), IGNORED)
+    for number, (_, (prompt, answer)) in enumerate(pairs):
+        ids[number, : len(prompt)], there[number, : len(prompt)] = torch.tensor(prompt), True
+        targets[number, : len(answer)] = torch.tensor(answer)
+    words = language.embed(ids)
+    seen = prompts[[row for row, _ in pairs]].to(words.dtype)
+    mask = torch.cat([torch.ones(seen.shape[:2], dtype=torch.bool), there], 1)
+    return language_loss(language.loss_logits(torch.cat([seen, words], 1), mask, targets).float(), targets)
+
+
+def prefix_split(ids: list[int], generator: torch.Generator) -> Pair:
+    """A text of at least two tokens cut at a random place: what the encoder reads, and what the decoder writes."""
+    place = int(torch.randint(1, len(ids), (1,), generator=generator))
+    return ids[:place], ids[place:]

@@ -5,6 +5,7 @@ so they are not stored with it.
 """
 
 import hashlib
+import json
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,11 +16,11 @@ from tokenizers import Tokenizer as Words
 
 from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.language_model import CausalLanguageModel
-from beholder.models.qformer import QFormerSettings
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights import mini
 from beholder.weights.cache import cache_folder
+from beholder.weights.huggingface import read_json
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.mini import Part, fetch
 from beholder.weights.table import fill_with_own
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from beholder.models.bert import Bert
 
 FOLDER = Path(__file__).parent / "mini_bridge"
-WEIGHTS = "bridge.safetensors"
+WEIGHTS, SETTINGS = "bridge.safetensors", "bridge.json"
 BUILD = 1  # raised when the folder in the cache is put together in another way
 SHARED = "qformer.words.weight"
 GGUF = "smollm2-135m-instruct-q4_1.gguf"
@@ -55,12 +56,11 @@ def question_pair(question: str, answer: str = "") -> tuple[str, str]:
     return PROMPTS.asked(question), f" {answer}"
 
 
-def begin(queries: int) -> Bridge:
+def begin(settings: BridgeSettings) -> Bridge:
     """A bridge before any training, its self-attention, text and words those of ``mini``'s text tower."""
-    bert = mini.text_tower()
     torch.manual_seed(0)
-    bridge = Bridge(settings(bert, queries))
-    start_from(bridge, bert)
+    bridge = Bridge(settings)
+    start_from(bridge, mini.text_tower())
     return bridge
 
 
@@ -68,25 +68,6 @@ def tokenizer() -> Tokenizer:
     """The text tower's tokenizer with another token in front, for the same reason as in ``start_from``."""
     known = mini.tokenizer()
     return Tokenizer(known.backend, replace(known.settings, start_id=known.backend.token_to_id("[MASK]")))
-
-
-def settings(bert: "Bert", queries: int) -> BridgeSettings:
-    """Two layers of the text tower's shape, both of which look at the grid."""
-    shape = bert.settings
-    qformer = QFormerSettings(
-        queries=queries,
-        width=shape.width,
-        layers=2,
-        heads=shape.heads,
-        mlp_width=shape.mlp_width,
-        image_width=1280,
-        cross_every=1,
-        vocabulary=shape.vocabulary,
-        positions=128,
-        norm_eps=shape.norm_eps,
-        dropout=0.1,
-    )
-    return BridgeSettings(qformer, embedding=256, language_width=576, image_norm=True)
 
 
 def start_from(bridge: Bridge, bert: "Bert") -> None:
@@ -129,18 +110,18 @@ def language_model(dtype: torch.dtype = torch.float32) -> tuple[CausalLanguageMo
 
 
 def save(bridge: Bridge, folder: Path) -> None:
-    """Writes the trained tensors in half precision, without the shared words."""
+    """Writes the settings, and the trained tensors in half precision, without the shared words."""
     folder.mkdir(parents=True, exist_ok=True)
+    (folder / SETTINGS).write_text(json.dumps(bridge.settings.to_dict(), indent=2) + "\n", "utf-8")
     tensors = {name: tensor.half().contiguous() for name, tensor in bridge.state_dict().items() if name != SHARED}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load(folder: Path = FOLDER) -> Bridge:
     """What ``save`` wrote, joined with the shared words."""
-    bert = mini.text_tower()
     tensors = {name: tensor.float() for name, tensor in read_tensors(folder, ("bridge",)).items()}
-    bridge = Bridge(settings(bert, len(tensors["qformer.queries"])))
-    return fill_with_own(bridge, tensors | {SHARED: bert.embedding.weight.detach()}).eval()
+    shared = mini.text_tower().embedding.weight.detach()
+    return fill_with_own(Bridge(BridgeSettings.from_dict(read_json(folder / SETTINGS))), tensors | {SHARED: shared})
 
 
 def assemble(folder: Path = FOLDER) -> LoadedVisionLanguage:
@@ -156,7 +137,7 @@ def assemble(folder: Path = FOLDER) -> LoadedVisionLanguage:
 
 def finished_folder() -> Path:
     """Where ``mini``'s vision-language model lies, or will lie; another build of it lies elsewhere."""
-    digest = hashlib.sha256((FOLDER / WEIGHTS).read_bytes())
+    digest = hashlib.sha256((FOLDER / WEIGHTS).read_bytes() + (FOLDER / SETTINGS).read_bytes())
     for part in (mini.IMAGE_TOWER, mini.TEXT_TOWER, LANGUAGE_MODEL):
         digest.update(part.sha256.encode())
     digest.update(f"{PROMPTS}{BUILD}".encode())

@@ -1,0 +1,192 @@
+"""The two stages on a small frozen side each: what moves, what stays, and that an interrupted run goes on."""
+
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from beholder.errors import InvalidSetting
+from beholder.models.bridge import Bridge, BridgeSettings, picture_tokens
+from beholder.models.language_model import LanguageModel
+from beholder.models.qformer import QFormer, QFormerSettings
+from beholder.models.vit import VisionSettings, VisionTransformer
+from beholder.training.bridge import (
+    IGNORED,
+    StageSettings,
+    pack,
+    prefix_split,
+    rate,
+    run_stage,
+    stage_1_losses,
+    stage_2_loss,
+)
+from beholder.training.bridge_config import read_bridge_config
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "runtime"))
+from test_runtime_decoding import make
+
+ROOT = Path(__file__).parent.parent.parent
+VISION = VisionSettings(
+    image_height=16, image_width=16, patch_size=8, width=16, layers=1, heads=2, mlp_width=24, classes=0
+)
+TEXTS = [[([3, 4], [5, 6, 7]), ([3], [8, 9])], [([3, 4, 11], [12])]]
+
+
+def bridge() -> Bridge:
+    torch.manual_seed(0)
+    qformer = QFormerSettings(
+        queries=3, width=16, layers=2, heads=2, mlp_width=24, image_width=16, vocabulary=30, positions=12, dropout=0.1
+    )
+    return Bridge(BridgeSettings(qformer, embedding=8, language_width=32))
+
+
+def pictures(count: int, generator: torch.Generator | None = None) -> torch.Tensor:
+    return torch.randn(count, 3, 16, 16, generator=generator)
+
+
+def slow_loss(part: Bridge, language: LanguageModel, image: torch.Tensor) -> float:
+    """Every answer by itself, word by word."""
+    lost = []
+    for row, texts in enumerate(TEXTS):
+        for prompt, answer in texts:
+            words = language.embed(torch.tensor([prompt]))
+            both = torch.cat([part.soft_prompts(image[row : row + 1]), words], 1)
+            with torch.no_grad():
+                logits, memory = language.begin(both, torch.ones(both.shape[:2], dtype=torch.bool))
+                for word in answer:
+                    lost.append(-float(logits.log_softmax(-1)[0, word]))
+                    logits = language.go_on(torch.tensor([[word]]), memory)
+    return sum(lost) / len(lost)
+
+
+@pytest.mark.parametrize("kind", ["opt", "llama", "t5"])
+def test_stage_2_is_the_loss_of_every_answer_by_itself(kind: str) -> None:
+    language, part = make(kind), bridge().eval()
+    image = picture_tokens(VisionTransformer(VISION).eval(), pictures(2))
+    assert float(stage_2_loss(part, language, image, TEXTS)) == pytest.approx(
+        slow_loss(part, language, image), abs=1e-4
+    )
+
+
+def test_packed_texts_do_not_see_each_other() -> None:
+    ids, targets, allowed, positions = pack(TEXTS, 3)
+    assert ids.shape == (2, 6) and allowed.shape == (2, 1, 9, 9) and positions.shape == (2, 9)
+    assert ids[0].tolist() == [3, 4, 5, 6, 3, 8]
+    assert targets[0].tolist() == [IGNORED, 5, 6, 7, 8, 9]
+    assert positions[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 3, 4]
+    assert allowed[0, 0, 8].tolist() == [True] * 3 + [False] * 4 + [True, True]
+
+
+@pytest.mark.parametrize("kind", ["llama", "t5"])
+def test_the_frozen_sides_stay_and_keep_no_gradients(kind: str, tmp_path: Path) -> None:
+    language, part, tower = make(kind), bridge(), VisionTransformer(VISION).eval().requires_grad_(False)
+    frozen = {
+        **{f"l.{n}": t for n, t in language.state_dict().items()},
+        **{f"t.{n}": t for n, t in tower.state_dict().items()},
+    }
+    before = {name: tensor.clone() for name, tensor in frozen.items()}
+    trained = {name: tensor.clone() for name, tensor in part.state_dict().items()}
+
+    def step(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        return {"loss": stage_2_loss(part, language, picture_tokens(tower, pictures(2, generator)), TEXTS)}
+
+    language.train()
+    assert not language.module.training, "a frozen model has no training mode"
+    run_stage(part, StageSettings(3, learning_rate=1e-2), step, tmp_path / "stage.pt", lambda *_: None)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in frozen.items())
+    for side in (language, tower):
+        assert all(not weight.requires_grad and weight.grad is None for weight in side.parameters())
+    for name in ("qformer.queries", "to_language.weight", "qformer.layers.0.look.key.weight"):
+        assert not torch.equal(part.state_dict()[name], trained[name]), name
+
+
+def first_stage(part: Bridge) -> "object":
+    tower = VisionTransformer(VISION).eval().requires_grad_(False)
+
+    def step(generator: torch.Generator) -> dict[str, torch.Tensor]:
+        image = picture_tokens(tower, pictures(4, generator))
+        ids = torch.randint(2, 30, (4, 6), generator=generator)
+        return stage_1_losses(part, image, ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(4), generator)
+
+    return step
+
+
+def test_interrupted_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None:
+    settings = StageSettings(8, learning_rate=1e-3, save_every=3)
+    whole = bridge()
+    torch.manual_seed(5)
+    run_stage(whole, settings, first_stage(whole), tmp_path / "whole.pt", lambda *_: None)
+
+    class Interrupt(Exception):
+        pass
+
+    def stop(step: int, _: dict[str, float]) -> None:
+        if step == 5:
+            raise Interrupt
+
+    half = bridge()
+    torch.manual_seed(5)
+    step = first_stage(half)
+    with pytest.raises(Interrupt):
+        run_stage(half, settings, step, tmp_path / "half.pt", stop)
+    seen: list[int] = []
+    run_stage(half, settings, step, tmp_path / "half.pt", lambda number, _: seen.append(number))
+    assert seen == [4, 5, 6, 7, 8], "it goes on behind the last checkpoint"
+    assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in half.state_dict().items())
+
+
+def test_stage_1_learns_to_match(tmp_path: Path) -> None:
+    part = bridge()
+    tower = VisionTransformer(VISION).eval().requires_grad_(False)
+    image = picture_tokens(tower, pictures(4, torch.Generator().manual_seed(0)))
+    ids = torch.tensor([[2, 5, 6], [2, 7, 8], [2, 9, 10], [2, 11, 12]])
+    losses = []
+    run_stage(
+        part,
+        StageSettings(120, learning_rate=3e-3),
+        lambda generator: stage_1_losses(
+            part, image, ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(4), generator
+        ),
+        tmp_path / "stage.pt",
+        lambda _, found: losses.append(found),
+    )
+    for name in ("contrast", "matching", "generation"):
+        assert losses[-1][name] < 0.7 * losses[0][name], (name, losses[0][name], losses[-1][name])
+
+
+def test_the_learning_rate_rises_and_falls() -> None:
+    assert rate(0, 0.1) < 0.02 and rate(0.1, 0.1) == 1
+    assert rate(1, 0.1) == pytest.approx(0) and rate(1, 0.1, 0.5) == 0.5
+    assert rate(0.55, 0.1) == pytest.approx(0.5)
+
+
+def test_a_prefix_is_cut_at_every_place() -> None:
+    generator = torch.Generator().manual_seed(0)
+    cuts = {len(prefix_split([1, 2, 3, 4], generator)[0]) for _ in range(50)}
+    assert cuts == {1, 2, 3}
+    prefix, suffix = prefix_split([1, 2, 3, 4], generator)
+    assert prefix + suffix == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize(("name", "width"), [("mini", 576), ("opt_2.7b", 2560), ("flan_t5_xl", 2048)])
+def test_the_configs(name: str, width: int) -> None:
+    config = read_bridge_config(ROOT / "recipes" / "bridge" / f"{name}.json")
+    assert config.bridge.language_width == width
+    if name == "mini":
+        return
+    assert config.vision is not None
+    with torch.device("meta"):
+        vision, qformer = VisionTransformer(config.vision), QFormer(config.bridge.qformer)
+    # The paper: ViT-g has about a billion parameters, the Q-Former 188 million.
+    assert sum(weight.numel() for weight in vision.parameters()) == pytest.approx(986e6, rel=0.01)
+    assert sum(weight.numel() for weight in qformer.parameters()) == pytest.approx(188e6, rel=0.02)
+
+
+def test_a_config_that_can_not_be(tmp_path: Path) -> None:
+    path = tmp_path / "config.json"
+    with pytest.raises(InvalidSetting, match=r"config\.json"):
+        read_bridge_config(path)
+    path.write_text('{"vision": "mini", "language": "mini", "bridge": {}, "stage_1": {"steps": 1, "speed": 2}}')
+    with pytest.raises(InvalidSetting, match=r"config\.json"):
+        read_bridge_config(path)

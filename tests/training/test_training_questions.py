@@ -1,0 +1,76 @@
+from collections import Counter
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from beholder.errors import InvalidSetting
+from beholder.training.easy_vqa import read_easy_vqa
+from beholder.training.questions import absent, named, questions_from_captions
+
+CAPTIONS = (
+    "Two brown dogs are running in the snow .",
+    "A brown dog is running through snow",
+    "Two dogs run; a woman's red shirt",
+    "The brown dog is running in snow near people",
+    "Two dogs",
+)
+
+
+def made(captions: tuple[str, ...], yes_no: int = 2) -> list[tuple[str, str]]:
+    frequencies = Counter({"horse": 3, "car": 1, "boat": 2})
+    found = questions_from_captions(captions, frequencies, np.random.default_rng(0), yes_no)
+    return [(question.question, question.answer) for question in found]
+
+
+def test_what_captions_name() -> None:
+    assert named(CAPTIONS) == {"dog", "snow", "woman", "person", "shirt"}
+    away = absent(CAPTIONS)
+    assert "car" in away and "horse" in away
+    assert not {"man", "jacket", "dog"} & set(away), "what may be meant by another word is not asked for in vain"
+
+
+def test_questions_of_every_kind() -> None:
+    found = dict(made(CAPTIONS))
+    assert found["What animal is in the picture?"] == "dog"
+    assert found["What colour is the dog?"] == "brown"
+    assert found["How many dogs are there?"] == "two"
+    assert found["Where is this?"] == "in the snow"
+    assert found["What is the dog doing?"] == "running"
+    assert (
+        sorted(answer for question, answer in found.items() if question.startswith("Is there"))
+        == ["no"] * 2 + ["yes"] * 2
+    )
+
+
+def test_what_people_do_not_agree_on_is_not_asked() -> None:
+    found = dict(made(("A brown dog", "A black dog sits", "A white dog runs", "Two dogs", "Three dogs")))
+    assert "What colour is the dog?" not in found
+    assert "How many dogs are there?" not in found
+    assert "What is the dog doing?" not in found
+
+
+def test_as_many_yes_as_no() -> None:
+    for count in range(1, 5):
+        answers = Counter(answer for question, answer in made(CAPTIONS, count) if question.startswith("Is there"))
+        assert answers["yes"] == answers["no"] == count
+
+
+def test_articles() -> None:
+    questions = [question for question, _ in made(("The ocean, grass and a dog",), 3)]
+    assert {
+        "Is there an ocean in the picture?",
+        "Is there grass in the picture?",
+        "Is there a dog in the picture?",
+    } <= set(questions)
+
+
+def test_easy_vqa(tmp_path: Path) -> None:
+    folder = tmp_path / "easy_vqa" / "data" / "test"
+    folder.mkdir(parents=True)
+    (folder / "questions.json").write_text('[["what shape?", "circle", 1], ["red?", "no", 0], ["blue?", "yes", 1]]')
+    found = read_easy_vqa(tmp_path, "test")
+    assert [drawing.path.name for drawing in found] == ["0.png", "1.png"]
+    assert found[1].questions == (("what shape?", "circle"), ("blue?", "yes"))
+    with pytest.raises(InvalidSetting, match="no easy-VQA split 'train'"):
+        read_easy_vqa(tmp_path, "train")
