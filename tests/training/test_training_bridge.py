@@ -1,6 +1,7 @@
 """The two stages on a small frozen side each: what moves, what stays, and that an interrupted run goes on."""
 
 import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -33,10 +34,18 @@ VISION = VisionSettings(
 TEXTS = [[([3, 4], [5, 6, 7]), ([3], [8, 9])], [([3, 4, 11], [12])]]
 
 
-def bridge() -> Bridge:
+def bridge(dropout: float = 0.1) -> Bridge:
     torch.manual_seed(0)
     qformer = QFormerSettings(
-        queries=3, width=16, layers=2, heads=2, mlp_width=24, image_width=16, vocabulary=30, positions=12, dropout=0.1
+        queries=3,
+        width=16,
+        layers=2,
+        heads=2,
+        mlp_width=24,
+        image_width=16,
+        vocabulary=30,
+        positions=12,
+        dropout=dropout,
     )
     return Bridge(BridgeSettings(qformer, embedding=8, language_width=32))
 
@@ -64,9 +73,8 @@ def slow_loss(part: Bridge, language: LanguageModel, image: torch.Tensor) -> flo
 def test_stage_2_is_the_loss_of_every_answer_by_itself(kind: str) -> None:
     language, part = make(kind), bridge().eval()
     image = picture_tokens(VisionTransformer(VISION).eval(), pictures(2))
-    assert float(stage_2_loss(part, language, image, TEXTS)) == pytest.approx(
-        slow_loss(part, language, image), abs=1e-4
-    )
+    found = float(stage_2_loss(part, language, image, TEXTS).detach())
+    assert found == pytest.approx(slow_loss(part, language, image), abs=1e-4)
 
 
 def test_packed_texts_do_not_see_each_other() -> None:
@@ -81,10 +89,7 @@ def test_packed_texts_do_not_see_each_other() -> None:
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_the_frozen_sides_stay_and_keep_no_gradients(kind: str, tmp_path: Path) -> None:
     language, part, tower = make(kind), bridge(), VisionTransformer(VISION).eval().requires_grad_(False)
-    frozen = {
-        **{f"l.{n}": t for n, t in language.state_dict().items()},
-        **{f"t.{n}": t for n, t in tower.state_dict().items()},
-    }
+    frozen = {f"{side}.{name}": weight for side in (language, tower) for name, weight in side.named_parameters()}
     before = {name: tensor.clone() for name, tensor in frozen.items()}
     trained = {name: tensor.clone() for name, tensor in part.state_dict().items()}
 
@@ -101,7 +106,7 @@ def test_the_frozen_sides_stay_and_keep_no_gradients(kind: str, tmp_path: Path) 
         assert not torch.equal(part.state_dict()[name], trained[name]), name
 
 
-def first_stage(part: Bridge) -> "object":
+def first_stage(part: Bridge) -> Callable[[torch.Generator], dict[str, torch.Tensor]]:
     tower = VisionTransformer(VISION).eval().requires_grad_(False)
 
     def step(generator: torch.Generator) -> dict[str, torch.Tensor]:
@@ -137,22 +142,21 @@ def test_interrupted_and_resumed_is_the_same_bit_for_bit(tmp_path: Path) -> None
 
 
 def test_stage_1_learns_to_match(tmp_path: Path) -> None:
-    part = bridge()
+    part = bridge(dropout=0)
     tower = VisionTransformer(VISION).eval().requires_grad_(False)
     image = picture_tokens(tower, pictures(4, torch.Generator().manual_seed(0)))
     ids = torch.tensor([[2, 5, 6], [2, 7, 8], [2, 9, 10], [2, 11, 12]])
-    losses = []
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    losses: list[dict[str, float]] = []
     run_stage(
         part,
-        StageSettings(120, learning_rate=3e-3),
-        lambda generator: stage_1_losses(
-            part, image, ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(4), generator
-        ),
+        StageSettings(400, learning_rate=3e-3),
+        lambda generator: stage_1_losses(part, image, ids, mask, torch.arange(4), generator),
         tmp_path / "stage.pt",
         lambda _, found: losses.append(found),
     )
     for name in ("contrast", "matching", "generation"):
-        assert losses[-1][name] < 0.7 * losses[0][name], (name, losses[0][name], losses[-1][name])
+        assert losses[-1][name] < 0.4 * losses[0][name], (name, losses[0][name], losses[-1][name])
 
 
 def test_the_learning_rate_rises_and_falls() -> None:

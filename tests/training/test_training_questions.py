@@ -57,12 +57,8 @@ def test_as_many_yes_as_no() -> None:
 
 
 def test_articles() -> None:
-    questions = [question for question, _ in made(("The ocean, grass and a dog",), 3)]
-    assert {
-        "Is there an ocean in the picture?",
-        "Is there grass in the picture?",
-        "Is there a dog in the picture?",
-    } <= set(questions)
+    questions = {question for question, _ in made(("The ocean, grass and a dog",), 3)}
+    assert questions >= {f"Is there {noun} in the picture?" for noun in ("an ocean", "grass", "a dog")}
 
 
 def test_easy_vqa(tmp_path: Path) -> None:

@@ -93,7 +93,7 @@ def run_stage(
         torch.stack(list(losses.values())).sum().backward()
         torch.nn.utils.clip_grad_norm_([weight for _, weight in trained], settings.clip)
         optimizer.step()
-        report(step + 1, {name: float(loss) for name, loss in losses.items()})
+        report(step + 1, {name: float(loss.detach()) for name, loss in losses.items()})
         if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
             state = {
                 "bridge": bridge.state_dict(),
