@@ -4,18 +4,18 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import tokenizers
-from torch import Tensor, nn
+from torch import nn
 
-from beholder.errors import ModelError, WeightsMismatch
+from beholder.errors import ModelError
 from beholder.models.bridge import Bridge, BridgeSettings
-from beholder.models.language_model import LanguageModel, language_model
+from beholder.models.language_model import LanguageModel
 from beholder.models.qformer import QFormerSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
 from beholder.text.foreign import tokenizer_from_folder
 from beholder.text.prompts import Prompts
 from beholder.weights import huggingface
 from beholder.weights import preprocessing as foreign_preprocessing
+from beholder.weights.language_models import frozen_language_model, read_words
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.table import Row, build_empty, fill
 from beholder.weights.tensors import read_tensors
@@ -48,22 +48,34 @@ QFORMER_DEFAULTS = {
 RETRIEVAL = "Blip2ForImageTextRetrieval"
 LANGUAGE_PREFIX = "language_model."
 
-LAYER, THEIRS = "bridge.qformer.layers.*", "qformer.encoder.layer.*"
+LAYER = "bridge.qformer.layers.*"
 
 
-def _look(ours: str, theirs: str) -> tuple[Row, ...]:
+def look_rows(ours: str, theirs: str, inner: str) -> tuple[Row, ...]:
+    """An attention of BERT's form; ``inner`` is its part that holds queries, keys and values."""
     return (
-        *(Row(f"{ours}.{part}.*", f"{theirs}.attention.{part}.*") for part in ("query", "key", "value")),
+        *(Row(f"{ours}.{part}.*", f"{theirs}.{inner}.{part}.*") for part in ("query", "key", "value")),
         Row(f"{ours}.out.*", f"{theirs}.output.dense.*"),
         Row(f"{ours}.norm.*", f"{theirs}.output.LayerNorm.*"),
     )
 
 
-def _feed(ours: str, suffix: str) -> tuple[Row, ...]:
+def feed_rows(ours: str, theirs: str, suffix: str) -> tuple[Row, ...]:
+    """A feed-forward of BERT's form; ``suffix`` tells that of the queries from that of the text."""
     return (
-        Row(f"{ours}.mlp.up.*", f"{THEIRS}.intermediate{suffix}.dense.*"),
-        Row(f"{ours}.mlp.down.*", f"{THEIRS}.output{suffix}.dense.*"),
-        Row(f"{ours}.norm.*", f"{THEIRS}.output{suffix}.LayerNorm.*"),
+        Row(f"{ours}.mlp.up.*", f"{theirs}.intermediate{suffix}.dense.*"),
+        Row(f"{ours}.mlp.down.*", f"{theirs}.output{suffix}.dense.*"),
+        Row(f"{ours}.norm.*", f"{theirs}.output{suffix}.LayerNorm.*"),
+    )
+
+
+def layer_rows(theirs: str, inner: str) -> tuple[Row, ...]:
+    """All of the Q-Former's layers, which both publishers name alike but for ``inner``."""
+    return (
+        *look_rows(f"{LAYER}.attention", f"{theirs}.attention", inner),
+        *look_rows(f"{LAYER}.look", f"{theirs}.crossattention", inner),
+        *feed_rows(f"{LAYER}.query_feed", theirs, "_query"),
+        *feed_rows(f"{LAYER}.text_feed", theirs, ""),
     )
 
 
@@ -82,10 +94,7 @@ ROWS = (
     Row("bridge.qformer.words.weight", "embeddings.word_embeddings.weight"),
     Row("bridge.qformer.positions.weight", "embeddings.position_embeddings.weight"),
     Row("bridge.qformer.norm.*", "qformer.layernorm.*"),
-    *_look(f"{LAYER}.attention", f"{THEIRS}.attention"),
-    *_look(f"{LAYER}.look", f"{THEIRS}.crossattention"),
-    *_feed(f"{LAYER}.query_feed", "_query"),
-    *_feed(f"{LAYER}.text_feed", ""),
+    *layer_rows("qformer.encoder.layer.*", "attention"),
     Row("bridge.image_head.*", "vision_projection.*"),
     Row("bridge.text_head.*", "text_projection.*"),
     Row("bridge.matching_head.*", "itm_head.*"),
@@ -178,43 +187,3 @@ def bridge_settings(config: Mapping[str, Any], retrieval: bool, language: Langua
         language_width=0 if language is None else language.width,
         inference_only=True,  # the published checkpoints carry neither generation head nor temperature
     )
-
-
-def frozen_language_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> LanguageModel:
-    """The language model inside a checkpoint, in single precision.
-
-    Raises:
-        ModelError: transformers does not know it.
-        WeightsMismatch: a tensor is missing, unexpected or of another shape.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
-
-    values = dict(config)
-    kind = values.pop("model_type", "opt")
-    try:
-        settings = AutoConfig.for_model(kind, **values)
-    except ValueError as error:
-        raise ModelError(f"transformers knows no language model of the kind {kind!r} ({error})") from error
-    maker = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
-    with torch.device("meta"):
-        kind_of_model = type(maker.from_config(settings))
-    module, report = kind_of_model.from_pretrained(
-        None, config=settings, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
-    )
-    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])})
-    if wrong:
-        raise WeightsMismatch(f"the language model's tensors do not fit its config: {', '.join(wrong[:5])}")
-    if (folder / "generation_config.json").is_file():
-        module.generation_config = GenerationConfig.from_pretrained(folder)
-    return language_model(module)
-
-
-def read_words(folder: Path) -> tokenizers.Tokenizer:
-    """The language model's tokenizer."""
-    from transformers import AutoTokenizer
-
-    try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder}: the language model's tokenizer cannot be read ({error})") from error

@@ -21,11 +21,12 @@ from beholder.text.tokenizer import Tokenizer
 from beholder.weights import mini
 from beholder.weights.cache import cache_folder
 from beholder.weights.huggingface import read_json
+from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.mini import Part, fetch
 from beholder.weights.table import fill_with_own
 from beholder.weights.tensors import read_tensors
-from beholder.weights.vision_language import read_language_model, save_vision_language
+from beholder.weights.vision_language import save_vision_language
 
 if TYPE_CHECKING:
     from beholder.models.bert import Bert

@@ -11,22 +11,20 @@ import json
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import tokenizers
 from safetensors.torch import save_file
 from torch import nn
 
 from beholder.errors import InvalidSetting, ModelError
 from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
-from beholder.models.language_model import LanguageModel, language_model
 from beholder.models.vit import VisionSettings, VisionTransformer
 from beholder.pictures.transform import Preprocessing
 from beholder.text import tokenizer as own_tokenizer
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights import blip2, huggingface
+from beholder.weights.language_models import read_language_model, write_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.ours import CARD, CONFIG, WEIGHTS, replace_folder
 from beholder.weights.sources import find
@@ -124,30 +122,6 @@ def save_vision_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
     replace_folder(folder, FILES, lambda whole: _write(loaded, whole))
 
 
-def read_language_model(folder: Path, gguf: str | None = None) -> tuple[LanguageModel, tokenizers.Tokenizer]:
-    """A causal or encoder-decoder model of transformers in single precision, frozen, and its tokenizer.
-
-    Args:
-        folder: a checkpoint of transformers, or one that holds a GGUF file.
-        gguf: the name of that file.
-
-    Raises:
-        ModelError: there is no such model, or it can't be read.
-    """
-    import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
-
-    options: dict[str, Any] = {"local_files_only": True, **({"gguf_file": gguf} if gguf else {})}
-    try:
-        config = AutoConfig.from_pretrained(folder, **options)
-        loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
-        module = loader.from_pretrained(folder, dtype=torch.float32, **options)
-        words = AutoTokenizer.from_pretrained(folder, **options).backend_tokenizer
-    except (OSError, ValueError, AttributeError) as error:
-        raise ModelError(f"{folder}: holds no language model that transformers can read ({error})") from error
-    return language_model(module), words
-
-
 def _write(loaded: LoadedVisionLanguage, folder: Path) -> None:
     vit = isinstance(loaded.image, VisionTransformer)
     config = {
@@ -170,19 +144,6 @@ def _write(loaded: LoadedVisionLanguage, folder: Path) -> None:
     if loaded.language is not None and loaded.words is not None:
         write_language_model(loaded.language, loaded.words, folder / LANGUAGE)
     (folder / CARD).write_text(_card(loaded), "utf-8")
-
-
-def write_language_model(language: LanguageModel, words: tokenizers.Tokenizer, folder: Path) -> None:
-    """As transformers writes it: config, weights and tokenizer."""
-    from safetensors.torch import save_model
-
-    folder.mkdir()
-    module = language.module
-    module.config.save_pretrained(folder)
-    module.generation_config.save_pretrained(folder)
-    save_model(module, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    words.save(str(folder / "tokenizer.json"))
-    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n', "utf-8")
 
 
 def _card(loaded: LoadedVisionLanguage) -> str:

@@ -1,0 +1,88 @@
+"""Frozen language models from and to files: transformers' folders, GGUF, and the part of a larger checkpoint."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import tokenizers
+from torch import Tensor
+
+from beholder.errors import ModelError, WeightsMismatch
+from beholder.models.language_model import LanguageModel, language_model
+
+
+def read_language_model(folder: Path, gguf: str | None = None) -> tuple[LanguageModel, tokenizers.Tokenizer]:
+    """A causal or encoder-decoder model of transformers in single precision, frozen, and its tokenizer.
+
+    Args:
+        folder: a checkpoint of transformers, or one that holds a GGUF file.
+        gguf: the name of that file.
+
+    Raises:
+        ModelError: there is no such model, or it can't be read.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+
+    options: dict[str, Any] = {"local_files_only": True, **({"gguf_file": gguf} if gguf else {})}
+    try:
+        config = AutoConfig.from_pretrained(folder, **options)
+        loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
+        module = loader.from_pretrained(folder, dtype=torch.float32, **options)
+        words = AutoTokenizer.from_pretrained(folder, **options).backend_tokenizer
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder}: holds no language model that transformers can read ({error})") from error
+    return language_model(module), words
+
+
+def write_language_model(language: LanguageModel, words: tokenizers.Tokenizer, folder: Path) -> None:
+    """As transformers writes it: config, weights and tokenizer."""
+    from safetensors.torch import save_model
+
+    folder.mkdir()
+    module = language.module
+    module.config.save_pretrained(folder)
+    module.generation_config.save_pretrained(folder)
+    save_model(module, str(folder / "model.safetensors"), metadata={"format": "pt"})
+    words.save(str(folder / "tokenizer.json"))
+    (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n', "utf-8")
+
+
+def frozen_language_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> LanguageModel:
+    """The language model inside a checkpoint, in single precision.
+
+    Raises:
+        ModelError: transformers does not know it.
+        WeightsMismatch: a tensor is missing, unexpected or of another shape.
+    """
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
+
+    values = dict(config)
+    kind = values.pop("model_type", "opt")
+    try:
+        settings = AutoConfig.for_model(kind, **values)
+    except ValueError as error:
+        raise ModelError(f"transformers knows no language model of the kind {kind!r} ({error})") from error
+    maker = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
+    with torch.device("meta"):
+        kind_of_model = type(maker.from_config(settings))
+    module, report = kind_of_model.from_pretrained(
+        None, config=settings, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
+    )
+    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])})
+    if wrong:
+        raise WeightsMismatch(f"the language model's tensors do not fit its config: {', '.join(wrong[:5])}")
+    if (folder / "generation_config.json").is_file():
+        module.generation_config = GenerationConfig.from_pretrained(folder)
+    return language_model(module)
+
+
+def read_words(folder: Path) -> tokenizers.Tokenizer:
+    """The language model's tokenizer."""
+    from transformers import AutoTokenizer
+
+    try:
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+    except (OSError, ValueError, AttributeError) as error:
+        raise ModelError(f"{folder}: the language model's tokenizer cannot be read ({error})") from error
