@@ -6,7 +6,7 @@ VENV := .venv
 TORCH := 2.13.0
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 
-.PHONY: demo test lint bench clean
+.PHONY: demo test lint clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo.py

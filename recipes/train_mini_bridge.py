@@ -127,7 +127,7 @@ def main() -> None:
             for row, numbers in zip(chosen, asked, strict=True)
         ]
         return {
-            "photographs": stage_2_loss(bridge, language, image, rows),
+            "photographs": stage_2_loss(bridge, language, image, rows, per_text=True),
             "drawings": 0.3 * stage_2_loss(bridge, language, shapes, pairs),
         }
 

@@ -54,34 +54,40 @@ def pictures(count: int, generator: torch.Generator | None = None) -> torch.Tens
     return torch.randn(count, 3, 16, 16, generator=generator)
 
 
-def slow_loss(part: Bridge, language: LanguageModel, image: torch.Tensor) -> float:
+def slow_loss(part: Bridge, language: LanguageModel, image: torch.Tensor, per_text: bool) -> float:
     """Every answer by itself, word by word."""
-    lost = []
+    texts_lost = []
     for row, texts in enumerate(TEXTS):
         for prompt, answer in texts:
             words = language.embed(torch.tensor([prompt]))
             both = torch.cat([part.soft_prompts(image[row : row + 1]), words], 1)
+            lost = []
             with torch.no_grad():
                 logits, memory = language.begin(both, torch.ones(both.shape[:2], dtype=torch.bool))
                 for word in answer:
                     lost.append(-float(logits.log_softmax(-1)[0, word]))
                     logits = language.go_on(torch.tensor([[word]]), memory)
-    return sum(lost) / len(lost)
+            texts_lost.append(lost)
+    if per_text:
+        return sum(sum(lost) / len(lost) for lost in texts_lost) / len(texts_lost)
+    return sum(map(sum, texts_lost)) / sum(map(len, texts_lost))
 
 
+@pytest.mark.parametrize("per_text", [False, True])
 @pytest.mark.parametrize("kind", ["opt", "llama", "t5"])
-def test_stage_2_is_the_loss_of_every_answer_by_itself(kind: str) -> None:
+def test_stage_2_is_the_loss_of_every_answer_by_itself(kind: str, per_text: bool) -> None:
     language, part = make(kind), bridge().eval()
     image = picture_tokens(VisionTransformer(VISION).eval(), pictures(2))
-    found = float(stage_2_loss(part, language, image, TEXTS).detach())
-    assert found == pytest.approx(slow_loss(part, language, image), abs=1e-4)
+    found = float(stage_2_loss(part, language, image, TEXTS, per_text=per_text).detach())
+    assert found == pytest.approx(slow_loss(part, language, image, per_text), abs=1e-4)
 
 
 def test_packed_texts_do_not_see_each_other() -> None:
-    ids, targets, allowed, positions = pack(TEXTS, 3)
+    ids, targets, allowed, positions, owner = pack(TEXTS, 3)
     assert ids.shape == (2, 6) and allowed.shape == (2, 1, 9, 9) and positions.shape == (2, 9)
     assert ids[0].tolist() == [3, 4, 5, 6, 3, 8]
     assert targets[0].tolist() == [IGNORED, 5, 6, 7, 8, 9]
+    assert owner[0].tolist() == [0, 0, 0, 0, 1, 1]
     assert positions[0].tolist() == [0, 1, 2, 3, 4, 5, 6, 3, 4]
     assert allowed[0, 0, 8].tolist() == [True] * 3 + [False] * 4 + [True, True]
 

@@ -21,6 +21,7 @@ from beholder.training.bridge_losses import (
     language_loss,
     matching_loss,
     pair_similarity,
+    text_loss,
 )
 
 Pair = tuple[list[int], list[int]]  # tokens of a prompt and of the answer to it
@@ -153,7 +154,8 @@ def pack(rows: Sequence[Sequence[Pair]], queries: int) -> tuple[Tensor, ...]:
         queries: soft prompts in front.
 
     Returns:
-        ids (B, T), targets (B, T), allowed (B, 1, L, L) and positions (B, L), with L = queries + T.
+        ids (B, T), targets (B, T), allowed (B, 1, L, L), positions (B, L) and the number of the text that each target
+        belongs to (B, T), with L = queries + T.
     """
     longest = max(sum(len(prompt) + len(answer) - 1 for prompt, answer in row) for row in rows)
     length = queries + longest
@@ -162,6 +164,8 @@ def pack(rows: Sequence[Sequence[Pair]], queries: int) -> tuple[Tensor, ...]:
     text_of = torch.full((len(rows), length), -1)
     text_of[:, :queries] = 0  # the picture
     positions = torch.arange(length).repeat(len(rows), 1)
+    owner = torch.zeros(len(rows), longest, dtype=torch.long)
+    count = 0
     for number, row in enumerate(rows):
         start = 0
         for place, (prompt, answer) in enumerate(row):
@@ -169,15 +173,24 @@ def pack(rows: Sequence[Sequence[Pair]], queries: int) -> tuple[Tensor, ...]:
             end = start + len(both) - 1
             ids[number, start:end] = both[:-1]
             targets[number, start + len(prompt) - 1 : end] = both[len(prompt) :]
+            owner[number, start:end] = count
+            count += 1
             text_of[number, queries + start : queries + end] = place + 1
             positions[number, queries + start : queries + end] = torch.arange(queries, queries + end - start)
             start = end
     same = text_of[:, :, None] == text_of[:, None, :]
     allowed = (same | (text_of[:, None, :] == 0)) & torch.ones(length, length, dtype=torch.bool).tril()
-    return ids, targets, allowed[:, None], positions
+    return ids, targets, allowed[:, None], positions, owner
 
 
-def stage_2_loss(bridge: Bridge, language: LanguageModel, image: Tensor, rows: Sequence[Sequence[Pair]]) -> Tensor:
+def stage_2_loss(
+    bridge: Bridge,
+    language: LanguageModel,
+    image: Tensor,
+    rows: Sequence[Sequence[Pair]],
+    *,
+    per_text: bool = False,
+) -> Tensor:
     """Language-modelling loss of the answers behind the picture's soft prompts (arXiv:2301.12597, section 3.3).
 
     A causal model reads picture, prompt and answer in one go. An encoder-decoder's encoder reads picture and prompt,
@@ -188,21 +201,23 @@ def stage_2_loss(bridge: Bridge, language: LanguageModel, image: Tensor, rows: S
         language: frozen.
         image: picture tokens (B, N, Di).
         rows: for each picture its texts, each a prompt of at least one token and an answer.
+        per_text: every text counts the same, so that short answers are not drowned by long ones; otherwise every word.
     """
     prompts = bridge.soft_prompts(image)
     if isinstance(language, EncoderDecoderLanguageModel):
-        return _encoder_decoder_loss(language, prompts, rows)
+        return _encoder_decoder_loss(language, prompts, rows, per_text)
     if not isinstance(language, CausalLanguageModel):
         raise InvalidSetting(f"{type(language).__name__} is neither a causal nor an encoder-decoder model")
-    ids, targets, allowed, positions = pack(rows, prompts.shape[1])
+    ids, targets, allowed, positions, owner = pack(rows, prompts.shape[1])
     words = language.embed(ids)
     hidden = language.hidden(torch.cat([prompts.to(words.dtype), words], 1), allowed, positions)
     learned = targets != IGNORED
-    return language_loss(language.words(hidden[:, prompts.shape[1] :][learned]).float(), targets[learned])
+    logits = language.words(hidden[:, prompts.shape[1] :][learned]).float()
+    return text_loss(logits, targets[learned], owner[learned] if per_text else None)
 
 
 def _encoder_decoder_loss(
-    language: EncoderDecoderLanguageModel, prompts: Tensor, rows: Sequence[Sequence[Pair]]
+    language: EncoderDecoderLanguageModel, prompts: Tensor, rows: Sequence[Sequence[Pair]], per_text: bool
 ) -> Tensor:
     pairs = [(row, pair) for row, several in enumerate(rows) for pair in several]
     longest = max(len(prompt) for _, (prompt, _) in pairs)
@@ -215,7 +230,9 @@ def _encoder_decoder_loss(
     words = language.embed(ids)
     seen = prompts[[row for row, _ in pairs]].to(words.dtype)
     mask = torch.cat([torch.ones(seen.shape[:2], dtype=torch.bool), there], 1)
-    return language_loss(language.loss_logits(torch.cat([seen, words], 1), mask, targets).float(), targets)
+    logits = language.loss_logits(torch.cat([seen, words], 1), mask, targets).float()
+    learned = targets != IGNORED
+    return text_loss(logits[learned], targets[learned], learned.nonzero()[:, 0] if per_text else None)
 
 
 def prefix_split(ids: list[int], generator: torch.Generator) -> Pair:

@@ -55,3 +55,12 @@ def matching_loss(logits: Tensor, fits: Tensor) -> Tensor:
 def language_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of the words: logits (…, V), targets (…) with ``IGNORED`` where nothing is to be learned."""
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
+
+
+def text_loss(logits: Tensor, targets: Tensor, owner: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of n words, logits (n, V) and targets (n,); with ``owner`` (n,) of the texts' own means."""
+    if owner is None:
+        return F.cross_entropy(logits, targets)
+    lost = F.cross_entropy(logits, targets, reduction="none")
+    texts = int(owner.max()) + 1
+    return (lost.new_zeros(texts).index_add(0, owner, lost) / owner.bincount(minlength=texts)).mean()

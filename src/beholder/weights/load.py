@@ -1,14 +1,13 @@
 """The front door: a name or a folder becomes a network that is ready to run."""
 
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from torch import Tensor
 
-from beholder.errors import InvalidSetting, ModelError
+from beholder.errors import ModelError
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionTransformer
@@ -27,7 +26,7 @@ from beholder.weights import (
 )
 from beholder.weights import preprocessing as foreign_preprocessing
 from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder
-from beholder.weights.sources import find
+from beholder.weights.sources import find, naming
 from beholder.weights.table import Row, build_empty, fill
 from beholder.weights.tensors import read_tensors, weight_files
 
@@ -65,7 +64,7 @@ def load_dual_encoder(
         ModelError: the folder holds no dual encoder that is known.
     """
     folder = find(name, revision=revision, allow_pickle=allow_pickle)
-    with _naming(name):
+    with naming(name):
         if (folder / ours.CONFIG).is_file():
             return ours.load_dual_encoder(folder)
         if (folder / sentence_transformers.LIST).is_file():
@@ -85,7 +84,7 @@ def load_image_encoder(
     The arguments and errors are those of ``load_dual_encoder``.
     """
     folder = find(name, revision=revision, allow_pickle=allow_pickle)
-    with _naming(name):
+    with naming(name):
         config = huggingface.read_json(folder / "config.json")
         model_type = config.get("model_type")
         if model_type not in IMAGE_ONLY:
@@ -101,17 +100,6 @@ def load_image_encoder(
         network = fill(build_empty(VisionTransformer, settings), tensors, rows, ignored)
         labels = huggingface.labels(config) if settings.classes else ()
         return LoadedImageEncoder(network, preprocessing, labels, str(name))
-
-
-@contextmanager
-def _naming(name: str | Path) -> Iterator[None]:
-    """Errors about a model say which one, if they do not already."""
-    try:
-        yield
-    except (ModelError, InvalidSetting) as error:
-        if str(name) in str(error):
-            raise
-        raise type(error)(f"{name}: {error}") from error.__cause__
 
 
 def load_foreign_network(folder: Path, allow_pickle: bool = False) -> tuple[TwoTowers, Foreign]:

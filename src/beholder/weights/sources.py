@@ -5,10 +5,11 @@ proxy variables hold. No code is ever fetched, and all files are of one revision
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
-from beholder.errors import DownloadFailed, ModelError, ModelNotFound
+from beholder.errors import DownloadFailed, InvalidSetting, ModelError, ModelNotFound
 from beholder.weights import huggingface, open_clip
 from beholder.weights.tensors import weight_files
 
@@ -41,6 +42,19 @@ def find(name: str | Path, *, revision: str | None = None, allow_pickle: bool = 
     if not isinstance(name, str) or not HUB_ID.fullmatch(name):
         raise ModelNotFound(f"{name}: no such folder; a model is a folder, mini, or a hub id such as owner/name")
     return _from_hub(name, revision, allow_pickle)
+
+
+@contextmanager
+def naming(name: str | Path) -> Iterator[None]:
+    """Errors about a model say which one, if they do not already; a config that lacks a setting is one of them."""
+    try:
+        yield
+    except (ModelError, InvalidSetting) as error:
+        if str(name) in str(error):
+            raise
+        raise type(error)(f"{name}: {error}") from error.__cause__
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{name}: its config is not one of its kind ({type(error).__name__}: {error})") from error
 
 
 def needed_files(names: Sequence[str], allow_pickle: bool = False) -> list[str]:

@@ -27,7 +27,7 @@ from beholder.weights import blip2, huggingface
 from beholder.weights.language_models import read_language_model, write_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.ours import CARD, CONFIG, WEIGHTS, replace_folder
-from beholder.weights.sources import find
+from beholder.weights.sources import find, naming
 from beholder.weights.table import build_empty, fill_with_own
 from beholder.weights.tensors import read_tensors
 
@@ -58,17 +58,13 @@ def load_vision_language(
 
         return load_own(mini_bridge.folder())
     folder = find(name, revision=revision, allow_pickle=allow_pickle)
-    try:
+    with naming(name):
         if (folder / CONFIG).is_file():
             return load_own(folder)
         kind = huggingface.read_json(folder / "config.json").get("model_type")
         if kind != "blip-2":
             raise ModelError(f"model type {kind} is no vision-language model that is known; known is blip-2")
         return blip2.load(folder, str(name), allow_pickle)
-    except (ModelError, InvalidSetting) as error:
-        if str(name) in str(error):
-            raise
-        raise type(error)(f"{name}: {error}") from error.__cause__
 
 
 def load_own(folder: Path) -> LoadedVisionLanguage:

