@@ -90,6 +90,24 @@ def test_the_places_looked_at_are_drawn(writer: Path, photographs: list[Path], t
     assert run.returncode == 2 and "draws one picture, not 2" in run.stderr
 
 
+def test_similarity_is_judged_by_a_matching_head(
+    tiny_model: Path, photographs: list[Path], tmp_path_factory: pytest.TempPathFactory
+) -> None:
+    from beholder import VisionLanguageModel
+
+    folder = tmp_path_factory.mktemp("retrieval")
+    make("retrieval", folder)
+    texts = ["a dog", "two cats", "the snow"]
+    order = ["similarity", photographs[0], *(f"--text={text}" for text in texts), "--rerank", "--rerank-model", folder]
+    run = beholder(*order, "--json", model=tiny_model)
+    assert run.returncode == 0, run.stderr
+    rows = [json.loads(line) for line in run.stdout.splitlines()]
+    expected = dict(zip(texts, VisionLanguageModel.from_pretrained(folder).match(photographs[0], texts), strict=True))
+    assert [row["text"] for row in rows] == sorted(texts, key=lambda text: -expected[text])
+    for row in rows:
+        assert row["match"] == pytest.approx(float(expected[row["text"]]), abs=1e-4)
+
+
 def test_ask(writer: Path, photographs: list[Path]) -> None:
     run = beholder("ask", photographs[0], "how many dogs are there?", "--json", model=writer)
     assert run.returncode == 0, run.stderr

@@ -12,8 +12,9 @@ def command(json: Json = False) -> None:
 
     for model in inventory():
         if json:
-            print_json({"name": model.name, "path": str(model.path) if model.path else None, "bytes": model.size})
+            path = str(model.path) if model.path else None
+            print_json({"name": model.name, "kind": model.kind, "path": path, "bytes": model.size})
         elif model.path is None:
-            print(f"{model.name}: not fetched yet (beholder pull {model.name})")
+            print(f"{model.name}, {model.kind}: not fetched yet (beholder pull {model.name})")
         else:
-            print(f"{model.name}: {model.path} ({model.size / 1e6:.0f} MB)")
+            print(f"{model.name}, {model.kind}: {model.path} ({model.size / 1e6:.0f} MB)")

@@ -9,6 +9,13 @@ import typer
 
 from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures, Texts
 
+Rerank = Annotated[
+    bool,
+    typer.Option(
+        "--rerank", help="Let a vision-language model's matching head judge; each picture's best comes first."
+    ),
+]
+RerankModel = Annotated[str, typer.Option("--rerank-model", help="The vision-language model for it: a name or folder.")]
 Plot = Annotated[Path | None, typer.Option("--plot", help="Draw the matrix of pictures and sentences into this PNG.")]
 
 
@@ -16,6 +23,8 @@ def command(
     pictures: Pictures,
     text: Texts,
     plot: Plot = None,
+    rerank: Rerank = False,
+    rerank_model: RerankModel = "mini",
     model: Model = "mini",
     json: Json = False,
     exact: Exact = False,
@@ -24,7 +33,8 @@ def command(
 ) -> None:
     """Compare every picture with every sentence.
 
-    The cosine is the raw score; match, from 0 to 1, says how sure it is that the sentence fits.
+    The cosine is the raw score; match, from 0 to 1, says how sure it is that the sentence fits. With --rerank, match
+    comes from a model that reads sentence and picture together, which is slower.
 
     \b
     beholder similarity puppy.jpg --text "a puppy playing in the snow" --text "a plate of fruit"
@@ -32,20 +42,36 @@ def command(
     """
     import numpy as np
 
-    from beholder.cli.pictures import PictureRun, find_pictures, load_encoder, print_json, warnings_on_one_line
+    from beholder.cli.pictures import (
+        PictureRun,
+        find_pictures,
+        load_encoder,
+        load_writer,
+        print_json,
+        warnings_on_one_line,
+    )
+    from beholder.errors import InvalidSetting
 
+    if plot is not None and plot.suffix.lower() != ".png":
+        raise InvalidSetting(f"--plot {plot}: a drawing is a PNG; let its name end in .png")
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
         encoder = load_encoder(model, allow_pickle)
+        judge = load_writer(rerank_model, allow_pickle) if rerank else None
         text_vectors = encoder.embed_texts(text)
         run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
         done = []
         for name, vector in run:
             cosines = text_vectors @ vector
             match = encoder.match(vector[None], text_vectors)[0] if encoder.calibrated else [None] * len(text)
+            if judge is not None:
+                match = judge.match(name, text, exact=exact, allow_urls=allow_urls)
             if plot is not None:
                 done.append((name, cosines, match))
-            for sentence, cosine, sure in zip(text, cosines, match, strict=True):
+            rows = list(zip(text, cosines, match, strict=True))
+            if judge is not None:
+                rows.sort(key=lambda row: -row[2])
+            for sentence, cosine, sure in rows:
                 sure = None if sure is None else float(sure)
                 if json:
                     print_json({"image": name, "text": sentence, "cosine": float(cosine), "match": sure})
@@ -56,7 +82,8 @@ def command(
             from beholder.tasks.plot import draw_matrix
 
             names, cosines_rows, match_rows = zip(*done, strict=True)
-            values = np.array(match_rows if encoder.calibrated else cosines_rows)
-            title, limits = ("match", (0.0, 1.0)) if encoder.calibrated else ("cosine", None)
+            sure = encoder.calibrated or rerank
+            values = np.array(match_rows if sure else cosines_rows)
+            title, limits = ("match", (0.0, 1.0)) if sure else ("cosine", None)
             draw_matrix(plot, list(names), text, values, title, limits)
     raise typer.Exit(run.exit_code)
