@@ -32,6 +32,12 @@ def read_language_model(folder: Path, gguf: str | None = None) -> tuple[Language
         words = AutoTokenizer.from_pretrained(folder, **options).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder}: holds no language model that transformers can read ({error})") from error
+    if gguf:  # what was widened to single precision is a model like any other, which can be saved
+        if hasattr(config, "quantization_config"):
+            del config.quantization_config
+        generation, tensors = module.generation_config, module.state_dict()
+        module = _filled(type(module), config, tensors)
+        module.generation_config = generation
     return language_model(module), words
 
 
@@ -67,12 +73,7 @@ def frozen_language_model(config: Mapping[str, Any], tensors: Mapping[str, Tenso
     maker = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         kind_of_model = type(maker.from_config(settings))
-    module, report = kind_of_model.from_pretrained(
-        None, config=settings, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
-    )
-    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])})
-    if wrong:
-        raise WeightsMismatch(f"the language model's tensors do not fit its config: {', '.join(wrong[:5])}")
+    module = _filled(kind_of_model, settings, tensors)
     if (folder / "generation_config.json").is_file():
         module.generation_config = GenerationConfig.from_pretrained(folder)
     return language_model(module)
@@ -86,3 +87,16 @@ def read_words(folder: Path) -> tokenizers.Tokenizer:
         return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder}: the language model's tokenizer cannot be read ({error})") from error
+
+
+def _filled(kind: Any, config: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """A model of transformers with these tensors, in single precision."""
+    import torch
+
+    module, report = kind.from_pretrained(
+        None, config=config, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
+    )
+    wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])})
+    if wrong:
+        raise WeightsMismatch(f"the language model's tensors do not fit its config: {', '.join(wrong[:5])}")
+    return module
