@@ -90,11 +90,15 @@ def main() -> None:
     loaded = mini_bridge.assemble(given.bridge) if given.bridge else None
     model = VisionLanguageModel(loaded) if loaded else VisionLanguageModel.from_pretrained("mini")
     photographs = split(read_photographs(given.photographs))[given.part]
-    figures = captions(model, photographs, given.examples) | questions(model, photographs)
+    show(captions(model, photographs, given.examples))
+    show(questions(model, photographs))
     if given.drawings:
-        figures |= shapes(model, given.drawings, given.drawings_most)
+        show(shapes(model, given.drawings, given.drawings_most))
+
+
+def show(figures: dict[str, float]) -> None:
     for name, value in figures.items():
-        print(json.dumps({"metric": name, "value": round(float(value), 4)}))
+        print(json.dumps({"metric": name, "value": round(float(value), 4)}), flush=True)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,7 @@ def test_articles() -> None:
 def test_easy_vqa(tmp_path: Path) -> None:
     folder = tmp_path / "easy_vqa" / "data" / "test"
     folder.mkdir(parents=True)
+    (tmp_path / "test").mkdir()  # the wheel brings its own tests along
     (folder / "questions.json").write_text('[["what shape?", "circle", 1], ["red?", "no", 0], ["blue?", "yes", 1]]')
     found = read_easy_vqa(tmp_path, "test")
     assert [drawing.path.name for drawing in found] == ["0.png", "1.png"]

@@ -25,9 +25,8 @@ def read_easy_vqa(folder: Path, split: str) -> list[Drawing]:
     Raises:
         InvalidSetting: the folder holds no such split.
     """
-    data = next(
-        (place for place in (folder, folder / "data", folder / "easy_vqa" / "data") if (place / split).is_dir()), None
-    )
+    places = (folder, folder / "data", folder / "easy_vqa" / "data")
+    data = next((place for place in places if (place / split / "questions.json").is_file()), None)
     if data is None:
         raise InvalidSetting(f"{folder}: no easy-VQA split {split!r} here; unpack the wheel of easy-vqa 1.0 into it")
     asked: dict[int, list[tuple[str, str]]] = {}
