@@ -48,6 +48,13 @@ def captions(model: VisionLanguageModel, photographs: list[Photograph], examples
     }
 
 
+def matching(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[str, float]:
+    """How often the matching head prefers a photograph's own caption to that of the next one."""
+    pairs = zip(photographs, photographs[1:] + photographs[:1], strict=True)
+    scores = [model.match(own.path, [own.captions[0], other.captions[0]]) for own, other in pairs]
+    return {"own caption preferred to another's": sum(own > other for own, other in scores) / len(scores)}
+
+
 def questions(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[str, float]:
     generator = np.random.default_rng(0)
     frequencies = Counter(noun for photograph in photographs for noun in named(photograph.captions))
@@ -91,6 +98,7 @@ def main() -> None:
     model = VisionLanguageModel(loaded) if loaded else VisionLanguageModel.from_pretrained("mini")
     photographs = split(read_photographs(given.photographs))[given.part]
     show(captions(model, photographs, given.examples))
+    show(matching(model, photographs))
     show(questions(model, photographs))
     if given.drawings:
         show(shapes(model, given.drawings, given.drawings_most))

@@ -121,6 +121,8 @@ def draw_matrix(
 def draw_looked(path: Path, picture: Source, looked: "Looked") -> None:
     """Draw a picture, and again for each word of its caption with the places lit where that word was looked for.
 
+    Each drawing is lit from its least to its most looked-at place, however far apart they are.
+
     Args:
         path: the PNG to write.
         picture: the picture.
@@ -149,7 +151,8 @@ def draw_looked(path: Path, picture: Source, looked: "Looked") -> None:
         axes = figure.add_subplot(rows, columns, number + 1)
         shown = faded
         if share is not None:
-            grid = Image.fromarray((share / max(share.max(), 1e-9)).astype(np.float32))
+            spread = (share - share.min()) / max(float(np.ptp(share)), 1e-9)
+            grid = Image.fromarray(spread.astype(np.float32))
             light = np.asarray(grid.resize(whole.size, Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
             shown = faded * (0.15 + 0.85 * light)
         axes.imshow(shown, interpolation="none")
