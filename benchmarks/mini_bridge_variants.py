@@ -40,11 +40,11 @@ VIT_WIDTH, GRID_WIDTH = 384, 1280
 VARIANTS = {
     "grid, 16 queries": ("grid", 16, True, False),
     "ViT, 16 queries": ("vit", 16, True, False),
-    "grid and ViT, 16 queries": ("both", 16, True, False),
     "grid, 8 queries": ("grid", 8, True, False),
     "grid, 32 queries": ("grid", 32, True, False),
     "grid, 16 queries, both stages": ("grid", 16, True, True),
     "grid, 16 queries, stage 2 alone": ("grid", 16, False, True),
+    "grid and ViT, 16 queries": ("both", 16, True, False),
 }
 
 
