@@ -24,7 +24,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 
 from beholder.models.bridge import Bridge
 from beholder.pictures.transform import Preprocessing
-from beholder.training.bridge import run_stage, stage_1_losses, stage_2_loss
+from beholder.training.bridge import draw_pictures, run_stage, stage_1_losses, stage_2_loss
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_losses import pair_similarity
 from beholder.training.frozen_features import grid_features, look
@@ -90,14 +90,6 @@ def features(photographs: list[Photograph], focus: Path, work: Path) -> dict[str
     return {"grid": grid, "vit": vit, "both": both}
 
 
-def draw(made: list[np.ndarray], count: int, generator: torch.Generator) -> tuple[list[int], Tensor]:
-    chosen = torch.randperm(len(made), generator=generator)[:count].tolist()
-    views = torch.randint(VIEWS, (count,), generator=generator).tolist()
-    return chosen, torch.from_numpy(
-        np.stack([made[row][view] for row, view in zip(chosen, views, strict=True)]).astype(np.float32)
-    )
-
-
 def whole(made: list[np.ndarray]) -> Tensor:
     return torch.from_numpy(np.stack([views[0] for views in made]).astype(np.float32))
 
@@ -146,7 +138,7 @@ def main() -> None:
             figures: dict[str, float] = {}
 
             def stage_1(generator: torch.Generator, bridge: Bridge = bridge, training: list[np.ndarray] = training):
-                chosen, image = draw(training, config.stage_1.batch, generator)
+                chosen, image = draw_pictures(training, config.stage_1.batch, generator)
                 which = torch.randint(5, (len(chosen),), generator=generator).tolist()
                 tokens = tokenizer(
                     [photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)]
@@ -162,7 +154,7 @@ def main() -> None:
                     )
 
             def stage_2(generator: torch.Generator, bridge: Bridge = bridge, training: list[np.ndarray] = training):
-                chosen, image = draw(training, config.stage_2.batch, generator)
+                chosen, image = draw_pictures(training, config.stage_2.batch, generator)
                 return {"language": stage_2_loss(bridge, language, image, [texts(photographs[row]) for row in chosen])}
 
             if first:

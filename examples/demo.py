@@ -15,14 +15,13 @@ import json
 import sys
 from dataclasses import dataclass
 from io import BytesIO
-from math import ceil
 from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw
 
 from beholder import BeholderError, DualEncoder, VisionLanguageModel
-from beholder.models.efficientnet_lite import EfficientNetLiteSettings
+from beholder.models.bridge import picture_grid
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import to_picture, to_pixels
 from beholder.tasks.plot import draw_matrix
@@ -44,7 +43,6 @@ SEARCHES = (
 )
 QUESTIONS = ("Is there a person in the picture?", "Where is this?")
 LABELS_SHOWN, FOUND_SHOWN = 3, 5
-STRIDE = 32  # pixels a side of a cell of EfficientNet-Lite's last grid
 
 
 @dataclass(frozen=True)
@@ -154,11 +152,8 @@ middle column is the way back from these numbers to a picture: what is not in it
 
 def cells(encoder: DualEncoder) -> tuple[int, int]:
     """Rows and columns of the grid into which the image tower divides a picture."""
-    image, preprocessing = encoder.network.settings.image, encoder.loaded.preprocessing
-    if isinstance(image, EfficientNetLiteSettings):
-        return ceil(preprocessing.height / STRIDE), ceil(preprocessing.width / STRIDE)
-    patch = image.patch_size * (STRIDE if image.grid else 1)
-    return preprocessing.height // patch, preprocessing.width // patch
+    preprocessing = encoder.loaded.preprocessing
+    return picture_grid(encoder.network.image, preprocessing.height, preprocessing.width)
 
 
 def with_grid(picture: Image.Image, rows: int, columns: int) -> Image.Image:

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beholder.training.bridge import run_stage, stage_1_losses, stage_2_loss
+from beholder.training.bridge import draw_pictures, run_stage, stage_1_losses, stage_2_loss
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.easy_vqa import read_easy_vqa
 from beholder.training.frozen_features import grid_features
@@ -78,7 +78,7 @@ def main() -> None:
         tokenizer = mini_bridge.tokenizer()
 
         def first(generator: torch.Generator) -> dict[str, Tensor]:
-            chosen, image = draw(seen["training"], stage_1.batch, generator)
+            chosen, image = draw_pictures(seen["training"], stage_1.batch, generator)
             which = torch.randint(5, (stage_1.batch,), generator=generator).tolist()
             tokens = tokenizer([photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)])
             ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
@@ -118,9 +118,9 @@ def main() -> None:
 
     def second(generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = draw(seen["training"], stage_2.batch, generator)
+        chosen, image = draw_pictures(seen["training"], stage_2.batch, generator)
         rows = [texts_of(photographs[row], QUESTIONS, random) for row in chosen]
-        chosen, shapes = draw(drawn, DRAWINGS, generator)
+        chosen, shapes = draw_pictures(drawn, DRAWINGS, generator)
         asked = [random.permutation(len(drawings[row].questions))[:DRAWING_QUESTIONS] for row in chosen]
         pairs = [
             [encoded(*mini_bridge.question_pair(*drawings[row].questions[number])) for number in numbers]
@@ -147,14 +147,6 @@ def main() -> None:
 
     run_stage(bridge, stage_2, second, place / "stage-2.pt", report(place / "stage-2.jsonl", control))
     mini_bridge.save(bridge, place / "mini_bridge")
-
-
-def draw(features: list[np.ndarray], count: int, generator: torch.Generator) -> tuple[list[int], Tensor]:
-    """Different pictures, a view of each: their rows, and (count, N, D)."""
-    chosen = torch.randperm(len(features), generator=generator)[:count].tolist()
-    views = torch.randint(len(features[0]), (count,), generator=generator).tolist()
-    image = np.stack([features[row][view] for row, view in zip(chosen, views, strict=True)])
-    return chosen, torch.from_numpy(image.astype(np.float32))
 
 
 def report(file: Path, control: Callable[[], dict[str, float]]) -> Callable[[int, dict[str, float]], None]:

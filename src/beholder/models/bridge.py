@@ -92,7 +92,11 @@ class Bridge(nn.Module):
 
     def soft_prompts(self, image: Tensor) -> Tensor:
         """The picture in the language model's own space: (B, Q, Dl)."""
-        return self._part(self.to_language, "no layer to a language model")(self.queries(image))
+        return self.to_prompts(self.queries(image))
+
+    def to_prompts(self, queries: Tensor) -> Tensor:
+        """What the queries saw (B, Q, D) as soft prompts (B, Q, Dl)."""
+        return self._part(self.to_language, "no layer to a language model")(queries)
 
     def contrast_image(self, image: Tensor) -> Tensor:
         """(B, Q, E), each of unit length."""
@@ -134,5 +138,8 @@ def picture_grid(tower: nn.Module, height: int, width: int) -> tuple[int, int]:
     """Rows and columns of ``picture_tokens`` for a picture of ``height`` by ``width`` pixels, without their prefix."""
     if isinstance(tower, VisionTransformer):
         patch = tower.settings.patch_size
-        return height // patch, width // patch
-    return -(-height // GRID_STRIDE), -(-width // GRID_STRIDE)
+        if tower.grid is None:
+            return height // patch, width // patch
+    else:
+        patch = 1
+    return -(-height // GRID_STRIDE) // patch, -(-width // GRID_STRIDE) // patch

@@ -342,7 +342,7 @@ class VisionLanguageModel:
         before = self._ids(self.loaded.prompts.caption if prompt is None else prompt, 0)
         with torch.inference_mode():
             output = self.bridge.qformer(self.bridge.normed(seen), weights=True)
-            prompts = self.bridge.soft_prompts(seen)
+            prompts = self.bridge.to_prompts(output.queries)
             if text is None:
                 mask = torch.ones(1, prompts.shape[1] + len(before), dtype=torch.bool, device=self.device)
                 settings = DecodingSettings(num_beams=3, no_repeat_ngram=3)

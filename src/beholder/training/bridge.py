@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -107,6 +108,14 @@ def run_stage(
             torch.save(state, aside)
             aside.replace(checkpoint)
     bridge.eval()
+
+
+def draw_pictures(features: Sequence[np.ndarray], count: int, generator: torch.Generator) -> tuple[list[int], Tensor]:
+    """Different pictures among features (V, N, Di) of each, a view of every one: their rows, and (count, N, Di)."""
+    chosen = torch.randperm(len(features), generator=generator)[:count].tolist()
+    views = torch.randint(len(features[0]), (count,), generator=generator).tolist()
+    image = np.stack([features[row][view] for row, view in zip(chosen, views, strict=True)])
+    return chosen, torch.from_numpy(image.astype(np.float32))
 
 
 def rate(progress: float, warm_up: float, final: float = 0.0) -> float:

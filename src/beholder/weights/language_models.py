@@ -22,15 +22,14 @@ def read_language_model(folder: Path, gguf: str | None = None) -> tuple[Language
         ModelError: there is no such model, or it can't be read.
     """
     import torch
-    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, AutoTokenizer
+    from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     options: dict[str, Any] = {"local_files_only": True, **({"gguf_file": gguf} if gguf else {})}
     try:
         config = AutoConfig.from_pretrained(folder, **options)
         loader = AutoModelForSeq2SeqLM if config.is_encoder_decoder else AutoModelForCausalLM
         module = loader.from_pretrained(folder, dtype=torch.float32, **options)
-        words = AutoTokenizer.from_pretrained(folder, **options).backend_tokenizer
-    except (OSError, ValueError, AttributeError) as error:
+    except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: holds no language model that transformers can read ({error})") from error
     if gguf:  # what was widened to single precision is a model like any other, which can be saved
         if hasattr(config, "quantization_config"):
@@ -38,7 +37,7 @@ def read_language_model(folder: Path, gguf: str | None = None) -> tuple[Language
         generation, tensors = module.generation_config, module.state_dict()
         module = _filled(type(module), config, tensors)
         module.generation_config = generation
-    return language_model(module), words
+    return language_model(module), read_words(folder, gguf)
 
 
 def write_language_model(language: LanguageModel, words: tokenizers.Tokenizer, folder: Path) -> None:
@@ -79,12 +78,14 @@ def frozen_language_model(config: Mapping[str, Any], tensors: Mapping[str, Tenso
     return language_model(module)
 
 
-def read_words(folder: Path) -> tokenizers.Tokenizer:
-    """The language model's tokenizer."""
+def read_words(folder: Path, gguf: str | None = None) -> tokenizers.Tokenizer:
+    """The language model's tokenizer; the arguments and errors are those of ``read_language_model``."""
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(folder, local_files_only=True).backend_tokenizer
+        return AutoTokenizer.from_pretrained(
+            folder, local_files_only=True, **({"gguf_file": gguf} if gguf else {})
+        ).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder}: the language model's tokenizer cannot be read ({error})") from error
 

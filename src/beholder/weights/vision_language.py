@@ -1,10 +1,12 @@
 """Our own folder of a vision-language model, and the front door to all that is known.
 
-beholder.json            settings of tower, bridge, preprocessing, prompts and tokenizer
-model.safetensors        the tower's and the bridge's tensors, by our names
-tokenizer.json           of the bridge's own text, where it reads any
-language_model/          the language model with its tokenizer, as transformers writes them
-README.md                the model card
+    beholder.json            settings of tower, bridge, preprocessing, prompts and tokenizer
+    model.safetensors        the tower's and the bridge's tensors, by our names
+    tokenizer.json           of the bridge's own text, where it reads any
+    language_model/          the language model with its tokenizer, as transformers writes them
+    README.md                the model card
+
+It is put in place as a whole, as that of a dual encoder is.
 """
 
 import json
