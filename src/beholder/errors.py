@@ -14,6 +14,10 @@
     │   ├── ModelNotFound       no folder, no name and no hub id leads to it
     │   ├── WeightsMismatch     a tensor is missing, unexpected or of another shape
     │   └── DownloadFailed      a part could not be fetched, or its checksum is wrong
+    ├── AlbumError            an album can't be used
+    │   ├── AlbumNotFound       there is none in this folder
+    │   ├── AlbumBusy           another process is indexing into it
+    │   └── AlbumDamaged        its file is no album, is damaged, or was made by a newer Beholder
     ├── WriteFailed           a result can't be written; what was written before stays
     └── NotFinite             a network gave NaN or infinity where numbers are needed
 
@@ -102,3 +106,19 @@ class NotFinite(BeholderError):
 
 class WriteFailed(BeholderError):
     """A result can't be written; what was written before stays."""
+
+
+class AlbumError(BeholderError):
+    """An album can't be used."""
+
+
+class AlbumNotFound(AlbumError):
+    """There is no album in this folder."""
+
+
+class AlbumBusy(AlbumError):
+    """Another process is indexing into the album."""
+
+
+class AlbumDamaged(AlbumError):
+    """The album's file is no album, is damaged, or was made by a newer Beholder."""

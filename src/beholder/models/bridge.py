@@ -2,8 +2,8 @@
 
 Stage 1 (arXiv:2301.12597, section 3.2): contrast, matching, generation. Stage 2 (section 3.3): soft visual prompts.
 
-Shapes: B batch, Q queries, T text tokens, N picture tokens, Di their width, E the space of contrast, Dl the language
-model's width, V the Q-Former's vocabulary.
+Shapes: B batch, Q queries, T text tokens, N picture tokens, Di their width, E the space of contrast, P soft prompts of
+the whole picture, Dl the language model's width, V the Q-Former's vocabulary.
 """
 
 from dataclasses import asdict, dataclass
@@ -28,6 +28,9 @@ class BridgeSettings:
         language_width: width of the language model behind; 0 for stage 1 alone.
         image_norm: a trained layer norm on the frozen picture tokens.
         inference_only: without what stage 1 needs for training alone, the generation head and the temperature.
+        whole_tokens: how many of the first picture tokens stand for the whole picture (a class token, or those of
+            `SentenceTokens`).
+        whole_prompts: soft prompts made of these directly, in front of the queries'; 0 for none (`WholePrompts`).
     """
 
     qformer: QFormerSettings
@@ -35,10 +38,23 @@ class BridgeSettings:
     language_width: int = 0
     image_norm: bool = False
     inference_only: bool = False
+    whole_tokens: int = 0
+    whole_prompts: int = 0
 
     def __post_init__(self) -> None:
         if self.embedding and not self.qformer.vocabulary:
             raise InvalidSetting("the heads of stage 1 need a Q-Former that reads text: give it a vocabulary")
+        if min(self.whole_tokens, self.whole_prompts) < 0 or bool(self.whole_tokens) != bool(self.whole_prompts):
+            raise InvalidSetting(
+                f"whole_tokens {self.whole_tokens} and whole_prompts {self.whole_prompts} must both be 0, or both above"
+            )
+        if self.whole_prompts and not self.language_width:
+            raise InvalidSetting("whole_prompts are for a language model: they need a language_width above 0")
+
+    @property
+    def soft_prompts(self) -> int:
+        """How many a picture has."""
+        return self.whole_prompts + self.qformer.queries
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BridgeSettings":
@@ -64,8 +80,31 @@ class GenerationHead(nn.Module):
         return F.linear(self.norm(F.gelu(self.dense(text))), words, self.bias)
 
 
+class WholePrompts(nn.Module):
+    """The tokens that stand for the whole picture to soft prompts, by one hidden layer: (B, N, Di) → (B, P, Dl).
+
+    Queries have to learn where to look before they say anything; this path knows it, and on few pictures learns many
+    times faster.
+
+    Source: the mapping network of Mokady et al., *ClipCap* (arXiv:2111.09734), section 3.
+    """
+
+    def __init__(self, settings: BridgeSettings):
+        super().__init__()
+        self.tokens, self.prompts = settings.whole_tokens, settings.whole_prompts
+        qformer = settings.qformer
+        self.norm = nn.LayerNorm(qformer.image_width)
+        self.up = nn.Linear(qformer.image_width, qformer.width)
+        self.dropout = nn.Dropout(qformer.dropout)
+        self.down = nn.Linear(qformer.width, settings.whole_prompts * settings.language_width)
+
+    def forward(self, image: Tensor) -> Tensor:  # noqa: D102
+        whole = self.norm(image[:, : self.tokens].sum(1))
+        return self.down(self.dropout(F.gelu(self.up(whole)))).unflatten(-1, (self.prompts, -1))
+
+
 class Bridge(nn.Module):
-    """Q-Former, stage 1's heads and the linear layer to the language model, each where the settings ask for it."""
+    """Q-Former, stage 1's heads and the layers to the language model, each where the settings ask for it."""
 
     def __init__(self, settings: BridgeSettings):
         super().__init__()
@@ -81,6 +120,7 @@ class Bridge(nn.Module):
         self.matching_head = nn.Linear(width, 2) if stage1 else None
         self.language_head = GenerationHead(settings.qformer) if trained else None
         self.to_language = nn.Linear(width, settings.language_width) if stage2 else None
+        self.whole_prompts = WholePrompts(settings) if settings.whole_prompts else None
 
     def normed(self, image: Tensor) -> Tensor:
         """Picture tokens (B, N, Di) as the Q-Former looks at them."""
@@ -91,12 +131,13 @@ class Bridge(nn.Module):
         return self.qformer(self.normed(image)).queries
 
     def soft_prompts(self, image: Tensor) -> Tensor:
-        """The picture in the language model's own space: (B, Q, Dl)."""
-        return self.to_prompts(self.queries(image))
+        """The picture in the language model's own space: (B, P + Q, Dl), the queries' prompts last."""
+        return self.to_prompts(image, self.queries(image))
 
-    def to_prompts(self, queries: Tensor) -> Tensor:
-        """What the queries saw (B, Q, D) as soft prompts (B, Q, Dl)."""
-        return self._part(self.to_language, "no layer to a language model")(queries)
+    def to_prompts(self, image: Tensor, queries: Tensor) -> Tensor:
+        """The soft prompts of a picture that the queries have seen already (B, Q, D): (B, P + Q, Dl)."""
+        prompts = self._part(self.to_language, "no layer to a language model")(queries)
+        return prompts if self.whole_prompts is None else torch.cat([self.whole_prompts(image), prompts], 1)
 
     def contrast_image(self, image: Tensor) -> Tensor:
         """(B, Q, E), each of unit length."""
@@ -131,7 +172,7 @@ def picture_tokens(tower: nn.Module, pixels: Tensor) -> Tensor:
     Pixels (B, 3, H, W) → (B, N, Di).
     """
     seen = tower(pixels)
-    return seen.tokens if isinstance(seen, Encoded) else seen.grid.flatten(2).mT
+    return seen.tokens if isinstance(seen, Encoded) else seen.grid.flatten(2).transpose(1, 2)
 
 
 def picture_grid(tower: nn.Module, height: int, width: int) -> tuple[int, int]:

@@ -124,16 +124,21 @@ class LanguageModel(nn.Module):
 class CausalLanguageModel(LanguageModel):
     """A decoder alone: OPT, Llama and its kin."""
 
-    def hidden(self, embeddings: Tensor, allowed: Tensor, positions: Tensor) -> Tensor:
+    def hidden(self, embeddings: Tensor, allowed: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
         """What the model makes of vectors (B, T, D), before its vocabulary: (B, T, D).
 
         Args:
             embeddings: words and soft prompts.
-            allowed: (B, 1, T, T), true where a row may look at a column.
+            allowed: (B, 1, T, L), true where a row may look at a column.
             positions: (B, T).
+            cache: of transformers, where something was read before.
         """
         output = self.module.base_model(
-            inputs_embeds=embeddings, attention_mask=allowed, position_ids=positions, use_cache=False
+            inputs_embeds=embeddings,
+            attention_mask=allowed,
+            position_ids=positions,
+            use_cache=cache is not None,
+            **{self.cache_name: cache},
         )
         return output.last_hidden_state
 

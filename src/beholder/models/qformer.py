@@ -171,7 +171,7 @@ class QFormer(nn.Module):
         queries = 0
         if image is not None:
             queries = self.settings.queries
-            parts.append(self.queries.expand(len(image), -1, -1))
+            parts.append(self.queries.expand(image.shape[0], -1, -1))
         if ids is not None:
             parts.append(self._read(ids))
         if not parts:

@@ -87,7 +87,7 @@ class TextTransformer(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, causal=self.settings.causal)
         tokens = self.final_norm(tokens)
-        return Encoded(tokens, tokens[torch.arange(len(ids), device=ids.device), self.pooled_position(ids)])
+        return Encoded(tokens, tokens[torch.arange(ids.shape[0], device=ids.device), self.pooled_position(ids)])
 
     def pooled_position(self, ids: Tensor) -> Tensor:
         """Index of the token that stands for each sentence: (B, T) → (B,)."""

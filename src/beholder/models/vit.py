@@ -102,7 +102,7 @@ class AttentionPooling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) → (B, D)."""
-        seen = self.attention.look(self.query.expand(len(tokens), 1, -1), tokens)
+        seen = self.attention.look(self.query.expand(tokens.shape[0], 1, -1), tokens)
         return (seen + self.mlp(self.norm(seen)))[:, 0]
 
 
@@ -160,9 +160,9 @@ class VisionTransformer(nn.Module):
         tokens = patches.flatten(2).transpose(1, 2) + positions
         prefix = []
         if self.class_token is not None:
-            prefix.append((self.class_token + class_position).expand(len(pixels), 1, -1))
+            prefix.append((self.class_token + class_position).expand(pixels.shape[0], 1, -1))
         if self.registers is not None:
-            prefix.append(self.registers.expand(len(pixels), -1, -1))
+            prefix.append(self.registers.expand(pixels.shape[0], -1, -1))
         return torch.cat([*prefix, tokens], dim=1)
 
     def positions_for(self, height: int, width: int) -> tuple[Tensor, Tensor]:

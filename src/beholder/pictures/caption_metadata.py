@@ -43,9 +43,9 @@ def read_caption(path: Path) -> str | None:
     """The caption in a picture's metadata or its sidecar; None where there is none that can be read."""
     try:
         if sidecar(path).is_file():
-            return _description(sidecar(path).read_bytes())
+            return description_of(sidecar(path).read_bytes())
         data = path.read_bytes()
-        return next((_description(piece.xmp) for piece in _pieces(data, path) if piece.xmp is not None), None)
+        return next((description_of(piece.xmp) for piece in _pieces(data, path) if piece.xmp is not None), None)
     except (OSError, ElementTree.ParseError, PictureBroken):
         return None
 
@@ -169,7 +169,8 @@ def _unpacked(text: bytes, path: Path) -> bytes:
     return whole
 
 
-def _description(packet: bytes) -> str | None:
+def description_of(packet: bytes) -> str | None:
+    """The description in an XMP packet."""
     items = _parse(packet).findall(f".//{{{DC}}}description/{{{RDF}}}Alt/{{{RDF}}}li")
     default = next((item for item in items if item.get(LANGUAGE) == "x-default"), items[0] if items else None)
     return None if default is None or not (default.text or "").strip() else default.text

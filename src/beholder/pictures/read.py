@@ -30,6 +30,23 @@ Source = str | Path | bytes | Image.Image | np.ndarray
 REDUCTION_MARGIN = 2
 
 
+class FileBytes(bytes):
+    """The bytes of a file that was read already; errors call them by its ``path``."""
+
+    path: str
+
+
+def read_file(path: str | os.PathLike[str], limits: Limits = Limits()) -> FileBytes:  # noqa: B008
+    """The bytes of a picture's file, not yet looked at.
+
+    Raises:
+        PictureError: there is no such file, it can't be opened, it is no file, or it is larger than the limits allow.
+    """
+    data = FileBytes(_bytes_of_file(Path(path), picture_name(path, 0), limits))
+    data.path = os.fspath(path)
+    return data
+
+
 def read_picture(
     source: Source,
     *,
@@ -71,6 +88,8 @@ def picture_name(source: object, index: int) -> str:
     """What errors call a picture: its path or address, or its place among the pictures of a call, counted from 1."""
     if isinstance(source, Image.Image):
         source = getattr(source, "filename", "")  # Pillow's own record of the file
+    elif isinstance(source, FileBytes):
+        source = source.path
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):
         return f"picture {index + 1}"
     text = os.fsdecode(source)

@@ -4,17 +4,42 @@ Shapes: B rows, K beams, T words written, V vocabulary.
 """
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor
 
 from beholder.errors import InvalidSetting
-from beholder.models.language_model import LanguageModel, Memory
 
 NEVER = -1e9  # added to the score of what must not be chosen
 
 Rules = Callable[[Tensor, Tensor], Tensor]  # words written (n, T) and scores of the next (n, V) → scores
+
+
+class Memory(Protocol):
+    """What a language model remembers of rows it has read."""
+
+    def select(self, rows: Tensor) -> None:
+        """Keeps these rows (n,), in this order; a row may come several times."""
+        ...
+
+
+class Language(Protocol):
+    """A language model, whatever runs it; its methods are those of `beholder.models.language_model.LanguageModel`."""
+
+    encoder_decoder: bool
+
+    @property
+    def context_length(self) -> int: ...  # noqa: D102
+    @property
+    def ends(self) -> tuple[int, ...]: ...  # noqa: D102
+    @property
+    def starts(self) -> tuple[int, ...]: ...  # noqa: D102
+    def embed(self, ids: Tensor) -> Tensor: ...  # noqa: D102
+    def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Any]: ...  # noqa: D102
+    def go_on(self, ids: Tensor, memory: Any, *, every: bool = False) -> Tensor: ...  # noqa: D102
+    def attended(self, embeddings: Tensor, ids: list[int]) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -63,15 +88,64 @@ class Written:
 
 
 @torch.inference_mode()
-def write(language: LanguageModel, embeddings: Tensor, mask: Tensor, settings: DecodingSettings) -> list[Written]:
-    """One text for each row of embeddings (B, T, D); the mask (B, T) is false at padding, which stands in front."""
+def write(
+    language: Language,
+    embeddings: Tensor,
+    mask: Tensor,
+    settings: DecodingSettings,
+    each_word: Callable[[], None] | None = None,
+    *,
+    copies: int = 1,
+) -> list[Written]:
+    """Texts for rows of embeddings (B, T, D).
+
+    Args:
+        language: what writes.
+        embeddings: words and soft prompts.
+        mask: (B, T), false at padding, which stands in front.
+        settings: how.
+        each_word: called before each word is chosen; what it raises ends the writing.
+        copies: how many texts of each row, one after the other; drawn ones differ.
+    """
     logits, memory = language.begin(embeddings, mask)
-    if settings.num_beams > 1:
-        return beams(language, logits, memory, settings)
-    return singles(language, logits, memory, settings)
+    if copies > 1:
+        rows = torch.arange(len(embeddings), device=logits.device).repeat_interleave(copies)
+        memory.select(rows)
+        logits = logits[rows]
+    if settings.num_beams == 1:
+        return singles(language, logits, memory, settings, each_word or nothing)
+    return [texts[0] for texts in beams(language, logits, memory, settings, each_word or nothing)]
 
 
-def singles(language: LanguageModel, logits: Tensor, memory: Memory, settings: DecodingSettings) -> list[Written]:
+@torch.inference_mode()
+def write_several(
+    language: Language,
+    embeddings: Tensor,
+    mask: Tensor,
+    settings: DecodingSettings,
+    count: int,
+    each_word: Callable[[], None] | None = None,
+) -> list[list[Written]]:
+    """Up to ``count`` texts of each row, the arguments those of `write`: its likeliest beams, or drawn with ``top_p``.
+
+    Of one row, the likeliest text comes first, and there may be fewer where fewer beams came to an end.
+    """
+    if settings.top_p is not None:
+        drawn = write(language, embeddings, mask, settings, each_word, copies=count)
+        rows = [drawn[start : start + count] for start in range(0, len(drawn), count)]
+        return [sorted(row, key=lambda text: -text.score) for row in rows]
+    logits, memory = language.begin(embeddings, mask)
+    wide = replace(settings, num_beams=max(settings.num_beams, count))
+    return [texts[:count] for texts in beams(language, logits, memory, wide, each_word or nothing)]
+
+
+def nothing() -> None:
+    """Where nobody asked to be called before each word."""
+
+
+def singles(
+    language: Language, logits: Tensor, memory: Memory, settings: DecodingSettings, each_word: Callable[[], None]
+) -> list[Written]:
     """Greedy or drawn texts. A row that has ended leaves the batch."""
     rows = torch.arange(len(logits))
     texts: list[list[int]] = [[] for _ in rows]
@@ -80,6 +154,7 @@ def singles(language: LanguageModel, logits: Tensor, memory: Memory, settings: D
     choose = chooser(language, settings)
     ends = torch.tensor(language.ends)
     for number in range(settings.max_new_tokens):
+        each_word()
         words, sure = choose(written.to(logits.device), logits)
         ended = torch.isin(words.cpu(), ends)
         for row, word, gained, end in zip(rows.tolist(), words.tolist(), sure.tolist(), ended.tolist(), strict=True):
@@ -99,7 +174,7 @@ def singles(language: LanguageModel, logits: Tensor, memory: Memory, settings: D
 
 
 @torch.inference_mode()
-def stream(language: LanguageModel, logits: Tensor, memory: Memory, settings: DecodingSettings) -> Iterator[int]:
+def stream(language: Language, logits: Tensor, memory: Memory, settings: DecodingSettings) -> Iterator[int]:
     """The tokens of a single row as they come, without the end. The memory holds all but the last of them."""
     choose = chooser(language, settings)
     written = torch.zeros(1, 0, dtype=torch.long)
@@ -113,16 +188,16 @@ def stream(language: LanguageModel, logits: Tensor, memory: Memory, settings: De
             logits = language.go_on(words[:, None], memory)
 
 
-def chooser(language: LanguageModel, settings: DecodingSettings) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def chooser(language: Language, settings: DecodingSettings) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The next words (B,) and their log-probabilities (B,), from what was written (B, T) and the logits (B, V)."""
     rules = rules_of(language, settings)
     if settings.top_p is None:
 
-        def likeliest(written: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
+        def first(written: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
             best = rules(written, logits.float()).argmax(-1)
             return best, gained(logits, best)
 
-        return likeliest
+        return first
     from transformers import TopPLogitsWarper
 
     keep = TopPLogitsWarper(settings.top_p)
@@ -142,24 +217,55 @@ def gained(logits: Tensor, words: Tensor) -> Tensor:
     return logits.gather(1, words[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def rules_of(language: LanguageModel, settings: DecodingSettings) -> Rules:
-    """What the settings forbid or make less likely, as transformers' own rules do it."""
-    from transformers import LogitsProcessorList, NoRepeatNGramLogitsProcessor, RepetitionPenaltyLogitsProcessor
+def rules_of(language: Language, settings: DecodingSettings) -> Rules:
+    """What the settings forbid or make less likely."""
+    penalty, gram = settings.repetition_penalty, settings.no_repeat_ngram
+    start = torch.tensor([language.starts], dtype=torch.long)
 
-    rules = LogitsProcessorList()
-    if settings.repetition_penalty != 1:
-        rules.append(RepetitionPenaltyLogitsProcessor(settings.repetition_penalty))
-    if settings.no_repeat_ngram:
-        rules.append(NoRepeatNGramLogitsProcessor(settings.no_repeat_ngram))
-    start = torch.tensor([language.starts])
-    return lambda written, scores: rules(
-        torch.cat([start.expand(len(written), -1).to(written), written], 1),  # type: ignore[arg-type]
-        scores,
-    )
+    def apply(written: Tensor, scores: Tensor) -> Tensor:
+        if penalty == 1 and not gram:
+            return scores
+        written = torch.cat([start.expand(len(written), -1).to(written), written], 1)
+        scores = scores.clone()
+        if penalty != 1 and written.shape[1]:
+            found = scores.gather(1, written)
+            scores.scatter_(1, written, torch.where(found < 0, found * penalty, found / penalty))
+        if gram and written.shape[1] >= gram:
+            for row, texts in enumerate(written.tolist()):
+                scores[row, forbidden(texts, gram)] = -torch.inf
+        return scores
+
+    return apply
 
 
-def beams(language: LanguageModel, logits: Tensor, memory: Memory, settings: DecodingSettings) -> list[Written]:
-    """The best of several texts followed at once, chosen as transformers chooses it.
+def forbidden(text: list[int], gram: int) -> list[int]:
+    """The words that would make the last ``gram`` words of a text ones that it holds already."""
+    last = text[len(text) - gram + 1 :]
+    return [text[end] for end in range(gram - 1, len(text)) if text[end - gram + 1 : end] == last]
+
+
+def likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """The ``count`` largest of each row (n, V), in order, and their places: what ``topk`` gives, sooner.
+
+    The largest lie in those blocks whose own largest are the largest, and those are found at the speed of memory.
+    """
+    block = 32
+    whole = scores.shape[1] // block * block
+    if whole // block <= 2 * count:
+        return scores.topk(count)
+    blocks = scores[:, :whole].unflatten(1, (-1, block))
+    best = blocks.amax(2).topk(count).indices  # (n, count)
+    places = (best[:, :, None] * block + torch.arange(block, device=scores.device)).flatten(1)
+    rest = torch.arange(whole, scores.shape[1], device=scores.device).expand(len(scores), -1)
+    places = torch.cat([places, rest], 1)
+    values, chosen = scores.gather(1, places).topk(count)
+    return values, places.gather(1, chosen)
+
+
+def beams(
+    language: Language, logits: Tensor, memory: Memory, settings: DecodingSettings, each_word: Callable[[], None]
+) -> list[list[Written]]:
+    """Of several texts of each row, followed at once, those that ended, the best first, as transformers chooses them.
 
     All beams of a row begin from one memory of its picture. A row that no running beam can improve leaves the batch.
     """
@@ -174,13 +280,18 @@ def beams(language: LanguageModel, logits: Tensor, memory: Memory, settings: Dec
     done = torch.zeros(count, wide, settings.max_new_tokens, dtype=torch.long, device=device)
     lengths = torch.zeros(count, wide, dtype=torch.long, device=device)
     done_scores = torch.full((count, wide), NEVER, device=device)
-    finished: list[Written | None] = [None] * count
+    finished: list[list[Written]] = [[] for _ in range(count)]
     for number in range(settings.max_new_tokens):
+        each_word()
         held = running.shape[1]
-        gains = logits.float().log_softmax(-1)
-        gains = rules(running.flatten(0, 1), gains).view(len(rows), held, vocabulary)
-        best, places = (gains + scores[:, :, None]).flatten(1).topk(min(kept, held * vocabulary))
-        parents, words = places // vocabulary, places % vocabulary
+        logits = logits.float()
+        gains = rules(running.flatten(0, 1), logits - logits.logsumexp(-1, keepdim=True))
+        # The best of all are among the best of each beam.
+        each, places = likeliest(gains, min(kept, vocabulary))
+        each = each.view(len(rows), held, -1) + scores[:, :, None]
+        best, chosen = each.flatten(1).topk(min(kept, each[0].numel()))
+        parents = chosen // each.shape[2]
+        words = places.view(len(rows), -1).gather(1, chosen)
         longer = torch.cat([take(running, parents), words[:, :, None]], 2)
         ended = torch.isin(words, ends) | (number + 1 == settings.max_new_tokens)
         # What has ended among the first K is finished; it stays if it is among the K best that ever finished.
@@ -199,9 +310,12 @@ def beams(language: LanguageModel, logits: Tensor, memory: Memory, settings: Dec
         if settings.early_stopping:
             over |= full
         for place in over.nonzero()[:, 0].tolist():
-            ids = done[place, 0, : int(lengths[place, 0])].tolist()
-            mean = float(done_scores[place, 0]) * len(ids) ** (settings.length_penalty - 1)
-            finished[int(rows[place])] = Written(ids[: len(ids) - (ids[-1] in language.ends)], mean)
+            ending = max(1, int((done_scores[place] > NEVER).sum()))
+            for text, length, score in zip(
+                done[place, :ending].tolist(), lengths[place].tolist(), done_scores[place].tolist(), strict=False
+            ):
+                words_alone = text[: length - (text[length - 1] in language.ends)]
+                finished[int(rows[place])].append(Written(words_alone, score * length ** (settings.length_penalty - 1)))
         going = (~over).nonzero()[:, 0]
         if not len(going):
             break
@@ -211,7 +325,7 @@ def beams(language: LanguageModel, logits: Tensor, memory: Memory, settings: Dec
         rows = rows[going.cpu()]
         memory.select(source.flatten())
         logits = language.go_on(running[:, :, -1].reshape(-1, 1), memory)
-    return [text for text in finished if text is not None]
+    return finished
 
 
 def take(beams: Tensor, chosen: Tensor) -> Tensor:
@@ -220,7 +334,7 @@ def take(beams: Tensor, chosen: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def likelihoods(language: LanguageModel, logits: Tensor, memory: Memory, answers: list[list[int]]) -> Tensor:
+def likelihoods(language: Language, logits: Tensor, memory: Memory, answers: list[list[int]]) -> Tensor:
     """Log-probability of each answer, a list of tokens, behind the single row that the memory holds: (n,)."""
     longest = max(len(answer) for answer in answers)
     ids = torch.zeros(len(answers), longest, dtype=torch.long, device=logits.device)

@@ -1,5 +1,11 @@
 """Where a network runs."""
 
+import os
+import platform
+import sys
+import time
+from functools import cache
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beholder.errors import InvalidSetting
@@ -28,3 +34,42 @@ def pick_device(wish: str | None = None) -> "torch.device":
     except (RuntimeError, AssertionError) as error:
         raise InvalidSetting(f"device {wish!r} can't be used here ({error}); try device='cpu'") from error
     return device
+
+
+def accelerated() -> bool:
+    """Whether this machine seems to have a device that `pick_device` would take before the CPU; without torch."""
+    return sys.platform == "darwin" or Path("/dev/kfd").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
+
+
+@cache
+def halves_are_faster(device: "torch.device") -> bool:
+    """Whether this device multiplies bfloat16 faster than single precision: a processor without it takes far longer."""
+    import torch
+
+    if device.type != "cpu":
+        return True
+    seconds = []
+    for kind in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, dtype=kind)
+        matrix @ matrix  # what is set up at first
+        began = time.perf_counter()
+        matrix @ matrix
+        seconds.append(time.perf_counter() - began)
+    return seconds[1] < seconds[0]
+
+
+@cache
+def processor() -> str:
+    """This machine's processor: its model, what it can do, and how many of its cores this process may use."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
+    told = [platform.machine(), platform.processor()]
+    try:
+        with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
+            for line in lines:
+                if line.startswith(("model name", "flags", "Features", "CPU part")):
+                    told.append(line.partition(":")[2].strip())
+                if not line.strip():  # the others are alike
+                    break
+    except OSError:
+        pass  # only Linux has it
+    return f"{' '.join(told)} {cores}"

@@ -38,13 +38,13 @@ class Conversation:
     Args:
         model: whose words they are.
         prompts: the picture's soft prompts (1, Q, D).
-        max_new_tokens: longest answer, in tokens.
+        settings: how answers are written.
     """
 
-    def __init__(self, model: VisionLanguageModel, prompts: Tensor, max_new_tokens: int = 40):
+    def __init__(self, model: VisionLanguageModel, prompts: Tensor, settings: DecodingSettings):
         self.model = model
         self.prompts = prompts
-        self.max_new_tokens = max_new_tokens
+        self.settings = settings
         self.turns: list[Turn] = []
         self.remembered: list[Turn] = []  # those that the model still reads
         self._memory: Memory | None = None
@@ -67,6 +67,26 @@ class Conversation:
         Raises:
             InvalidSetting: the question is empty, or too long by itself.
         """
+        return self._write(self._add(question))
+
+    def remember(self, question: str, answer: str) -> None:
+        """Puts a turn that was spoken elsewhere, such as the one before a restart, into the conversation.
+
+        Raises:
+            InvalidSetting: the question is empty, or too long by itself.
+        """
+        turn = self._add(question)
+        turn.answer, turn.finished = answer, True
+        turn.said = self.model._encode(f" {self.model.loaded.prompts.as_taught(answer)}", special=False)
+        self._unread += turn.said
+
+    @property
+    def tokens(self) -> int:
+        """The soft prompts and tokens that the model reads before its next word, the words of the last answer among
+        them."""
+        return self._held()
+
+    def _add(self, question: str) -> Turn:
         prompts = self.model.loaded.prompts
         asked = prompts.asked(question)
         first = not self.remembered
@@ -78,7 +98,7 @@ class Conversation:
         self.turns.append(turn)
         self.remembered.append(turn)
         self._unread += ids
-        return self._write(turn)
+        return turn
 
     def go_on(self) -> Iterator[str]:
         """More of the last answer, where it was stopped or had reached its longest.
@@ -95,7 +115,7 @@ class Conversation:
         logits, memory = self._read()
         shown = turn.answer
         count = 0
-        for token in stream(self.model.language, logits, memory, DecodingSettings(self.max_new_tokens)):
+        for token in stream(self.model.language, logits, memory, self.settings):
             turn.said.append(token)
             self._unread = [token]  # the memory takes it in before the next one
             count += 1
@@ -103,7 +123,7 @@ class Conversation:
             if not turn.answer.endswith("�"):  # half of a character
                 yield turn.answer[len(shown) :]
                 shown = turn.answer
-        turn.finished = count < self.max_new_tokens
+        turn.finished = count < self.settings.max_new_tokens
         if turn.finished:
             self._unread = []
 
@@ -133,7 +153,7 @@ class Conversation:
         """Leaves out the oldest turns where the rest would not fit, and says so."""
         room = self._room()
         forgotten = 0
-        while room and len(self.remembered) > 1 and self._held() + self.max_new_tokens > room:
+        while room and len(self.remembered) > 1 and self._held() + self.settings.max_new_tokens > room:
             self.remembered.pop(0)
             forgotten += 1
             first = self.remembered[0]
@@ -151,7 +171,7 @@ class Conversation:
         return self.model.language.context_length
 
     def _fixed(self) -> int:
-        return int(self.prompts.shape[1]) + self.max_new_tokens
+        return int(self.prompts.shape[1]) + self.settings.max_new_tokens
 
     def _held(self) -> int:
         return int(self.prompts.shape[1]) + sum(len(turn.asked) + len(turn.said) for turn in self.remembered)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,14 +11,18 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from beholder.errors import InvalidSetting, ModelError, NotFinite, PictureError
-from beholder.pictures.read import Limits, Source
+from beholder.pictures.read import Limits
 from beholder.runtime.pipeline import batches
+from beholder.runtime.precision import Precision, checked_precision
+from beholder.runtime.towers import Towers, torch_towers
 from beholder.tasks.classify import choose, judge, label_prompts
-from beholder.tasks.pictures import prepared, several
+from beholder.tasks.pictures import Picture, prepared, several
 from beholder.text.templates import SINGLE
 
 if TYPE_CHECKING:
-    from beholder.weights.load import LoadedDualEncoder
+    from beholder.models.dual_encoder import TwoTowers
+    from beholder.runtime.compiled import CompiledDualEncoder
+    from beholder.weights.loaded import LoadedDualEncoder
 
 
 @dataclass(frozen=True)
@@ -36,74 +41,166 @@ class DualEncoder:
     Made by `from_pretrained`. All vectors are float32 of unit length, so that a dot product is a cosine.
 
     Args:
-        loaded: the network with its preprocessing, tokenizer and calibration.
-        device: where to run, such as ``"cpu"`` or ``"cuda"``; the fastest there is by default.
+        loaded: the network with its preprocessing, tokenizer and calibration, or what was compiled of it.
+        device: where to run, such as ``"cpu"`` or ``"cuda"``; the fastest there is by default. What was compiled runs
+            on the CPU.
+        precision: how near the vectors have to be to those of the network in single precision (`from_pretrained`).
     """
 
-    def __init__(self, loaded: LoadedDualEncoder, device: str | None = None):
-        from beholder.runtime.device import pick_device
+    def __init__(
+        self,
+        loaded: LoadedDualEncoder | CompiledDualEncoder,
+        device: str | None = None,
+        precision: Precision = "exact",
+    ):
+        from beholder.runtime.compiled import CompiledDualEncoder, CompiledTowers
 
+        precision = checked_precision(precision)
         self.loaded = loaded
-        self.device = pick_device(device)
-        self.network = loaded.network.to(self.device).eval()
+        self.towers: Towers
+        if isinstance(loaded, CompiledDualEncoder):
+            self.towers = CompiledTowers(loaded, precision)
+        else:
+            from beholder.runtime.device import pick_device
+
+            self.towers = torch_towers(loaded, pick_device(device), precision)
+
+    @property
+    def network(self) -> TwoTowers:
+        """The network itself, in torch."""
+        return self.loaded.network
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, device: str | None = None, revision: str | None = None, allow_pickle: bool = False
+        cls,
+        name: str | Path,
+        *,
+        device: str | None = None,
+        precision: Precision = "exact",
+        revision: str | None = None,
+        allow_pickle: bool = False,
     ) -> DualEncoder:
         """Loads ``"mini"``, a folder, or a hub id such as ``"openai/clip-vit-base-patch32"``.
 
         Args:
             name: what to load.
             device: where to run; the fastest there is by default.
+            precision: how near the vectors have to be to those of the network in single precision. ``"exact"``: equal
+                to 1e-5. ``"fast"``: a cosine of at least 0.9999 with them. ``"fastest"``: at least 0.999. What is
+                the fastest within that is measured the first time on this processor, and remembered.
             revision: for a hub id, the branch, tag or commit; one commit serves all files.
             allow_pickle: read weights from a pickle (with ``weights_only``) where there are no safetensors.
 
+        On the CPU, a model that was compiled (`compile`) is taken from there and starts in a fraction of the time.
+        ``"mini"`` is compiled on first use where OpenVINO is installed, and so is any model that is to be faster than
+        exact. Where that fails, a warning says why and the network runs as it is.
+
         Raises:
+            InvalidSetting: the precision is none of these, or the device can't be used.
             ModelNotFound: nothing is there.
             WeightsMismatch: a tensor is missing, unexpected or of another shape.
             DownloadFailed: a part could not be fetched.
         """
+        from beholder.runtime.compiled import compile_dual_encoder, find_compiled
+        from beholder.runtime.device import accelerated
+        from beholder.runtime.engine import available
+
+        precision = checked_precision(precision)
+        on_cpu = device == "cpu" or (device is None and not accelerated())
+        compiled = find_compiled(name) if on_cpu else None
+        to_compile = compiled is None and on_cpu and available() and (name == "mini" or precision != "exact")
+        if to_compile:
+            folder = _to_compile(name, revision, allow_pickle)
+            compiled = find_compiled(folder)
+        if compiled is not None:
+            return cls(compiled, precision=precision)
         from beholder.weights.load import load_dual_encoder
 
-        return cls(load_dual_encoder(name, revision=revision, allow_pickle=allow_pickle), device)
+        loaded = load_dual_encoder(name, revision=revision, allow_pickle=allow_pickle)
+        if to_compile:
+            try:
+                return cls(compile_dual_encoder(loaded, folder), precision=precision)
+            except (ModelError, OSError) as error:  # such as a disk that is full
+                warnings.warn(f"{name} could not be compiled, so it is slower: {error}", stacklevel=2)
+        return cls(loaded, device, precision)
+
+    @staticmethod
+    def compile(
+        name: str | Path,
+        *,
+        precision: Precision = "exact",
+        revision: str | None = None,
+        allow_pickle: bool = False,
+    ) -> DualEncoder:
+        """Compiles a model for this processor, once; `from_pretrained` then takes that.
+
+        Exact vectors stay the same to 1e-5.
+
+        Raises:
+            ModelError: OpenVINO is not installed, or the network can't be compiled or would give other vectors.
+        """
+        from beholder.runtime.compiled import compile_dual_encoder, find_compiled
+
+        precision = checked_precision(precision)
+        folder = _to_compile(name, revision, allow_pickle)
+        compiled = find_compiled(folder)
+        if compiled is None:
+            from beholder.weights.load import load_dual_encoder
+
+            loaded = load_dual_encoder(name, revision=revision, allow_pickle=allow_pickle)
+            compiled = compile_dual_encoder(loaded, folder)
+        return DualEncoder(compiled, precision=precision)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a folder that `from_pretrained` loads again bit for bit, with a model card."""
+        from beholder.runtime.compiled import CompiledDualEncoder
         from beholder.weights.ours import save_dual_encoder
 
-        save_dual_encoder(self.loaded, Path(folder))
+        loaded = self.loaded
+        save_dual_encoder(loaded.loaded if isinstance(loaded, CompiledDualEncoder) else loaded, Path(folder))
+
+    @property
+    def fingerprint(self) -> str:
+        """What decides a vector, in hexadecimal: only vectors of the same fingerprint may be compared."""
+        from beholder.runtime.compiled import CompiledDualEncoder
+
+        if isinstance(self.loaded, CompiledDualEncoder):
+            return self.loaded.fingerprint
+        from beholder.weights.ours import fingerprint
+
+        return fingerprint(self.loaded)
 
     @property
     def calibrated(self) -> bool:
         """Whether the model can say how sure it is that a sentence fits (`match`)."""
-        return self.loaded.calibration is not None or self.network.logit_bias is not None
+        return self.loaded.calibration is not None or self.towers.bias is not None
 
     def stream_images(
         self,
-        images: Iterable[Source],
+        images: Iterable[Picture],
         *,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         exact: bool = False,
         allow_urls: bool = False,
         limits: Limits | None = None,
+        features: bool = False,
     ) -> Iterator[EmbeddedPicture]:
         """Embeds pictures one after the other; one that can't be used is reported in its place and the rest go on.
 
         Args:
             images: paths, bytes, PIL images, arrays (H, W, 3); addresses where ``allow_urls``.
-            batch_size: pictures that go through the network together.
+            batch_size: pictures that go through the network together; by default what suits the device. On a GPU a
+                batch that is too large for its memory is computed in halves.
             exact: decode large JPEGs in full. Otherwise they are decoded at reduced scale, several times faster, with
                 a vector that differs by less than the photograph's own noise.
             allow_urls: fetch http(s) addresses.
             limits: the caps on pixels, bytes and sides.
+            features: give what the picture tower pools (D,), before its head: what a linear probe looks at.
         """
-        import torch
-
         stream = prepared(
             images,
             self.loaded.preprocessing,
-            batch_size=batch_size,
+            batch_size=batch_size or self.towers.batch,
             exact=exact,
             allow_urls=allow_urls,
             limits=limits,
@@ -111,18 +208,17 @@ class DualEncoder:
         for batch in stream:
             vectors: Iterator[np.ndarray] = iter(())
             if batch.pixels is not None:
-                with torch.inference_mode():
-                    output = self.network.embed_image(torch.from_numpy(batch.pixels).to(self.device))
-                vectors = iter(output.float().cpu().numpy())
+                embed = self.towers.pooled_image if features else self.towers.embed_image
+                vectors = iter(embed(batch.pixels))
             for index, name, error in batch.pictures:
                 vector = None if error else finite(next(vectors), name)
                 yield EmbeddedPicture(index, name, vector, error)
 
     def embed_images(
         self,
-        images: Iterable[Source] | Source,
+        images: Iterable[Picture] | Picture,
         *,
-        batch_size: int = 16,
+        batch_size: int | None = None,
         exact: bool = False,
         allow_urls: bool = False,
         limits: Limits | None = None,
@@ -140,24 +236,23 @@ class DualEncoder:
             if picture.error is not None:
                 raise picture.error
             vectors.append(picture.embedding)
-        return np.stack(vectors) if vectors else np.zeros((0, self.network.settings.embedding), np.float32)  # type: ignore[arg-type]
+        return np.stack(vectors) if vectors else np.zeros((0, self.towers.embedding), np.float32)  # type: ignore[arg-type]
 
-    def embed_texts(self, texts: Iterable[str] | str, *, batch_size: int = 64) -> np.ndarray:
-        """Vectors (n, E) of n sentences, float32, unit length. Sentences of like length are computed together."""
-        import torch
+    def embed_texts(self, texts: Iterable[str] | str, *, batch_size: int | None = None) -> np.ndarray:
+        """Vectors (n, E) of n sentences, float32, unit length.
 
+        Sentences of like length are computed together, ``batch_size`` at a time, so that little padding is; by default
+        what suits the device.
+        """
         sentences = [texts] if isinstance(texts, str) else list(texts)
-        result = np.zeros((len(sentences), self.network.settings.embedding), np.float32)
+        result = np.zeros((len(sentences), self.towers.embedding), np.float32)
         order = sorted(range(len(sentences)), key=lambda row: len(sentences[row]))
-        for rows in batches(order, batch_size):
+        for rows in batches(order, batch_size or self.towers.batch):
             tokens = self.loaded.tokenizer([sentences[row] for row in rows], numbers=[row + 1 for row in rows])
-            ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
-            with torch.inference_mode():
-                output = self.network.embed_text(ids.to(self.device), mask.to(self.device))
-            result[rows] = finite(output.float().cpu().numpy(), "the sentences")
+            result[rows] = finite(self.towers.embed_text(tokens.ids, tokens.mask), "the sentences")
         return result
 
-    def similarity(self, images: Iterable[Source] | Source, texts: Iterable[str] | str) -> np.ndarray:
+    def similarity(self, images: Iterable[Picture] | Picture, texts: Iterable[str] | str) -> np.ndarray:
         """Cosines (n_images, n_texts)."""
         return self.embed_images(images) @ self.embed_texts(texts).T
 
@@ -172,12 +267,12 @@ class DualEncoder:
         cosines = image_embeddings @ text_embeddings.T
         if self.loaded.calibration is not None:
             return self.loaded.calibration.match(image_embeddings, cosines)
-        if self.network.logit_bias is None:
+        if self.towers.bias is None:
             raise ModelError(
                 f"{self.loaded.name}: this model carries no calibration, so it can't say how sure it is; "
                 "fit one with beholder.evaluation.calibration.fit_calibration on pictures whose captions you know"
             )
-        logits = cosines * self.network.logit_scale.exp().item() + self.network.logit_bias.item()
+        logits = cosines * self.towers.scale + self.towers.bias
         return 1 / (1 + np.exp(-logits))
 
     def embed_labels(self, labels: Sequence[str], templates: Sequence[str] = SINGLE) -> np.ndarray:
@@ -191,7 +286,7 @@ class DualEncoder:
 
     def classify(
         self,
-        image: Source,
+        image: Picture,
         labels: Sequence[str],
         template: str | Sequence[str] = SINGLE,
         *,
@@ -229,7 +324,7 @@ class DualEncoder:
             raise InvalidSetting("none and multi exclude each other: judged one by one, no label need fit anyway")
         if multi:
             return judge(self.match(image_embeddings, label_embeddings), labels)
-        logits = image_embeddings @ label_embeddings.T * self.network.logit_scale.exp().item()
+        logits = image_embeddings @ label_embeddings.T * self.towers.scale
         fits = self.match(image_embeddings, label_embeddings) if none else None
         return choose(logits, labels, fits)
 
@@ -239,3 +334,10 @@ def finite(vectors: np.ndarray, name: str) -> np.ndarray:
     if not np.isfinite(vectors).all():
         raise NotFinite(f"{name}: the network gave NaN or infinity; its weights may be damaged (beholder doctor MODEL)")
     return vectors
+
+
+def _to_compile(name: str | Path, revision: str | None, allow_pickle: bool) -> str | Path:
+    """What a model is compiled under: ``"mini"``, or a folder; that of a hub id is of one commit, so stands for it."""
+    from beholder.weights.sources import find
+
+    return name if name == "mini" else find(name, revision=revision, allow_pickle=allow_pickle)

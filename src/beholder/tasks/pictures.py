@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -14,6 +15,16 @@ from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.runtime.pipeline import batches, map_ahead
 
 
+@dataclass(frozen=True, eq=False)
+class Prepared:
+    """A picture that was brought to a network's pixels (3, H, W) before, by `prepare`; it goes through as it is."""
+
+    pixels: np.ndarray
+
+
+Picture = Source | Prepared
+
+
 class PreparedBatch(NamedTuple):
     """For each picture its place in the call, its name and its error; the pixels (n, 3, H, W) of those without one."""
 
@@ -22,7 +33,7 @@ class PreparedBatch(NamedTuple):
 
 
 def prepared(
-    images: Iterable[Source],
+    images: Iterable[Picture],
     preprocessing: Preprocessing,
     *,
     batch_size: int,
@@ -31,20 +42,17 @@ def prepared(
     limits: Limits | None = None,
 ) -> Iterator[PreparedBatch]:
     """Batches in order, decoded ahead by threads; large JPEGs at reduced scale unless ``exact``."""
-    reduce_to = None if exact else preprocessing.shorter_side
 
-    def prepare(numbered: tuple[int, Source]) -> tuple[int, str, np.ndarray | PictureError]:
+    def one(numbered: tuple[int, Picture]) -> tuple[int, str, np.ndarray | PictureError]:
         index, source = numbered
         name = picture_name(source, index)
         try:
-            picture = read_picture(
-                source, name=name, limits=limits or Limits(), allow_urls=allow_urls, reduce_to=reduce_to
-            )
-            return index, name, to_pixels(picture, preprocessing, name=name)
+            made = prepare(source, preprocessing, name=name, exact=exact, allow_urls=allow_urls, limits=limits)
+            return index, name, made.pixels
         except PictureError as error:
             return index, name, error
 
-    for batch in batches(map_ahead(prepare, enumerate(images), ahead=2 * batch_size), batch_size):
+    for batch in batches(map_ahead(one, enumerate(images), ahead=2 * batch_size), batch_size):
         pixels = [made for _, _, made in batch if isinstance(made, np.ndarray)]
         yield PreparedBatch(
             [(index, name, made if isinstance(made, PictureError) else None) for index, name, made in batch],
@@ -52,10 +60,33 @@ def prepared(
         )
 
 
-def several(images: Iterable[Source] | Source) -> Iterable[Source]:
+def prepare(
+    source: Picture,
+    preprocessing: Preprocessing,
+    *,
+    name: str,
+    exact: bool = False,
+    allow_urls: bool = False,
+    limits: Limits | None = None,
+) -> Prepared:
+    """Reads one picture and brings it to a network's pixels.
+
+    Raises:
+        PictureError: it can't be used.
+    """
+    if isinstance(source, Prepared):
+        return source
+    reduce_to = None if exact else preprocessing.shorter_side
+    picture = read_picture(source, name=name, limits=limits or Limits(), allow_urls=allow_urls, reduce_to=reduce_to)
+    return Prepared(to_pixels(picture, preprocessing, name=name))
+
+
+def several(images: Iterable[Picture] | Picture) -> Iterable[Picture]:
     """A single picture as a list of one; anything else as it is."""
     from PIL.Image import Image
 
-    if isinstance(images, str | Path | bytes | Image) or (isinstance(images, np.ndarray) and images.ndim <= 3):
+    if isinstance(images, str | Path | bytes | Image | Prepared) or (
+        isinstance(images, np.ndarray) and images.ndim <= 3
+    ):
         return [images]
     return images

@@ -59,8 +59,7 @@ def draw_matrix(
         InvalidSetting: there are too many pictures or sentences, none at all, or ``path`` can't be written.
     """
     try:
-        from matplotlib import font_manager
-        from matplotlib.figure import Figure
+        import matplotlib.figure
     except ImportError as error:
         raise MissingExtra("drawing", "plot") from error
     if path.suffix.lower() != ".png":
@@ -75,13 +74,8 @@ def draw_matrix(
     width, height = len(pictures) * COLUMN, len(texts) * ROW
     low, high = limits or (float(values.min()), float(values.max()))
     shades = ((values - low) / max(high - low, 1e-6)).clip(0, 1)  # (n, m)
-    installed = set(font_manager.get_font_names())
-    font: dict[str, Any] = {
-        "family": ["DejaVu Sans", *(name for name in EASTERN_FONTS if name in installed)],
-        "parse_math": False,
-    }
-
-    figure = Figure(figsize=(width, COLUMN + height), dpi=PIXELS_PER_INCH)
+    font = font_options()
+    figure = matplotlib.figure.Figure(figsize=(width, COLUMN + height), dpi=PIXELS_PER_INCH)
     axes = figure.add_axes((0.0, 0.0, 1.0, 1.0))
     axes.pcolormesh(
         np.arange(len(pictures) + 1) * COLUMN,
@@ -95,9 +89,9 @@ def draw_matrix(
     )
     for column, picture in enumerate(pictures):
         left, side = column * COLUMN, COLUMN - GAP
-        thumbnail = _thumbnail(picture, column, round(side * PIXELS_PER_INCH))
+        thumbnail = thumbnail_of(picture, column, round(side * PIXELS_PER_INCH))
         if thumbnail is None:
-            name = _lines(Path(picture_name(picture, column)).name, 12, 5)
+            name = in_lines(Path(picture_name(picture, column)).name, 12, 5)
             axes.text(left + COLUMN / 2, -COLUMN / 2, name, ha="center", va="center", fontsize=6, **font)
             continue
         wide, tall = (side * length / max(thumbnail.size) for length in thumbnail.size)
@@ -105,7 +99,7 @@ def draw_matrix(
         axes.imshow(thumbnail, extent=(start, start + wide, -GAP, -GAP - tall), interpolation="none", zorder=2)
     for row, text in enumerate(texts):
         middle = (row + 0.5) * ROW
-        label = _lines(text, LETTERS_A_LINE, LINES)
+        label = in_lines(text, LETTERS_A_LINE, LINES)
         axes.text(-0.12, middle, label, ha="right", va="center", fontsize=9, linespacing=1.15, **font)
         for column in range(len(pictures)):
             colour = "white" if shades[column, row] > 0.65 else "#26323d"
@@ -115,7 +109,7 @@ def draw_matrix(
     axes.set(xlim=(0, width), ylim=(height, -COLUMN), aspect="equal")
     axes.axis("off")
 
-    _save(figure, path)
+    save_figure(figure, path)
 
 
 def draw_looked(path: Path, picture: Source, looked: "Looked") -> None:
@@ -156,13 +150,28 @@ def draw_looked(path: Path, picture: Source, looked: "Looked") -> None:
             light = np.asarray(grid.resize(whole.size, Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
             shown = faded * (0.15 + 0.85 * light)
         axes.imshow(shown, interpolation="none")
-        axes.set_title(_lines(name, 26, 1), fontsize=9, parse_math=False)
+        axes.set_title(in_lines(name, 26, 1), fontsize=9, parse_math=False)
         axes.axis("off")
-    _save(figure, path)
+    save_figure(figure, path)
 
 
-def _save(figure: Any, path: Path) -> None:
-    """Writes a figure aside and puts it in place."""
+def font_options() -> dict[str, Any]:
+    """What Matplotlib needs to know to write any text as it is, with Eastern letters where a font has them."""
+    from matplotlib import font_manager
+
+    installed = set(font_manager.get_font_names())
+    return {
+        "family": ["DejaVu Sans", *(name for name in EASTERN_FONTS if name in installed)],
+        "parse_math": False,
+    }
+
+
+def save_figure(figure: Any, path: Path) -> None:
+    """Writes a figure aside and puts it in place.
+
+    Raises:
+        InvalidSetting: ``path`` can't be written.
+    """
     aside = path.with_name(f".{path.stem}.writing.png")
     try:
         with warnings.catch_warnings():
@@ -174,7 +183,8 @@ def _save(figure: Any, path: Path) -> None:
         raise InvalidSetting(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def _thumbnail(picture: Source, index: int, side: int) -> "Image | None":
+def thumbnail_of(picture: Source, index: int, side: int) -> "Image | None":
+    """The picture within ``side`` by ``side`` pixels; None where it can't be read."""
     try:
         thumbnail = read_picture(picture, name=picture_name(picture, index), reduce_to=side)
     except PictureError:
@@ -183,7 +193,7 @@ def _thumbnail(picture: Source, index: int, side: int) -> "Image | None":
     return thumbnail
 
 
-def _lines(text: str, letters: int, lines: int) -> str:
+def in_lines(text: str, letters: int, lines: int) -> str:
     """The text in a few lines, without what a font can't draw: halves of characters, line ends of its own."""
     whole = text.encode("utf-8", "replace").decode().split()
     return "\n".join(textwrap.wrap(" ".join(whole), letters, max_lines=lines, placeholder=" …"))

@@ -2,24 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from beholder.errors import InvalidSetting, ModelError, PictureError
-from beholder.pictures.read import Limits, Source
-from beholder.runtime.decoding import DecodingSettings, likelihoods, write
+from beholder.pictures.read import Limits
+from beholder.runtime.decoding import DecodingSettings, Language, likelihoods, write, write_several
 from beholder.runtime.pipeline import batches
-from beholder.tasks.pictures import prepared, several
+from beholder.runtime.precision import Precision, checked_precision
+from beholder.tasks.pictures import Picture, Prepared, prepared, several
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
-    from beholder.models.language_model import LanguageModel
+    from beholder.models.bridge import Bridge
+    from beholder.runtime.compiled_writer import CompiledWriter
+    from beholder.runtime.eyes import Eyes
     from beholder.tasks.conversation import Conversation
+    from beholder.tasks.dual_encoder import DualEncoder
     from beholder.weights.loaded import LoadedVisionLanguage
 
 WEAK = 0.5  # a caption whose probability to fit is below this is one to look at
@@ -33,7 +39,7 @@ class CaptionedPicture:
         index: its place in the call.
         name: what it was called.
         caption: the best one; None where the picture could not be used.
-        score: probability that the caption fits, from the matching head; None where nothing was chosen from.
+        score: probability that the caption fits (`VisionLanguageModel.match`); None where nothing was chosen from.
         candidates: all that were chosen from, best first, with their scores.
         error: what kept the picture out.
     """
@@ -79,67 +85,156 @@ class VisionLanguageModel:
     Made by `from_pretrained`.
 
     Args:
-        loaded: the networks with preprocessing, tokenizers and prompts.
-        device: where to run, such as ``"cpu"`` or ``"cuda"``; the fastest there is by default.
+        loaded: the networks with preprocessing, tokenizers and prompts, or what was compiled of them.
+        device: where to run, such as ``"cpu"`` or ``"cuda"``; the fastest there is by default. What was compiled runs
+            on the CPU.
+        precision: ``"exact"``, as in single precision; ``"fast"``, with soft prompts and logits at a cosine of at
+            least 0.9999 to those; ``"fastest"``, at least 0.999. Words may change where two are about equally likely.
+            What was not compiled computes in bfloat16 for both, where that is faster.
     """
 
-    def __init__(self, loaded: LoadedVisionLanguage, device: str | None = None):
-        from beholder.runtime.device import pick_device
+    def __init__(
+        self,
+        loaded: LoadedVisionLanguage | CompiledWriter,
+        device: str | None = None,
+        precision: Precision = "exact",
+    ):
+        import torch
+
+        from beholder.runtime.compiled_writer import CompiledWriter
+        from beholder.runtime.device import halves_are_faster, pick_device
+        from beholder.runtime.eyes import TorchEyes
 
         self.loaded = loaded
-        self.device = pick_device(device)
-        self.image = loaded.image.to(self.device).eval()
-        self.bridge = loaded.bridge.to(self.device).eval()
-        if loaded.language is not None:
-            loaded.language.to(self.device)
+        self.precision = checked_precision(precision)
+        self.eyes: Eyes
+        self._language: Language | None
+        if isinstance(loaded, CompiledWriter):
+            from beholder.runtime.checked_writer import arrangement
+
+            self.device = torch.device("cpu")
+            arranged = arrangement(loaded, precision)
+            self.eyes, self._language = arranged.eyes(loaded), arranged.speaker(loaded)
+            if self._language is None and loaded.words is not None:
+                self._language = loaded.loaded.language
+        else:
+            self.device = pick_device(device)
+            self.eyes = TorchEyes(loaded.image, loaded.bridge, self.device, precision)
+            if loaded.language is not None:
+                loaded.language.to(self.device)
+                if precision != "exact" and halves_are_faster(self.device):
+                    loaded.language.module.to(torch.bfloat16)
+            self._language = loaded.language
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, device: str | None = None, revision: str | None = None, allow_pickle: bool = False
+        cls,
+        name: str | Path,
+        *,
+        device: str | None = None,
+        revision: str | None = None,
+        allow_pickle: bool = False,
+        precision: Precision = "exact",
     ) -> VisionLanguageModel:
         """Loads ``"mini"``, a folder, or a hub id such as ``"Salesforce/blip2-opt-2.7b"``.
 
-        The arguments and errors are those of `DualEncoder.from_pretrained`.
+        The arguments and errors are those of `DualEncoder.from_pretrained`; a model that was compiled (`compile`) is
+        taken from there, and ``"mini"`` is compiled on first use. Where that fails, a warning says why and the
+        networks run as they are.
         """
+        from beholder.runtime.compiled_writer import find_compiled_writer
+        from beholder.runtime.device import accelerated
+        from beholder.runtime.engine import available
         from beholder.weights.vision_language import load_vision_language
 
-        return cls(load_vision_language(name, revision=revision, allow_pickle=allow_pickle), device)
+        checked_precision(precision)
+        if device == "cpu" or (device is None and not accelerated()):
+            compiled = find_compiled_writer(name)
+            if compiled is not None:
+                return cls(compiled, precision=precision)
+            if name == "mini" and available():
+                try:
+                    return cls.compile(name, precision=precision)
+                except (ModelError, OSError) as error:  # such as a disk that is full
+                    warnings.warn(f"mini could not be compiled, so it writes more slowly: {error}", stacklevel=2)
+        return cls(load_vision_language(name, revision=revision, allow_pickle=allow_pickle), device, precision)
+
+    @staticmethod
+    def compile(name: str | Path, *, allow_pickle: bool = False, precision: Precision = "exact") -> VisionLanguageModel:
+        """Compiles ``"mini"`` or a model in a folder for this processor, once; `from_pretrained` then takes that.
+
+        Soft prompts and logits stay the same but for the order in which numbers are added up.
+
+        Raises:
+            ModelError: OpenVINO is not installed, or the model can't be compiled or would say something else.
+        """
+        from beholder.runtime.compiled_writer import compile_writer, find_compiled_writer
+        from beholder.weights.vision_language import load_vision_language
+
+        compiled = find_compiled_writer(name)
+        if compiled is None:
+            compiled = compile_writer(load_vision_language(name, allow_pickle=allow_pickle), name)
+        return VisionLanguageModel(compiled, precision=precision)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a folder that `from_pretrained` loads again bit for bit, with a model card."""
+        """Writes a folder that `from_pretrained` loads again bit for bit, with a model card.
+
+        Raises:
+            InvalidSetting: its weights were rounded when it was loaded.
+        """
+        from beholder.runtime.compiled_writer import CompiledWriter
         from beholder.weights.vision_language import save_vision_language
 
-        save_vision_language(self.loaded, Path(folder))
+        if self.precision != "exact" and not isinstance(self.loaded, CompiledWriter):
+            raise InvalidSetting(f"precision {self.precision!r} has rounded the weights; load it as 'exact' to save it")
+        save_vision_language(self._networks, Path(folder))
 
     @property
-    def language(self) -> LanguageModel:
+    def _networks(self) -> LoadedVisionLanguage:
+        from beholder.runtime.compiled_writer import CompiledWriter
+
+        return self.loaded.loaded if isinstance(self.loaded, CompiledWriter) else self.loaded
+
+    @property
+    def image(self) -> nn.Module:
+        """The picture tower, in torch."""
+        return self._networks.image
+
+    @property
+    def bridge(self) -> Bridge:
+        """The bridge, in torch."""
+        return self._networks.bridge
+
+    @property
+    def language(self) -> Language:
         """The language model.
 
         Raises:
             ModelError: this model has seen stage 1 alone.
         """
-        if self.loaded.language is None:
+        if self._language is None:
             raise ModelError(f"{self.loaded.name}: this model has no language model behind it, so it can't write")
-        return self.loaded.language
+        return self._language
 
     def stream_captions(
         self,
-        images: Iterable[Source],
+        images: Iterable[Picture],
         prompt: str | None = None,
         *,
         max_new_tokens: int = 20,
-        num_beams: int = 3,
+        num_beams: int | None = None,
         top_p: float | None = None,
         temperature: float = 1.0,
         repetition_penalty: float = 1.0,
         no_repeat_ngram: int = 3,
         length_penalty: float = 1.0,
-        candidates: int = 1,
+        candidates: int | None = None,
         seed: int = 0,
         batch_size: int = 8,
         exact: bool = False,
         allow_urls: bool = False,
         limits: Limits | None = None,
+        each_word: Callable[[], None] | None = None,
     ) -> Iterator[CaptionedPicture]:
         """Captions pictures in batches; one that can't be used is reported in its place and the rest go on.
 
@@ -148,26 +243,31 @@ class VisionLanguageModel:
             prompt: the beginning of the sentence, such as "this garment is"; the model's own by default. The caption
                 is what follows it.
             max_new_tokens: longest caption, in tokens.
-            num_beams: texts that are followed at once; 1 is greedy. ``top_p`` draws instead.
+            num_beams: texts that are followed at once, 3 by default; 1 is greedy. ``top_p`` draws instead.
             top_p: draw from the likeliest words that together have this probability.
             temperature: above 1 evens out what is drawn from.
             repetition_penalty: above 1 makes words that were written less likely.
             no_repeat_ngram: so many words in a row never come twice.
             length_penalty: above 1 favours longer captions.
-            candidates: write so many and keep the one that the matching head likes best.
+            candidates: write so many, the likeliest beams or what ``top_p`` draws, and keep the one that fits best
+                (`match`), with the prompt in front if one is given. By default 1; 6 for ``mini``, unless ``num_beams``
+                or ``top_p`` is given.
             seed: of the drawing.
             batch_size: pictures that go through the networks together.
             exact: decode large JPEGs in full.
             allow_urls: fetch http(s) addresses.
             limits: the caps on pixels, bytes and sides.
+            each_word: called before each word is chosen; what it raises ends the writing.
 
         Raises:
             InvalidSetting: a prompt that leaves no room, or a setting that can't be used.
-            ModelError: candidates asked of a model without a matching head.
+            ModelError: several candidates asked of a model that can't say how well a text fits.
         """
+        usual = self.loaded.candidates if num_beams is None and top_p is None else 1
+        count = usual if candidates is None else candidates
         settings = DecodingSettings(
             max_new_tokens=max_new_tokens,
-            num_beams=1 if top_p else num_beams,
+            num_beams=1 if top_p else 3 if num_beams is None else num_beams,
             top_p=top_p,
             temperature=temperature,
             repetition_penalty=repetition_penalty,
@@ -175,9 +275,9 @@ class VisionLanguageModel:
             length_penalty=length_penalty,
             seed=seed,
         )
-        if candidates < 1:
+        if count < 1:
             raise InvalidSetting("candidates must be at least 1")
-        if candidates > 1:
+        if count > 1:
             self._check_matching()
         ids = self._ids(self.loaded.prompts.caption if prompt is None else prompt, max_new_tokens)
         stream = prepared(
@@ -191,7 +291,7 @@ class VisionLanguageModel:
         for batch in stream:
             written: Iterator[Sequence[tuple[str, float | None]]] = iter(())
             if batch.pixels is not None:
-                written = iter(self._caption(batch.pixels, ids, settings, candidates))
+                written = iter(self._caption(batch.pixels, prompt or "", ids, settings, count, each_word))
             for index, name, error in batch.pictures:
                 if error is not None:
                     yield CaptionedPicture(index, name, None, error=error)
@@ -201,9 +301,9 @@ class VisionLanguageModel:
                 yield CaptionedPicture(index, name, *ranked[0], scored)
 
     def caption(
-        self, images: Iterable[Source] | Source, prompt: str | None = None, max_new_tokens: int = 20, **options: Any
+        self, images: Iterable[Picture] | Picture, prompt: str | None = None, max_new_tokens: int = 20, **options: Any
     ) -> list[str]:
-        """A caption of each picture; ``options``, ``num_beams=3`` among them, are those of `stream_captions`.
+        """A caption of each picture; ``options`` are those of `stream_captions`.
 
         Raises:
             PictureError: a picture can't be used (`stream_captions` goes on with the rest).
@@ -215,13 +315,13 @@ class VisionLanguageModel:
             captions.append(str(picture.caption))
         return captions
 
-    def answer(self, image: Source, question: str, **options: Any) -> str:
+    def answer(self, image: Picture, question: str, **options: Any) -> str:
         """The answer to a question about a picture; ``options`` are those of `ask`."""
         return self.ask(image, question, **options).text
 
     def ask(
         self,
-        image: Source,
+        image: Picture,
         question: str,
         *,
         choices: Sequence[str] = (),
@@ -266,7 +366,7 @@ class VisionLanguageModel:
 
     def answers(
         self,
-        questions: Iterable[tuple[Source, str]],
+        questions: Iterable[tuple[Picture, str]],
         *,
         max_new_tokens: int = 10,
         num_beams: int = 1,
@@ -279,7 +379,7 @@ class VisionLanguageModel:
         import torch
 
         said: list[str] = []
-        seen: tuple[Source, Tensor] | None = None
+        seen: tuple[Picture, Tensor] | None = None
         for batch in batches(questions, batch_size):
             rows, ids = [], []
             for image, question in batch:
@@ -298,36 +398,43 @@ class VisionLanguageModel:
             said += [self._decode(text.ids).strip(" .") for text in written]
         return said
 
-    def chat(self, image: Source, *, max_new_tokens: int = 40, allow_urls: bool = False) -> Conversation:
-        """A conversation about one picture, which is looked at once."""
+    def chat(
+        self,
+        image: Picture,
+        *,
+        max_new_tokens: int = 40,
+        top_p: float | None = None,
+        temperature: float = 1.0,
+        seed: int = 0,
+        allow_urls: bool = False,
+    ) -> Conversation:
+        """A conversation about one picture, which is looked at once; ``top_p`` draws the words of its answers."""
         from beholder.tasks.conversation import Conversation
 
-        return Conversation(self, self.look_at(image, allow_urls=allow_urls), max_new_tokens)
+        settings = DecodingSettings(max_new_tokens, top_p=top_p, temperature=temperature, seed=seed)
+        return Conversation(self, self.look_at(image, allow_urls=allow_urls), settings)
 
     def match(
-        self, image: Source, texts: Sequence[str], *, exact: bool = False, allow_urls: bool = False
+        self, image: Picture, texts: Sequence[str], *, exact: bool = False, allow_urls: bool = False
     ) -> np.ndarray:
-        """Probability (n,) that each text fits the picture, from the matching head.
+        """Probability (n,) that each text fits the picture: from the bridge's matching head, or the model's judge.
 
         Raises:
-            ModelError: the model has none.
+            ModelError: the model has neither.
         """
         self._check_matching()
-        return self._match(self._tokens_of(image, exact, allow_urls), texts)
+        return self._match(self._pixels_of(image, exact, allow_urls), None, [texts])[0]
 
-    def look_at(self, image: Source, *, exact: bool = False, allow_urls: bool = False) -> Tensor:
+    def look_at(self, image: Picture, *, exact: bool = False, allow_urls: bool = False) -> Tensor:
         """The soft prompts of one picture: (1, Q, D)."""
-        import torch
+        return self.eyes.prompts(self._tokens_of(image, exact, allow_urls))
 
-        seen = self._tokens_of(image, exact, allow_urls)
-        with torch.inference_mode():
-            return self.bridge.soft_prompts(seen)
-
-    def looked(self, image: Source, text: str | None = None, prompt: str | None = None) -> Looked:
+    def looked(self, image: Picture, text: str | None = None, prompt: str | None = None) -> Looked:
         """Where the bridge looked for each word of a caption: its own, or a given one.
 
         For each word, how much the language model attended to each soft prompt, times how much that prompt's query
-        attended to each part of the picture; means over layers and heads.
+        attended to each part of the picture; means over layers and heads. Soft prompts of the whole picture look at no
+        part of it and are left out.
 
         Args:
             image: one picture.
@@ -338,20 +445,19 @@ class VisionLanguageModel:
 
         from beholder.models.bridge import picture_grid
 
+        if text is None:
+            text = self.loaded.prompts.as_taught(self.caption(image, prompt)[0])
         seen = self._tokens_of(image, False, False)
         before = self._ids(self.loaded.prompts.caption if prompt is None else prompt, 0)
+        bridge = self.bridge
         with torch.inference_mode():
-            output = self.bridge.qformer(self.bridge.normed(seen), weights=True)
-            prompts = self.bridge.to_prompts(output.queries)
-            if text is None:
-                mask = torch.ones(1, prompts.shape[1] + len(before), dtype=torch.bool, device=self.device)
-                settings = DecodingSettings(num_beams=3, no_repeat_ngram=3)
-                ids = write(self.language, self._with_text(prompts, before), mask, settings)[0].ids
-            else:
-                ids = self._encode(f" {text.strip()}", special=False)
+            output = bridge.qformer(bridge.normed(seen), weights=True)
+            prompts = bridge.to_prompts(seen, output.queries)
+            ids = self._encode(f" {text.strip()}", special=False) if text.strip() else []
             if not ids:
                 raise InvalidSetting("there is no word to look for")
-            attended = self.language.attended(self._with_text(prompts, before), ids)[:, : prompts.shape[1]]
+            attended = self.language.attended(self._with_text(prompts, before), ids)
+        attended = attended[:, bridge.settings.whole_prompts : prompts.shape[1]]  # (n, Q): the others look nowhere
         over = output.looked.mean((0, 1, 2))  # (Q, N)
         height, width = picture_grid(self.image, self.loaded.preprocessing.height, self.loaded.preprocessing.width)
         queries = over[:, -height * width :]
@@ -376,60 +482,71 @@ class VisionLanguageModel:
             owner.append(len(words) - 1)
         return words, torch.tensor(owner, device=self.device)
 
-    def _tokens_of(self, image: Source, exact: bool, allow_urls: bool) -> Tensor:
-        import torch
+    def _tokens_of(self, image: Picture, exact: bool, allow_urls: bool) -> Tensor:
+        return self.eyes.tokens(self._pixels_of(image, exact, allow_urls))
 
-        from beholder.models.bridge import picture_tokens
-
+    def _pixels_of(self, image: Picture, exact: bool, allow_urls: bool) -> np.ndarray:
         batch = next(prepared([image], self.loaded.preprocessing, batch_size=1, exact=exact, allow_urls=allow_urls))
         error = batch.pictures[0][2]
         if batch.pixels is None:
             raise error if error else InvalidSetting("there is no picture")
-        with torch.inference_mode():
-            return picture_tokens(self.image, torch.from_numpy(batch.pixels).to(self.device))
+        return batch.pixels
 
     def _caption(
-        self, pixels: np.ndarray, ids: list[int], settings: DecodingSettings, candidates: int
+        self,
+        pixels: np.ndarray,
+        before: str,
+        ids: list[int],
+        settings: DecodingSettings,
+        candidates: int,
+        each_word: Callable[[], None] | None,
     ) -> Sequence[Sequence[tuple[str, float | None]]]:
-        """For each picture its candidates, best first, with their scores where there are several."""
+        """For each picture its candidates, best first, with their scores where there are several.
+
+        ``ids`` are the tokens that each goes on from, ``before`` the words that are judged together with it.
+        """
         import torch
 
-        from beholder.models.bridge import picture_tokens
-
-        with torch.inference_mode():
-            seen = picture_tokens(self.image, torch.from_numpy(pixels).to(self.device))
-            embeddings = self._with_text(self.bridge.soft_prompts(seen), ids)
+        seen = self.eyes.tokens(pixels)
+        embeddings = self._with_text(self.eyes.prompts(seen), ids)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device)
-        rounds = [settings]
-        if candidates > 1:  # the likeliest, and others drawn at random
-            drawn = replace(settings, num_beams=1, top_p=settings.top_p or 0.9)
-            rounds += [replace(drawn, seed=settings.seed + number) for number in range(1, candidates)]
-        written = [[self._decode(text.ids) for text in write(self.language, embeddings, mask, one)] for one in rounds]
+
         if candidates == 1:
-            return [[(text, None)] for text in written[0]]
-        ranked = []
-        for row, texts in enumerate(zip(*written, strict=True)):
-            different = list(dict.fromkeys(texts))
-            scores = self._match(seen[row : row + 1], different).tolist()
-            ranked.append(best_first(different, scores))
-        return ranked
+            texts = write(self.language, embeddings, mask, settings, each_word)
+            return [[(self._decode(text.ids), None)] for text in texts]
+        written = write_several(self.language, embeddings, mask, settings, candidates, each_word)
+        different = [list(dict.fromkeys(self._decode(text.ids) for text in texts)) for texts in written]
+        scores = self._match(pixels, seen, [[f"{before} {text}".strip() for text in texts] for texts in different])
+        return [best_first(texts, fits.tolist()) for texts, fits in zip(different, scores, strict=True)]
 
     def _check_matching(self) -> None:
-        if self.bridge.matching_head is None or self.loaded.tokenizer is None:
+        if not self.loaded.matching:
             raise ModelError(
                 f"{self.loaded.name}: this model has no matching head (it was published without its first stage), so "
                 "it can't say which text fits best"
             )
 
-    def _match(self, seen: Tensor, texts: Sequence[str]) -> np.ndarray:
-        """Picture tokens (1, N, Di) and n texts to probabilities (n,)."""
-        import torch
+    @cached_property
+    def judge(self) -> DualEncoder:
+        """The dual encoder that says how well a text fits, where the model has one beside its bridge."""
+        from beholder.tasks.dual_encoder import DualEncoder
 
-        tokens = self.loaded.tokenizer(list(texts))  # type: ignore[misc]
-        ids, mask = torch.from_numpy(tokens.ids).to(self.device), torch.from_numpy(tokens.mask).to(self.device)
-        with torch.inference_mode():
-            logits = self.bridge.match(seen.expand(len(texts), -1, -1), ids, mask)
-        return logits.softmax(-1)[:, 1].float().cpu().numpy()
+        return DualEncoder.from_pretrained(self.loaded.judge, device=str(self.device), precision=self.precision)
+
+    def _match(self, pixels: np.ndarray, seen: Tensor | None, texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
+        """The probabilities of each picture's texts; of pictures (B, 3, H, W), with tokens (B, N, Di) if there are."""
+        if self.loaded.judge:
+            pictures = self.judge.embed_images([Prepared(picture) for picture in pixels])
+            words = self.judge.embed_texts([text for candidates in texts for text in candidates])
+            ends = np.cumsum([len(candidates) for candidates in texts])[:-1]
+            own = zip(pictures, np.split(words, ends), strict=True)
+            return [self.judge.match(picture[None], vectors)[0] for picture, vectors in own]
+        seen = self.eyes.tokens(pixels) if seen is None else seen
+        probabilities = []
+        for row, candidates in enumerate(texts):
+            tokens = self.loaded.tokenizer(list(candidates))  # type: ignore[misc]
+            probabilities.append(self.eyes.match(seen[row : row + 1], tokens.ids, tokens.mask))
+        return probabilities
 
     def _ids(self, prompt: str, new: int) -> list[int]:
         """The prompt's tokens, after a check that prompt and answer have room.
@@ -439,11 +556,11 @@ class VisionLanguageModel:
         """
         ids = self._encode(prompt, special=True)
         room = self.language.context_length
-        queries = self.bridge.settings.qformer.queries
-        used = queries + len(ids) + new
+        prompts = self.loaded.soft_prompts
+        used = prompts + len(ids) + new
         if room and used > room:
             raise InvalidSetting(
-                f"the prompt has {len(ids)} tokens; with the picture's {queries} and {new} new ones that is {used}, "
+                f"the prompt has {len(ids)} tokens; with the picture's {prompts} and {new} new ones that is {used}, "
                 f"and the language model reads {room}. Shorten it"
             )
         return ids

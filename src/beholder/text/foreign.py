@@ -1,12 +1,15 @@
-"""Tokenizers from the folders of other projects."""
+"""Tokenizers from the folders of other projects, and into them."""
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from string import punctuation
 from typing import Any, Literal
 
 import tokenizers
+from tokenizers import Regex, normalizers, processors
 from tokenizers.models import BPE
 
 from beholder.errors import ModelError
@@ -135,3 +138,47 @@ def _id(folder: Path, backend: tokenizers.Tokenizer, config: Mapping[str, Any], 
     if token is None:
         raise ModelError(f"{folder}: the tokenizer's vocabulary has no {name}, so it is not the one of this model")
     return token
+
+
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, conventions: Conventions) -> str:
+    """Writes ``tokenizer.json`` and ``tokenizer_config.json`` as transformers reads them, marks and cleaning included.
+
+    Returns:
+        What the files can't tell it to do to a text: ``"repaired"``, or nothing.
+    """
+    settings, backend = tokenizer.settings, tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
+    ours = [CLEANING[step] for step in settings.cleaning if step in CLEANING]
+    if ours:
+        backend.normalizer = normalizers.Sequence(
+            [step() for step in ours] + ([backend.normalizer] if backend.normalizer else [])
+        )
+    # Where nothing sees the padding, it is what the family pads with: a piece that a text can hold is no good mark.
+    unseen = settings.padding == "longest" and conventions.pad[1] == conventions.end[1]
+    end = backend.id_to_token(settings.end_id)
+    pad = end if unseen else backend.id_to_token(settings.pad_id)
+    start = None if settings.start_id is None else backend.id_to_token(settings.start_id)
+    marks = [(end, settings.end_id)] + ([] if start is None else [(start, settings.start_id)])
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{start or ''} $A {end}".strip(), special_tokens=marks
+    )
+    backend.add_special_tokens([mark for mark, _ in marks])
+    backend.save(str(folder / FILE))
+    config: dict[str, Any] = {
+        "tokenizer_class": "PreTrainedTokenizerFast",
+        "model_max_length": settings.context_length,
+        "padding_side": "right",
+        conventions.end[0]: end,
+        "pad_token": pad,
+    }
+    if conventions.start is not None and start is not None:
+        config[conventions.start[0]] = start
+    (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
+    return "repaired" if "repair" in settings.cleaning else ""
+
+
+# The cleaning steps that a tokenizer's own file can hold.
+CLEANING: dict[Step, Callable[[], Any]] = {
+    "lower": normalizers.Lowercase,
+    "no_punctuation": lambda: normalizers.Replace(Regex(f"[{re.escape(punctuation)}]"), ""),
+    "single_spaces": lambda: normalizers.Sequence([normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]),
+}

@@ -1,23 +1,26 @@
 """Hugging Face's BLIP-2: ``Blip2ForConditionalGeneration`` with OPT or Flan-T5, ``Blip2ForImageTextRetrieval``."""
 
+import json
 from collections.abc import Mapping
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from torch import nn
+import tokenizers
+from torch import Tensor, nn
 
 from beholder.errors import ModelError
 from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.language_model import LanguageModel
 from beholder.models.qformer import QFormerSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
-from beholder.text.foreign import tokenizer_from_folder
+from beholder.text.foreign import CONVENTIONS, tokenizer_from_folder, write_tokenizer
 from beholder.text.prompts import Prompts
 from beholder.weights import huggingface
 from beholder.weights import preprocessing as foreign_preprocessing
 from beholder.weights.language_models import frozen_language_model, read_words
 from beholder.weights.loaded import LoadedVisionLanguage
-from beholder.weights.table import Row, build_empty, fill
+from beholder.weights.table import Row, build_empty, fill, give
 from beholder.weights.tensors import read_tensors
 
 VISION_DEFAULTS = {
@@ -45,7 +48,8 @@ QFORMER_DEFAULTS = {
     "encoder_hidden_size": 1408,
     "use_qformer_text_input": False,
 }
-RETRIEVAL = "Blip2ForImageTextRetrieval"
+RETRIEVAL, WRITING = "Blip2ForImageTextRetrieval", "Blip2ForConditionalGeneration"
+IMAGE_MARK = "<image>"
 LANGUAGE_PREFIX = "language_model."
 
 LAYER = "bridge.qformer.layers.*"
@@ -80,8 +84,8 @@ def layer_rows(theirs: str, inner: str) -> tuple[Row, ...]:
 
 
 ROWS = (
-    Row("image.class_token", "vision_model.embeddings.class_embedding"),
-    Row("image.positions", "vision_model.embeddings.position_embedding"),
+    Row("image.class_token", "vision_model.embeddings.class_embedding", leading=2),
+    Row("image.positions", "vision_model.embeddings.position_embedding", leading=1),
     Row("image.patches.*", "vision_model.embeddings.patch_embedding.*"),
     Row("image.blocks.*.attention.qkv.*", "vision_model.encoder.layers.*.self_attn.qkv.*"),
     Row("image.blocks.*.attention.out.*", "vision_model.encoder.layers.*.self_attn.projection.*"),
@@ -90,7 +94,7 @@ ROWS = (
     Row("image.blocks.*.mlp.up.*", "vision_model.encoder.layers.*.mlp.fc1.*"),
     Row("image.blocks.*.mlp.down.*", "vision_model.encoder.layers.*.mlp.fc2.*"),
     Row("image.final_norm.*", "vision_model.post_layernorm.*"),
-    Row("bridge.qformer.queries", "query_tokens"),
+    Row("bridge.qformer.queries", "query_tokens", leading=1),
     Row("bridge.qformer.words.weight", "embeddings.word_embeddings.weight"),
     Row("bridge.qformer.positions.weight", "embeddings.position_embeddings.weight"),
     Row("bridge.qformer.norm.*", "qformer.layernorm.*"),
@@ -187,3 +191,126 @@ def bridge_settings(config: Mapping[str, Any], retrieval: bool, language: Langua
         language_width=0 if language is None else language.width,
         inference_only=True,  # the published checkpoints carry neither generation head nor temperature
     )
+
+
+@dataclass(frozen=True)
+class Given:
+    """A model of ours as one of theirs, and the parts of ours that theirs has no place for."""
+
+    architecture: str
+    config: dict[str, Any]
+    tensors: dict[str, Tensor]
+    left_out: list[str]
+
+
+def give_blip2(loaded: LoadedVisionLanguage) -> Given:
+    """The config and the tensors of a model of this architecture: ``load`` undone.
+
+    With a language model it becomes the writing kind, which keeps nothing of stage 1; without one, the matching kind.
+
+    Raises:
+        ModelError: it is of another architecture; the message says what differs.
+    """
+    retrieval = loaded.language is None
+    if not isinstance(loaded.image, VisionTransformer):
+        raise ModelError(f"its picture tower is {type(loaded.image).__name__} and no vision transformer")
+    bridge = loaded.bridge.settings
+    vocabulary = bridge.qformer.vocabulary if retrieval else 0
+    wanted = replace(
+        bridge,
+        qformer=replace(bridge.qformer, vocabulary=vocabulary, dropout=0.0),
+        embedding=bridge.embedding if retrieval else 0,
+        language_width=0 if retrieval else bridge.language_width,
+        whole_tokens=0 if retrieval else bridge.whole_tokens,
+        whole_prompts=0 if retrieval else bridge.whole_prompts,
+        inference_only=True,
+    )
+    config = _config(loaded, wanted)
+    there = bridge_settings(config, retrieval, loaded.language)
+    for ours, theirs in ((loaded.image.settings, vision_settings(config)), (wanted, there)):
+        here, other = asdict(ours), asdict(theirs)
+        if different := [f"{name} is {here[name]} and not {other[name]}" for name in here if here[name] != other[name]]:
+            raise ModelError("; ".join(different))
+    kept = build_empty(Bridge, wanted).state_dict()
+    own = {f"image.{name}": tensor for name, tensor in loaded.image.state_dict().items()}
+    own |= {f"bridge.{name}": tensor for name, tensor in loaded.bridge.state_dict().items() if name in kept}
+    lost = [name for name in loaded.bridge.state_dict() if name not in kept]
+    parts = {"text_feed" if ".text_feed." in name else name.removeprefix("qformer.").split(".")[0] for name in lost}
+    return Given(
+        RETRIEVAL if retrieval else WRITING, config, {**give(own, ROWS), **_language_tensors(loaded)}, sorted(parts)
+    )
+
+
+def write_words(loaded: LoadedVisionLanguage, config: Mapping[str, Any], folder: Path) -> None:
+    """The tokenizer of the text that goes with the pictures, and what the processor needs to know."""
+    if loaded.language is None or loaded.words is None:
+        if loaded.tokenizer is not None:
+            write_tokenizer(loaded.tokenizer, folder, CONVENTIONS["bert"])
+        return
+    words = tokenizers.Tokenizer.from_str(loaded.words.to_str())
+    words.add_special_tokens([IMAGE_MARK])
+    words.save(str(folder / "tokenizer.json"))
+    text = loaded.language.module.config
+    marks = {f"{mark}_token": getattr(text, f"{mark}_token_id", None) for mark in ("bos", "eos", "pad")}
+    named = {mark: words.id_to_token(token) for mark, token in marks.items() if isinstance(token, int)}
+    values = {"tokenizer_class": "PreTrainedTokenizerFast", **{mark: name for mark, name in named.items() if name}}
+    (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
+    processor = {"processor_class": "Blip2Processor", "num_query_tokens": config["num_query_tokens"]}
+    (folder / "processor_config.json").write_text(json.dumps(processor, indent=2) + "\n", "utf-8")
+    loaded.language.module.generation_config.save_pretrained(folder)
+
+
+def _config(loaded: LoadedVisionLanguage, bridge: BridgeSettings) -> dict[str, Any]:
+    image, qformer = loaded.image.settings, bridge.qformer
+    dropout = loaded.bridge.settings.qformer.dropout
+    config: dict[str, Any] = {
+        "architectures": [RETRIEVAL if loaded.language is None else WRITING],
+        "model_type": "blip-2",
+        "dtype": "float32",
+        "num_query_tokens": qformer.queries,
+        "vision_config": {
+            "model_type": "blip_2_vision_model",
+            **huggingface.vision_config(image),  # type: ignore[arg-type]
+            "qkv_bias": image.qkv_bias,  # type: ignore[union-attr]
+        },
+        "qformer_config": {
+            "model_type": "blip_2_qformer",
+            "hidden_size": qformer.width,
+            "num_hidden_layers": qformer.layers,
+            "num_attention_heads": qformer.heads,
+            "intermediate_size": qformer.mlp_width,
+            "hidden_act": "gelu",
+            "max_position_embeddings": qformer.positions,
+            "layer_norm_eps": qformer.norm_eps,
+            "cross_attention_frequency": qformer.cross_every,
+            "encoder_hidden_size": qformer.image_width,
+            "hidden_dropout_prob": dropout,
+            "attention_probs_dropout_prob": dropout,
+            "use_qformer_text_input": bool(qformer.vocabulary),
+        },
+    }
+    if qformer.vocabulary:
+        config["qformer_config"]["vocab_size"] = qformer.vocabulary
+    if bridge.embedding:
+        config["image_text_hidden_size"] = bridge.embedding
+    if loaded.language is not None and loaded.words is not None:
+        mark = loaded.words.token_to_id(IMAGE_MARK)
+        mark = loaded.words.get_vocab_size() if mark is None else mark
+        rows = loaded.language.module.get_input_embeddings().weight.shape[0]
+        if mark >= rows:
+            raise ModelError(f"all {rows} rows of its language model are taken by words; none is left for {IMAGE_MARK}")
+        config["text_config"] = loaded.language.module.config.to_dict()
+        config["image_token_index"] = config["image_token_id"] = mark
+    return config
+
+
+def _language_tensors(loaded: LoadedVisionLanguage) -> dict[str, Tensor]:
+    """The language model's tensors, each stored once however often it is used."""
+    given: dict[str, Tensor] = {}
+    seen: set[int] = set()
+    stored = {} if loaded.language is None else loaded.language.module.state_dict()
+    for name, tensor in stored.items():
+        if tensor.data_ptr() not in seen:
+            seen.add(tensor.data_ptr())
+            given[LANGUAGE_PREFIX + name] = tensor.detach().cpu().contiguous()
+    return given

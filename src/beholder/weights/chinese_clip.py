@@ -6,7 +6,7 @@ from typing import Any
 from beholder.models.dual_encoder import TwoTowersSettings
 from beholder.models.layers import HeadSettings
 from beholder.weights import bert, clip
-from beholder.weights.huggingface import section
+from beholder.weights.huggingface import section, text_config, vision_config
 
 ROWS = (*clip.VISION_ROWS, *bert.rows("text.", "text_model."), *clip.PROJECTION_ROWS)
 IGNORED = (*bert.ignored("text_model."), "vision_model.embeddings.position_ids")
@@ -21,3 +21,18 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
         image_head=HeadSettings("linear"),
         text_head=HeadSettings("linear"),
     )
+
+
+def config(network: TwoTowersSettings) -> dict[str, Any]:
+    """The ``config.json`` of a dual encoder; ``settings`` of it says how much of the encoder the format can tell."""
+    return {
+        "architectures": ["ChineseCLIPModel"],
+        "model_type": "chinese_clip",
+        "projection_dim": network.embedding,
+        "text_config": {
+            "model_type": "chinese_clip_text_model",
+            **text_config(network.text),
+            "type_vocab_size": getattr(network.text, "token_types", None),
+        },
+        "vision_config": {"model_type": "chinese_clip_vision_model", **vision_config(network.image)},
+    }

@@ -8,7 +8,15 @@ from beholder.models.dual_encoder import TwoTowersSettings
 from beholder.models.layers import HeadSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
-from beholder.weights.huggingface import activation, encoder_rows, image_size, patch_size, section
+from beholder.weights.huggingface import (
+    activation,
+    encoder_rows,
+    image_size,
+    patch_size,
+    section,
+    text_config,
+    vision_config,
+)
 from beholder.weights.table import Row
 
 TEXT_DEFAULTS = {
@@ -86,6 +94,28 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
         image_head=HeadSettings("linear"),
         text_head=HeadSettings("linear"),
     )
+
+
+def config(network: TwoTowersSettings) -> dict[str, Any]:
+    """The ``config.json`` of a dual encoder; ``settings`` of it says how much of the encoder the format can tell."""
+    text = network.text
+    highest = isinstance(text, TextTransformerSettings) and text.pooling == "highest_id"
+    return {
+        "architectures": ["CLIPModel"],
+        "model_type": "clip",
+        "projection_dim": network.embedding,
+        "text_config": {
+            "model_type": "clip_text_model",
+            **text_config(text),
+            "eos_token_id": MISTAKEN_END_ID if highest else getattr(text, "end_id", 0),
+            "projection_dim": network.embedding,
+        },
+        "vision_config": {
+            "model_type": "clip_vision_model",
+            **vision_config(network.image),
+            "projection_dim": network.embedding,
+        },
+    }
 
 
 def vision_settings(vision: Mapping[str, Any]) -> VisionSettings:

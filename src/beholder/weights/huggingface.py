@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from beholder.errors import ModelError
+from beholder.models.dual_encoder import ImageSettings, TextSettings
 from beholder.models.layers import Activation
+from beholder.models.vit import VisionSettings
 from beholder.weights.table import Row
 
 STEMS = ("model", "pytorch_model")
@@ -97,3 +99,43 @@ def encoder_rows(ours: str, theirs: str) -> tuple[Row, ...]:
         Row(f"{ours}.blocks.*.mlp.up.*", f"{theirs}.encoder.layers.*.mlp.fc1.*"),
         Row(f"{ours}.blocks.*.mlp.down.*", f"{theirs}.encoder.layers.*.mlp.fc2.*"),
     )
+
+
+def text_config(text: TextSettings) -> dict[str, Any]:
+    """What the config of any text tower of theirs says of one of ours."""
+    return {
+        "vocab_size": text.vocabulary,
+        "max_position_embeddings": text.context_length,
+        **_blocks_config(text),
+    }
+
+
+def vision_config(image: ImageSettings) -> dict[str, Any]:
+    """What the config of any vision transformer of theirs says of one of ours.
+
+    Raises:
+        ModelError: it is no vision transformer, or its pictures are not square.
+    """
+    if not isinstance(image, VisionSettings):
+        raise ModelError(f"its image tower is described by {type(image).__name__}, and is no vision transformer")
+    if image.image_height != image.image_width:
+        size = f"{image.image_height} x {image.image_width}"
+        raise ModelError(f"its pictures are {size}, and transformers' vision towers know squares only")
+    return {
+        "image_size": image.image_height,
+        "patch_size": image.patch_size,
+        "num_channels": 3,
+        **_blocks_config(image),
+    }
+
+
+def _blocks_config(tower: TextSettings | VisionSettings) -> dict[str, Any]:
+    names = {ours: theirs for theirs, ours in ACTIVATIONS.items()}  # of several names the newest, which comes last
+    return {
+        "hidden_size": tower.width,
+        "intermediate_size": tower.mlp_width,
+        "num_hidden_layers": tower.layers,
+        "num_attention_heads": tower.heads,
+        "hidden_act": names[tower.activation],
+        "layer_norm_eps": tower.norm_eps,
+    }

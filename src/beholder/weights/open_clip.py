@@ -8,6 +8,7 @@ from beholder.models.dual_encoder import TwoTowersSettings
 from beholder.models.layers import Activation, HeadSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
+from beholder.text.tokenizer import Tokenizer
 from beholder.weights.table import Row
 
 CONFIG = "open_clip_config.json"
@@ -124,6 +125,62 @@ def settings(model: Mapping[str, Any]) -> TwoTowersSettings:
     )
 
 
+def config(network: TwoTowersSettings) -> dict[str, Any]:
+    """The ``model_cfg`` of a dual encoder; ``settings`` of it says how much of the encoder the format can tell.
+
+    Raises:
+        ModelError: a tower is of a kind that the format has no words for.
+    """
+    image, text = network.image, network.text
+    if not isinstance(image, VisionSettings) or not isinstance(text, TextTransformerSettings):
+        towers = f"{type(image).__name__} and {type(text).__name__}"
+        raise ModelError(f"its towers are described by {towers}, and are not both transformers of open_clip's own")
+    square = image.image_height == image.image_width
+    vision_cfg = {
+        "image_size": image.image_height if square else [image.image_height, image.image_width],
+        "patch_size": image.patch_size,
+        "head_width": image.width // image.heads,
+        "no_ln_pre": not image.norm_first,
+        "pool_type": {ours: theirs for theirs, ours in VISION_POOLING.items()}.get(image.pooling, "none"),
+        "final_ln_after_pool": image.final_norm == "pooled",
+        **_tower_config(image),
+    }
+    text_cfg = {
+        "context_length": text.context_length,
+        "vocab_size": text.vocabulary,
+        "heads": text.heads,
+        "no_causal_mask": not text.causal,
+        "pool_type": {ours: theirs for theirs, ours in TEXT_POOLING.items()}[text.pooling],
+        "eos_id": text.end_id,
+        "proj_bias": network.text_head.bias,
+        "proj_type": "none" if network.text_head.kind == "none" else "linear",
+        **_tower_config(text),
+    }
+    return {
+        "embed_dim": network.embedding,
+        "quick_gelu": image.activation == "quick_gelu",
+        "vision_cfg": vision_cfg,
+        "text_cfg": text_cfg,
+        **({"init_logit_bias": 0.0} if network.logit_bias else {}),
+    }
+
+
+def _tower_config(tower: VisionSettings | TextTransformerSettings) -> dict[str, Any]:
+    return {
+        "width": tower.width,
+        "layers": tower.layers,
+        "mlp_ratio": _ratio(tower.mlp_width, tower.width),
+        "norm_kwargs": {"eps": tower.norm_eps},
+        **({"act_kwargs": {"approximate": "tanh"}} if tower.activation == "gelu_tanh" else {}),
+        **({"ls_init_value": 1.0} if tower.layer_scale else {}),
+    }
+
+
+def _ratio(part: int, width: int) -> float:
+    """So that ``int(width * ratio)`` is the part, whatever the rounding."""
+    return part / width if int(width * (part / width)) == part else (part + 0.5) / width
+
+
 def _tower(model: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
     given = model.get(name) or {}
     refused = [what for key, what in REFUSED.items() if given.get(key)]
@@ -180,6 +237,13 @@ def _block_rows(ours: str, prefix: str) -> tuple[Row, ...]:
         Row(f"{ours}.blocks.*.mlp.down.*", f"{block}.mlp.c_proj.*"),
         Row(f"{ours}.blocks.*.scale_mlp", f"{block}.ls_2.gamma"),
     )
+
+
+def is_clip_vocabulary(tokenizer: Tokenizer) -> bool:
+    """Whether these are the pieces of CLIP's own tokenizer, which open_clip brings along; a sentence tells."""
+    ids = tokenizer.backend.encode("a photo of a cat", add_special_tokens=False).ids
+    marks = tokenizer.settings.start_id, tokenizer.settings.end_id
+    return ids == [320, 1125, 539, 320, 2368] and marks == (49406, 49407)
 
 
 def tokenizer_kind(model: Mapping[str, Any]) -> Literal["open_clip"]:

@@ -90,12 +90,7 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         ModelError: a file is missing, broken, or of a newer version.
     """
-    config = read_json(folder / CONFIG)
-    if config.get("format") != FORMAT or config.get("version") != VERSION:
-        raise ModelError(
-            f"{folder / CONFIG}: is of format {config.get('format')!r}, version {config.get('version')}; "
-            f"this Beholder reads {FORMAT!r}, version {VERSION}"
-        )
+    config = read_config(folder, FORMAT, VERSION)
     try:
         settings = TwoTowersSettings.from_dict(config["network"])
         preprocessing = Preprocessing(**config["preprocessing"])
@@ -111,6 +106,21 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
         config.get("name", ""),
         config.get("licence", ""),
     )
+
+
+def read_config(folder: Path, kind: str, version: int) -> dict[str, Any]:
+    """The settings of a folder of ours.
+
+    Raises:
+        ModelError: the file is missing, broken, or of another kind or version.
+    """
+    config = read_json(folder / CONFIG)
+    if config.get("format") != kind or config.get("version") != version:
+        raise ModelError(
+            f"{folder / CONFIG}: is of format {config.get('format')!r}, version {config.get('version')}; "
+            f"this Beholder reads {kind!r}, version {version}"
+        )
+    return config
 
 
 def fingerprint(loaded: LoadedDualEncoder) -> str:

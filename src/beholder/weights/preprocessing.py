@@ -118,3 +118,43 @@ def from_open_clip(config: Mapping[str, Any], vision: VisionSettings) -> Preproc
 def _three(value: float | list[float] | tuple[float, ...]) -> tuple[float, float, float]:
     first, second, third = (value,) * 3 if isinstance(value, int | float) else value
     return first, second, third
+
+
+def to_huggingface(preprocessing: Preprocessing, processor: str) -> dict[str, Any]:
+    """The ``preprocessor_config.json`` of a processor such as ``"CLIP"``; ``from_huggingface`` says what it keeps.
+
+    Raises:
+        ModelError: transformers' processors have no such way to prepare a picture.
+    """
+    height, width = preprocessing.height, preprocessing.width
+    size: dict[str, Any]
+    match preprocessing.fit:
+        case "squash":
+            size = {"size": {"height": height, "width": width}, "do_center_crop": False}
+        case "crop" if preprocessing.resize is not None or height == width:
+            size = {"size": {"shortest_edge": preprocessing.resize or height}, "do_center_crop": True}
+            size["crop_size"] = {"height": height, "width": width}
+        case fit:
+            raise ModelError(f"its pictures are fitted by {fit} into {height} x {width}, for which it has no words")
+    return {
+        "image_processor_type": f"{processor}ImageProcessor",
+        "do_resize": True,
+        "do_rescale": True,
+        "do_normalize": True,
+        "do_convert_rgb": True,
+        "rescale_factor": 1 / 255,
+        "resample": INTERPOLATIONS.index(preprocessing.interpolation),
+        "image_mean": list(preprocessing.mean),
+        "image_std": list(preprocessing.std),
+        **size,
+    }
+
+
+def to_open_clip(preprocessing: Preprocessing) -> dict[str, Any]:
+    """The ``preprocess_cfg`` of an ``open_clip_config.json``; ``from_open_clip`` says what it keeps."""
+    return {
+        "mean": list(preprocessing.mean),
+        "std": list(preprocessing.std),
+        "interpolation": preprocessing.interpolation,
+        "resize_mode": {ours: theirs for theirs, ours in OPEN_CLIP_FITS.items()}[preprocessing.fit],
+    }

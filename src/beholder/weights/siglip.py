@@ -1,15 +1,22 @@
 """Hugging Face's SigLIP (``SiglipModel``), and SigLIP 2 where its pictures have a fixed size, which uses it too."""
 
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from beholder.errors import ModelError
 from beholder.models.dual_encoder import TwoTowersSettings
 from beholder.models.layers import HeadSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
-from beholder.weights.huggingface import activation, encoder_rows, image_size, patch_size, read_json, section
+from beholder.weights.huggingface import (
+    activation,
+    encoder_rows,
+    image_size,
+    patch_size,
+    section,
+    text_config,
+    vision_config,
+)
 from beholder.weights.table import Row
 
 TEXT_DEFAULTS = {
@@ -41,7 +48,7 @@ ROWS = (
     Row("image.positions", "vision_model.embeddings.position_embedding.weight"),
     Row("image.final_norm.*", "vision_model.post_layernorm.*"),
     *encoder_rows("image", "vision_model"),
-    Row("image.attention_pooling.query", "vision_model.head.probe"),
+    Row("image.attention_pooling.query", "vision_model.head.probe", leading=2),
     Row("image.attention_pooling.attention.qkv.weight", "vision_model.head.attention.in_proj_weight"),
     Row("image.attention_pooling.attention.qkv.bias", "vision_model.head.attention.in_proj_bias"),
     Row("image.attention_pooling.attention.out.*", "vision_model.head.attention.out_proj.*"),
@@ -53,8 +60,8 @@ ROWS = (
     Row("text.final_norm.*", "text_model.final_layer_norm.*"),
     *encoder_rows("text", "text_model"),
     Row("text_head.linear.*", "text_model.head.*"),
-    Row("logit_scale", "logit_scale"),
-    Row("logit_bias", "logit_bias"),
+    Row("logit_scale", "logit_scale", leading=1),
+    Row("logit_bias", "logit_bias", leading=1),
 )
 # Counters 0, 1, 2, … that old versions stored.
 IGNORED = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
@@ -100,8 +107,15 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
     )
 
 
-def tokenizer_kind(folder: Path) -> Literal["siglip", "siglip2"]:
-    """Which of the two generations of tokenizers a folder has: SigLIP 2 took Gemma's."""
-    path = folder / "tokenizer_config.json"
-    tokenizer_class = read_json(path).get("tokenizer_class") or "" if path.is_file() else ""
-    return "siglip2" if tokenizer_class.startswith("Gemma") else "siglip"
+def config(network: TwoTowersSettings) -> dict[str, Any]:
+    """The ``config.json`` of a dual encoder; ``settings`` of it says how much of the encoder the format can tell."""
+    return {
+        "architectures": ["SiglipModel"],
+        "model_type": "siglip",
+        "text_config": {
+            "model_type": "siglip_text_model",
+            **text_config(network.text),
+            "projection_size": network.embedding,
+        },
+        "vision_config": {"model_type": "siglip_vision_model", **vision_config(network.image), "vision_use_head": True},
+    }

@@ -1,4 +1,4 @@
-"""Foreign weights into our networks: a table of names, and nothing left over on either side.
+"""Foreign weights into our networks and back: a table of names, and nothing left over on either side.
 
 A table has one row per pattern. ``*`` stands for one part of a dotted name and is carried over in order:
 
@@ -8,10 +8,11 @@ A table has one row per pattern. ``*`` stands for one part of a dotted name and 
 import re
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from beholder.errors import WeightsMismatch
 
@@ -27,11 +28,13 @@ class Row:
         ours: pattern of our names.
         theirs: the foreign name, or several whose tensors are joined along the first axis.
         transposed: the foreign matrix is the transpose of ours.
+        leading: axes of one that the foreign tensor has in front; on the way in any number of them is taken off.
     """
 
     ours: str
     theirs: str | tuple[str, ...]
     transposed: bool = False
+    leading: int = 0
 
     def sources(self, name: str) -> tuple[str, ...] | None:
         """The foreign names for one of ours; None where the pattern is another's."""
@@ -45,7 +48,7 @@ class Row:
 def fill(
     network: Network, tensors: Mapping[str, Tensor], rows: Sequence[Row], ignored: Collection[str] = ()
 ) -> Network:
-    """Fill a network, made on the meta device, with foreign tensors, as float32; ``ignored`` are patterns of theirs.
+    """Fill a network, made by ``build_empty``, with foreign tensors, as float32; ``ignored`` are patterns of theirs.
 
     Raises:
         WeightsMismatch: a tensor is missing, unexpected or of another shape; the message names it.
@@ -77,8 +80,25 @@ def fill(
     return network.eval()
 
 
+def give(tensors: Mapping[str, Tensor], rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Our tensors under their foreign names and in their foreign shapes: ``fill`` undone.
+
+    Raises:
+        WeightsMismatch: the table has no row for a tensor.
+    """
+    given: dict[str, Tensor] = {}
+    for name, tensor in tensors.items():
+        row, targets = _find(rows, name)
+        tensor = tensor.detach().cpu()
+        parts = tensor.chunk(len(targets)) if len(targets) > 1 else (tensor,)
+        for target, part in zip(targets, parts, strict=True):
+            part = part.T if row.transposed and part.ndim == 2 else part
+            given[target] = part[(None,) * row.leading].contiguous().clone()
+    return given
+
+
 def fill_with_own(network: Network, tensors: Mapping[str, Tensor]) -> Network:
-    """Fill a network, made on the meta device, with tensors of our own names, as they are.
+    """Fill a network, made by ``build_empty``, with tensors of our own names, as they are.
 
     Raises:
         WeightsMismatch: as for ``fill``.
@@ -99,9 +119,29 @@ def fill_with_own(network: Network, tensors: Mapping[str, Tensor]) -> Network:
 
 
 def build_empty(network_class: type[Network], settings: object) -> Network:
-    """A network whose tensors have shapes and no memory, to be filled."""
-    with torch.device("meta"):
+    """A network whose tensors have shapes and hold nothing, to be filled; memory that is not written costs none."""
+    with Uninitialised():
         return network_class(settings)
+
+
+class Uninitialised(TorchFunctionMode):
+    """Nothing is drawn where a layer would draw its first weights.
+
+    torch's meta device would do the same, but the first drawing on it loads torch's compiler, which takes longer than
+    all the rest of opening a model.
+    """
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        """Passes every call on but those that draw: they leave their tensor, or give one, as it comes."""
+        options = kwargs or {}
+        if func is torch.randn:
+            return torch.empty(*args, **options)
+        if getattr(func, "__module__", None) == "torch.nn.init" or func in IN_PLACE:
+            return args[0] if args else options["tensor"]
+        return func(*args, **options)
+
+
+IN_PLACE = (torch.Tensor.normal_, torch.Tensor.uniform_)
 
 
 def _find(rows: Iterable[Row], name: str) -> tuple[Row, tuple[str, ...]]:

@@ -20,6 +20,7 @@ from torch import nn
 from beholder.errors import InvalidSetting, ModelError
 from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
+from beholder.models.sentence_tokens import SentenceTokens, SentenceTokensSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
 from beholder.pictures.transform import Preprocessing
 from beholder.text import tokenizer as own_tokenizer
@@ -28,7 +29,7 @@ from beholder.text.tokenizer import Tokenizer
 from beholder.weights import blip2, huggingface
 from beholder.weights.language_models import read_language_model, write_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
-from beholder.weights.ours import CARD, CONFIG, WEIGHTS, replace_folder
+from beholder.weights.ours import CARD, CONFIG, WEIGHTS, read_config, replace_folder
 from beholder.weights.sources import find, naming
 from beholder.weights.table import build_empty, fill_with_own
 from beholder.weights.tensors import read_tensors
@@ -37,6 +38,7 @@ FORMAT = "beholder vision-language model"
 VERSION = 1
 LANGUAGE = "language_model"
 FILES = {CONFIG, WEIGHTS, CARD, own_tokenizer.FILE, LANGUAGE}
+JUDGES = ("", "mini")  # a folder from elsewhere can't have another model fetched
 
 
 def load_vision_language(
@@ -44,16 +46,7 @@ def load_vision_language(
 ) -> LoadedVisionLanguage:
     """Load a vision-language model onto the CPU, ready to run: ``mini``, ours, or Hugging Face's BLIP-2.
 
-    Args:
-        name: ``"mini"``, a folder, or a hub id such as ``"Salesforce/blip2-opt-2.7b"``.
-        revision: for a hub id, the branch, tag or commit; one commit serves all files.
-        allow_pickle: read weights from a pickle (with ``weights_only``) where there are no safetensors.
-
-    Raises:
-        ModelNotFound: nothing is there.
-        DownloadFailed: a part could not be fetched.
-        WeightsMismatch: a tensor is missing, unexpected or of another shape.
-        ModelError: the folder holds no vision-language model that is known.
+    The arguments and errors are those of ``beholder.weights.load.load_dual_encoder``.
     """
     if name == "mini":
         from beholder.weights import mini_bridge
@@ -76,22 +69,27 @@ def load_own(folder: Path) -> LoadedVisionLanguage:
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         ModelError: a file is missing, broken, or of another format or version.
     """
-    config = huggingface.read_json(folder / CONFIG)
-    if config.get("format") != FORMAT or config.get("version") != VERSION:
-        raise ModelError(
-            f"{folder / CONFIG}: is of format {config.get('format')!r}, version {config.get('version')}; "
-            f"this Beholder reads {FORMAT!r}, version {VERSION}"
-        )
+    config = read_config(folder, FORMAT, VERSION)
     try:
         image: nn.Module
-        if config["image"]["kind"] == "vit":
-            image = build_empty(VisionTransformer, VisionSettings(**config["image"]["settings"]))
-        else:
-            image = build_empty(EfficientNetLite, EfficientNetLiteSettings(**config["image"]["settings"]))
+        kind, settings = config["image"]["kind"], config["image"]["settings"]
+        match kind:
+            case "vit":
+                image = build_empty(VisionTransformer, VisionSettings(**settings))
+            case "efficientnet_lite":
+                image = build_empty(EfficientNetLite, EfficientNetLiteSettings(**settings))
+            case "sentence_tokens":
+                tower = EfficientNetLiteSettings(**settings.pop("tower"))
+                image = build_empty(SentenceTokens, SentenceTokensSettings(tower, **settings))
+            case _:
+                raise ModelError(f"{folder / CONFIG}: a picture tower of kind {kind!r} is not known")
         bridge = build_empty(Bridge, BridgeSettings.from_dict(config["bridge"]))
         preprocessing = Preprocessing(**config["preprocessing"])
         prompts = Prompts(**config["prompts"])
         tokenizer = Tokenizer.load(folder, config["tokenizer"]) if config["tokenizer"] else None
+        judge, candidates = config.get("judge", ""), int(config.get("candidates", 1))
+        if judge not in JUDGES or candidates < 1:
+            raise ModelError(f"{folder / CONFIG}: judge {judge!r} with {candidates} candidates is not known")
     except (KeyError, TypeError, InvalidSetting) as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     both = fill_with_own(nn.ModuleDict({"image": image, "bridge": bridge}), read_tensors(folder, ("model",)))
@@ -108,6 +106,8 @@ def load_own(folder: Path) -> LoadedVisionLanguage:
         prompts,
         config.get("name", ""),
         config.get("licence", ""),
+        judge,
+        candidates,
     )
 
 
@@ -121,17 +121,19 @@ def save_vision_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
 
 
 def _write(loaded: LoadedVisionLanguage, folder: Path) -> None:
-    vit = isinstance(loaded.image, VisionTransformer)
+    kinds = {VisionTransformer: "vit", EfficientNetLite: "efficientnet_lite", SentenceTokens: "sentence_tokens"}
     config = {
         "format": FORMAT,
         "version": VERSION,
         "name": loaded.name,
         "licence": loaded.licence,
-        "image": {"kind": "vit" if vit else "efficientnet_lite", "settings": asdict(loaded.image.settings)},  # type: ignore[call-overload]
+        "image": {"kind": kinds[type(loaded.image)], "settings": asdict(loaded.image.settings)},  # type: ignore[call-overload]
         "bridge": loaded.bridge.settings.to_dict(),
         "preprocessing": asdict(loaded.preprocessing),
         "prompts": asdict(loaded.prompts),
         "tokenizer": asdict(loaded.tokenizer.settings) if loaded.tokenizer else None,
+        "judge": loaded.judge,
+        "candidates": loaded.candidates,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     both = nn.ModuleDict({"image": loaded.image, "bridge": loaded.bridge})
@@ -153,7 +155,7 @@ def _card(loaded: LoadedVisionLanguage) -> str:
     rows: Sequence[tuple[str, str]] = (
         ("picture tower", type(loaded.image).__name__ + ", frozen"),
         ("bridge", f"Q-Former, {settings.qformer.layers} layers of width {settings.qformer.width}"),
-        ("soft prompts", f"{settings.qformer.queries} for each picture"),
+        ("soft prompts", f"{settings.soft_prompts} for each picture"),
         ("language model", language),
         ("licence", loaded.licence or "not recorded; that of the weights it was made from"),
     )

@@ -1,0 +1,205 @@
+"""A compiled vision-language model against the networks that it was made from, and what each precision may take."""
+
+from __future__ import annotations
+
+import json
+import tempfile
+import time
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from beholder.errors import ModelError
+from beholder.runtime import quantised
+from beholder.runtime.compiled_language import CompiledLanguageModel
+from beholder.runtime.compiled_writer import WORDS, CompiledWriter
+from beholder.runtime.decoding import Language
+from beholder.runtime.engine import Stage, library
+from beholder.runtime.eyes import CompiledEyes, Eyes, TorchEyes
+from beholder.runtime.precision import Precision, keeps
+from beholder.runtime.samples import sample_pixels
+
+if TYPE_CHECKING:
+    from beholder.models.language_model import LanguageModel
+    from beholder.weights.loaded import LoadedVisionLanguage
+
+KEPT = "precisions.json"
+TOLERANCE = 1e-3  # of the spread of the numbers that are compared; so much do two ways of adding them up differ
+PICTURES = 4
+STEPS = 6  # words behind each picture
+ROUNDS = 3
+
+
+@dataclass(frozen=True)
+class Arrangement:
+    """How the parts of a compiled model are computed; ``language`` is None where it was not compiled."""
+
+    tower: Stage
+    bridge: Stage
+    language: Stage | None
+
+    def eyes(self, compiled: CompiledWriter) -> CompiledEyes:
+        """The picture tower and the bridge."""
+        return CompiledEyes(compiled, self.tower, self.bridge)
+
+    def speaker(self, compiled: CompiledWriter) -> CompiledLanguageModel | None:
+        """The language model, if it was compiled."""
+        return None if self.language is None else speaker(compiled, self.language)
+
+
+def single(compiled: CompiledWriter) -> Arrangement:
+    """All in single precision."""
+    return Arrangement(Stage("tower.xml"), Stage("bridge.xml"), Stage("language.xml") if compiled.decoder else None)
+
+
+def speaker(compiled: CompiledWriter, stage: Stage) -> CompiledLanguageModel:
+    """The compiled language model."""
+
+    def original() -> LanguageModel:
+        if compiled.loaded.language is None:
+            raise ModelError(f"{compiled.source}: has no language model any more")
+        return compiled.loaded.language
+
+    table = np.load(compiled.folder / WORDS, mmap_mode="r")
+    return CompiledLanguageModel(compiled.read(stage), table, compiled.ends, compiled.context_length, original)
+
+
+def check(compiled: CompiledWriter, loaded: LoadedVisionLanguage) -> None:
+    """Compares pictures, and what is said about them, with the networks in torch.
+
+    Raises:
+        ModelError: something differs by more than the order of additions explains.
+    """
+    network, ours = TorchEyes(loaded.image, loaded.bridge, torch.device("cpu")), single(compiled).eyes(compiled)
+    pixels = sample_pixels(compiled.preprocessing, PICTURES)
+    tokens = network.tokens(pixels)
+    _same("picture tokens", ours.tokens(pixels), tokens)
+    if loaded.bridge_judges:
+        texts = loaded.tokenizer(["a photo of a dog", "nobody is there"])  # type: ignore[misc]
+        fits = [torch.from_numpy(eyes.match(tokens[:1], texts.ids, texts.mask)) for eyes in (ours, network)]
+        if (fits[0] - fits[1]).abs().max() > TOLERANCE:  # probabilities
+            raise ModelError("the compiled matching head gives other probabilities")
+    if loaded.language is None:
+        return
+    prompts = network.prompts(tokens)
+    _same("soft prompts", ours.prompts(tokens), prompts)
+    language = single(compiled).speaker(compiled)
+    if language is not None:
+        logits, words = said(loaded.language, prompts)
+        _same("words' logits", said(language, prompts, words)[0], logits)
+
+
+def arrangement(compiled: CompiledWriter, precision: Precision) -> Arrangement:
+    """How a precision is computed on this processor: measured when it is first asked for, and remembered."""
+    if precision == "exact":
+        return single(compiled)
+    file = compiled.folder / KEPT
+    held = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+    if precision not in held:
+        held[precision] = asdict(_arranged(compiled, precision))
+        with tempfile.NamedTemporaryFile("w", dir=compiled.folder, delete=False, encoding="utf-8") as aside:
+            json.dump(held, aside)
+        Path(aside.name).replace(file)
+    return Arrangement(**{part: stage and Stage(**stage) for part, stage in held[precision].items()})
+
+
+def _arranged(compiled: CompiledWriter, precision: Precision) -> Arrangement:
+    exact = single(compiled)
+    pixels = sample_pixels(compiled.preprocessing, PICTURES)
+    eyes = exact.eyes(compiled)
+    prompts = eyes.prompts(eyes.tokens(pixels))
+    best, rate = exact, _rate(eyes, pixels)
+    for tower in ("bf16", "f32"):
+        for bridge in ("bf16", "f32"):
+            other = Arrangement(Stage("tower.xml", tower), Stage("bridge.xml", bridge), exact.language)
+            eyes = other.eyes(compiled)
+            near = cosine(eyes.prompts(eyes.tokens(pixels)).flatten(1), prompts.flatten(1))
+            if other != exact and keeps(near, precision) and (now := _rate(eyes, pixels)) > rate:
+                best, rate = other, now
+    if exact.language is None:
+        return best
+    language = speaker(compiled, exact.language)
+    (logits, words), pace = said(language, prompts), _pace(language, prompts)
+    chosen = exact.language
+    for stage in _ways(compiled, precision):
+        language = speaker(compiled, stage)
+        near = cosine(said(language, prompts, words)[0], logits)
+        if keeps(near, precision) and (now := _pace(language, prompts)) > pace:
+            chosen, pace = stage, now
+    return Arrangement(best.tower, best.bridge, chosen)
+
+
+def _ways(compiled: CompiledWriter, precision: Precision) -> Iterator[Stage]:
+    """bfloat16, and weights of eight bits."""
+    yield Stage("language.xml", "bf16")
+    if precision == "fastest":
+        model = library().Core().read_model(str(compiled.folder / "language.xml"))
+        small = compiled.folder / "language-int8.xml"
+        if not small.is_file():
+            library().save_model(quantised.quantised(model), str(small), compress_to_fp16=False)
+        for group in (0, *quantised.groups(model)):
+            yield Stage(small.name, "bf16", group)
+
+
+@torch.inference_mode()
+def said(language: Language, prompts: Tensor, words: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """What a language model thinks behind each soft prompt (B, Q, D), word by word.
+
+    Args:
+        language: what reads them.
+        prompts: of B pictures.
+        words: (STEPS, B), which to read after one another; the likeliest by default.
+
+    Returns:
+        Logits (STEPS, B, V) less their mean, and the words.
+    """
+    logits, memory = language.begin(prompts, torch.ones(prompts.shape[:2], dtype=torch.bool))
+    thought, read = [], []
+    for step in range(STEPS):
+        thought.append(logits - logits.mean(-1, keepdim=True))
+        read.append(logits.argmax(-1) if words is None else words[step])
+        following = read[-1]
+        if step == STEPS // 2:  # the rows change places, as beams do
+            memory.select(torch.arange(len(prompts)).flip(0))
+            following = following.flip(0)
+        logits = language.go_on(following[:, None], memory)
+    return torch.stack(thought), torch.stack(read)
+
+
+def cosine(one: Tensor, other: Tensor) -> float:
+    """The least cosine between two sets of vectors (…, D)."""
+    return float(torch.nn.functional.cosine_similarity(one.double(), other.double(), dim=-1).min())
+
+
+def _same(what: str, one: Tensor, other: Tensor) -> None:
+    apart, spread = float((one - other).abs().max()), float(other.std())
+    if not apart <= TOLERANCE * spread:
+        raise ModelError(f"the compiled {what} are off by {apart:.1e}, where they spread by {spread:.1e}")
+
+
+def _rate(eyes: Eyes, pixels: np.ndarray) -> float:
+    """Pictures a second."""
+    best = np.inf
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        eyes.prompts(eyes.tokens(pixels))
+        best = min(best, time.perf_counter() - began)
+    return len(pixels) / best
+
+
+def _pace(language: Language, prompts: Tensor) -> float:
+    """Texts a second: each is read once and followed by several beams."""
+    best = np.inf
+    for _ in range(ROUNDS):
+        began = time.perf_counter()
+        _, memory = language.begin(prompts, torch.ones(prompts.shape[:2], dtype=torch.bool))
+        memory.select(torch.arange(len(prompts)).repeat_interleave(3))
+        for _ in range(STEPS):
+            language.go_on(torch.zeros(3 * len(prompts), 1, dtype=torch.long), memory)
+        best = min(best, time.perf_counter() - began)
+    return len(prompts) / best

@@ -1,0 +1,246 @@
+"""A vision-language model compiled for the processor by OpenVINO and kept on disk: the same words, sooner.
+
+    writer.json              what was compiled, and what the tasks need beside the networks
+    tower.xml, bridge.xml    pixels to picture tokens, and those to soft prompts
+    matching.xml             where the bridge's matching head judges
+    language.xml             the language model, where it is a causal one (`beholder.runtime.language_network`)
+    language-int8.xml        the same with weights of eight bits, once "fastest" was asked for
+    words.npy                the vectors of the language model's words
+    language_model/          its tokenizer
+    tokenizer.json           of the bridge's own text
+    precisions.json          how each precision is computed, measured when it was first asked for
+
+An encoder-decoder model stays in torch; its picture tower and bridge are compiled.
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from beholder.errors import ModelError
+from beholder.pictures.transform import Preprocessing
+from beholder.runtime.compiled_folder import (
+    found_at,
+    place_of,
+    place_to_compile,
+    put_in_place,
+    remove_older,
+    source_of,
+    write_network,
+)
+from beholder.runtime.device import processor
+from beholder.runtime.engine import Stage, library
+from beholder.text.prompts import Prompts
+from beholder.text.tokenizer import Tokenizer
+
+if TYPE_CHECKING:
+    import tokenizers
+
+    from beholder.weights.loaded import LoadedVisionLanguage
+
+FILE = "writer.json"
+BUILD = 3  # raised when the folder is made in another way
+WORDS = "words.npy"
+LANGUAGE = "language_model"
+CHECKED = 3  # pictures
+
+
+@dataclass(frozen=True)
+class CompiledWriter:
+    """What a compiled folder holds; the networks in torch are loaded only where somebody asks for them.
+
+    Attributes:
+        source: the name that the model was compiled under.
+        words: the language model's tokenizer.
+        tokenizer: of the bridge's own text, where it reads any.
+        soft_prompts: how many a picture has.
+        matching: whether it can say how well a text fits a picture.
+        judge, candidates: as in `beholder.weights.loaded.LoadedVisionLanguage`.
+        decoder: whether the language model was compiled, too.
+        ends, context_length: of the language model.
+        processor: that it was compiled for.
+    """
+
+    folder: Path
+    source: str
+    name: str
+    licence: str
+    preprocessing: Preprocessing
+    prompts: Prompts
+    words: tokenizers.Tokenizer | None
+    tokenizer: Tokenizer | None
+    soft_prompts: int
+    matching: bool
+    judge: str
+    candidates: int
+    decoder: bool
+    ends: tuple[int, ...]
+    context_length: int
+    processor: str
+
+    @cached_property
+    def loaded(self) -> LoadedVisionLanguage:
+        """What this was compiled from."""
+        from beholder.weights.vision_language import load_vision_language
+
+        return load_vision_language(self.source)
+
+    def read(self, stage: Stage) -> Any:
+        """One of the networks, ready to run."""
+        options = dict(stage.options)
+        if stage.file.startswith("language"):
+            options["KV_CACHE_PRECISION"] = stage.arithmetic
+        return library().Core().compile_model(str(self.folder / stage.file), "CPU", options)
+
+
+def find_compiled_writer(name: str | Path) -> CompiledWriter | None:
+    """What was compiled of ``"mini"`` or of a folder, if it was and the model has not changed since.
+
+    Args:
+        name: other names than ``"mini"`` and folders are never found.
+    """
+    folder = place(name)
+    held = found_at(folder, FILE)
+    if folder is None or held is None:
+        return None
+    words = None
+    if (folder / LANGUAGE).is_dir():
+        import tokenizers
+
+        words = tokenizers.Tokenizer.from_file(str(folder / LANGUAGE / "tokenizer.json"))
+        words.encode_special_tokens = True
+    settings = held.pop("tokenizer")
+    return CompiledWriter(
+        folder=folder,
+        preprocessing=Preprocessing(**held.pop("preprocessing")),
+        prompts=Prompts(**held.pop("prompts")),
+        words=words,
+        tokenizer=Tokenizer.load(folder, settings) if settings else None,
+        ends=tuple(held.pop("ends")),
+        **held,
+    )
+
+
+def place(name: str | Path) -> Path | None:
+    """Where a compiled vision-language model lies, or would lie."""
+    from beholder.weights import mini_bridge
+
+    return place_of(name, mini_bridge.finished_folder, BUILD, ["transformers"], "writer-")
+
+
+def compile_writer(loaded: LoadedVisionLanguage, name: str | Path) -> CompiledWriter:
+    """Compile what was loaded under a name, check it against the networks, and keep it for `find_compiled_writer`.
+
+    Args:
+        loaded: on the CPU, in single precision.
+        name: ``"mini"`` or a folder.
+
+    Raises:
+        ModelError: the name is neither, OpenVINO is not installed, a network can't be compiled, or the compiled one
+            gives something else.
+    """
+    from beholder.runtime.checked_writer import check
+
+    folder = place_to_compile(name, place)
+    language = loaded.language
+    decoder = language is not None and not language.encoder_decoder
+    held = {
+        "source": source_of(name),
+        "name": loaded.name,
+        "licence": loaded.licence,
+        "preprocessing": asdict(loaded.preprocessing),
+        "prompts": asdict(loaded.prompts),
+        "tokenizer": asdict(loaded.tokenizer.settings) if loaded.tokenizer else None,
+        "soft_prompts": loaded.soft_prompts,
+        "matching": loaded.matching,
+        "judge": loaded.judge,
+        "candidates": loaded.candidates,
+        "decoder": decoder,
+        "ends": list(language.ends) if language else [],
+        "context_length": language.context_length if language else 0,
+        "processor": processor(),
+    }
+    with put_in_place(folder) as whole:
+        (whole / FILE).write_text(json.dumps(held), "utf-8")
+        if loaded.tokenizer is not None:
+            loaded.tokenizer.save(whole)
+        if loaded.words is not None:
+            (whole / LANGUAGE).mkdir()
+            loaded.words.save(str(whole / LANGUAGE / "tokenizer.json"))
+        try:
+            _write_eyes(loaded, whole)
+            if decoder:
+                _write_language(loaded, whole)
+        except Exception as error:  # OpenVINO's converter raises what it likes
+            raise ModelError(f"{name}: OpenVINO can't compile this model ({error})") from error
+    compiled = find_compiled_writer(name)
+    if compiled is None:
+        raise ModelError(f"{name}: its files changed while it was compiled; compile it again")
+    try:
+        check(compiled, loaded)
+    except ModelError as error:
+        shutil.rmtree(folder)
+        raise ModelError(f"{name}: {error}; it is not used") from None
+    remove_older(folder, FILE, compiled.source, compiled.processor)
+    return compiled
+
+
+def _write_eyes(loaded: LoadedVisionLanguage, folder: Path) -> None:
+    import torch
+    from torch import Tensor, nn
+
+    from beholder.models.bridge import picture_tokens
+
+    class Part(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.tower, self.bridge = loaded.image, loaded.bridge
+
+    class Tower(Part):
+        def forward(self, pixels: Tensor) -> Tensor:
+            return picture_tokens(self.tower, pixels)
+
+    class Prompts(Part):
+        def forward(self, tokens: Tensor) -> Tensor:
+            return self.bridge.soft_prompts(tokens)
+
+    class Matching(Part):
+        def forward(self, tokens: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+            return self.bridge.match(tokens.expand(ids.shape[0], -1, -1), ids, mask).softmax(-1)[:, 1]
+
+    made = loaded.preprocessing
+    pixels = torch.randn(2, 3, made.height, made.width)
+    with torch.inference_mode():
+        tokens = picture_tokens(loaded.image, pixels)
+    picture = [-1, *tokens.shape[1:]]
+    write_network(Tower(), [pixels], [[-1, *pixels.shape[1:]]], folder / "tower.xml")
+    if loaded.language is not None:
+        write_network(Prompts(), [tokens], [picture], folder / "bridge.xml")
+    if loaded.bridge_judges:
+        texts = torch.ones(2, 5, dtype=torch.long)
+        inputs = [tokens[:1], texts, texts.bool()]
+        write_network(Matching(), inputs, [[1, *tokens.shape[1:]], [-1, -1], [-1, -1]], folder / "matching.xml")
+
+
+def _write_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
+    import torch
+
+    from beholder.models.language_model import CausalLanguageModel
+    from beholder.runtime.language_network import language_network
+
+    language = loaded.language
+    if not isinstance(language, CausalLanguageModel):
+        raise TypeError("only a causal language model is compiled")
+    library().save_model(language_network(language), folder / "language.xml", compress_to_fp16=False)
+    with torch.inference_mode():
+        count = language.module.get_input_embeddings().weight.shape[0]
+        table = language.embed(torch.arange(count)).numpy()
+    half = table.astype(np.float16)
+    np.save(folder / WORDS, half if np.array_equal(half.astype(np.float32), table) else table)

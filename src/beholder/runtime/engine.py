@@ -1,0 +1,80 @@
+"""OpenVINO as Beholder uses it: a tower is one compiled network, or several that take each other's output."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+KERNELS = "kernels"
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A part of a tower and how it is computed.
+
+    Attributes:
+        file: the network, an .xml with its .bin beside it, in the compiled model's folder.
+        arithmetic: what is multiplied, and held between layers: ``"f32"`` or ``"bf16"``.
+        group: for weights of eight bits, how many values of a layer's input share the scale with which they become
+            eight bits, too; 0 leaves them as they are.
+    """
+
+    file: str
+    arithmetic: str = "f32"
+    group: int = 0
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """OpenVINO's names for it."""
+        return {
+            "INFERENCE_PRECISION_HINT": self.arithmetic,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": self.group,
+            "PERFORMANCE_HINT": "LATENCY",  # one batch at a time on all cores
+        }
+
+
+class Stages:
+    """A tower that is ready to run."""
+
+    def __init__(self, networks: Sequence[Any]):
+        self.networks = networks
+
+    @classmethod
+    def read(cls, folder: Path, stages: Sequence[Stage]) -> Stages:
+        """From files; what the processor runs is kept beside them for the next time."""
+        core = library().Core()
+        kept = {"CACHE_DIR": str(folder / KERNELS)}
+        return cls([core.compile_model(str(folder / stage.file), "CPU", stage.options | kept) for stage in stages])
+
+    @classmethod
+    def of_models(cls, models: Sequence[Any], stages: Sequence[Stage]) -> Stages:
+        """From networks in memory, kept nowhere."""
+        core, pairs = library().Core(), zip(models, stages, strict=True)
+        return cls([core.compile_model(model, "CPU", stage.options) for model, stage in pairs])
+
+    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
+        """The last stage's output. The first takes as many of the inputs as it has."""
+        first, *others = self.networks
+        output = first(list(inputs[: len(first.inputs)]))[0]
+        for network in others:
+            output = network([output])[0]
+        return np.array(output)  # the memory that OpenVINO gave is used again
+
+
+def available() -> bool:
+    """Whether OpenVINO is installed."""
+    return find_spec("openvino") is not None
+
+
+def library() -> Any:
+    """OpenVINO, without the part of it that reports its use to a server whenever it is imported."""
+    sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
+    import openvino
+
+    return openvino

