@@ -3,7 +3,16 @@
     pip download --no-deps easy-vqa==1.0 && unzip easy_vqa-1.0-py3-none-any.whl -d easy-vqa
     python recipes/train_mini_bridge.py --photographs captions.jsonl --drawings easy-vqa --work runs/mini-bridge
 
-On two cores the features take five minutes, stage 1 five and stage 2 an hour. Interrupted, it goes on where it stopped.
+On one core with bfloat16 the features take ten minutes, stage 1 nine and stage 2 twenty-five; without it, twice as
+long. Then the soft prompts of the whole picture alone learn captions for another twenty-five, at a rate that the
+queries would not bear, and all learn together for fifteen, with more questions. Interrupted, it goes on where it
+stopped.
+
+The weights in the package were made without the options that follow. --start takes a bridge that was trained before, in
+the place of stages 1 and 2. --imagined has the whole picture's prompts learn without the queries', of the photographs
+and of sentences that are put together from captions (`beholder.training.imagined`): captions become better and answers
+worse, as the model card tells. With --judged, captions are at last drawn and judged as a whole.
+
 The log holds, every so often, the loss on the photographs kept for calibration, once with their own pictures and once
 with the pictures exchanged: a bridge that does not look at the picture has the same loss in both.
 """
@@ -12,29 +21,64 @@ import argparse
 import json
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from beholder.training.bridge import draw_pictures, run_stage, stage_1_losses, stage_2_loss
+from beholder.models.bridge import Bridge
+from beholder.models.sentence_tokens import SentenceTokens
+from beholder.runtime.allocator import keep_freed_memory
+from beholder.runtime.device import halves_are_faster
+from beholder.text.templates import SINGLE, fill
+from beholder.training.bridge import (
+    StageSettings,
+    draw_pictures,
+    prompted_loss,
+    run_stage,
+    some_tokens,
+    stage_1_losses,
+    stage_2_loss,
+)
 from beholder.training.bridge_config import read_bridge_config
-from beholder.training.easy_vqa import read_easy_vqa
-from beholder.training.frozen_features import grid_features
+from beholder.training.easy_vqa import Drawing, drawing_caption, read_easy_vqa
+from beholder.training.frozen_features import grid_features, sentence_features
+from beholder.training.imagined import Imagination, recombined
+from beholder.training.locked_image import LockedImageData, LockedImageSettings, caption_map
+from beholder.training.named_classes import class_grids
 from beholder.training.photographs import Photograph, read_photographs
 from beholder.training.questions import named, questions_from_captions
+from beholder.training.self_critical import CiderReward, advantages, drawn_captions, judged
 from beholder.weights import mini, mini_bridge
-from mini_data import split
+from mini_data import class_names, split
 
 VIEWS = 6
-QUESTIONS = 3  # of each; the few that are not answered by yes or no come first
-DRAWINGS = 5  # of a batch of stage 2
-DRAWING_QUESTIONS = 5  # of each
+FOLDS = 5  # a photograph's caption token comes from a map that has not seen its captions
+CAPTIONS = 3  # of each photograph in a step
+QUESTIONS = 2  # of each; the few that are not answered by yes or no come first
+DRAWINGS = 6  # of a batch of stage 2
+DRAWING_QUESTIONS = 4  # of each
+CLASSES = 4  # grids of a batch of stage 2 that show a class of the image tower's classifier, as near as can be
+NAMED = ("{}", *SINGLE)
+PUSH = 10.0
+WHOLE = StageSettings(steps=220, batch=16, learning_rate=1.5e-3, weight_decay=0.05, averaging=0.95, save_every=20)
+ALONE = StageSettings(steps=170, batch=10, learning_rate=1.5e-3, weight_decay=0.05, averaging=0.96, save_every=20)
+IMAGINED = 20  # sentences of a batch of that stage that nobody took a picture of
+SENTENCES = 12_000  # of these, altogether
+TOGETHER = StageSettings(steps=120, batch=8, learning_rate=3e-4, weight_decay=0.1, averaging=0.97, save_every=20)
+DRAWN = 5  # captions drawn of each photograph in the last stage
+LONGEST = 20  # tokens of a drawn caption
+LAST = StageSettings(steps=0, batch=8, learning_rate=1e-4, weight_decay=0.05, averaging=0.98, save_every=20)
+CELLS_KEPT = 0.8  # of a grid while training
+FIRST_STAGE_EVERY = 3  # steps of stage 2 between two looks at what stage 1 taught, lest it be forgotten
 CONVERSATIONS = 0.3  # share of photographs whose questions follow each other
-LOOK_EVERY = 100  # steps between two looks at the calibration photographs
+LOOK_EVERY = 50  # steps between two looks at the calibration photographs
 
 Texts = list[tuple[list[int], list[int]]]
 
@@ -45,11 +89,21 @@ def main() -> None:
     options.add_argument("--drawings", type=Path, required=True, help="the unpacked wheel of easy-vqa 1.0")
     options.add_argument("--work", type=Path, required=True, help="features, checkpoints, logs and the result")
     options.add_argument("--config", type=Path, default=Path(__file__).parent / "bridge" / "mini.json")
+    options.add_argument(
+        "--start", type=Path, help="a folder with a bridge to go on from, in the place of stages 1 and 2"
+    )
+    options.add_argument(
+        "--imagined", action="store_true", help="the whole picture's prompts learn of sentences without a picture, too"
+    )
     options.add_argument("--steps-1", type=int, help="other than the config's; 0 leaves stage 1 out")
     options.add_argument("--steps-2", type=int, help="other than the config's")
+    options.add_argument(
+        "--judged", type=int, default=0, help="steps of a last stage, in which drawn captions are judged as a whole"
+    )
     options.add_argument("--queries", type=int, help="other than the config's")
     options.add_argument("--name", default="bridge", help="of this training, below --work")
     given = options.parse_args()
+    keep_freed_memory()
     config = read_bridge_config(given.config)
     stage_1, stage_2 = config.stage_1, config.stage_2
     stage_1 = stage_1 if given.steps_1 is None else replace(stage_1, steps=given.steps_1)
@@ -62,46 +116,85 @@ def main() -> None:
     torch.manual_seed(0)
 
     parts = split(read_photographs(given.photographs))
+    photographs = parts["training"]
     drawings = read_easy_vqa(given.drawings, "train")
     tower = mini.image_tower().folded().eval()
-    seen = {
+    grids = {
         name: grid_features(tower, mini.PREPROCESSING, [p.path for p in parts[name]], VIEWS, given.work / "grid")
         for name in ("training", "calibration")
     }
-    drawn = grid_features(tower, mini.PREPROCESSING, [d.path for d in drawings], 1, given.work / "grid-drawings")
-    del tower
-    photographs = parts["training"]
+    shapes = grid_features(tower, mini.PREPROCESSING, [d.path for d in drawings], 1, given.work / "grid-drawings")
+    names = [name.split(" (")[0] for name in class_names()]
+    tower, unseeing, captions = with_sentences(photographs, grids["training"])
+    classifier = tower.tower.classifier
+    if classifier is None:
+        raise TypeError("the image tower came without its classifier")
+    weight, bias = classifier.weight.detach(), classifier.bias.detach()
+    seen = {
+        "training": [tokens(tower, grid, unseeing[row % FOLDS]) for row, grid in enumerate(grids["training"])],
+        "calibration": [tokens(tower, grid) for grid in grids["calibration"]],
+    }
+    drawn = [tokens(tower, grid) for grid in shapes]
     frequencies = Counter(noun for photograph in photographs for noun in named(photograph.captions))
     bridge = mini_bridge.begin(settings)
+    if given.start:
+        bridge.load_state_dict(mini_bridge.load(given.start)[0].state_dict())
+    half = torch.bfloat16 if halves_are_faster(torch.device("cpu")) else torch.float32
 
-    if stage_1.steps:
-        tokenizer = mini_bridge.tokenizer()
+    tokenizer = mini_bridge.tokenizer()
 
-        def first(generator: torch.Generator) -> dict[str, Tensor]:
-            chosen, image = draw_pictures(seen["training"], stage_1.batch, generator)
-            which = torch.randint(5, (stage_1.batch,), generator=generator).tolist()
-            tokens = tokenizer([photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)])
-            ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
-            with torch.autocast("cpu", torch.bfloat16):
-                return stage_1_losses(bridge, image, ids, mask, torch.tensor(chosen), generator)
+    def some_cells(image: Tensor, generator: torch.Generator) -> Tensor:
+        return some_tokens(image, CELLS_KEPT, generator, settings.whole_tokens)
 
+    def first(generator: torch.Generator) -> dict[str, Tensor]:
+        chosen, image = draw_pictures(seen["training"], stage_1.batch, generator)
+        image = some_cells(image, generator)
+        which = [int(torch.randint(len(photographs[row].captions), (), generator=generator)) for row in chosen]
+        tokens = tokenizer([photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)])
+        ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
+        with torch.autocast("cpu", torch.bfloat16, enabled=half == torch.bfloat16):
+            return stage_1_losses(bridge, image, ids, mask, torch.tensor(chosen), generator)
+
+    if stage_1.steps and not given.start:
         run_stage(bridge, stage_1, first, place / "stage-1.pt", report(place / "stage-1.jsonl", lambda: {}))
 
-    language, words = mini_bridge.language_model(torch.bfloat16)
+    language, words = mini_bridge.language_model(half)
 
     def encoded(prompt: str, text: str) -> tuple[list[int], list[int]]:
         return words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.END]
 
-    def texts_of(photograph: Photograph, questions: int, random: np.random.Generator) -> Texts:
+    def questions_of(photograph: Photograph, questions: int, random: np.random.Generator) -> Texts:
         asked = questions_from_captions(photograph.captions, frequencies, random)
         kept = sorted(random.permutation(len(asked)).tolist(), key=lambda number: asked[number].kind == "yes/no")[
             :questions
         ]
-        texts = [encoded(*mini_bridge.caption_pair(caption)) for caption in photograph.captions]
         pairs = [mini_bridge.question_pair(asked[number].question, asked[number].answer) for number in kept]
         if random.random() < CONVERSATIONS:
-            return texts + conversation(pairs)
-        return texts + [encoded(*pair) for pair in pairs]
+            return conversation(pairs)
+        return [encoded(*pair) for pair in pairs]
+
+    def captions_of(photograph: Photograph, count: int, random: np.random.Generator) -> Texts:
+        chosen = random.permutation(len(photograph.captions))[:count]
+        return [encoded(*mini_bridge.caption_pair(photograph.captions[number])) for number in chosen]
+
+    def texts_of_photographs(
+        rows: list[int], captions: int, questions: int, random: np.random.Generator
+    ) -> list[Texts]:
+        return [
+            captions_of(photographs[row], captions, random) + questions_of(photographs[row], questions, random)
+            for row in rows
+        ]
+
+    def texts_of_drawing(drawing: Drawing, random: np.random.Generator) -> Texts:
+        asked = random.permutation(len(drawing.questions))[:DRAWING_QUESTIONS]
+        pairs = [mini_bridge.question_pair(*drawing.questions[number]) for number in asked]
+        return [encoded(*pair) for pair in [mini_bridge.caption_pair(drawing_caption(drawing)), *pairs]]
+
+    def texts_of_class(name: str) -> Texts:
+        return [
+            encoded(*mini_bridge.caption_pair(f"a {name}")),
+            encoded(*mini_bridge.question_pair("What is in the picture?", name.lower())),
+        ]
 
     def conversation(pairs: list[tuple[str, str]]) -> Texts:
         """Each question after all before it with their answers."""
@@ -116,48 +209,191 @@ def main() -> None:
             before = before + asked + said
         return turns
 
-    def second(generator: torch.Generator) -> dict[str, Tensor]:
+    def drawings_loss(count: int, random: np.random.Generator, generator: torch.Generator) -> Tensor:
+        chosen, image = draw_pictures(drawn, count, generator)
+        said = [texts_of_drawing(drawings[row], random) for row in chosen]
+        return 0.4 * stage_2_loss(bridge, language, some_cells(image, generator), said)
+
+    def beside_photographs(random: np.random.Generator, generator: torch.Generator) -> dict[str, Tensor]:
+        """Losses of drawings and of classes; and now and then of stage 1, lest it be forgotten."""
+        losses = {"drawings": drawings_loss(DRAWINGS, random, generator)}
+        shown, grid = class_grids(grids["training"], weight, bias, CLASSES, PUSH, generator)
+        if shown:
+            image = some_cells(tower.beside(grid), generator)
+            called = [texts_of_class(names[number]) for number in shown]
+            losses["classes"] = 0.2 * stage_2_loss(bridge, language, image, called, per_text=True)
+        if random.random() < 1 / FIRST_STAGE_EVERY:
+            losses |= {name: 0.5 * loss for name, loss in first(generator).items()}
+        return losses
+
+    def second(generator: torch.Generator, questions: int = QUESTIONS) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         chosen, image = draw_pictures(seen["training"], stage_2.batch, generator)
-        rows = [texts_of(photographs[row], QUESTIONS, random) for row in chosen]
-        chosen, shapes = draw_pictures(drawn, DRAWINGS, generator)
-        asked = [random.permutation(len(drawings[row].questions))[:DRAWING_QUESTIONS] for row in chosen]
-        pairs = [
-            [encoded(*mini_bridge.question_pair(*drawings[row].questions[number])) for number in numbers]
-            for row, numbers in zip(chosen, asked, strict=True)
-        ]
+        rows = texts_of_photographs(chosen, CAPTIONS, questions, random)
+        image = some_cells(image, generator)
+        losses = {"photographs": stage_2_loss(bridge, language, image, rows, per_text=True)}
+        return losses | beside_photographs(random, generator)
+
+    def whole(generator: torch.Generator) -> dict[str, Tensor]:
+        random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        chosen, image = draw_pictures(seen["training"], WHOLE.batch, generator)
+        rows = texts_of_photographs(chosen, CAPTIONS, 1, random)
+        losses = {"photographs": stage_2_loss(bridge, language, some_cells(image, generator), rows)}
+        return losses | {"drawings": drawings_loss(DRAWINGS // 2, random, generator)}
+
+    width = tower.tower.settings.width
+    wholes = [views[0, : settings.whole_tokens, width:] for views in seen["training"]]
+    imagine = imagining(photographs, captions, wholes) if given.imagined else None
+
+    def alone(generator: torch.Generator) -> dict[str, Tensor]:
+        """The losses of the whole picture's prompts by themselves, of photographs and of sentences."""
+        random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        chosen, image = draw_pictures(seen["training"], ALONE.batch, generator)
+        rows = texts_of_photographs(chosen, CAPTIONS, 1, random)
+        if imagine is None:
+            raise TypeError("nothing is imagined without --imagined")
+        sentences, tokens = imagine(random)
+        imagined = torch.zeros(len(tokens), settings.whole_tokens, image.shape[2])
+        imagined[:, 0, width:] = torch.from_numpy(tokens)
+        said = [[encoded(*mini_bridge.caption_pair(sentence))] for sentence in sentences]
         return {
-            "photographs": stage_2_loss(bridge, language, image, rows, per_text=True),
-            "drawings": 0.3 * stage_2_loss(bridge, language, shapes, pairs),
+            "photographs": prompted_loss(language, whole_prompts(image), rows),
+            "imagined": 0.5 * prompted_loss(language, whole_prompts(imagined), said),
         }
 
-    checked = [texts_of(photograph, 0, np.random.default_rng(0)) for photograph in parts["calibration"]]
-    whole = torch.from_numpy(np.stack([views[0] for views in seen["calibration"]]).astype(np.float32))
+    def whole_prompts(image: Tensor) -> Tensor:
+        if bridge.whole_prompts is None:
+            raise TypeError("the config asks for no whole_prompts")
+        return bridge.whole_prompts(image)
+
+    noted: dict[str, float] = {}
+    judge = CiderReward([photograph.captions for photograph in photographs])
+    prompt = words.encode(mini_bridge.PROMPTS.caption).ids
+
+    def last(generator: torch.Generator) -> dict[str, Tensor]:
+        random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        chosen, image = draw_pictures(seen["training"], LAST.batch, generator)
+        bridge.eval()  # what was drawn must be what is made likelier: nothing is dropped in between
+        captions = drawn_captions(bridge, language, image, prompt, DRAWN, LONGEST, int(random.integers(2**31)))
+        scores = judged(captions, chosen, words.decode, judge)
+        rows = [[(prompt, [*ids, mini_bridge.END][:LONGEST]) for ids in several] for several in captions]
+        losses = {"drawn": stage_2_loss(bridge, language, image, rows, weights=advantages(scores).flatten())}
+        bridge.train()
+        asked = texts_of_photographs(chosen, 1, QUESTIONS, random)
+        image = some_cells(image, generator)
+        losses["photographs"] = 0.3 * stage_2_loss(bridge, language, image, asked, per_text=True)
+        noted["CIDEr of drawn captions"] = float(scores.mean())
+        return losses | beside_photographs(random, generator)
+
+    checked = [captions_of(photograph, 5, np.random.default_rng(0)) for photograph in parts["calibration"]]
+    looked_at = torch.from_numpy(np.stack([views[0] for views in seen["calibration"]]).astype(np.float32))
 
     @torch.no_grad()
-    def control() -> dict[str, float]:
+    def control(prompts: Callable[[Tensor], Tensor] = bridge.soft_prompts) -> dict[str, float]:
         bridge.eval()
         own, others = [], []
-        for start in range(0, len(whole), stage_2.batch):
-            rows = checked[start : start + stage_2.batch]
-            own.append(float(stage_2_loss(bridge, language, whole[start : start + stage_2.batch], rows)))
-            others.append(float(stage_2_loss(bridge, language, whole.roll(1, 0)[start : start + stage_2.batch], rows)))
+        for start in range(0, len(looked_at), stage_2.batch):
+            part = slice(start, start + stage_2.batch)
+            own.append(float(prompted_loss(language, prompts(looked_at[part]), checked[part])))
+            others.append(float(prompted_loss(language, prompts(looked_at.roll(1, 0)[part]), checked[part])))
         bridge.train()
         return {"calibration": float(np.mean(own)), "exchanged": float(np.mean(others))}
 
-    run_stage(bridge, stage_2, second, place / "stage-2.pt", report(place / "stage-2.jsonl", control))
-    mini_bridge.save(bridge, place / "mini_bridge")
+    with sdpa_kernel(SDPBackend.MATH):  # on a CPU the backward pass of the others takes twice as long
+        if not given.start:
+            run_stage(bridge, stage_2, second, place / "stage-2.pt", report(place / "stage-2.jsonl", control))
+        with only_whole_prompts(bridge):
+            if imagine is not None:
+                lone = partial(control, whole_prompts)
+                run_stage(bridge, ALONE, alone, place / "alone.pt", report(place / "alone.jsonl", lone))
+            else:
+                run_stage(bridge, WHOLE, whole, place / "whole.pt", report(place / "whole.jsonl", control))
+        asking = partial(second, questions=2 * QUESTIONS)
+        run_stage(bridge, TOGETHER, asking, place / "together.pt", report(place / "together.jsonl", control))
+        if given.judged:
+            mini_bridge.save(bridge, tower, place / "before_judging")
+            judging = replace(LAST, steps=given.judged)
+            run_stage(bridge, judging, last, place / "last.pt", report(place / "last.jsonl", control, noted))
+    mini_bridge.save(bridge, tower, place / "mini_bridge")
 
 
-def report(file: Path, control: Callable[[], dict[str, float]]) -> Callable[[int, dict[str, float]], None]:
-    """Writes each step's losses as a JSON line and, every so often, also those of the control."""
+def imagining(
+    photographs: list[Photograph], captions: np.ndarray, wholes: list[np.ndarray]
+) -> Callable[[np.random.Generator], tuple[list[str], np.ndarray]]:
+    """What draws sentences that nobody took a picture of, with the tokens (m, W) that such a picture would have.
+
+    Learned from sentence vectors (n, C, S) of the photographs' captions, and of each photograph the tokens (P, W) that
+    stand for the whole of it.
+    """
+    said = [caption for photograph in photographs for caption in photograph.captions]
+    sentences = recombined(said, SENTENCES, np.random.default_rng(0))
+    vectors = sentence_features(mini.text_tower().eval(), mini.tokenizer(), sentences)
+    imagination = Imagination.fit(captions, np.stack([tokens.sum(0, dtype=np.float32) for tokens in wholes]))
+
+    def draw(random: np.random.Generator) -> tuple[list[str], np.ndarray]:
+        drawn = random.permutation(len(sentences))[:IMAGINED]
+        return [sentences[number] for number in drawn], imagination.tokens(vectors[drawn], random)
+
+    return draw
+
+
+def with_sentences(
+    photographs: list[Photograph], grids: list[np.ndarray]
+) -> tuple[SentenceTokens, list[nn.Linear], np.ndarray]:
+    """The tower with its sentence tokens, for each fold of the photographs a map that has not seen its captions, and
+    the captions' sentence vectors (n, C, S).
+    """
+    tower = mini.image_tower().folded().eval()
+    classifier = tower.classifier
+    if classifier is None:
+        raise TypeError("the image tower came without its classifier")
+    text, tokenizer = mini.text_tower().eval(), mini.tokenizer()
+    captions = np.stack([sentence_features(text, tokenizer, one.captions) for one in photographs])
+    names = torch.from_numpy(sentence_features(text, tokenizer, fill(NAMED, class_names())))
+    data = LockedImageData(
+        torch.from_numpy(np.stack([grid.mean(1, dtype=np.float32) for grid in grids])),
+        torch.from_numpy(captions),
+        names.unflatten(0, (-1, len(NAMED))),
+        classifier.weight.detach(),
+        classifier.bias.detach(),
+    )
+    settings = LockedImageSettings()
+    fold = torch.arange(len(photographs)) % FOLDS
+    unseeing = [caption_map(data.subset((fold != number).nonzero()[:, 0]), settings) for number in range(FOLDS)]
+    said = data.names.mean(1)
+    tower = mini_bridge.join_sentences(tower, caption_map(data, settings), said - said.mean(0))
+    return tower, unseeing, captions
+
+
+@torch.no_grad()
+def tokens(tower: SentenceTokens, grid: np.ndarray, caption: nn.Linear | None = None) -> np.ndarray:
+    """Views of a grid (V, N, D) with their sentence tokens, in half precision."""
+    return tower.beside(torch.from_numpy(grid.astype(np.float32)), caption).numpy().astype(np.float16)
+
+
+@contextmanager
+def only_whole_prompts(bridge: Bridge) -> Iterator[None]:
+    """Within this, nothing else of the bridge is trained."""
+    learned = {name for name, weight in bridge.named_parameters() if weight.requires_grad}
+    for name, weight in bridge.named_parameters():
+        weight.requires_grad_(name.startswith("whole_prompts."))
+    yield
+    for name, weight in bridge.named_parameters():
+        weight.requires_grad_(name in learned)
+
+
+def report(
+    file: Path, control: Callable[[], dict[str, float]], noted: dict[str, float] | None = None
+) -> Callable[[int, dict[str, float]], None]:
+    """Writes each step's losses as a JSON line, with what was noted and, every so often, the losses of the control."""
     log = file.open("a", encoding="utf-8")
     began = time.monotonic()
 
     def line(step: int, losses: dict[str, float]) -> None:
         if step % LOOK_EVERY == 0:
             losses |= control()
-        log.write(json.dumps({"step": step, "seconds": round(time.monotonic() - began, 1), **losses}) + "\n")
+        seconds = round(time.monotonic() - began, 1)
+        log.write(json.dumps({"step": step, "seconds": seconds, **losses, **(noted or {})}) + "\n")
         log.flush()
 
     return line

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beholder.errors import InvalidSetting
+from beholder.errors import InvalidSetting, NotFinite
 from beholder.models.bridge import Bridge
 from beholder.models.language_model import CausalLanguageModel, EncoderDecoderLanguageModel, LanguageModel
 from beholder.training.bridge_losses import (
@@ -24,6 +24,9 @@ from beholder.training.bridge_losses import (
     pair_similarity,
     text_loss,
 )
+from beholder.training.checkpoints import write_checkpoint
+from beholder.training.interruption import Interrupted
+from beholder.training.schedule import rate
 
 Pair = tuple[list[int], list[int]]  # tokens of a prompt and of the answer to it
 
@@ -37,6 +40,8 @@ class StageSettings:
         final_rate: where the learning rate ends, as a share of its peak.
         warm_up: share of the steps in which it rises.
         clip: largest norm of the gradient.
+        averaging: share of the averaged weights that a step leaves as they are; the stage ends with the averages.
+            Without it, with the weights of the last step.
         save_every: steps between two checkpoints.
     """
 
@@ -47,8 +52,18 @@ class StageSettings:
     weight_decay: float = 0.05
     warm_up: float = 0.05
     clip: float = 1.0
+    averaging: float | None = None
     seed: int = 0
     save_every: int = 50
+
+    def __post_init__(self) -> None:
+        for name, least in (("steps", 0), ("batch", 1), ("save_every", 1), ("weight_decay", 0), ("seed", 0)):
+            if getattr(self, name) < least:
+                raise InvalidSetting(f"{name} {getattr(self, name)} must be at least {least}")
+        if self.learning_rate <= 0 or self.clip <= 0:
+            raise InvalidSetting(f"learning_rate {self.learning_rate} and clip {self.clip} must be more than 0")
+        if not all(0 <= share <= 1 for share in (self.final_rate, self.warm_up, self.averaging or 0)):
+            raise InvalidSetting("final_rate, warm_up and averaging must be shares between 0 and 1")
 
 
 def run_stage(
@@ -57,6 +72,7 @@ def run_stage(
     step_loss: Callable[[torch.Generator], dict[str, Tensor]],
     checkpoint: Path,
     report: Callable[[int, dict[str, float]], None],
+    stopped: Callable[[], int] = lambda: 0,
 ) -> None:
     """Trains the bridge's weights; interrupted, it goes on from ``checkpoint``.
 
@@ -66,6 +82,12 @@ def run_stage(
         step_loss: one batch's losses by name, drawn with the generator; their sum is minimised.
         checkpoint: a file, replaced as a whole every so often.
         report: called with the step and the losses.
+        stopped: the number of a signal that asks to stop, or 0; asked behind every step.
+
+    Raises:
+        Interrupted: it was asked to stop; what was learned is in the checkpoint.
+        NotFinite: the loss is no number any more.
+        WriteFailed: the checkpoint can't be written; the one before stays.
     """
     trained = [(name, weight) for name, weight in bridge.named_parameters() if weight.requires_grad]
     optimizer = torch.optim.AdamW(
@@ -76,13 +98,19 @@ def run_stage(
         lr=settings.learning_rate,
         betas=(0.9, 0.98),
     )
+    averages = None
+    if settings.averaging is not None:
+        average = torch.optim.swa_utils.get_ema_multi_avg_fn(settings.averaging)
+        averages = torch.optim.swa_utils.AveragedModel(bridge, multi_avg_fn=average)
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
     done = 0
     if checkpoint.exists():
-        saved = torch.load(checkpoint, weights_only=True)
+        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
         bridge.load_state_dict(saved["bridge"])
         optimizer.load_state_dict(saved["optimizer"])
+        if averages is not None:
+            averages.load_state_dict(saved["averages"])
         generator.set_state(saved["generator"])
         torch.set_rng_state(saved["dropout"])
         done = saved["step"]
@@ -91,22 +119,34 @@ def run_stage(
         for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * rate(step / settings.steps, settings.warm_up, settings.final_rate)
         losses = step_loss(generator)
+        lost = torch.stack(list(losses.values())).sum()
+        if not lost.isfinite():
+            raise NotFinite(f"step {step + 1}: the loss is {float(lost.detach())}; a lower learning_rate may help")
         optimizer.zero_grad()
-        torch.stack(list(losses.values())).sum().backward()
+        lost.backward()
         torch.nn.utils.clip_grad_norm_([weight for _, weight in trained], settings.clip)
         optimizer.step()
+        if averages is not None:
+            averages.update_parameters(bridge)
         report(step + 1, {name: float(loss.detach()) for name, loss in losses.items()})
-        if (step + 1) % settings.save_every == 0 or step + 1 == settings.steps:
+        number = stopped()
+        last = step + 1 == settings.steps
+        if number or last or (step + 1) % settings.save_every == 0:
             state = {
                 "bridge": bridge.state_dict(),
                 "optimizer": optimizer.state_dict(),
+                "averages": None if averages is None else averages.state_dict(),
                 "generator": generator.get_state(),
                 "dropout": torch.get_rng_state(),
                 "step": step + 1,
             }
-            aside = checkpoint.with_suffix(".part")
-            torch.save(state, aside)
-            aside.replace(checkpoint)
+            write_checkpoint(checkpoint, state)
+        if number and not last:
+            raise Interrupted(
+                f"stopped behind step {step + 1} of {settings.steps}; the same call goes on from there", number
+            )
+    if averages is not None:
+        bridge.load_state_dict(averages.module.state_dict())
     bridge.eval()
 
 
@@ -118,11 +158,14 @@ def draw_pictures(features: Sequence[np.ndarray], count: int, generator: torch.G
     return chosen, torch.from_numpy(image.astype(np.float32))
 
 
-def rate(progress: float, warm_up: float, final: float = 0.0) -> float:
-    """Share of the peak learning rate at ``progress`` (0 to 1) of the stage."""
-    if progress < warm_up:
-        return (progress + 1e-3) / (warm_up + 1e-3)
-    return final + (1 - final) * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
+def some_tokens(image: Tensor, share: float, generator: torch.Generator, whole: int = 0) -> Tensor:
+    """Of picture tokens (B, N, Di) the same random ``share`` of every row: a bridge should not lean on any of them.
+
+    The first ``whole`` of them, which stand for the whole picture, stay where they are and are not counted.
+    """
+    parts = image.shape[1] - whole
+    kept = torch.randperm(parts, generator=generator)[: round(share * parts)]
+    return torch.cat([image[:, :whole], image[:, whole:][:, kept]], 1)
 
 
 def stage_1_losses(
@@ -146,7 +189,7 @@ def stage_1_losses(
     logits = bridge.match(
         torch.cat([image, image, image[other]]), torch.cat([ids, ids[text], ids]), torch.cat([mask, mask[text], mask])
     )
-    fits = torch.arange(len(logits)) < len(image)
+    fits = torch.arange(len(logits), device=logits.device) < len(image)
     targets = ids.masked_fill(~mask, IGNORED)[:, 1:]
     return {
         "contrast": contrast_loss(similarity, scale, same),
@@ -199,6 +242,7 @@ def stage_2_loss(
     rows: Sequence[Sequence[Pair]],
     *,
     per_text: bool = False,
+    weights: Tensor | None = None,
 ) -> Tensor:
     """Language-modelling loss of the answers behind the picture's soft prompts (arXiv:2301.12597, section 3.3).
 
@@ -211,22 +255,40 @@ def stage_2_loss(
         image: picture tokens (B, N, Di).
         rows: for each picture its texts, each a prompt of at least one token and an answer.
         per_text: every text counts the same, so that short answers are not drowned by long ones; otherwise every word.
+        weights: of each text, row by row; a negative one makes a text less likely.
     """
-    prompts = bridge.soft_prompts(image)
+    return prompted_loss(language, bridge.soft_prompts(image), rows, per_text=per_text, weights=weights)
+
+
+def prompted_loss(
+    language: LanguageModel,
+    prompts: Tensor,
+    rows: Sequence[Sequence[Pair]],
+    *,
+    per_text: bool = False,
+    weights: Tensor | None = None,
+) -> Tensor:
+    """`stage_2_loss` behind soft prompts (B, Q, D) that are there already."""
+    by_text = per_text or weights is not None
     if isinstance(language, EncoderDecoderLanguageModel):
-        return _encoder_decoder_loss(language, prompts, rows, per_text)
+        return _encoder_decoder_loss(language, prompts, rows, by_text, weights)
     if not isinstance(language, CausalLanguageModel):
         raise InvalidSetting(f"{type(language).__name__} is neither a causal nor an encoder-decoder model")
-    ids, targets, allowed, positions, owner = pack(rows, prompts.shape[1])
+    packed = pack(rows, prompts.shape[1])
+    ids, targets, allowed, positions, owner = (tensor.to(prompts.device) for tensor in packed)
     words = language.embed(ids)
     hidden = language.hidden(torch.cat([prompts.to(words.dtype), words], 1), allowed, positions)
     learned = targets != IGNORED
     logits = language.words(hidden[:, prompts.shape[1] :][learned]).float()
-    return text_loss(logits, targets[learned], owner[learned] if per_text else None)
+    return text_loss(logits, targets[learned], owner[learned] if by_text else None, weights)
 
 
 def _encoder_decoder_loss(
-    language: EncoderDecoderLanguageModel, prompts: Tensor, rows: Sequence[Sequence[Pair]], per_text: bool
+    language: EncoderDecoderLanguageModel,
+    prompts: Tensor,
+    rows: Sequence[Sequence[Pair]],
+    by_text: bool,
+    weights: Tensor | None,
 ) -> Tensor:
     pairs = [(row, pair) for row, several in enumerate(rows) for pair in several]
     longest = max(len(prompt) for _, (prompt, _) in pairs)
@@ -236,12 +298,13 @@ def _encoder_decoder_loss(
     for number, (_, (prompt, answer)) in enumerate(pairs):
         ids[number, : len(prompt)], there[number, : len(prompt)] = torch.tensor(prompt), True
         targets[number, : len(answer)] = torch.tensor(answer)
+    ids, there, targets = (tensor.to(prompts.device) for tensor in (ids, there, targets))
     words = language.embed(ids)
     seen = prompts[[row for row, _ in pairs]].to(words.dtype)
-    mask = torch.cat([torch.ones(seen.shape[:2], dtype=torch.bool), there], 1)
+    mask = torch.cat([torch.ones(seen.shape[:2], dtype=torch.bool, device=prompts.device), there], 1)
     logits = language.loss_logits(torch.cat([seen, words], 1), mask, targets).float()
     learned = targets != IGNORED
-    return text_loss(logits[learned], targets[learned], learned.nonzero()[:, 0] if per_text else None)
+    return text_loss(logits[learned], targets[learned], learned.nonzero()[:, 0] if by_text else None, weights)
 
 
 def prefix_split(ids: list[int], generator: torch.Generator) -> Pair:

@@ -57,10 +57,17 @@ def language_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Te
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
 
 
-def text_loss(logits: Tensor, targets: Tensor, owner: Tensor | None = None) -> Tensor:
-    """Mean cross-entropy of n words, logits (n, V) and targets (n,); with ``owner`` (n,) of the texts' own means."""
+def text_loss(logits: Tensor, targets: Tensor, owner: Tensor | None = None, weights: Tensor | None = None) -> Tensor:
+    """Mean cross-entropy of n words, logits (n, V) and targets (n,).
+
+    Args:
+        owner: (n,), the text that each word belongs to; the mean is then of the texts' own means.
+        weights: of each text; the mean is then over the words again, each as heavy as its text.
+    """
     if owner is None:
         return F.cross_entropy(logits, targets)
     lost = F.cross_entropy(logits, targets, reduction="none")
+    if weights is not None:
+        return (lost * weights[owner]).mean()
     texts = int(owner.max()) + 1
     return (lost.new_zeros(texts).index_add(0, owner, lost) / owner.bincount(minlength=texts)).mean()

@@ -6,6 +6,8 @@ from pathlib import Path
 
 from beholder.errors import InvalidSetting
 
+SHAPES = {"circle", "rectangle", "triangle"}
+
 
 @dataclass(frozen=True)
 class Drawing:
@@ -33,3 +35,20 @@ def read_easy_vqa(folder: Path, split: str) -> list[Drawing]:
     for question, answer, number in json.loads((data / split / "questions.json").read_text(encoding="utf-8")):
         asked.setdefault(number, []).append((question, answer))
     return [Drawing(data / split / "images" / f"{number}.png", tuple(asked[number])) for number in sorted(asked)]
+
+
+def drawing_caption(drawing: Drawing) -> str:
+    """Its colour and its shape, as far as its questions tell them: "a teal circle", "a teal shape", "a circle"."""
+    colours: set[str] = set()
+    shapes: set[str] = set()
+    for question, answer in drawing.questions:
+        words = question.rstrip("?").split()
+        if words[0] == "what":
+            (colours if "color" in words else shapes).add(answer)
+        elif (answer == "yes") == ({"no", "not"}.isdisjoint(words)):  # what is asked for is there
+            before = words.index("shape") - 1 if "shape" in words else None
+            colours |= set() if before is None else {words[before]}
+        else:
+            continue
+        shapes |= SHAPES.intersection(words)
+    return " ".join(["a", *colours, *(shapes or ["shape"])])

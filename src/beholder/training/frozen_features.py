@@ -17,22 +17,7 @@ from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.runtime.pipeline import batches, map_ahead
 from beholder.text.tokenizer import Tokenizer
-
-
-def random_crop(picture: Image.Image, generator: np.random.Generator, smallest: float = 0.25) -> Image.Image:
-    """A random part of the picture, of random shape: an area of ``smallest`` to 1, sides as 3:4 to 4:3.
-
-    Source: Szegedy et al., *Going Deeper with Convolutions*, section 6.
-    """
-    for _ in range(10):
-        area = picture.width * picture.height * generator.uniform(smallest, 1)
-        shape = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
-        width, height = int((area * shape) ** 0.5), int((area / shape) ** 0.5)
-        if width <= picture.width and height <= picture.height:
-            left = int(generator.integers(picture.width - width + 1))
-            top = int(generator.integers(picture.height - height + 1))
-            return picture.crop((left, top, left + width, top + height))
-    return picture
+from beholder.training.augmentation import random_crop
 
 
 def views_of(picture: Image.Image, count: int, generator: np.random.Generator) -> list[Image.Image]:

@@ -22,7 +22,7 @@ from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
 from beholder.models.layers import Head, HeadSettings
-from beholder.training.correlation import correlated_maps, covariance, statistics
+from beholder.training.correlation import Statistics, correlated_maps, covariance, inverse_root, statistics
 from beholder.training.losses import contrastive_loss, distillation_loss, sigmoid_loss
 
 
@@ -120,19 +120,40 @@ def head_settings(settings: LockedImageSettings) -> tuple[HeadSettings, HeadSett
     )
 
 
+def pair_moments(data: LockedImageData, settings: LockedImageSettings) -> Statistics:
+    """Of the photographs with their captions and, where ``distillation`` asks for them, of the class names."""
+    moments = statistics(prepared(data.images, "root"), prepared(data.captions, "unit"))
+    if not settings.distillation:
+        return moments
+    features = pushed(data, 8 * len(data.classifier), settings.push)
+    names = prepared(data.names, "unit")
+    said = data.opinion(features) @ names.mean(dim=1)  # (count, F)
+    of_classes = statistics(prepared(features, "root")[:, None], said[:, None])
+    return moments + replace(of_classes, text=covariance(names.flatten(0, 1))) * settings.class_weight
+
+
 def closed_form(data: LockedImageData, settings: LockedImageSettings) -> tuple[nn.Linear, nn.Linear]:
     """The first part: linear maps of prepared features, D and F to ``part``."""
-    images, captions = prepared(data.images, "root"), prepared(data.captions, "unit")
-    moments = statistics(images, captions)
-    if settings.distillation:
-        features = pushed(data, 8 * len(data.classifier), settings.push)
-        names = prepared(data.names, "unit")
-        said = data.opinion(features) @ names.mean(dim=1)  # (count, F)
-        of_classes = statistics(prepared(features, "root")[:, None], said[:, None])
-        of_classes = replace(of_classes, text=covariance(names.flatten(0, 1)))
-        moments = moments + of_classes * settings.class_weight
+    moments = pair_moments(data, settings)
     image_map, text_map = correlated_maps(moments, settings.part, settings.image_ridge, settings.text_ridge)
+    images, captions = prepared(data.images, "root"), prepared(data.captions, "unit")
     return as_linear(image_map, images.mean(dim=(0, 1))), as_linear(text_map, captions.mean(dim=(0, 1)))
+
+
+@torch.no_grad()
+def caption_map(data: LockedImageData, settings: LockedImageSettings) -> nn.Linear:
+    """The text features that a caption of a picture is expected to have: a linear map of rooted features, D to F.
+
+    Ridge regression on the same moments as `closed_form`, in a text space whose directions all count (whitened with
+    the same ridge), so that what sets pictures apart is not drowned by what all captions share.
+    """
+    moments = pair_moments(data, settings)
+    whiten = inverse_root(moments.image, settings.image_ridge)
+    matrix = whiten @ whiten @ moments.cross @ inverse_root(moments.text, settings.text_ridge)
+    layer = nn.Linear(*matrix.shape)
+    layer.weight.copy_(matrix.T)
+    layer.bias.copy_(-prepared(data.images, "root").mean(dim=(0, 1)) @ matrix)
+    return layer
 
 
 @torch.no_grad()

@@ -1,0 +1,110 @@
+"""Data to evaluate on: JSON lines beside their pictures, or a folder of classes."""
+
+import json
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, TypeVar
+
+from beholder.errors import InvalidSetting
+from beholder.pictures.walk import walk
+
+Example = TypeVar("Example")
+
+
+@dataclass(frozen=True)
+class Captioned:
+    """A picture and what people said of it."""
+
+    image: Path
+    captions: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Asked:
+    """A picture, a question about it, and what people answered."""
+
+    image: Path
+    question: str
+    answers: tuple[str, ...]
+
+
+@dataclass(frozen=True)
+class Labelled:
+    """A picture and its class."""
+
+    image: Path
+    label: str
+
+
+def read_captioned(file: Path) -> list[Captioned]:
+    """JSON lines with ``image`` (relative to the file) and ``captions`` (a list with at least one).
+
+    Raises:
+        InvalidSetting: the file is missing or empty, or a line is not of this form; the message has its number.
+    """
+    return _lines(file, "image and captions (a list)", _captioned)
+
+
+def read_asked(file: Path) -> list[Asked]:
+    """JSON lines with ``image``, ``question``, and ``answer`` or a list ``answers``. Errors as for `read_captioned`."""
+    return _lines(file, "image, question and answer (or a list of answers)", _asked)
+
+
+def read_labelled(data: Path) -> list[Labelled]:
+    """JSON lines with ``image`` and ``label``, or a folder whose folders are classes, each with its pictures.
+
+    Raises:
+        InvalidSetting: as for `read_captioned`, or there are not at least two classes.
+    """
+    if data.is_dir():
+        folders = sorted(path for path in data.iterdir() if path.is_dir() and not path.name.startswith("."))
+        examples = [Labelled(path, folder.name) for folder in folders for path in walk(folder)]
+        wanted = "a folder of classes holds a folder of pictures for each class"
+    else:
+        examples = _lines(data, "image and label", _labelled)
+        wanted = "a choice needs several"
+    if len({example.label for example in examples}) < 2:
+        raise InvalidSetting(f"{data}: holds {len({e.label for e in examples})} classes; {wanted}")
+    return examples
+
+
+def _captioned(row: Mapping[str, Any], folder: Path) -> Captioned:
+    return Captioned(folder / row["image"], _texts(row["captions"]))
+
+
+def _asked(row: Mapping[str, Any], folder: Path) -> Asked:
+    answers = row["answers"] if "answers" in row else [row["answer"]]
+    return Asked(folder / row["image"], _texts([row["question"]])[0], _texts(answers))
+
+
+def _labelled(row: Mapping[str, Any], folder: Path) -> Labelled:
+    return Labelled(folder / row["image"], _texts([row["label"]])[0])
+
+
+def _texts(values: Any) -> tuple[str, ...]:
+    if not isinstance(values, list) or not values or not all(isinstance(value, str) and value for value in values):
+        raise TypeError("texts are wanted")
+    return tuple(values)
+
+
+def _lines(file: Path, wanted: str, make: Callable[[Mapping[str, Any], Path], Example]) -> list[Example]:
+    try:
+        text = file.read_bytes().decode("utf-8-sig")
+    except OSError as error:
+        raise InvalidSetting(
+            f"{file}: cannot be read ({error.strerror or error}); it should hold JSON lines with {wanted}"
+        ) from None
+    except UnicodeDecodeError:
+        raise InvalidSetting(f"{file}: is not UTF-8 text; it should hold JSON lines with {wanted}") from None
+    examples = []
+    for number, line in enumerate(text.split("\n"), start=1):
+        if not line.strip():
+            continue
+        try:
+            examples.append(make(json.loads(line), file.parent))
+        except (ValueError, KeyError, TypeError) as error:
+            raise InvalidSetting(f"{file}, line {number}: not a JSON object with {wanted}") from error
+    if not examples:
+        raise InvalidSetting(f"{file}: is empty; it should hold JSON lines with {wanted}")
+    return examples

@@ -1,0 +1,253 @@
+"""A report as a picture: the figures with their intervals, what they are made of, and examples to look at."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beholder.errors import InvalidSetting, MissingExtra
+from beholder.evaluation.report import Report, Result
+from beholder.tasks.plot import PIXELS_PER_INCH, font_options, in_lines, save_figure, thumbnail_of
+
+INK, FAINT, GRID = "#26323d", "#7b8894", "#e6eaee"
+BLUE, OCHRE, GREEN, RED = "#2f6fa7", "#d29a2e", "#3b8f5a", "#c0543c"
+WIDTH, CHART, EXAMPLE = 12.0, 3.95, 2.4  # inches
+EXAMPLES = 6
+MOST_LABELS = 24  # of a matrix whose rows can be read
+TITLES = {
+    "retrieval": "Retrieval",
+    "zero-shot": "Zero-shot choice",
+    "linear-probe": "Linear probe",
+    "caption": "Captions",
+    "vqa": "Answers",
+}
+
+
+def draw_report(path: Path, report: Report) -> None:
+    """Draw a report into a PNG.
+
+    Raises:
+        MissingExtra: Matplotlib is not installed.
+        InvalidSetting: ``path`` can't be written, or is no PNG.
+    """
+    try:
+        import matplotlib.figure
+    except ImportError as error:
+        raise MissingExtra("drawing", "plot") from error
+    if path.suffix.lower() != ".png":
+        raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
+    shown = examples(report.results)
+    example = EXAMPLE if any(result.question for result, _ in shown) or report.task == "caption" else EXAMPLE - 0.35
+    height = 1.0 + CHART + (example if shown else 0)
+    figure = matplotlib.figure.Figure(figsize=(WIDTH, height), dpi=PIXELS_PER_INCH, facecolor="white")
+    font = font_options()
+
+    def place(left: float, top: float, width: float, tall: float) -> Any:
+        return figure.add_axes((left / WIDTH, 1 - (top + tall) / height, width / WIDTH, tall / height))
+
+    title = f"{TITLES[report.task]}: {Path(report.model).name or 'a model'}"
+    figure.text(0.35 / WIDTH, 1 - 0.42 / height, title, fontsize=17, fontweight="bold", color=INK, **font)
+    figure.text(0.35 / WIDTH, 1 - 0.72 / height, in_lines(_subtitle(report), 150, 1), fontsize=9, color=FAINT, **font)
+    _figures(place(1.75, 1.15, 3.0, CHART - 0.75), report, font)
+    match report.task:
+        case "retrieval":
+            _curve(place(7.1, 1.15, 4.5, CHART - 0.75), report, font)
+        case "zero-shot" | "linear-probe":
+            _confusion(place, report, font)
+        case "caption":
+            _histogram(place(7.1, 1.15, 4.5, CHART - 0.75), report, font)
+        case "vqa":
+            _beginnings(place(8.1, 1.15, 3.5, CHART - 0.75), report, font)
+    each = (WIDTH - 0.7) / EXAMPLES
+    for number, (result, good) in enumerate(shown):
+        _example(place(0.35 + number * each, 1.0 + CHART, each - 0.15, example - 0.2), result, good, report.task, font)
+    save_figure(figure, path)
+
+
+def examples(results: Sequence[Result], count: int = EXAMPLES) -> list[tuple[Result, bool]]:
+    """Half of them as good as there are (true), half as bad, of different pictures; of equals from first to last."""
+    ordered = sorted(results, key=lambda result: -result.score)
+    if not ordered or ordered[0].score == ordered[-1].score:
+        return [(result, bool(result.score)) for result in _extremes(ordered, count)]
+    good = _extremes([result for result in ordered if result.score > ordered[-1].score], count // 2)
+    shown = {result.image for result in good}
+    least = min(result.score for result in good)
+    others = [result for result in reversed(ordered) if result.image not in shown and result.score < least]
+    return [(result, True) for result in good] + [(result, False) for result in _extremes(others, count // 2)]
+
+
+def _extremes(ordered: Sequence[Result], count: int) -> list[Result]:
+    """The first of different pictures; where more are as good as the very first, some of those, spread evenly."""
+    different: dict[str, Result] = {}
+    for result in ordered:
+        different.setdefault(result.image, result)
+    chosen = list(different.values())
+    equal = [result for result in chosen if result.score == chosen[0].score]
+    if len(equal) < count:
+        return chosen[:count]
+    return [equal[number * len(equal) // count] for number in range(count)]
+
+
+def _subtitle(report: Report) -> str:
+    parts = [f"{report.pictures} pictures of {Path(report.data).name}"]
+    match report.task:
+        case "retrieval":
+            parts.append(f"{report.details['captions']} captions")
+        case "zero-shot":
+            parts.append(f"{len(report.settings['labels'])} labels in {len(report.settings['templates'])} sentences")
+        case "linear-probe":
+            parts.append(
+                f"fitted to {report.settings['fitted']} others with strength {report.settings['strength']:.3g}"
+            )
+        case "caption":
+            parts.append(f"{report.details['different']} different captions")
+        case "vqa":
+            parts.append(f"{report.details['questions']} questions")
+    if report.failed:
+        parts.append(f"{len(report.failed)} left out")
+    return "; ".join([*parts, "bars: 95 % of bootstrap samples"])
+
+
+def _clean(axes: Any) -> None:
+    axes.set_facecolor("white")
+    for side in ("top", "right", "left", "bottom"):
+        axes.spines[side].set_visible(False)
+    axes.tick_params(length=0, labelsize=9, colors=FAINT)
+    axes.grid(color=GRID, linewidth=0.8)
+    axes.set_axisbelow(True)
+
+
+def _figures(axes: Any, report: Report, font: dict[str, Any]) -> None:
+    """Every figure as a bar with its interval, and its value in words."""
+    names = [figure.metric.replace("_", " ") for figure in report.figures]
+    values = np.array([figure.value for figure in report.figures])
+    ends = np.array([[figure.low, figure.high] for figure in report.figures])
+    rows = np.arange(len(names))[::-1]
+    widest = max(1.0, float(ends.max()))
+    colours = [OCHRE if name.startswith("image to text") else BLUE for name in names]
+    axes.barh(rows, values, height=0.62, color=colours, alpha=0.9)
+    axes.hlines(rows, ends[:, 0], ends[:, 1], color=INK, linewidth=1.6)
+    for row, value, (low, high) in zip(rows, values, ends, strict=True):
+        said = f"{value:.3f}  ({low:.3f} to {high:.3f})"
+        axes.text(widest * 1.03, row, said, va="center", fontsize=9, color=INK, **font)
+    _clean(axes)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlim=(0, widest), ylim=(min(-0.6, len(names) - 6.0), len(names) - 0.4), yticks=rows)
+    axes.set_yticklabels(names, color=INK, fontsize=10, **font)
+
+
+def _curve(axes: Any, report: Report, font: dict[str, Any]) -> None:
+    curve = report.details["curve"]
+    for name, colour in (("text_to_image", BLUE), ("image_to_text", OCHRE)):
+        axes.plot(curve["k"], curve[name], color=colour, linewidth=2.2, marker="o", markersize=4)
+        axes.lines[-1].set_label(name.replace("_", " "))
+    chance = np.array(curve["k"]) / report.pictures
+    axes.plot(curve["k"], chance, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="text to image by chance")
+    axes.legend(loc="lower right", frameon=False, fontsize=9, labelcolor=INK)
+    _clean(axes)
+    axes.set(xscale="log", ylim=(0, 1.02), xticks=curve["k"])
+    axes.set_xticks([], minor=True)
+    axes.set_xticklabels([str(k) for k in curve["k"]])
+    axes.set_title("the right one among the first k", fontsize=10, color=INK, loc="left", **font)
+
+
+def _confusion(place: Any, report: Report, font: dict[str, Any]) -> None:
+    """A matrix of all labels that occur, or, where they are too many to read, of those most often mistaken."""
+    taken: dict[str, dict[str, int]] = report.details["confusion"]
+    names = list(dict.fromkeys([*taken, *(said for row in taken.values() for said in row)]))
+    whole = len(names) <= MOST_LABELS
+    if not whole:
+        wrong = dict.fromkeys(names, 0)
+        for right, row in taken.items():
+            for said, count in row.items():
+                if said != right:
+                    wrong[right] += count
+                    wrong[said] += count
+        names = sorted(names, key=lambda name: (-wrong[name], name))[:MOST_LABELS]
+    matrix = np.array([[taken.get(right, {}).get(said, 0) for said in names] for right in names], float)
+    totals = np.array([sum(taken.get(right, {}).values()) for right in names], float)[:, None]
+    shares = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
+    axes = place(8.4, 1.15, 3.2, CHART - 1.1)
+    shown = np.ma.masked_where(np.repeat(totals, len(names), 1) == 0, shares)
+    axes.pcolormesh(shown, cmap="Blues", vmin=0, vmax=1.15, edgecolors="white", linewidth=1)
+    if len(names) <= 12:
+        for row, column in zip(*np.nonzero(matrix), strict=True):
+            dark = shares[row, column] > 0.6
+            said = f"{shares[row, column]:.2f}".lstrip("0") if shares[row, column] < 1 else "1"
+            colour = "white" if dark else INK
+            axes.text(column + 0.5, row + 0.5, said, ha="center", va="center", fontsize=7.5, color=colour, **font)
+    ticks = np.arange(len(names)) + 0.5
+    size = 8.5 if len(names) <= 14 else 6.5
+    labels = [in_lines(name.replace("_", " "), 20, 1) for name in names]
+    axes.set(xticks=ticks, yticks=ticks)
+    axes.set_xticklabels(labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=size, color=INK, **font)
+    axes.set_yticklabels(labels, fontsize=size, color=INK, **font)
+    axes.invert_yaxis()
+    axes.tick_params(length=0)
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    said = "what is there (rows), and what it is taken for"
+    said = said if whole else f"the {MOST_LABELS} most mistaken: {said}"
+    axes.set_title(said, fontsize=10, color=INK, loc="right", **font)
+
+
+def _histogram(axes: Any, report: Report, font: dict[str, Any]) -> None:
+    scores = np.array([result.score for result in report.results])
+    top = max(float(np.quantile(scores, 0.99)), 0.5)
+    axes.hist(scores.clip(0, top), bins=30, range=(0, top), color=BLUE, alpha=0.9, edgecolor="white")
+    axes.axvline(scores.mean(), color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
+    _clean(axes)
+    axes.grid(axis="x", visible=False)
+    axes.set_title("CIDEr of each caption (dashed: the mean)", fontsize=10, color=INK, loc="left", **font)
+
+
+def _beginnings(axes: Any, report: Report, font: dict[str, Any]) -> None:
+    groups = list(report.details["by_beginning"].items())[:10]
+    rows = np.arange(len(groups))[::-1]
+    axes.barh(rows, [group["accuracy"] for _, group in groups], height=0.62, color=BLUE, alpha=0.9)
+    for row, (_, group) in zip(rows, groups, strict=True):
+        axes.text(1.03, row, f"of {group['questions']}", va="center", fontsize=8, color=FAINT, **font)
+    _clean(axes)
+    axes.grid(axis="y", visible=False)
+    axes.set(xlim=(0, 1), ylim=(min(-0.6, len(groups) - 8.0), len(groups) - 0.4), yticks=rows)
+    axes.set_yticklabels([in_lines(f"{name} …", 22, 1) for name, _ in groups], color=INK, fontsize=9, **font)
+    axes.set_title("by the question's first words", fontsize=10, color=INK, loc="left", **font)
+
+
+def _example(axes: Any, result: Result, good: bool, task: str, font: dict[str, Any]) -> None:
+    """A picture, framed by how right the model was, and below it what was asked, said and expected."""
+    width, height = axes.get_window_extent().width, axes.get_window_extent().height
+    room = width * 0.72  # pixels of height for the picture
+    colour = GREEN if good else RED
+    picture = thumbnail_of(result.image, 0, round(width * 2))
+    if picture is None:
+        axes.text(width / 2, room / 2, Path(result.image).name, ha="center", va="center", fontsize=7, **font)
+    else:
+        scale = min((width - 8) / picture.width, (room - 8) / picture.height)
+        wide, tall = picture.width * scale, picture.height * scale
+        left, top = (width - wide) / 2, room - tall - 4
+        axes.imshow(picture, extent=(left, left + wide, top + tall, top), interpolation="antialiased", zorder=2)
+        axes.add_patch(_frame(left, top, wide, tall, colour))
+    lines: list[tuple[str, str]] = []
+    if result.question:
+        lines.append((in_lines(result.question, 34, 3), INK))
+    if task == "retrieval":
+        said = "found" if result.score else f"another's; its own has {result.said}"
+        lines.append((in_lines(said, 34, 3), colour))
+    else:
+        lines.append((in_lines(result.said.replace("_", " ") or "(nothing)", 34, 3), colour))
+        if task == "caption" or result.score < 1:
+            lines.append((in_lines(f"({result.expected.replace('_', ' ')})", 34, 3), FAINT))
+    down = room + 8
+    for text, shade in lines:
+        axes.text(width / 2, down, text, ha="center", va="top", fontsize=8, color=shade, linespacing=1.2, **font)
+        down += (text.count("\n") + 1) * 16 + 4
+    axes.set(xlim=(0, width), ylim=(height, 0), aspect="auto")
+    axes.axis("off")
+
+
+def _frame(left: float, top: float, wide: float, tall: float, colour: str) -> Any:
+    from matplotlib.patches import Rectangle
+
+    return Rectangle((left, top), wide, tall, fill=False, edgecolor=colour, linewidth=3, zorder=3)

@@ -1,0 +1,75 @@
+"""Pictures changed a little each time they are seen, so that a network learns what they show and not how they look.
+
+Each function takes a picture in RGB and a generator, and gives a picture. What is drawn depends on the generator alone.
+"""
+
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image, ImageEnhance, ImageOps
+
+from beholder.errors import InvalidSetting
+
+
+@dataclass(frozen=True)
+class Augmentation:
+    """How much pictures are changed; by default not at all.
+
+    Attributes:
+        smallest_crop: the least share of a picture's area that a random crop keeps; 1 leaves crops out.
+        flip: share of pictures that are mirrored. Captions that speak of left and right become wrong by it.
+        colour: how far brightness, contrast and saturation may move, each by a factor of 1 - ``colour`` to
+            1 + ``colour``.
+    """
+
+    smallest_crop: float = 1.0
+    flip: float = 0.0
+    colour: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0 < self.smallest_crop <= 1:
+            raise InvalidSetting(f"smallest_crop {self.smallest_crop} must be a share above 0, at most 1")
+        if not (0 <= self.flip <= 1 and 0 <= self.colour < 1):
+            raise InvalidSetting(f"flip {self.flip} and colour {self.colour} must be shares between 0 and 1")
+
+
+def augment(picture: Image.Image, settings: Augmentation, generator: np.random.Generator) -> Image.Image:
+    """The changes that the settings ask for, in order: crop, flip, colour."""
+    if settings.smallest_crop < 1:
+        picture = random_crop(picture, generator, settings.smallest_crop)
+    if settings.flip:
+        picture = random_flip(picture, generator, settings.flip)
+    if settings.colour:
+        picture = random_colour(picture, generator, settings.colour)
+    return picture
+
+
+def random_crop(picture: Image.Image, generator: np.random.Generator, smallest: float = 0.25) -> Image.Image:
+    """A random part of the picture, of random shape: an area of ``smallest`` to 1, sides as 3:4 to 4:3.
+
+    Source: Szegedy et al., *Going Deeper with Convolutions*, section 6.
+    """
+    for _ in range(10):
+        area = picture.width * picture.height * generator.uniform(smallest, 1)
+        shape = np.exp(generator.uniform(np.log(3 / 4), np.log(4 / 3)))
+        width, height = int((area * shape) ** 0.5), int((area / shape) ** 0.5)
+        if 0 < width <= picture.width and 0 < height <= picture.height:
+            left = int(generator.integers(picture.width - width + 1))
+            top = int(generator.integers(picture.height - height + 1))
+            return picture.crop((left, top, left + width, top + height))
+    return picture
+
+
+def random_flip(picture: Image.Image, generator: np.random.Generator, share: float = 0.5) -> Image.Image:
+    """The mirror image in this share of cases."""
+    return ImageOps.mirror(picture) if generator.random() < share else picture
+
+
+def random_colour(picture: Image.Image, generator: np.random.Generator, most: float) -> Image.Image:
+    """Brightness, contrast and saturation, in this order, each times a factor of 1 - ``most`` to 1 + ``most``.
+
+    Source: Howard, *Some Improvements on Deep Convolutional Neural Network Based Image Classification*, section 2.
+    """
+    for change in (ImageEnhance.Brightness, ImageEnhance.Contrast, ImageEnhance.Color):
+        picture = change(picture).enhance(1 + most * generator.uniform(-1, 1))
+    return picture

@@ -1,0 +1,290 @@
+"""A dual encoder's training in a JSON file: the data, the model, what of it is trained, and how."""
+
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+from beholder.errors import InvalidSetting
+from beholder.models.bert import BertSettings
+from beholder.models.dual_encoder import IMAGE_TOWERS, TEXT_TOWERS, TwoTowers, TwoTowersSettings
+from beholder.models.layers import HeadSettings
+from beholder.models.text_tower import TextTransformerSettings
+from beholder.models.vit import VisionSettings
+from beholder.pictures.transform import Preprocessing
+from beholder.text.templates import SINGLE
+from beholder.training.augmentation import Augmentation
+from beholder.training.config_file import checked, read_config
+from beholder.training.examples import Columns
+from beholder.training.freezing import Freezing, Lora
+from beholder.training.ranks import Parallel
+from beholder.weights.preprocessing import HALF
+from beholder.weights.table import build_empty
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where examples come from; in the file, a path is relative to it.
+
+    Attributes:
+        train: JSON lines, CSV, a folder of classes, or shards.
+        evaluate: JSON lines or CSV for recall, a folder of classes for accuracy without training; none by default.
+        columns: of a CSV file.
+        templates: the sentences around a class's name.
+        shuffle: examples of shards that are shuffled together, in memory.
+    """
+
+    train: str
+    evaluate: str | None = None
+    columns: Columns = Columns()  # noqa: RUF009 (frozen)
+    templates: tuple[str, ...] = SINGLE
+    shuffle: int = 2000
+
+    def __post_init__(self) -> None:
+        if self.shuffle < 1:
+            raise InvalidSetting(f"shuffle {self.shuffle} must be at least 1")
+
+
+@dataclass(frozen=True)
+class Network:
+    """A network to train from scratch: a `TwoTowersSettings` in which the vocabulary follows from the tokenizer."""
+
+    image: dict[str, Any]
+    text: dict[str, Any]
+    embedding: int = 512
+    image_head: HeadSettings = HeadSettings()  # noqa: RUF009
+    text_head: HeadSettings = HeadSettings()  # noqa: RUF009
+
+
+@dataclass(frozen=True)
+class Model:
+    """What is trained: a model that exists already, or a new network.
+
+    Attributes:
+        from_pretrained: a name, a folder (relative to the config) or a hub id.
+        network: the shape of a new one.
+        tokenizer: a new network's: the model whose tokenizer it takes. Without it, a vocabulary is learned from the
+            captions.
+        vocabulary: size of a learned vocabulary.
+        preprocessing: a new network's; by default pictures are cut square and scaled to -1..1.
+        name: what the result calls itself.
+        licence: of the result's weights, as the model card says it.
+    """
+
+    from_pretrained: str | None = None
+    network: Network | None = None
+    tokenizer: str | None = None
+    vocabulary: int = 8192
+    preprocessing: Preprocessing | None = None
+    name: str = ""
+    licence: str = ""
+
+    def __post_init__(self) -> None:
+        if (self.from_pretrained is None) == (self.network is None):
+            raise InvalidSetting("needs either from_pretrained, to go on with a model, or network, for a new one")
+        if self.from_pretrained is not None and (self.tokenizer or self.preprocessing):
+            raise InvalidSetting("from_pretrained brings its tokenizer and preprocessing; leave them out")
+        if self.vocabulary < 600:
+            raise InvalidSetting(f"vocabulary {self.vocabulary}: at least 600, since single bytes take 514")
+
+
+@dataclass(frozen=True)
+class Training:
+    """How; the learning rate warms up and then falls along half a cosine.
+
+    Attributes:
+        steps: how many; or ``epochs``, how often each picture is seen (not for shards).
+        batch: pairs that are told apart in a step, over all processes.
+        chunk: pairs that go through the network together; a smaller number than the batch takes less memory and about
+            a third more time, and changes nothing else. By default the batch.
+        loss: CLIP's cross-entropy, or SigLIP's sigmoid.
+        smoothing: label smoothing of the cross-entropy.
+        final_rate: where the learning rate ends, as a share of its peak.
+        warm_up: share of the steps in which it rises.
+        clip: largest norm of the gradient.
+        hottest: largest inverse temperature.
+        averaging: share of the averaged weights that a step leaves as they are; the result is then the averages.
+        precision: ``bfloat16`` computes products in half the digits (autocast); weights stay ``float32``.
+        recompute: layers are computed again on the way back, for less memory.
+        parallel: over several processes, ``ddp`` or, where a model fits no single device, ``fsdp``.
+        local_loss: over several processes, each compares only its own pairs with all; otherwise each compares all.
+        seed: of weights, order and augmentation.
+        save_every: steps between two checkpoints.
+        keep: checkpoints kept.
+        evaluate_every: steps between two evaluations; 0 evaluates at the end alone.
+        report_every: steps between two lines of the log.
+    """
+
+    steps: int | None = None
+    epochs: float | None = None
+    batch: int = 256
+    chunk: int | None = None
+    loss: Literal["contrastive", "sigmoid"] = "contrastive"
+    smoothing: float = 0.0
+    learning_rate: float = 5e-4
+    final_rate: float = 0.0
+    warm_up: float = 0.05
+    weight_decay: float = 0.2
+    clip: float = 1.0
+    hottest: float = 100.0
+    averaging: float | None = None
+    precision: Literal["float32", "bfloat16"] = "float32"
+    recompute: bool = False
+    parallel: Parallel = "ddp"
+    local_loss: bool = True
+    seed: int = 0
+    save_every: int = 500
+    keep: int = 2
+    evaluate_every: int = 0
+    report_every: int = 10
+
+    def __post_init__(self) -> None:
+        if (self.steps is None) == (self.epochs is None):
+            raise InvalidSetting("needs either steps or epochs")
+        for name in ("steps", "epochs", "learning_rate", "clip"):
+            value = getattr(self, name)
+            if value is not None and value <= 0:
+                raise InvalidSetting(f"{name} {value} must be more than 0")
+        if self.batch < 2:
+            raise InvalidSetting(f"batch {self.batch}: at least 2, or there is nothing to tell a pair apart from")
+        if self.chunk is not None and not 1 <= self.chunk <= self.batch:
+            raise InvalidSetting(f"chunk {self.chunk} must be between 1 and the batch's {self.batch}")
+        for name in ("final_rate", "warm_up", "smoothing", "averaging"):
+            value = getattr(self, name)
+            if value is not None and not 0 <= value <= 1:
+                raise InvalidSetting(f"{name} {value} must be a share between 0 and 1")
+        for name in ("save_every", "keep", "report_every"):
+            if getattr(self, name) < 1:
+                raise InvalidSetting(f"{name} {getattr(self, name)} must be at least 1")
+        for name in ("weight_decay", "evaluate_every", "seed"):
+            if getattr(self, name) < 0:
+                raise InvalidSetting(f"{name} {getattr(self, name)} must not be below 0")
+        if self.hottest <= 1:
+            raise InvalidSetting(f"hottest {self.hottest} must be more than 1")
+        if self.loss == "sigmoid" and self.smoothing:
+            raise InvalidSetting("smoothing belongs to the contrastive loss; the sigmoid has none")
+
+
+@dataclass(frozen=True)
+class ClipConfig:
+    """What a training needs; ``about`` is for people."""
+
+    data: Data
+    model: Model
+    train: Training
+    about: str = ""
+    freeze: Freezing = Freezing()  # noqa: RUF009
+    lora: Lora | None = None
+    augment: Augmentation = Augmentation()  # noqa: RUF009
+
+
+def read_clip_config(path: Path, folder: Path | None = None) -> ClipConfig:
+    """Read a file such as those in ``recipes/clip``.
+
+    Args:
+        path: the file.
+        folder: what its paths are relative to; by default its own folder.
+
+    Raises:
+        InvalidSetting: the file is missing, no JSON, or holds an unknown, missing, mistyped or impossible setting.
+    """
+    config = read_config(path, ClipConfig)
+    data, model = config.data, config.model
+    folder = path.parent if folder is None else folder
+    config = replace(
+        config,
+        data=replace(data, train=beside(folder, data.train), evaluate=data.evaluate and beside(folder, data.evaluate)),
+        model=replace(
+            model,
+            from_pretrained=model.from_pretrained and folder_beside(folder, model.from_pretrained),
+            tokenizer=model.tokenizer and folder_beside(folder, model.tokenizer),
+        ),
+    )
+    if config.model.network is not None:
+        if config.freeze != Freezing() or config.lora is not None:
+            raise InvalidSetting(f"{path}: freeze and lora need a model to begin from (model.from_pretrained)")
+        settings = network_settings(config, config.model.vocabulary, end_id=1, name=str(path))
+        preprocessing_of(config, settings.image, name=str(path))
+    return config
+
+
+def beside(folder: Path, address: str) -> str:
+    """An address in a config: a path is relative to a folder, anything with a protocol stays."""
+    return address if "://" in address else str(folder / Path(address).expanduser())
+
+
+def folder_beside(folder: Path, name: str) -> str:
+    """A model's name in a config: a folder or a file in that folder, or what it is everywhere else."""
+    return str(folder / name) if name not in ("", "mini") and (folder / name).exists() else name
+
+
+def network_settings(
+    config: ClipConfig, vocabulary: int, end_id: int, name: str = "model.network"
+) -> TwoTowersSettings:
+    """The whole settings of a new network, once its tokenizer is known.
+
+    Raises:
+        InvalidSetting: a tower is unknown, a setting of it wrong, or its sizes do not go together.
+    """
+    wanted = config.model.network
+    if wanted is None:
+        raise InvalidSetting(f"{name}: there is no network in the config")
+    towers: dict[str, Any] = {}
+    for tower, given, known in (("image", wanted.image, IMAGE_TOWERS), ("text", wanted.text, TEXT_TOWERS)):
+        values = dict(given)
+        kind = values.pop("kind", None)
+        if kind not in known:
+            raise InvalidSetting(f"{name}: model.network.{tower}.kind {kind!r} is none of {', '.join(known)}")
+        if kind == "efficientnet_lite" or values.get("grid"):
+            raise InvalidSetting(
+                f"{name}: model.network.image: convolutional networks with batch normalisation are not trained from "
+                "scratch here; use kind vit without a grid"
+            )
+        if tower == "text":
+            if "vocabulary" in values or "end_id" in values:
+                raise InvalidSetting(f"{name}: model.network.text: vocabulary and end_id follow from the tokenizer")
+            values |= {"vocabulary": vocabulary}
+            values |= {"end_id": end_id, "pooling": values.get("pooling", "end")} if kind == "transformer" else {}
+        towers[tower] = checked(values, known[kind][0], name, f"model.network.{tower}")
+    settings = TwoTowersSettings(
+        towers["image"],
+        towers["text"],
+        wanted.embedding,
+        wanted.image_head,
+        wanted.text_head,
+        logit_bias=config.train.loss == "sigmoid",
+    )
+    _check_sizes(settings, name)
+    return settings
+
+
+def _check_sizes(settings: TwoTowersSettings, name: str) -> None:
+    image, text = settings.image, settings.text
+    if not isinstance(image, VisionSettings) or not isinstance(text, TextTransformerSettings | BertSettings):
+        raise InvalidSetting(f"{name}: model.network: only transformers are trained from scratch")
+    sizes: dict[str, int] = {"embedding": settings.embedding, "text.context_length": text.context_length}
+    for tower, values in (("image", image), ("text", text)):
+        sizes |= {f"{tower}.{size}": getattr(values, size) for size in ("width", "layers", "heads", "mlp_width")}
+    wrong = [f"{size} {value}" for size, value in sizes.items() if value < 1]
+    if wrong:
+        raise InvalidSetting(f"{name}: model.network: {', '.join(wrong)} must be at least 1")
+    try:
+        build_empty(TwoTowers, settings)
+    except InvalidSetting as error:
+        raise InvalidSetting(f"{name}: model.network: {error}") from error
+
+
+def preprocessing_of(config: ClipConfig, image: Any, name: str = "model.network") -> Preprocessing:
+    """A new network's preprocessing.
+
+    Raises:
+        InvalidSetting: the config's gives pictures of another size than the network's.
+    """
+    given = config.model.preprocessing
+    if given is None:
+        return Preprocessing(image.image_height, image.image_width, mean=HALF, std=HALF)
+    if (given.height, given.width) != (image.image_height, image.image_width):
+        raise InvalidSetting(
+            f"{name}: model.preprocessing makes pictures of {given.height}×{given.width} and the network takes "
+            f"{image.image_height}×{image.image_width}"
+        )
+    return given

@@ -1,0 +1,89 @@
+"""Pictures that nobody took: sentences put together from captions, and what a picture of one would be to a bridge.
+
+A few hundred photographs show few of the things that a sentence can say. But the tokens that stand for a whole picture
+are in the words of a text tower (`beholder.models.sentence_tokens`), so a sentence has such tokens, too, but for what
+the picture tower gets wrong; and that is known from the photographs.
+
+Source: the noise follows Nukrai et al., *Text-Only Training for Image Captioning using Noise-Injected CLIP*
+(arXiv:2211.00575); here it is what was measured, not drawn from a normal distribution.
+
+Shapes: n photographs, C captions each, S a sentence vector's width, W that of the tokens, m sentences.
+"""
+
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from beholder.errors import InvalidSetting
+
+PLACE = re.compile(
+    r"\b(?:on|in|at|near|through|over|down|along|across|by|against|behind|under|beside|into|around|off|from|towards?|"
+    r"next to|outside|inside)\b"
+)
+SENTENCE = re.compile(r"(?P<who>.{3,60}?) (?:(?:is|are) )?(?P<does>[a-z]{2,}ing\b.*)")
+SEVERAL = re.compile(r"\b(?:two|three|four|several|many|some|people|men|women|children|dogs|boys|girls|kids|and)\b")
+LONGEST = 18  # words
+WITH_VERB = 0.7  # share of sentences that say "is" or "are"
+
+
+def parts(caption: str) -> tuple[str, str, str] | None:
+    """Who does what where, in lower case; None where the caption is built in another way. The place may be empty."""
+    said = " ".join(caption.lower().split()).rstrip(" .")
+    found = SENTENCE.fullmatch(said)
+    if not found or re.search(r"[,.\"]", said):
+        return None
+    does = found["does"]
+    places = [place.start() for place in PLACE.finditer(does)]
+    cut = places[-1] if places else len(does)
+    return found["who"], does[:cut].strip(), does[cut:].strip()
+
+
+def recombined(captions: Sequence[str], count: int, generator: np.random.Generator) -> list[str]:
+    """Up to ``count`` different sentences: who one caption tells of, what another one does, and the place of a third.
+
+    Raises:
+        InvalidSetting: no caption has these parts.
+    """
+    known = [found for caption in captions if (found := parts(caption))]
+    if not known:
+        raise InvalidSetting("none of the captions tells who does what, as 'a dog is running in the snow' does")
+    made: dict[str, None] = {}
+    for one, two, three in generator.integers(len(known), size=(count, 3)):
+        who, does, where = known[one][0], known[two][1], known[three][2]
+        verb = ("are" if SEVERAL.search(who) else "is") if generator.random() < WITH_VERB else ""
+        sentence = " ".join(part for part in (who, verb, does, where) if part)
+        if len(sentence.split()) <= LONGEST:
+            made[sentence] = None
+    return list(made)
+
+
+@dataclass(frozen=True)
+class Imagination:
+    """From sentence vectors to the tokens that a picture of it would have: a linear map, and what it leaves open."""
+
+    sentence: np.ndarray  # (S,), the mean
+    token: np.ndarray  # (W,)
+    matrix: np.ndarray  # (S, W)
+    rest: np.ndarray  # (n C, W)
+
+    @classmethod
+    def fit(cls, captions: np.ndarray, tokens: np.ndarray, ridge: float = 0.01) -> "Imagination":
+        """By ridge regression on photographs: sentence vectors (n, C, S) of their captions, and their tokens (n, W).
+
+        ``ridge`` is a share of the mean variance of a sentence vector's numbers.
+        """
+        sentences = captions.reshape(-1, captions.shape[-1]).astype(np.float64)
+        said = np.repeat(tokens.astype(np.float64), captions.shape[1], axis=0)
+        middle, centre = sentences.mean(0), said.mean(0)
+        moment = (sentences - middle).T @ (sentences - middle)
+        moment += ridge * np.trace(moment) / len(moment) * np.eye(len(moment))
+        matrix = np.linalg.solve(moment, (sentences - middle).T @ (said - centre))
+        rest = said - centre - (sentences - middle) @ matrix
+        return cls(*(part.astype(np.float32) for part in (middle, centre, matrix, rest)))
+
+    def tokens(self, sentences: np.ndarray, generator: np.random.Generator) -> np.ndarray:
+        """Sentence vectors (m, S) to tokens (m, W), each with what was left open of a random photograph."""
+        rest = self.rest[generator.integers(len(self.rest), size=len(sentences))]
+        return self.token + (sentences - self.sentence) @ self.matrix + rest
