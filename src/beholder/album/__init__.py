@@ -1,0 +1,1 @@
+"""The album: pictures on disk, found by words, by example and by themselves."""

@@ -1,0 +1,214 @@
+"""Groups of pictures that go together, and a name for each.
+
+Shapes: n pictures, E dimensions, C clusters, L names to choose from.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from beholder.album.search import SMALL_WORDS
+from beholder.album.store import Picture
+from beholder.errors import InvalidSetting, MissingExtra
+from beholder.text.templates import fill
+
+LOOSE = -1  # the cluster of pictures that belong to none
+EVERYDAY = Path(__file__).parent / "everyday_words.txt"
+SAMPLE = 10_000  # pictures among which clusters are looked for; the others join those that they are nearest to
+
+
+@dataclass(frozen=True)
+class Cluster:
+    """Rows that go together, the most typical first.
+
+    Attributes:
+        number: 0 for the largest; `LOOSE` for what belongs to none, which comes last.
+        name: of its own, or "in no group".
+        keywords: those of the given ones that belong here, the one that says most first.
+        rows: of the vectors.
+    """
+
+    number: int
+    name: str
+    keywords: tuple[str, ...]
+    rows: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class PictureCluster:
+    """Pictures of an album that go together, the most typical first; otherwise as `Cluster`."""
+
+    number: int
+    name: str
+    keywords: tuple[str, ...]
+    pictures: tuple[Picture, ...]
+
+
+def find_clusters(
+    vectors: np.ndarray,
+    captions: Sequence[str | None],
+    embed: Callable[[list[str]], np.ndarray],
+    clusters: int | None,
+    keywords: Sequence[str] = (),
+    seed: int = 0,
+) -> list[Cluster]:
+    """Clusters with names from the keywords; without any from captions, or from a list of everyday words.
+
+    Args:
+        vectors: (n, E), unit length.
+        captions: n of them.
+        embed: sentences to vectors (L, E).
+        clusters: how many; None for as many as there are.
+        keywords: names that a cluster may have.
+        seed: of what is drawn at random.
+
+    Raises:
+        InvalidSetting: there are fewer pictures than clusters.
+        MissingExtra: scikit-learn is not installed.
+    """
+    return named_clusters(cluster(vectors, clusters, seed), vectors, captions, embed, keywords)
+
+
+def named_clusters(
+    found: np.ndarray,
+    vectors: np.ndarray,
+    captions: Sequence[str | None],
+    embed: Callable[[list[str]], np.ndarray],
+    keywords: Sequence[str] = (),
+) -> list[Cluster]:
+    """Clusters that were found (n,), with names; the rest as in `find_clusters`."""
+    owned: dict[int, list[str]] = {}
+    if keywords:
+        words = embed(fill(["a photo of a {}"], keywords))
+        named = names_by_words(vectors, found, keywords, words)
+        owned = words_by_cluster(vectors, found, keywords, words)
+    elif any(captions):
+        named = names_by_captions(captions, found)
+    else:
+        everyday = everyday_words()
+        named = names_by_words(vectors, found, everyday, embed(fill(["a photo of {}"], everyday)))
+    made = []
+    for number in sorted(set(found.tolist()), key=lambda number: (number == LOOSE, number)):
+        rows = np.flatnonzero(found == number)
+        typical = rows[np.argsort(-(vectors[rows] @ vectors[rows].mean(axis=0)), kind="stable")]
+        name = named.get(number, "in no group")
+        made.append(Cluster(number, name, tuple(owned.get(number, ())), tuple(typical.tolist())))
+    return made
+
+
+def cluster(vectors: np.ndarray, clusters: int | None, seed: int = 0) -> np.ndarray:
+    """The cluster (n,) of each picture, the largest numbered 0; `LOOSE` for those that belong to none.
+
+    Args:
+        vectors: (n, E), unit length.
+        clusters: how many, by k-means; None lets HDBSCAN find how many there are.
+        seed: of k-means.
+
+    Raises:
+        InvalidSetting: there are fewer pictures than clusters.
+        MissingExtra: scikit-learn is not installed.
+    """
+    try:
+        from sklearn.cluster import HDBSCAN, KMeans
+    except ImportError as error:
+        raise MissingExtra("clustering", "cluster") from error
+    if len(vectors) > SAMPLE and (clusters is None or clusters <= SAMPLE):
+        return _joined(vectors, clusters, seed)
+    if clusters is not None and not 1 <= clusters <= len(vectors):
+        raise InvalidSetting(f"{clusters} clusters of {len(vectors)} pictures: ask for 1 to {len(vectors)}")
+    if clusters is None:
+        if len(vectors) < 5:
+            return np.zeros(len(vectors), np.int64)
+        least = max(3, len(vectors) // 100)
+        found = HDBSCAN(min_cluster_size=least, min_samples=2, copy=True).fit_predict(vectors)
+    else:
+        found = KMeans(clusters, n_init=4, random_state=seed).fit_predict(vectors)
+    return _largest_first(found)
+
+
+def _joined(vectors: np.ndarray, clusters: int | None, seed: int) -> np.ndarray:
+    """Clusters of a sample; every other vector belongs where the one of the sample that is nearest to it does."""
+    import faiss
+
+    some = np.sort(np.random.default_rng(seed).choice(len(vectors), SAMPLE, replace=False))
+    found = cluster(vectors[some], clusters, seed)
+    nearest = faiss.knn(vectors, vectors[some], 1, metric=faiss.METRIC_INNER_PRODUCT)[1][:, 0]
+    return _largest_first(found[nearest])
+
+
+def _largest_first(found: np.ndarray) -> np.ndarray:
+    sizes = Counter(found[found != LOOSE].tolist())
+    order = {old: new for new, (old, _) in enumerate(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))}
+    return np.array([order.get(int(old), LOOSE) for old in found], np.int64)
+
+
+def names_by_words(vectors: np.ndarray, found: np.ndarray, names: Sequence[str], words: np.ndarray) -> dict[int, str]:
+    """For each cluster the name that sets it apart most from the other pictures; no name is given twice.
+
+    Args:
+        vectors: (n, E), unit length.
+        found: (n,), the clusters.
+        names: L of them.
+        words: (L, E), their vectors.
+    """
+    labels, apart = _apart(vectors, found, words)
+    chosen: dict[int, str] = {}
+    taken: set[int] = set()
+    for place in np.argsort(-apart, axis=None, kind="stable"):
+        row, column = divmod(int(place), len(names))
+        if labels[row] not in chosen and column not in taken:
+            chosen[labels[row]] = names[column]
+            taken.add(column)
+    for label in labels:  # more clusters than names
+        chosen.setdefault(label, f"group {label + 1}")
+    return chosen
+
+
+def words_by_cluster(
+    vectors: np.ndarray, found: np.ndarray, names: Sequence[str], words: np.ndarray
+) -> dict[int, list[str]]:
+    """For each cluster the names (shapes as in `names_by_words`) that set it apart more than any other cluster."""
+    labels, apart = _apart(vectors, found, words)
+    owned: dict[int, list[tuple[float, str]]] = {}
+    for column, row in enumerate(apart.argmax(axis=0) if labels else ()):
+        owned.setdefault(labels[row], []).append((-float(apart[row, column]), names[column]))
+    return {label: [name for _, name in sorted(pairs)] for label, pairs in owned.items()}
+
+
+def _apart(vectors: np.ndarray, found: np.ndarray, words: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The clusters, and by how many standard deviations each word (L, E) sets each apart: (C, L)."""
+    cosines = vectors @ words.T  # (n, L)
+    spread = np.maximum(cosines.std(axis=0), 1e-6)
+    labels = sorted(set(found.tolist()) - {LOOSE})
+    if len(labels) == 1:
+        return labels, cosines[found == labels[0]].mean(axis=0, keepdims=True)
+    rows = [(cosines[found == label].mean(axis=0) - cosines.mean(axis=0)) / spread for label in labels]
+    return labels, np.stack(rows) if rows else np.zeros((0, len(words)))
+
+
+def names_by_captions(captions: Sequence[str | None], found: np.ndarray) -> dict[int, str]:
+    """For each cluster the two words of its captions that are most its own (by tf-idf over clusters)."""
+    labels = sorted(set(found.tolist()) - {LOOSE})
+    within: dict[int, Counter[str]] = {label: Counter() for label in labels}
+    for caption, label in zip(captions, found.tolist(), strict=True):
+        if label != LOOSE and caption:
+            words = set(re.findall(r"\w+", caption.casefold())) - SMALL_WORDS
+            within[label].update(words)
+    everywhere = Counter(word for counts in within.values() for word in counts)
+    named = {}
+    for label in labels:
+        weight = {word: count * np.log(1 + len(labels) / everywhere[word]) for word, count in within[label].items()}
+        best = sorted(weight, key=lambda word: (-weight[word], word))[:2]
+        named[label] = " ".join(best) or f"group {label + 1}"
+    return named
+
+
+def everyday_words() -> list[str]:
+    """Names for clusters where nobody gave any."""
+    return EVERYDAY.read_text("utf-8").split("\n")[:-1]

@@ -1,0 +1,270 @@
+"""The filter language of ``--where``: which pictures a search may find.
+
+    filter   = part { "or" part }
+    part     = term { ["and"] term }
+    term     = ( "not" | "-" ) term | "(" filter ")" | field operator value
+    operator = ":" | "=" | "<" | "<=" | ">" | ">="          ":" and "=" mean the same
+    value    = word | "quoted text"                          in quotes, \\" stands for a quote
+
+    folder:PATH       below this folder                  date>=2024-05      taken in May 2024 or later
+    name:text         in the file's or folder's name     date:2024          taken in 2024
+    caption:text      in a caption                       width>=1920        pixels of the upright picture; height, too
+    tag:text          has exactly this tag               pixels>=2mp        width × height; k and mp are understood
+    camera:text       in the camera's name               size<500kb         of the file; kb, mb and gb are understood
+    format:jpeg       of the file                        near:52.5,13.4,10  taken within 10 km of this place
+    has:date          also place, camera, caption, tag
+
+A filter becomes one SQL condition in which every value is bound, so no value can be read as SQL.
+"""
+
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from datetime import date, timedelta
+from pathlib import Path
+from typing import Any
+
+from beholder.album.store import BELOW, below
+from beholder.errors import InvalidSetting
+
+DEEPEST = 50  # brackets and negations within each other
+LONGEST = 10_000  # characters
+
+TOKEN = re.compile(
+    r"""\s*(?:(?P<bracket>[()])
+    |(?P<minus>-)(?=[(a-zA-Z])
+    |(?P<field>[a-zA-Z]+)\s*(?P<operator><=|>=|[:=<>])\s*(?:"(?P<quoted>(?:[^"\\]|\\.)*)"|(?P<word>[^\s()"]+))
+    |(?P<name>and|or|not)(?![\w:=<>]))""",
+    re.VERBOSE | re.IGNORECASE,
+)
+UNITS = {"": 1, "k": 1e3, "mp": 1e6, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9}
+HAS = {
+    "date": "content.taken IS NOT NULL",
+    "place": "content.latitude IS NOT NULL AND content.longitude IS NOT NULL",
+    "camera": "content.camera IS NOT NULL",
+    "caption": "EXISTS (SELECT 1 FROM caption WHERE caption.content = content.id)",
+    "tag": "EXISTS (SELECT 1 FROM tag WHERE tag.content = content.id)",
+}
+EARTH = 6371.0088  # kilometres, the mean radius
+
+
+@dataclass(frozen=True)
+class Condition:
+    """SQL over the tables ``picture`` and ``content``, and the values that are bound to it."""
+
+    sql: str
+    bound: tuple[Any, ...] = ()
+
+
+EVERYTHING = Condition("1")
+
+
+def parse(text: str | None) -> Condition:
+    """The condition that a filter stands for.
+
+    Raises:
+        InvalidSetting: the filter can't be understood; the message says where and why.
+    """
+    if text is None or not text.strip():
+        return EVERYTHING
+    if len(text) > LONGEST:
+        raise InvalidSetting(f"the filter is {len(text)} characters long; at most {LONGEST} are read")
+    parser = _Parser(text)
+    condition = parser.either(0)
+    if parser.token is not None:
+        raise parser.wrong("a bracket is closed that was not opened")
+    return condition
+
+
+class _Parser:
+    def __init__(self, text: str):
+        self.text = text
+        self.place = 0
+        self.start = 0
+        self.token: dict[str, str | None] | None = None
+        self.next()
+
+    def next(self) -> None:
+        """Moves on to the next token; None at the end."""
+        self.start = self.place
+        if not self.text[self.place :].strip():
+            self.token, self.place = None, len(self.text)
+            return
+        found = TOKEN.match(self.text, self.place)
+        if found is None:
+            raise self.wrong("a term is a field, an operator and a value, such as date>=2024-05 or camera:canon")
+        self.start = found.start() + len(found[0]) - len(found[0].lstrip())
+        self.token, self.place = found.groupdict(), found.end()
+
+    def wrong(self, reason: str) -> InvalidSetting:
+        rest = self.text[self.start :].strip()
+        where = f'at "{rest[:40]}"' if rest else "at its end"
+        return InvalidSetting(f"the filter can't be understood {where}: {reason}")
+
+    def named(self, *names: str) -> bool:
+        return self.token is not None and (self.token["name"] or "").lower() in names
+
+    def either(self, depth: int) -> Condition:
+        parts = [self.all_of(depth)]
+        while self.named("or"):
+            self.next()
+            parts.append(self.all_of(depth))
+        return _join(parts, " OR ")
+
+    def all_of(self, depth: int) -> Condition:
+        parts = [self.term(depth)]
+        while self.token is not None and not self.named("or") and self.token["bracket"] != ")":
+            if self.named("and"):
+                self.next()
+            parts.append(self.term(depth))
+        return _join(parts, " AND ")
+
+    def term(self, depth: int) -> Condition:
+        if depth > DEEPEST:
+            raise self.wrong(f"more than {DEEPEST} brackets within each other")
+        token = self.token
+        if token is None:
+            raise self.wrong("something is missing here")
+        if token["minus"] or self.named("not"):
+            self.next()
+            inner = self.term(depth + 1)
+            return Condition(f"NOT coalesce(({inner.sql}), 0)", inner.bound)
+        if token["bracket"] == "(":
+            self.next()
+            inner = self.either(depth + 1)
+            if self.token is None or self.token["bracket"] != ")":
+                raise self.wrong("a bracket is not closed")
+            self.next()
+            return inner
+        if not token["field"]:
+            raise self.wrong("a term is expected here")
+        field = token["field"].lower()
+        if field not in FIELDS:
+            raise self.wrong(f"{field} is none of {', '.join(FIELDS)}")
+        quoted = token["quoted"]
+        value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else token["word"] or ""
+        operator = "=" if token["operator"] == ":" else token["operator"] or ""
+        try:
+            condition = FIELDS[field](operator, value)
+        except ValueError as error:
+            raise self.wrong(str(error)) from None
+        self.next()
+        return condition
+
+
+def _join(parts: list[Condition], how: str) -> Condition:
+    if len(parts) == 1:
+        return parts[0]
+    return Condition(
+        how.join(f"({part.sql})" for part in parts), tuple(value for part in parts for value in part.bound)
+    )
+
+
+def _only_equal(operator: str) -> None:
+    if operator != "=":
+        raise ValueError(f"{operator} does not go with this field; it takes : or =")
+
+
+def _folder(operator: str, value: str) -> Condition:
+    _only_equal(operator)
+    path = os.fsencode(Path(os.path.abspath(Path(value).expanduser())))  # noqa: PTH100 (links stay as they are)
+    return Condition(BELOW.replace("path", "picture.path"), below(path))
+
+
+def _contains(column: str) -> Callable[[str, str], Condition]:
+    def made(operator: str, value: str) -> Condition:
+        _only_equal(operator)
+        return Condition(f"instr(casefold({column}), ?)", (value.casefold(),))
+
+    return made
+
+
+def _caption(operator: str, value: str) -> Condition:
+    _only_equal(operator)
+    inside = "SELECT 1 FROM caption WHERE caption.content = content.id AND instr(casefold(caption.text), ?)"
+    return Condition(f"EXISTS ({inside})", (value.casefold(),))
+
+
+def _tag(operator: str, value: str) -> Condition:
+    _only_equal(operator)
+    inside = "SELECT 1 FROM tag WHERE tag.content = content.id AND casefold(tag.text) = ?"
+    return Condition(f"EXISTS ({inside})", (value.casefold(),))
+
+
+def _format(operator: str, value: str) -> Condition:
+    _only_equal(operator)
+    known = {"jpg": "jpeg", "tif": "tiff", "heif": "heic"}.get(value.casefold(), value.casefold())
+    return Condition("casefold(content.format) = ?", (known,))
+
+
+def _has(operator: str, value: str) -> Condition:
+    _only_equal(operator)
+    if value.lower() not in HAS:
+        raise ValueError(f"has: takes {', '.join(HAS)}")
+    return Condition(HAS[value.lower()])
+
+
+def _date(operator: str, value: str) -> Condition:
+    if not re.fullmatch(r"\d{4}(-\d{2}(-\d{2})?)?", value):
+        raise ValueError("a date is 2024, 2024-05 or 2024-05-31")
+    year, month, day = ([int(part) for part in value.split("-")] + [0, 0])[:3]
+    first = date(year, month or 1, day or 1)
+    if day:
+        after = first + timedelta(days=1)
+    elif month:
+        after = date(year + month // 12, month % 12 + 1, 1)
+    else:
+        after = date(year + 1, 1, 1)
+    start, end = first.isoformat(), after.isoformat()
+    match operator:
+        case "=":
+            return Condition("content.taken >= ? AND content.taken < ?", (start, end))
+        case ">=":
+            return Condition("content.taken >= ?", (start,))
+        case ">":
+            return Condition("content.taken >= ?", (end,))
+        case "<":
+            return Condition("content.taken < ?", (start,))
+        case _:
+            return Condition("content.taken < ?", (end,))
+
+
+def _number(expression: str, units: tuple[str, ...]) -> Callable[[str, str], Condition]:
+    def made(operator: str, value: str) -> Condition:
+        found = re.fullmatch(r"(\d{1,15}(?:\.\d{1,9})?)\s*([a-zA-Z]*)", value)
+        if found is None or found[2].lower() not in units:
+            raise ValueError(f"a number is expected, such as 500 or 2{units[-1]}")
+        return Condition(f"{expression} {operator} ?", (float(found[1]) * UNITS[found[2].lower()],))
+
+    return made
+
+
+def _near(operator: str, value: str) -> Condition:
+    _only_equal(operator)
+    try:
+        latitude, longitude, distance = (float(part) for part in value.split(","))
+    except ValueError:
+        raise ValueError("a place is latitude,longitude,kilometres, such as near:52.5,13.4,10") from None
+    if not (-90 <= latitude <= 90 and -180 <= longitude <= 180 and 0 <= distance < float("inf")):
+        raise ValueError("latitude is within ±90, longitude within ±180, the distance not negative")
+    angle = """2 * asin(min(1, sqrt(pow(sin(radians(content.latitude - ?) / 2), 2) + cos(radians(?))
+        * cos(radians(content.latitude)) * pow(sin(radians(content.longitude - ?) / 2), 2))))"""
+    return Condition(f"{angle} <= ?", (latitude, latitude, longitude, distance / EARTH))
+
+
+FIELDS: dict[str, Callable[[str, str], Condition]] = {
+    "folder": _folder,
+    "name": _contains("picture.name"),
+    "caption": _caption,
+    "tag": _tag,
+    "camera": _contains("content.camera"),
+    "format": _format,
+    "date": _date,
+    "width": _number("content.width", ("", "k")),
+    "height": _number("content.height", ("", "k")),
+    "pixels": _number("content.width * content.height", ("", "k", "mp")),
+    "size": _number("picture.size", ("", "b", "kb", "mb", "gb")),
+    "near": _near,
+    "has": _has,
+}

@@ -1,0 +1,292 @@
+"""The nearest vectors of an album.
+
+FAISS keeps the vectors in half precision, as the album does, and scores every one of them while they are few. Above
+`EXACT_UP_TO` it keeps them in cells around learned centres and looks into the cells nearest to the query; into how
+many is found by measuring recall against exact search on vectors of the album and on sentences the model knows.
+Under a filter it looks, in the same order, into the cells that hold allowed vectors, until it has met as many allowed
+ones as it meets vectors without a filter; where they are no more than that, all of them are scored.
+Either file is memory-mapped. Vectors that came after it was written are scored from the album, and those that went are
+passed over, so a search is right while another process indexes.
+
+Source: Jégou et al., *Product Quantization for Nearest Neighbor Search*, section IV (the inverted file).
+Shapes: n vectors, E dimensions, k results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import suppress
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beholder.album.index_file import Description, mapped, read_index, write_description, write_index
+from beholder.album.recall import AT, SAMPLE, ExactSearch, exact_search, found_share, mixed_queries
+from beholder.album.store import Model, Store
+
+EXACT_UP_TO = 250_000  # vectors: exact search of so many takes about as long as a person notices (see benchmarks)
+VECTORS_A_CELL = 250
+TRAIN_ON = 40  # vectors for each cell
+STALE = 0.05  # share of new or lost vectors above which an inverted file is made anew
+RECALL = 0.95
+AT_ONCE = 50_000  # vectors that are taken from the album together
+
+
+class Neighbours:
+    """The search over all vectors of one model.
+
+    Args:
+        store: the album.
+        model: whose vectors.
+    """
+
+    def __init__(self, store: Store, model: Model):
+        self.store = store
+        self.model = model
+        self.index: Any = None
+        self.about: Description | None = None
+        self.background: tuple[tuple[int, int], np.ndarray] | None = None  # for which ids, and some of their vectors
+        self.fresh_ids = np.zeros(0, np.int64)
+        self.fresh = np.zeros((0, model.embedding), np.float32)
+        self._cell_of: np.ndarray | None = None  # the cell of each id; -1 where there is none
+
+    def refresh(self) -> None:
+        """Opens the index file, or makes it anew if it is missing, damaged or of something else; reads what is new."""
+        if self.index is None and not self._open():
+            self.build()  # exact, which takes seconds: the next `index` makes an inverted file
+        if self.about is None:
+            return
+        last = int(self.fresh_ids[-1]) if len(self.fresh_ids) else self.about.last
+        ids, vectors = self.store.vectors(self.model, after=last)
+        if len(ids):
+            self.fresh_ids = np.concatenate([self.fresh_ids, ids])
+            self.fresh = np.concatenate([self.fresh, vectors.astype(np.float32)])
+
+    def search(self, query: np.ndarray, k: int, allowed: np.ndarray | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """The ids of the k nearest vectors and their cosines, best first. Some may be gone from the album since.
+
+        Args:
+            query: (E,), unit length.
+            k: results.
+            allowed: ids, rising; None allows all.
+        """
+        ids, cosines = np.zeros(0, np.int64), np.zeros(0, np.float32)
+        if self.about is not None and self.about.count:
+            ids, cosines = self._search_file(query, min(k, self.about.count), allowed)
+        fresh_ids, fresh = self.fresh_ids, self.fresh
+        if allowed is not None and len(fresh_ids):
+            kept = np.isin(fresh_ids, allowed)
+            fresh_ids, fresh = fresh_ids[kept], fresh[kept]
+        if len(fresh_ids):
+            ids = np.concatenate([ids, fresh_ids])
+            cosines = np.concatenate([cosines, fresh @ query])
+        order = np.argsort(-cosines, kind="stable")[:k]
+        return ids[order], cosines[order]
+
+    def bring_up_to_date(self, recall: float | None = None) -> None:
+        """Makes the index file anew where it lacks too much; called after indexing.
+
+        Args:
+            recall: the share of the true nearest that an inverted file must find; None for what it was before.
+        """
+        alive = self.store.value("SELECT count(*) FROM vector WHERE model = ?", (self.model.id,))
+        if self._open() and self.about is not None:
+            fresh = "SELECT count(*) FROM vector WHERE model = ? AND id > ?"
+            new = self.store.value(fresh, (self.model.id, self.about.last))
+            changed = new + self.about.count + new - alive
+            if self.about.probes and alive > EXACT_UP_TO and changed <= STALE * alive:
+                if recall not in (None, self.about.aim):
+                    self._aim(recall)
+                return
+            if not self.about.probes and alive <= EXACT_UP_TO and changed == 0:
+                return
+            if self.about.probes:
+                recall = recall or self.about.aim
+        self.build(recall or RECALL, inverted=alive > EXACT_UP_TO)
+
+    def build(self, recall: float = RECALL, inverted: bool = False) -> None:
+        """Makes the index from the album's vectors and, where the folder allows it, writes it."""
+        import faiss
+
+        half, product = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+        embedding = self.model.embedding
+        with self.store.reading():
+            count = self.store.value("SELECT count(*) FROM vector WHERE model = ?", (self.model.id,))
+            truth = None
+            if inverted:
+                index, truth = self._trained(count)
+            else:
+                index = faiss.IndexIDMap(faiss.IndexScalarQuantizer(embedding, half, product))
+            last = 0
+            for ids, halves in self.parts():
+                vectors = halves.astype(np.float32)
+                index.add_with_ids(vectors, ids)
+                last = int(ids[-1])
+                if truth is not None:
+                    truth.see(ids, vectors)
+        about = Description("", "", self.model.fingerprint, index.ntotal, last)
+        if truth is not None:
+            probes, found = _fewest_probes(index, truth, recall)
+            about = replace(about, probes=probes, cells=index.nlist, aim=recall, recall=found)
+        self._take(index, about)
+        with suppress(OSError, RuntimeError):  # a read-only or full disk: the index stays in memory
+            about = write_index(self.store.folder, index, about)
+            self._take(mapped(self.store.folder / about.file, about), about)
+
+    def measured_recall(self) -> float:
+        """The share of the true ten nearest that the search finds, over queries taken from the album."""
+        self.refresh()
+        with self.store.reading():
+            queries = self._queries(self.store.value("SELECT count(*) FROM vector WHERE model = ?", (self.model.id,)))
+            truth = exact_search(self.parts(), queries)
+        return found_share((self.search(query, AT)[0] for query in queries), truth)
+
+    def _search_file(self, query: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
+        import faiss
+
+        about = self.about
+        if about is None:
+            return np.zeros(0, np.int64), np.zeros(0, np.float32)
+        selector: Any = None
+        if allowed is not None:
+            selector = faiss.IDSelectorBitmap(_bits(allowed, about.last))  # type: ignore[call-arg, arg-type]
+        if about.probes and allowed is not None:
+            rows, found = self._search_cells(query, k, allowed, selector)
+        else:
+            settings: Any = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
+            if about.probes:
+                settings = faiss.SearchParametersIVF(nprobe=about.probes)  # type: ignore[call-arg]
+            cosines, ids = self.index.search(query[None], k, params=settings)
+            rows, found = ids[0], cosines[0]
+        return rows[rows >= 0], found[rows >= 0]
+
+    def _search_cells(
+        self, query: np.ndarray, k: int, allowed: np.ndarray, selector: Any
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Ids (k,) and cosines (k,) among the allowed; -1 where there are fewer."""
+        import faiss
+
+        near, order = self.index.quantizer.search(query[None], self.index.nlist)
+        cells = self._cells()[allowed[allowed <= self.about.last]]  # type: ignore[union-attr]
+        held = np.bincount(cells[cells >= 0], minlength=self.index.nlist)[order[0]]  # allowed ones, the nearest first
+        wanted = self.about.probes * self.about.count / self.about.cells  # type: ignore[union-attr]
+        chosen = (held > 0) & (np.cumsum(held) - held < wanted)
+        keys = np.ascontiguousarray(order[:, chosen], np.int64)
+        distances = np.ascontiguousarray(near[:, chosen], np.float32)
+        found, rows = np.full(k, -np.inf, np.float32), np.full(k, -1, np.int64)
+        if keys.size:
+            asked, pointer = np.ascontiguousarray(query[None], np.float32), faiss.swig_ptr
+            settings: Any = faiss.SearchParametersIVF(nprobe=keys.size, sel=selector)  # type: ignore[call-arg]
+            places = (pointer(asked), k, pointer(keys), pointer(distances), pointer(found), pointer(rows))
+            self.index.search_preassigned_c(1, *places, False, settings)
+        return rows, found
+
+    def _cells(self) -> np.ndarray:
+        """The cell of each id up to the last in the file; -1 where there is none."""
+        if self._cell_of is None:
+            import faiss
+
+            self._cell_of = np.full(self.about.last + 1, -1, np.int32)  # type: ignore[union-attr]
+            lists = self.index.invlists
+            for cell in range(self.index.nlist):
+                size = lists.list_size(cell)
+                if size:
+                    ids = lists.get_ids(cell)
+                    self._cell_of[faiss.rev_swig_ptr(ids, size)] = cell
+                    lists.release_ids(cell, ids)
+        return self._cell_of
+
+    def _trained(self, count: int) -> tuple[Any, ExactSearch]:
+        """An empty inverted file with its centres, and what will find the truth about its recall."""
+        import faiss
+
+        cells = max(1, count // VECTORS_A_CELL)
+        centres = faiss.IndexFlatIP(self.model.embedding)
+        half, product = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
+        index: Any = faiss.IndexIVFScalarQuantizer(centres, self.model.embedding, cells, half, product, False)
+        index.cp.niter = 8
+        index.cp.spherical = True
+        index.train(self._sampled(count, TRAIN_ON * cells))
+        return index, ExactSearch(self._queries(count))
+
+    def _aim(self, recall: float) -> None:
+        """Chooses the cells to look into for another recall; the file stays as it is."""
+        if self.about is None:
+            return
+        with self.store.reading():
+            truth = ExactSearch(self._queries(self.about.count))
+            for ids, halves in self.parts(last=self.about.last):
+                truth.see(ids, halves.astype(np.float32))
+        probes, found = _fewest_probes(self.index, truth, recall)
+        self.about = replace(self.about, probes=probes, aim=recall, recall=found)
+        with suppress(OSError):
+            write_description(self.store.folder, self.about)
+
+    def parts(self, last: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """All of the model's ids, rising, and vectors (n, E) float16, in parts."""
+        after = 0
+        while True:
+            ids, halves = self.store.vectors(self.model, after, last, AT_ONCE)
+            if not len(ids):
+                return
+            yield ids, halves
+            after = int(ids[-1])
+
+    def _sampled(self, count: int, most: int, seed: int = 0) -> np.ndarray:
+        """At most so many (n, E) float32 of all vectors."""
+        some = np.sort(np.random.default_rng(seed).choice(count, min(count, most), replace=False))
+        found, start = [np.zeros((0, self.model.embedding), np.float16)], 0
+        for ids, halves in self.parts():
+            found.append(halves[some[(some >= start) & (some < start + len(ids))] - start])
+            start += len(ids)
+        return np.concatenate(found).astype(np.float32)
+
+    def _queries(self, count: int) -> np.ndarray:
+        from beholder.weights.calibration import Calibration
+
+        sentences = np.zeros((0, self.model.embedding), np.float32)
+        with suppress(OSError, ValueError, KeyError):
+            if self.model.folder and (calibration := Calibration.load(Path(self.model.folder))) is not None:
+                sentences = calibration.background
+        return mixed_queries(self._sampled(count, SAMPLE, seed=1), sentences)
+
+    def _open(self) -> bool:
+        """Whether the index file is there, whole, and of this album and model."""
+        found = read_index(self.store.folder, self.model.fingerprint)
+        if found is None or found[0].d != self.model.embedding:
+            return False
+        newest = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'vector'"
+        if found[1].last > (self.store.value(newest) or 0):
+            return False  # of an album that was here before
+        self._take(*found)
+        return True
+
+    def _take(self, index: Any, about: Description) -> None:
+        self.index, self.about, self._cell_of = index, about, None
+        self.fresh_ids, self.fresh = self.fresh_ids[:0], self.fresh[:0]
+
+
+def _fewest_probes(index: Any, truth: ExactSearch, recall: float) -> tuple[int, float]:
+    """The fewest cells to look into for the recall that is aimed at, with what was measured."""
+    aim = recall + (1 - recall) / 3  # so that other queries than these reach it, too
+
+    def found(probes: int) -> float:
+        index.nprobe = probes
+        return found_share(index.search(truth.queries, truth.ids.shape[1])[1], truth.ids)
+
+    low, high, cells = 0, 1, index.nlist
+    while high < cells and found(high) < aim:
+        low, high = high, min(2 * high, cells)
+    while high - low > max(1, high // 16):
+        middle = (low + high) // 2
+        low, high = (low, middle) if found(middle) >= aim else (middle, high)
+    return high, found(high)
+
+
+def _bits(ids: np.ndarray, last: int) -> np.ndarray:
+    """A bit for each id up to the last, set for those that are given."""
+    chosen = np.zeros(last + 1, bool)
+    chosen[ids[ids <= last]] = True
+    return np.packbits(chosen, bitorder="little")

@@ -1,0 +1,193 @@
+"""The album's SQLite file: its tables, how older ones are brought up to date, and how it is opened.
+
+apsw brings its own SQLite. Its version matters: before 3.51.3 two connections could damage a file in WAL mode.
+"""
+
+from pathlib import Path
+from typing import Any
+
+import apsw
+
+from beholder.errors import AlbumDamaged, AlbumNotFound, WriteFailed
+
+FILE = "album.sqlite"
+APPLICATION = 0x42484C44  # "BHLD", in the file's header
+LEAST_SQLITE = (3, 51, 3)
+PATIENCE = 60_000  # milliseconds to wait for another process that writes
+
+# One text for each version of the schema, in order; an album of version n has seen the first n.
+MIGRATIONS = (
+    """
+    CREATE TABLE model (
+        id INTEGER PRIMARY KEY,
+        fingerprint TEXT NOT NULL UNIQUE,  -- weights, preprocessing and tokenizer
+        name TEXT NOT NULL,                -- what loads it
+        embedding INTEGER NOT NULL,        -- dimensions of its vectors
+        folder TEXT,                       -- where it lies, if in our own format
+        stamp TEXT,                        -- names, sizes and times of that folder's files
+        used REAL NOT NULL                 -- when it last indexed to the end
+    ) STRICT;
+    CREATE TABLE content (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,
+        sha256 BLOB NOT NULL UNIQUE,
+        width INTEGER NOT NULL,
+        height INTEGER NOT NULL,
+        format TEXT NOT NULL,
+        taken TEXT,                        -- local time, 2024-05-31T14:03:00
+        camera TEXT,
+        latitude REAL,
+        longitude REAL
+    ) STRICT;
+    CREATE TABLE picture (
+        id INTEGER PRIMARY KEY,
+        path BLOB NOT NULL UNIQUE,         -- as the file system spells it
+        name TEXT NOT NULL,                -- its own and its folder's name, readable
+        size INTEGER NOT NULL,
+        modified INTEGER NOT NULL,         -- nanoseconds
+        sidecar INTEGER NOT NULL,          -- when the .xmp beside it was modified; 0 without one
+        content INTEGER NOT NULL REFERENCES content (id)
+    ) STRICT;
+    CREATE INDEX picture_content ON picture (content);
+    CREATE TABLE vector (
+        id INTEGER PRIMARY KEY AUTOINCREMENT,  -- only ever grows, so an index file knows what it has not seen
+        model INTEGER NOT NULL REFERENCES model (id),
+        content INTEGER NOT NULL REFERENCES content (id) ON DELETE CASCADE,
+        data BLOB NOT NULL,                -- float16
+        UNIQUE (model, content)
+    ) STRICT;
+    CREATE INDEX vector_content ON vector (content);
+    CREATE TABLE caption (
+        content INTEGER NOT NULL REFERENCES content (id) ON DELETE CASCADE,
+        source TEXT NOT NULL,              -- 'file', or who wrote it
+        text TEXT NOT NULL,
+        PRIMARY KEY (content, source)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE tag (
+        content INTEGER NOT NULL REFERENCES content (id) ON DELETE CASCADE,
+        source TEXT NOT NULL,
+        text TEXT NOT NULL,
+        PRIMARY KEY (content, source, text)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE look (                    -- taken from the pixels when duplicates are first looked for
+        content INTEGER PRIMARY KEY REFERENCES content (id) ON DELETE CASCADE,
+        grey BLOB NOT NULL,                -- 16 x 16 bytes
+        sharpness REAL NOT NULL
+    ) STRICT;
+    CREATE TABLE failed (path BLOB PRIMARY KEY, reason TEXT NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE TABLE root (path BLOB PRIMARY KEY, device INTEGER NOT NULL) STRICT, WITHOUT ROWID;
+    CREATE VIRTUAL TABLE words USING fts5 (name, caption, tag, tokenize = "unicode61 remove_diacritics 2");
+    """,
+    """
+    CREATE TABLE place (                   -- on the map, made when it is first looked at
+        model INTEGER NOT NULL REFERENCES model (id),
+        content INTEGER NOT NULL REFERENCES content (id) ON DELETE CASCADE,
+        x REAL NOT NULL,
+        y REAL NOT NULL,
+        PRIMARY KEY (model, content)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX place_content ON place (content);
+    """,
+)
+
+
+def create(folder: Path) -> apsw.Connection:
+    """The connection to an album that is made if it is not there, and brought up to date if it is older.
+
+    Raises:
+        AlbumDamaged: the file is none of ours, damaged, or newer than this Beholder.
+        WriteFailed: the folder or the file can't be written.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        connection = _open(folder / FILE, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+        with translated(folder):
+            connection.execute("PRAGMA journal_mode = WAL")
+            _migrate(connection, folder)
+        return connection
+    except OSError as error:
+        raise WriteFailed(f"{folder}: no album can be made here: {error.strerror or error}") from error
+
+
+def open_existing(folder: Path) -> apsw.Connection:
+    """The connection to an album that must be there.
+
+    Raises:
+        AlbumNotFound: it is not.
+        AlbumDamaged: the file is none of ours, damaged, or newer than this Beholder.
+    """
+    if not (folder / FILE).is_file():
+        raise AlbumNotFound(f"{folder}: there is no album here; make one with: beholder index FOLDER --album {folder}")
+    connection = _open(folder / FILE, apsw.SQLITE_OPEN_READWRITE)
+    with translated(folder):
+        _migrate(connection, folder)
+    return connection
+
+
+class translated:  # noqa: N801 (used as a function)
+    """What SQLite raises becomes an error that names the album and says what to do."""
+
+    def __init__(self, folder: Path):
+        self.folder = folder
+
+    def __enter__(self) -> None: ...
+
+    def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
+        match error:
+            case apsw.NotADBError():
+                raise AlbumDamaged(f"{self.folder / FILE}: is no album; name another folder") from error
+            case apsw.CorruptError():
+                raise AlbumDamaged(
+                    f"{self.folder / FILE}: is damaged ({error}). Your pictures are not touched by this; remove the "
+                    "album's folder and index them again"
+                ) from error
+            case apsw.FullError() | apsw.IOError():
+                raise WriteFailed(
+                    f"{self.folder / FILE}: can't be written ({error}): is the disk full? What was indexed before is "
+                    "there, and the same command goes on behind it"
+                ) from error
+            case apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.CantOpenError():
+                raise WriteFailed(f"{self.folder / FILE}: can't be opened for writing ({error})") from error
+            case apsw.BusyError():
+                raise WriteFailed(
+                    f"{self.folder / FILE}: locked by another program for {PATIENCE // 1000} s; try again later"
+                ) from error
+
+
+def _open(file: Path, flags: int) -> apsw.Connection:
+    if tuple(map(int, apsw.sqlitelibversion().split("."))) < LEAST_SQLITE:
+        raise AlbumDamaged(f"SQLite {apsw.sqlitelibversion()} can damage albums: pip install --upgrade apsw")
+    with translated(file.parent):
+        connection = apsw.Connection(str(file), flags=flags)
+        connection.set_busy_timeout(PATIENCE)
+        connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF")
+        connection.create_scalar_function("casefold", _casefold, 1, deterministic=True)  # type: ignore[arg-type]
+    return connection
+
+
+def _casefold(text: Any) -> Any:
+    return text.casefold() if isinstance(text, str) else text
+
+
+def _migrate(connection: apsw.Connection, folder: Path) -> None:
+    version = connection.pragma("user_version")
+    application = connection.pragma("application_id")
+    if version > len(MIGRATIONS):
+        raise AlbumDamaged(
+            f"{folder / FILE}: was made by a newer Beholder (version {version} of the album, this one knows "
+            f"{len(MIGRATIONS)}): pip install --upgrade beholder"
+        )
+    if application != APPLICATION and (version or connection.execute("SELECT count(*) FROM sqlite_schema").get):
+        raise AlbumDamaged(f"{folder / FILE}: is another program's database; name another folder")
+    if version == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        for step in MIGRATIONS[connection.pragma("user_version") :]:  # another process may have been faster
+            connection.execute(step)
+        connection.pragma("application_id", APPLICATION)
+        connection.pragma("user_version", len(MIGRATIONS))
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # a failed write may have rolled it back already
+            connection.execute("ROLLBACK")
+        raise

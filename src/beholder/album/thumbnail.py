@@ -1,0 +1,25 @@
+"""A small JPEG of a picture: made anew, so that nothing of the file but its pixels gets into it."""
+
+from io import BytesIO
+from pathlib import Path
+
+from beholder.errors import PictureError
+from beholder.pictures.read import read_picture
+
+
+def thumbnail(path: str | Path, side: int, width: int | None = None) -> bytes | None:
+    """The bytes of a JPEG that fits into a box; None if the picture can't be read any more.
+
+    Args:
+        path: of the picture.
+        side: height of the box in pixels.
+        width: of the box; by default as large as its height.
+    """
+    try:
+        image = read_picture(Path(path), reduce_to=side)
+    except PictureError:
+        return None
+    image.thumbnail((width or side, side))
+    file = BytesIO()
+    image.save(file, "JPEG", quality=80)
+    return file.getvalue()
