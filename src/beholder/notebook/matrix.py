@@ -1,0 +1,73 @@
+"""Every picture against every sentence, as a table."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from beholder.notebook.markup import safe, small, tag
+from beholder.pictures.read import Source, picture_name
+from beholder.tasks.dual_encoder import DualEncoder
+
+SIDE = 160  # pixels of a thumbnail's longer side
+IMAGE = "width:5rem;height:4rem;object-fit:cover;border-radius:4px"
+CELL = "text-align:center;padding:.35em .6em;font-variant-numeric:tabular-nums;border-radius:4px"
+
+
+@dataclass(frozen=True, eq=False)
+class Matrix:
+    """How well sentences fit pictures; made by `beholder.notebook.similarity`.
+
+    Attributes:
+        names: of n pictures.
+        texts: m sentences.
+        cosines: (n, m).
+        match: (n, m) probabilities that each fits; None for a model without a calibration.
+    """
+
+    names: list[str]
+    texts: list[str]
+    cosines: np.ndarray
+    match: np.ndarray | None
+    thumbnails: list[bytes]
+
+    @classmethod
+    def of(cls, encoder: DualEncoder, images: Sequence[Source], texts: Sequence[str]) -> Matrix:
+        """Computes it.
+
+        Raises:
+            PictureError: a picture can't be used.
+        """
+        pictures, sentences = encoder.embed_images(images), encoder.embed_texts(texts)
+        return cls(
+            [picture_name(image, index) for index, image in enumerate(images)],
+            list(texts),
+            pictures @ sentences.T,
+            encoder.match(pictures, sentences) if encoder.calibrated else None,
+            [small(image, index, SIDE) for index, image in enumerate(images)],
+        )
+
+    def __repr__(self) -> str:
+        return f"Matrix of {len(self.names)} pictures and {len(self.texts)} sentences"
+
+    def _repr_html_(self) -> str:
+        best = self.cosines.argmax(1)
+        low, high = float(self.cosines.min()), float(self.cosines.max())
+        head = "".join(f'<th scope="col" style="{CELL};font-weight:500">{safe(text)}</th>' for text in self.texts)
+        rows = []
+        for row, (name, thumbnail) in enumerate(zip(self.names, self.thumbnails, strict=True)):
+            cells = []
+            for column in range(len(self.texts)):
+                cosine = float(self.cosines[row, column])
+                strength = (
+                    float(self.match[row, column]) if self.match is not None else (cosine - low) / max(high - low, 1e-9)
+                )
+                number = f"{cosine:.2f}" if self.match is None else f"{strength:.0%}"
+                number = f"<b>{number}</b>" if column == best[row] else number
+                style = f"{CELL};background:rgba(31,111,178,{0.05 + 0.55 * strength:.2f})"
+                cells.append(f'<td style="{style}" title="cosine {cosine:.3f}">{number}</td>')
+            picture = f'<th scope="row" title="{safe(name)}">{tag(thumbnail, name, IMAGE)}</th>'
+            rows.append(f"<tr>{picture}{''.join(cells)}</tr>")
+        return f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"
