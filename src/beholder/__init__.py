@@ -11,6 +11,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from beholder.album.album import Album as Album
     from beholder.errors import BeholderError as BeholderError
     from beholder.errors import PictureError as PictureError
     from beholder.tasks.dual_encoder import DualEncoder as DualEncoder
@@ -19,12 +20,13 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 _HOME = {
+    "Album": "beholder.album.album",
     "BeholderError": "beholder.errors",
     "DualEncoder": "beholder.tasks.dual_encoder",
     "PictureError": "beholder.errors",
     "VisionLanguageModel": "beholder.tasks.vision_language",
 }
-__all__ = ["BeholderError", "DualEncoder", "PictureError", "VisionLanguageModel", "__version__"]
+__all__ = ["Album", "BeholderError", "DualEncoder", "PictureError", "VisionLanguageModel", "__version__"]
 
 
 def __getattr__(name: str) -> Any:

@@ -1,35 +1,60 @@
-"""``beholder ask``: a question about a picture."""
+"""``beholder ask``: a question about a picture, or to a whole album."""
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model
+from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Precision, PrecisionName, Where
+
+AlbumFolder = Annotated[
+    Path | None, typer.Option("--album", help="Ask this album: look at its pictures that are nearest to the question.")
+]
+Top = Annotated[int, typer.Option("--top", "-k", min=1, help="With --album: how many pictures to look at.")]
 
 
 def command(
-    picture: Annotated[str, typer.Argument(help="The picture.")],
-    question: Annotated[str, typer.Argument(help="The question, in quotes.")],
+    asked: Annotated[
+        list[str],
+        typer.Argument(
+            metavar="[PICTURE] QUESTION", help="The picture, and the question in quotes; with --album no picture."
+        ),
+    ],
     choice: Annotated[list[str], typer.Option("--choice", "-c", help="An allowed answer; give several.")] = [],  # noqa: B006
+    album: AlbumFolder = None,
+    where: Where = None,
+    top: Top = 8,
     model: Model = "mini",
     json: Json = False,
     exact: Exact = False,
+    precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
-    """Answer a question about a picture, briefly.
+    """Answer a question about a picture, or from an album.
+
+    The answer is brief; with --album, it is the pictures of the album that answer it.
 
     \b
     beholder ask photo.jpg "how many dogs are there?"
     beholder ask photo.jpg "what season is it?" --choice summer --choice winter
+    beholder ask --album my-album "on which photographs is the dog in water?"
     """
     from beholder.cli.pictures import fail, load_writer, print_json, warnings_on_one_line
-    from beholder.errors import PictureError
+    from beholder.errors import InvalidSetting, PictureError
 
+    if album is not None:
+        if len(asked) != 1 or choice:
+            raise InvalidSetting("with --album, ask takes one question and no --choice")
+        with warnings_on_one_line():
+            raise typer.Exit(_ask_album(album, asked[0], where, top, model, json, allow_pickle, precision))
+    if len(asked) != 2 or where is not None:
+        raise InvalidSetting("ask takes a picture and a question; --where goes with --album")
+    picture, question = asked
     with warnings_on_one_line():
-        writer = load_writer(model, allow_pickle)
+        writer = load_writer(model, allow_pickle, precision)
         try:
             answer = writer.ask(picture, question, choices=choice, exact=exact, allow_urls=allow_urls)
         except PictureError as error:
@@ -46,3 +71,37 @@ def command(
                 print(f"{share:4.0%}  {text}")
         else:
             print(f"{answer.text}  ({answer.confidence:.0%})")
+
+
+def _ask_album(
+    folder: Path,
+    question: str,
+    where: str | None,
+    top: int,
+    model: str,
+    json: bool,
+    allow_pickle: bool,
+    precision: str,
+) -> int:
+    from beholder.album.album import Album
+    from beholder.album.asking import ask_album
+    from beholder.cli.pictures import fail, load_writer, print_json
+    from beholder.errors import PictureError
+
+    code, relied = 0, 0
+    with Album.open(folder, create_new=False) as album:
+        for answer in ask_album(album, load_writer(model, allow_pickle, precision), question, where=where, top=top):
+            if isinstance(answer, PictureError):
+                fail(str(answer))
+                code = 1
+                continue
+            relied += answer.relied_on
+            if json:
+                row: dict[str, object] = {"image": answer.picture.name, "question": question, "answer": answer.answer}
+                row |= {"confidence": answer.confidence, "match": answer.match, "relied_on": answer.relied_on}
+                print_json(row)
+            elif answer.relied_on:
+                print(f"{answer.picture.name}: {answer.answer}", flush=True)
+    if not relied and not json:
+        fail(f"none of the {top} nearest pictures shows what is asked for")
+    return code

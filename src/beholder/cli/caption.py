@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures
+from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures, Precision, PrecisionName
 
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help='The beginning of the sentence: "this garment is".')]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Add the captions to a .jsonl or .csv file.")]
@@ -17,12 +17,15 @@ Xmp = Annotated[
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Caption anew what has a caption already.")]
 Candidates = Annotated[
-    int, typer.Option("--candidates", min=1, help="Write so many; keep the one that fits best, and say how well.")
+    int | None,
+    typer.Option("--candidates", min=1, help="Write so many; keep the one that fits best, and say how well."),
 ]
 Attention = Annotated[
     Path | None, typer.Option("--attention", help="Draw where each word was looked for into this PNG (one picture).")
 ]
-Beams = Annotated[int, typer.Option("--num-beams", min=1, help="Sentences followed at once; 1 is greedy and fastest.")]
+Beams = Annotated[
+    int | None, typer.Option("--num-beams", min=1, help="Sentences followed at once; 1 is greedy and fastest.")
+]
 TopP = Annotated[float | None, typer.Option("--top-p", help="Draw from the likeliest words of this joint probability.")]
 Longest = Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest caption, in tokens.")]
 Seed = Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")]
@@ -35,9 +38,9 @@ def command(
     out: Out = None,
     xmp: Xmp = False,
     overwrite: Overwrite = False,
-    candidates: Candidates = 1,
+    candidates: Candidates = None,
     attention: Attention = None,
-    num_beams: Beams = 3,
+    num_beams: Beams = None,
     top_p: TopP = None,
     max_new_tokens: Longest = 20,
     seed: Seed = 0,
@@ -45,6 +48,7 @@ def command(
     model: Model = "mini",
     json: Json = False,
     exact: Exact = False,
+    precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
@@ -79,8 +83,9 @@ def command(
         if skipped := len(found) - len(todo):
             fail(f"{skipped} of {len(found)} pictures have a caption already and are skipped")
         failed = 0
+        asked = candidates is not None and candidates > 1
         if todo:
-            writer = load_writer(model, allow_pickle)
+            writer = load_writer(model, allow_pickle, precision)
             stream = writer.stream_captions(
                 todo,
                 prompt,
@@ -101,11 +106,9 @@ def command(
                     fail(str(picture.error))
                     continue
                 row: dict[str, object] = {"image": picture.name, "caption": picture.caption}
-                if candidates > 1:
-                    row |= {"score": picture.score, "weak": picture.weak}
-                    row["candidates"] = [{"caption": text, "score": score} for text, score in picture.candidates]
+                scored = {"score": picture.score, "weak": picture.weak}
                 if file is not None:
-                    file.add({name: value for name, value in row.items() if name != "candidates"})
+                    file.add(row | scored if asked else row)
                 if xmp:
                     try:
                         write_caption(Path(picture.name), picture.caption)
@@ -113,11 +116,12 @@ def command(
                         failed += 1
                         fail(str(error))
                 if json:
+                    if picture.score is not None:
+                        several = [{"caption": text, "score": score} for text, score in picture.candidates]
+                        row |= scored | {"candidates": several}
                     print_json(row)
-                elif file is None or candidates > 1:
-                    score = (
-                        "" if picture.score is None else f"  ({picture.score:.0%}{', weak' if picture.weak else ''})"
-                    )
+                elif file is None or asked:
+                    score = f"  ({picture.score:.0%}{', weak' if picture.weak else ''})" if asked else ""
                     print(f"{picture.name}: {picture.caption}{score}", flush=True)
                 if attention is not None:
                     from beholder.tasks.plot import draw_looked

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Json, Model
+from beholder.cli.options import AllowPickle, AllowUrls, Json, Model, Precision, PrecisionName
 
 
 def command(
@@ -16,6 +16,7 @@ def command(
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer, in tokens.")] = 40,
     model: Model = "mini",
     json: Json = False,
+    precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
@@ -28,7 +29,7 @@ def command(
     from beholder.errors import InvalidSetting, PictureError
 
     with warnings_on_one_line():
-        writer = load_writer(model, allow_pickle)
+        writer = load_writer(model, allow_pickle, precision)
         try:
             chat = writer.chat(picture, max_new_tokens=max_new_tokens, allow_urls=allow_urls)
         except PictureError as error:

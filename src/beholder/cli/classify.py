@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures
+from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures, Precision, PrecisionName
 
 Labels = Annotated[list[str], typer.Option("--label", "-l", help="A label; may be given several times.")]
 LabelsFile = Annotated[Path | None, typer.Option("--labels-file", help="A text file with a label per line.")]
@@ -33,6 +33,7 @@ def command(
     model: Model = "mini",
     json: Json = False,
     exact: Exact = False,
+    precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
@@ -54,7 +55,7 @@ def command(
         if not labels:
             raise InvalidSetting("no labels: name them with --label or --labels-file")
         found = find_pictures(pictures, allow_urls)
-        encoder = load_encoder(model, allow_pickle)
+        encoder = load_encoder(model, allow_pickle, precision)
         label_vectors = encoder.embed_labels(labels, tuple(template) or (ENSEMBLE if ensemble else SINGLE))
         run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
         for name, vector in run:

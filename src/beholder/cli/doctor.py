@@ -14,7 +14,9 @@ def command(
     json: Json = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
-    """Check a model: files, strict loading, pixels, tokens, batches, and its vectors against the reference.
+    """Check a model against its reference implementation.
+
+    Files, strict loading, pixels, tokens, batches, vectors.
 
     \b
     beholder doctor mini

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, OutFile, Pictures, Texts
+from beholder.cli.options import (
+    AllowPickle,
+    AllowUrls,
+    Exact,
+    Json,
+    Model,
+    OutFile,
+    Pictures,
+    Precision,
+    PrecisionName,
+    Texts,
+)
 
 if TYPE_CHECKING:
     import numpy as np
@@ -20,10 +31,13 @@ def command(
     model: Model = "mini",
     json: Json = False,
     exact: Exact = False,
+    precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
-    """Turn pictures and sentences into vectors of unit length, in one space.
+    """Turn pictures and sentences into vectors of one space.
+
+    Every vector has unit length.
 
     \b
     beholder embed photos/ --out vectors.npy
@@ -39,7 +53,7 @@ def command(
         raise InvalidSetting(f"--out {out}: the file's name must end in {' or '.join(VECTOR_FILES)}")
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
-        encoder = load_encoder(model, allow_pickle)
+        encoder = load_encoder(model, allow_pickle, precision)
         run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
         rows = []
 
@@ -59,5 +73,5 @@ def command(
         if out is not None:
             write_vectors(Path(out), rows)
             if not json:
-                print(f"{out}: {len(rows)} vectors of {encoder.network.settings.embedding} numbers")
+                print(f"{out}: {len(rows)} vectors of {encoder.towers.embedding} numbers")
     raise typer.Exit(run.exit_code)

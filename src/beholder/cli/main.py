@@ -4,18 +4,44 @@ import sys
 
 import typer
 
-from beholder.cli import ask, caption, chat, classify, doctor, embed, models, pull, similarity
+from beholder.cli import (
+    ask,
+    caption,
+    chat,
+    classify,
+    cluster,
+    doctor,
+    duplicates,
+    embed,
+    evaluate,
+    export,
+    index,
+    map,
+    models,
+    outliers,
+    pull,
+    search,
+    serve,
+    similarity,
+    train,
+)
 from beholder.errors import BeholderError
 
 app = typer.Typer(
     help="Sees pictures and tells you about them.",
     no_args_is_help=True,
     add_completion=True,
+    rich_markup_mode=None,  # rich takes as long to load as everything else
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-for command in (embed, similarity, classify, caption, ask, chat, pull, models, doctor):
+SEEING = (embed, similarity, classify, caption, ask, chat)
+COLLECTING = (index, search, duplicates, cluster, map, outliers)
+MODELS = (pull, export, models, doctor)
+for command in (*SEEING, *COLLECTING, serve, *MODELS):
     app.command(name=command.__name__.rpartition(".")[2])(command.command)
+for several in (train, evaluate):
+    app.add_typer(several.app, name=several.__name__.rpartition(".")[2])
 
 
 @app.callback(invoke_without_command=True)

@@ -6,7 +6,10 @@ from beholder.cli.options import Json
 
 
 def command(json: Json = False) -> None:
-    """List the models that are on this machine, and the default one if it is not there yet."""
+    """List the models on this machine.
+
+    The default one is in the list even if it is not there yet.
+    """
     from beholder.cli.pictures import print_json
     from beholder.weights.inventory import inventory
 

@@ -1,5 +1,6 @@
 """The options that several commands share, each described once."""
 
+from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
@@ -16,4 +17,31 @@ AllowPickle = Annotated[
     bool, typer.Option("--allow-pickle", help="Read weights from a pickle, in torch's restricted mode.")
 ]
 Exact = Annotated[bool, typer.Option("--exact", help="Decode large JPEGs in full rather than at reduced scale.")]
+
+
+class PrecisionName(StrEnum):
+    """The precisions of `DualEncoder.from_pretrained`."""
+
+    exact = "exact"
+    fast = "fast"
+    fastest = "fastest"
+
+
+Precision = Annotated[
+    PrecisionName,
+    typer.Option(
+        "--precision",
+        help="How near to single precision: exact to 1e-5, fast to a cosine of 0.9999, fastest to 0.999.",
+    ),
+]
 OutFile = Annotated[Path | None, typer.Option("--out", "-o", help="Write here: a .npy or a .parquet file.")]
+AlbumFolder = Annotated[
+    Path | None,
+    typer.Option("--album", help="The album's folder; by default $BEHOLDER_ALBUM, or where this system keeps data."),
+]
+Where = Annotated[
+    str | None, typer.Option("--where", help='Only these, such as "date>=2024-05 camera:canon -tag:private".')
+]
+AlbumModel = Annotated[
+    str | None, typer.Option("--model", "-m", help="Whose vectors to use; by default the model that indexed last.")
+]

@@ -61,20 +61,22 @@ def warnings_on_one_line() -> Iterator[None]:
         yield
 
 
-def load_encoder(model: str, allow_pickle: bool = False) -> DualEncoder:
-    """The encoder that ``--model`` names."""
+def load_encoder(model: str, allow_pickle: bool = False, precision: str = "exact") -> DualEncoder:
+    """The encoder that ``--model`` names, as near to single precision as ``--precision`` says."""
+    from beholder.runtime.precision import checked_precision
     from beholder.tasks.dual_encoder import DualEncoder
 
-    return DualEncoder.from_pretrained(model, allow_pickle=allow_pickle)
+    return DualEncoder.from_pretrained(model, allow_pickle=allow_pickle, precision=checked_precision(precision))
 
 
-def load_writer(model: str, allow_pickle: bool = False) -> VisionLanguageModel:
-    """The vision-language model that ``--model`` names."""
+def load_writer(model: str, allow_pickle: bool = False, precision: str = "exact") -> VisionLanguageModel:
+    """The vision-language model that ``--model`` names, as near to single precision as ``--precision`` says."""
+    from beholder.runtime.precision import checked_precision
     from beholder.tasks.vision_language import VisionLanguageModel
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    return VisionLanguageModel.from_pretrained(model, allow_pickle=allow_pickle)
+    return VisionLanguageModel.from_pretrained(model, allow_pickle=allow_pickle, precision=checked_precision(precision))
 
 
 class PictureRun:

@@ -2,32 +2,85 @@
 
 from __future__ import annotations
 
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from beholder.cli.options import Json
+from beholder.cli.options import Json, Precision, PrecisionName
+
+if TYPE_CHECKING:
+    from beholder.runtime.precision import Precision as Checked
 
 
 def command(
     name: Annotated[str, typer.Argument(help="mini, or a hub id such as openai/clip-vit-base-patch32.")],
+    compile: Annotated[
+        bool, typer.Option("--compile", help="Compile it for this processor, so that it starts and runs faster.")
+    ] = False,
+    precision: Precision = PrecisionName.exact,
     json: Json = False,
 ) -> None:
     """Fetch a model now, so that it works without a network later.
 
+    With --precision, what is the fastest within its bound is measured now rather than on first use.
+
     \b
     beholder pull mini
+    beholder pull mini --compile
+    beholder pull ./my-model --compile --precision fastest
     """
     from beholder.cli.pictures import print_json
+    from beholder.errors import InvalidSetting, ModelError
+    from beholder.runtime.precision import checked_precision
+    from beholder.weights.inventory import ENCODER, WRITER, kind_of
     from beholder.weights.sources import find
 
+    if precision != PrecisionName.exact and not compile:
+        raise InvalidSetting(f"--precision {precision}: is measured on what is compiled; add --compile")
     folders = [find(name)]
     if name == "mini":
         from beholder.weights import mini_bridge
 
         folders.append(mini_bridge.folder())
+    measured: list[str] = []
+    if compile:
+        kind = kind_of(folders[0]) if name != "mini" else None
+        if kind is None and name != "mini":
+            raise ModelError(f"{name}: neither a dual encoder nor a vision-language model that is known")
+        if kind in (None, ENCODER):
+            folders.append(_compile_encoder(name, checked_precision(precision), measured))
+        if kind in (None, WRITER):
+            folders.append(_compile_writer(name, checked_precision(precision)))
     for folder in folders:
         if json:
             print_json({"name": name, "path": str(folder)})
         else:
             print(f"{name}: {folder}")
+    if not json:
+        for line in measured:
+            print(line)
+
+
+def _compile_encoder(name: str, precision: Checked, measured: list[str]) -> Path:
+    from beholder.runtime.compiled import CompiledTowers
+    from beholder.tasks.dual_encoder import DualEncoder
+
+    towers = DualEncoder.compile(name, precision=precision).towers
+    if not isinstance(towers, CompiledTowers):
+        raise TypeError(f"{name}: was compiled and runs on {towers.engine}")
+    for tower in ("image", "text"):
+        if (choice := towers.choice(tower)) is not None:
+            faster = f"{choice.gain:.2f} times as fast as exact, cosine {choice.cosine:.5f}"
+            measured.append(f"{name}: {tower} tower {faster}")
+    return towers.compiled.folder
+
+
+def _compile_writer(name: str, precision: Checked) -> Path:
+    from beholder.runtime.compiled_writer import CompiledWriter
+    from beholder.tasks.vision_language import VisionLanguageModel
+
+    compiled = VisionLanguageModel.compile(name, precision=precision).loaded
+    if not isinstance(compiled, CompiledWriter):
+        raise TypeError(f"{name}: was not compiled")
+    return compiled.folder

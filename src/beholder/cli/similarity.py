@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures, Texts
+from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures, Precision, PrecisionName, Texts
 
 Rerank = Annotated[
     bool,
@@ -28,6 +28,7 @@ def command(
     model: Model = "mini",
     json: Json = False,
     exact: Exact = False,
+    precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
@@ -56,7 +57,7 @@ def command(
         raise InvalidSetting(f"--plot {plot}: a drawing is a PNG; let its name end in .png")
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
-        encoder = load_encoder(model, allow_pickle)
+        encoder = load_encoder(model, allow_pickle, precision)
         judge = load_writer(rerank_model, allow_pickle) if rerank else None
         text_vectors = encoder.embed_texts(text)
         run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)

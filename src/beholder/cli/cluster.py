@@ -1,0 +1,89 @@
+"""``beholder cluster``: a folder of pictures in groups, each with a name."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beholder.cli.options import AllowPickle, Exact, Json, Model, Precision, PrecisionName
+
+Clusters = Annotated[
+    int | None, typer.Option("--clusters", "-n", min=1, help="How many groups; without it, as many as there are.")
+]
+Keywords = Annotated[list[str], typer.Option("--keyword", "-w", help="A name that a group may have; give several.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
+AlbumFolder = Annotated[Path | None, typer.Option("--album", help="Take vectors and captions from this album.")]
+Seed = Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")]
+
+
+def command(
+    folder: Annotated[Path, typer.Argument(help="The folder of pictures.")],
+    clusters: Clusters = None,
+    keyword: Keywords = [],  # noqa: B006 (typer reads the default and never changes it)
+    html: Html = None,
+    album: AlbumFolder = None,
+    seed: Seed = 0,
+    model: Model = "mini",
+    json: Json = False,
+    exact: Exact = False,
+    precision: Precision = PrecisionName.exact,
+    allow_pickle: AllowPickle = False,
+) -> None:
+    """Sort a folder's pictures into groups, and name each.
+
+    Names come from the keywords; without any, from captions, if --album holds some, or from a list of everyday words.
+    Each keyword is told with the group that it fits best, and in each group the most typical pictures come first.
+
+    \b
+    beholder cluster photos/ --clusters 5
+    beholder cluster photos/ --clusters 3 --keyword dogs --keyword food --keyword "a beach" --html groups.html
+    """
+    import numpy as np
+
+    from beholder.album.clusters import find_clusters
+    from beholder.album.contact_sheet import write_contact_sheet
+    from beholder.cli.pictures import PictureRun, find_pictures, load_encoder, print_json, warnings_on_one_line
+    from beholder.errors import InvalidSetting
+    from beholder.pictures.read import picture_name
+
+    captions: list[str | None] = []
+    code = 0
+    with warnings_on_one_line():
+        if album is not None:
+            from beholder.album.album import Album
+
+            with Album.open(album, create_new=False) as opened:
+                quoted = str(folder).replace("\\", "\\\\").replace('"', '\\"')
+                known, vectors = opened.embeddings(f'folder:"{quoted}"', model)
+                words = opened.encoder(model)
+            paths = [picture.path for picture in known]
+            captions = [picture.caption for picture in known]
+        else:
+            if not folder.is_dir():
+                raise InvalidSetting(f"{folder}: is no folder")
+            words = load_encoder(model, allow_pickle, precision)
+            run = PictureRun(words, find_pictures([os.fspath(folder)]), exact=exact, allow_urls=False)
+            done = list(run)
+            paths, code = [name for name, _ in done], run.exit_code
+            vectors = np.stack([vector for _, vector in done]) if done else np.zeros((0, 1), np.float32)
+        if not paths:
+            raise InvalidSetting(f"{folder}: no pictures that can be used")
+        found = find_clusters(vectors, captions, words.embed_texts, clusters, keyword, seed)
+    sections = []
+    for each in found:
+        names = [picture_name(paths[row], 0) for row in each.rows]
+        others = [word for word in each.keywords if word != each.name]
+        heading = f"{each.name} ({len(names)})" + (f", also {', '.join(others)}" if others else "")
+        sections.append((heading, [(paths[row], [Path(picture_name(paths[row], 0)).name]) for row in each.rows]))
+        if json:
+            for name in names:
+                row: dict[str, object] = {"image": name, "cluster": each.number, "name": each.name}
+                print_json(row | ({"keywords": each.keywords} if keyword else {}))
+        else:
+            print(heading, *(f"  {name}" for name in names), sep="\n")
+    if html is not None:
+        write_contact_sheet(html, f"Groups in {picture_name(folder, 0)}", sections)
+    raise typer.Exit(code)

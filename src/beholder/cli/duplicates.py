@@ -1,0 +1,56 @@
+"""``beholder duplicates``: pictures of an album that are nearly the same."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from beholder.cli.options import AlbumFolder, AlbumModel, Json, Where
+
+Distance = Annotated[
+    float, typer.Option("--distance", min=0, max=1, help="How far apart two may be; 0 finds exact copies alone.")
+]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
+
+
+def command(
+    album: AlbumFolder = None,
+    where: Where = None,
+    distance: Distance = 0.18,
+    html: Html = None,
+    model: AlbumModel = None,
+    json: Json = False,
+) -> None:
+    """Find copies, other versions of one picture, and bursts. Nothing is deleted.
+
+    The first of each group is the one to keep: the sharpest of the largest.
+
+    \b
+    beholder duplicates
+    beholder duplicates --album my-album --where "date:2024" --html duplicates.html
+    """
+    from beholder.album.album import Album
+    from beholder.album.contact_sheet import write_contact_sheet
+    from beholder.cli.pictures import print_json, warnings_on_one_line
+    from beholder.pictures.read import picture_name
+
+    sections = []
+    with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
+        groups = opened.duplicates(where, distance=distance, model=model)
+    for group in groups:
+        names = [picture_name(path, 0) for path in group.paths]
+        heading = f"{group.kind}, distance {group.distance:.3f}"
+        shown = zip(group.paths, names, strict=True)
+        sections.append((heading, [(path, ["keep" if path == group.paths[0] else "", name]) for path, name in shown]))
+        if json:
+            print_json({"images": names, "distance": group.distance, "kind": group.kind, "keep": names[0]})
+        else:
+            print(f"{heading}\n  keep  {names[0]}")
+            for name in names[1:]:
+                print(f"        {name}")
+    if not groups and not json:
+        print("no duplicates")
+    if html is not None:
+        write_contact_sheet(html, "Nearly the same", sections)

@@ -1,0 +1,120 @@
+"""``beholder search``: find pictures in an album."""
+
+from __future__ import annotations
+
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from beholder.cli.options import AlbumFolder, AlbumModel, Json, Where
+
+if TYPE_CHECKING:
+    from beholder.album.search import Found
+
+Queries = Annotated[
+    list[str], typer.Argument(metavar="QUERY...", help="What to look for; each is a search of its own.")
+]
+Images = Annotated[list[str], typer.Option("--image", "-i", help="Like this picture; with words, both count.")]
+Minus = Annotated[list[str], typer.Option("--minus", help="Away from these words.")]
+MinusImages = Annotated[list[str], typer.Option("--minus-image", help="Away from this picture.")]
+Top = Annotated[int, typer.Option("--top", "-k", min=1, help="How many pictures.")]
+Zero = Annotated[bool, typer.Option("-0", "--print0", help="Paths alone, each ended by a zero byte, for xargs -0.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
+Nearest = Annotated[bool, typer.Option("--nearest", help="Show the nearest pictures even where they do not fit.")]
+
+
+def command(
+    queries: Queries = [],  # noqa: B006 (typer reads the default and never changes it)
+    image: Images = [],  # noqa: B006
+    minus: Minus = [],  # noqa: B006
+    minus_image: MinusImages = [],  # noqa: B006
+    where: Where = None,
+    album: AlbumFolder = None,
+    top: Top = 10,
+    nearest: Nearest = False,
+    html: Html = None,
+    print0: Zero = False,
+    model: AlbumModel = None,
+    json: Json = False,
+) -> None:
+    """Find pictures by words, by an example, or by both.
+
+    A picture fits if it stands out from the rest of the album, and, where the model can tell, if the words match it;
+    or if its caption or its name holds them. Where none does, the answer is that nothing fits; --nearest shows the
+    nearest all the same. With --json all of the nearest are given, and "fits" says which fit. In a terminal that can
+    show pictures (kitty, iTerm, sixel) there are thumbnails.
+
+    \b
+    --where takes  folder: name: caption: tag: camera: format: has:  date width height pixels size  near:LAT,LON,KM
+    with : = < <= > >=, joined by and, or, not, and brackets:
+    "date>=2024-05 date<2024-09 (camera:canon or tag:wedding) -folder:~/Pictures/scans pixels>=2mp"
+
+    \b
+    beholder search "children running on a beach"
+    beholder search "at night" --image this.jpg --minus people --where "date:2024"
+    beholder search "a red dress" --html found.html
+    beholder search "a dog" -0 | xargs -0 cp -t dogs/
+    """
+    # One short sentence is too little work to share out: threads that wait for each other would take longer.
+    os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+    from beholder.album.album import Album
+    from beholder.album.contact_sheet import write_contact_sheet
+    from beholder.cli.pictures import fail, print_json, warnings_on_one_line
+    from beholder.cli.terminal import show_thumbnail, shower
+    from beholder.errors import InvalidSetting, PictureError
+
+    if not queries and not image:
+        raise InvalidSetting("nothing to look for: give words, or a picture with --image")
+    if json and print0:
+        raise InvalidSetting("--json and -0 exclude each other")
+    sections = []
+    show = None if json or print0 else shower()
+    with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
+        for query in queries or [""]:
+            try:
+                found = opened.search(
+                    query, image=image, minus=minus, minus_image=minus_image, where=where, top=top, model=model
+                )
+            except PictureError as error:
+                fail(str(error))
+                raise typer.Exit(1) from None
+            fitting = [one for one in found if one.fits or nearest]
+            told = query or "pictures like this one"
+            sections.append((told, [(one.picture.path, _lines(one)) for one in fitting]))
+            if json:
+                for one in found:
+                    print_json(_row(query, one))
+                continue
+            if not fitting:
+                fail(f"nothing in the album fits: {told}" + (" (--nearest shows what comes closest)" if found else ""))
+            elif len(queries) > 1 and not print0:
+                print(f"{told}:")
+            for one in fitting:
+                if print0:
+                    sys.stdout.buffer.write(os.fsencode(one.picture.path) + b"\0")
+                else:
+                    sure = "" if one.match is None else f"match {one.match:4.0%}  "
+                    print(f"{sure}score {one.score:+.3f}  {one.picture.name}")
+                    show_thumbnail(show, one.picture.path)
+    if html is not None:
+        write_contact_sheet(html, ", ".join(heading for heading, _ in sections), sections)
+
+
+def _row(query: str, found: Found) -> dict[str, object]:
+    picture = found.picture
+    row: dict[str, object] = {"image": picture.name, "score": found.score, "cosine": found.cosine}
+    row |= {"match": found.match, "fits": found.fits, "query": query}
+    return row | {"taken": picture.taken, "camera": picture.camera, "caption": picture.caption}
+
+
+def _lines(found: Found) -> list[str]:
+    picture = found.picture
+    about = [
+        None if found.match is None else f"match {found.match:.0%}",
+        picture.taken and picture.taken.replace("T", " "),
+    ]
+    lines = [Path(picture.name).name, " · ".join(each for each in about if each), picture.caption or ""]
+    return [line for line in lines if line]

@@ -1,0 +1,170 @@
+"""``beholder train``: a dual encoder or a bridge on one's own data."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from beholder.cli.options import Json
+
+app = typer.Typer(help="Train a dual encoder or a bridge on your data.", no_args_is_help=True)
+
+Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A JSON file, such as those in recipes/.")]
+Out = Annotated[
+    Path | None, typer.Option("--out", "-o", help="The folder of all that comes of it; by default runs/CONFIG.")
+]
+Data = Annotated[
+    Path | None, typer.Option("--data", help="What the config's paths are relative to; by default its own folder.")
+]
+Check = Annotated[bool, typer.Option("--check", help="Look at config and data, say what would be trained, and stop.")]
+Device = Annotated[str | None, typer.Option("--device", help="Where to train, such as cpu or cuda.")]
+TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write for TensorBoard, too, into OUT/tensorboard.")]
+
+
+@app.command(name="clip")
+def clip(
+    config: Config,
+    data: Data = None,
+    out: Out = None,
+    check: Check = False,
+    device: Device = None,
+    tensorboard: TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Train a dual encoder.
+
+    From scratch, on from a model that exists, or its heads alone. Ctrl-C and SIGTERM save first; the same command
+    goes on where it stopped. Several GPUs: torchrun -m beholder.
+
+    \b
+    beholder train clip recipes/clip/heads.json --data my-pictures --check
+    beholder train clip recipes/clip/heads.json --data my-pictures --out runs/mine
+    """
+    from beholder.cli.pictures import print_json, warnings_on_one_line
+    from beholder.training.clip_config import read_clip_config
+
+    settings = read_clip_config(config, data)
+    with warnings_on_one_line():
+        if check:
+            from beholder.training.clip import described
+
+            said = described(settings)
+            print_json(said) if json else print("\n".join(f"{name}: {value}" for name, value in said.items()))
+            return
+        from beholder.training.clip import train_clip
+        from beholder.training.ranks import end_one_of_several
+
+        with shown(json) as report:
+            model = train_clip(
+                settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard
+            )
+    if not json and first_process():
+        print(f"{model}: trained; DualEncoder.from_pretrained opens it")
+    end_one_of_several()
+
+
+@app.command(name="bridge")
+def bridge(
+    config: Config,
+    data: Data = None,
+    out: Out = None,
+    check: Check = False,
+    device: Device = None,
+    tensorboard: TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Train a bridge between two frozen models.
+
+    They see and write; it is trained in BLIP-2's two stages. Ctrl-C and SIGTERM save first; the same command goes
+    on where it stopped.
+
+    \b
+    beholder train bridge recipes/bridge/own.json --data my-pictures --out runs/my-bridge
+    """
+    from beholder.cli.pictures import print_json, warnings_on_one_line
+    from beholder.training.bridge_config import read_bridge_config
+
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    settings = read_bridge_config(config, data)
+    with warnings_on_one_line():
+        if check:
+            from beholder.training.own_bridge import described
+
+            said = described(settings)
+            print_json(said) if json else print("\n".join(f"{name}: {value}" for name, value in said.items()))
+            return
+        from beholder.training.own_bridge import train_bridge
+
+        with shown(json) as report:
+            model = train_bridge(
+                settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard
+            )
+    if not json:
+        print(f"{model}: trained; VisionLanguageModel.from_pretrained opens it")
+
+
+def first_process() -> bool:
+    """Whether this is the process that speaks, of those that torchrun starts."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+@contextmanager
+def shown(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Lines of a training's log, as JSON on standard output or as a progress bar on standard error.
+
+    A training that was told to stop ends the program as the signal would have.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from beholder.cli.pictures import fail, print_json
+    from beholder.training.interruption import Interrupted
+
+    columns = (TextColumn("step {task.fields[step]}"), BarColumn(), TextColumn("{task.description}"))
+    console = Console(stderr=True)
+    with Progress(
+        *columns, console=console, disable=json or not console.is_terminal or not first_process()
+    ) as progress:
+        bar = progress.add_task("beginning", total=None, step=0)
+
+        def report(row: dict[str, Any]) -> None:
+            if json:
+                print_json(row)
+                return
+            said = sentence(row)
+            if "seconds_left" not in row or not console.is_terminal:
+                progress.console.print(said, highlight=False)
+            if "seconds_left" in row:
+                progress.update(bar, description=said, completed=row["step"], total=row["steps"], step=row["step"])
+
+        try:
+            yield report
+        except Interrupted as stop:
+            if first_process():
+                fail(str(stop))
+            raise typer.Exit(128 + stop.number) from None
+
+
+def sentence(row: dict[str, Any]) -> str:
+    """A line of the log for a person."""
+    if "pictures_looked_at" in row:
+        return f"{row['pictures_looked_at']} of {row['pictures']} pictures looked at"
+    if "seconds_left" not in row:
+        figures = ", ".join(f"{name} {value:.3f}" for name, value in row.items() if name != "step")
+        return f"step {row['step']}: {figures}"
+    minutes, seconds = divmod(int(row["seconds_left"]), 60)
+    hours, minutes = divmod(minutes, 60)
+    speed = f", {row['pairs_per_second']:.0f} pairs a second" if "pairs_per_second" in row else ""
+    broken = f", {row['broken']} broken" if row.get("broken") else ""
+    stage = f"stage {row['stage']}, " if "stage" in row else ""
+    kept = f", kept back {row['kept_back']:.3f}, exchanged {row['exchanged']:.3f}" if "kept_back" in row else ""
+    return (
+        f"{stage}step {row['step']} of {row['steps']}: loss {row['loss']:.3f}{kept}{speed}, "
+        f"{hours}:{minutes:02}:{seconds:02} left{broken}"
+    )
