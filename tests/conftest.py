@@ -1,10 +1,19 @@
 """What several folders of tests share."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 import tiny_vocabularies
+
+if TYPE_CHECKING:
+    from beholder import DualEncoder, VisionLanguageModel
+
+BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
 @pytest.fixture(scope="session")
@@ -31,3 +40,33 @@ def photographs(tmp_path: Path) -> list[Path]:
 
     (tmp_path / "photographs").mkdir()
     return tiny_model.paint(tmp_path / "photographs")
+
+
+@pytest.fixture(scope="session")
+def chromium() -> Iterator[Any]:
+    """A real browser, where there is one."""
+    found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
+    if found is None:
+        pytest.skip("no Chromium is installed")
+    playwright = pytest.importorskip("playwright.sync_api", reason="playwright drives the browser")
+    with playwright.sync_playwright() as driver:
+        arguments = ["--no-sandbox"] if hasattr(os, "geteuid") and os.geteuid() == 0 else []
+        browser = driver.chromium.launch(executable_path=found, args=arguments)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="session")
+def encoder() -> "DualEncoder":
+    """A small random dual encoder for servers; no test changes it."""
+    import serving
+
+    return serving.encoder()
+
+
+@pytest.fixture(scope="session")
+def writer(tmp_path_factory: pytest.TempPathFactory) -> "VisionLanguageModel":
+    """A small random vision-language model for servers; no test changes it."""
+    import serving
+
+    return serving.writer(tmp_path_factory.mktemp("writer"))

@@ -1,7 +1,6 @@
 import ast
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -9,7 +8,8 @@ import pytest
 import beholder
 
 PACKAGE = Path(beholder.__file__).parent
-ORDER = ["errors", "pictures", "text", "models", "weights", "runtime", "tasks", "evaluation", "training", "cli"]
+ROOMS = "errors pictures text models weights runtime tasks evaluation training album server notebook cli"
+ORDER = ROOMS.split()
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 
@@ -26,8 +26,8 @@ def imported(path: Path) -> set[str]:
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_folders_above_its_own(path: Path) -> None:
     room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room == "__init__":
-        return  # the front door opens to every room, lazily
+    if room in ("__init__", "__main__"):
+        return  # the front doors open to every room
     below = {name for name in imported(path) if ORDER.index(name) > ORDER.index(room)}
     assert not below
 
@@ -49,20 +49,28 @@ def loaded_by(program: str) -> set[str]:
     ids=["import", "help"],
 )
 def test_nothing_heavy_is_loaded_before_it_is_needed(program: str) -> None:
-    assert not loaded_by(program) & {"torch", "transformers", "numpy", "PIL", "tokenizers", "safetensors"}
+    assert not loaded_by(program) & {
+        "torch",
+        "transformers",
+        "numpy",
+        "PIL",
+        "tokenizers",
+        "safetensors",
+        "apsw",
+        "faiss",
+    }
 
 
-def test_help_takes_less_than_a_fifth_of_a_second_beyond_the_interpreter() -> None:
-    def best(code: str) -> float:
-        times = []
-        for _ in range(5):
-            start = time.perf_counter()
-            subprocess.run([sys.executable, "-c", code], capture_output=True, check=False)
-            times.append(time.perf_counter() - start)
-        return min(times)
-
-    program = "import sys; sys.argv = ['beholder', '--help']; from beholder.cli.main import run; run()"
-    assert best(program) - best("pass") < 0.2
+def test_help_takes_less_than_a_fifth_of_a_second() -> None:
+    """Of the processor's time: what other programs take of it meanwhile is not the command's."""
+    program = (
+        "import sys, time; sys.argv = ['beholder', '--help']; from beholder.cli.main import run\n"
+        "try: run()\n"
+        "finally: print(time.process_time(), file=sys.stderr)"
+    )
+    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(5)]
+    assert all(b"Commands:" in run.stdout for run in runs)
+    assert min(float(run.stderr) for run in runs) < 0.2
 
 
 def test_every_public_name_can_be_loaded() -> None:

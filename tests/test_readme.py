@@ -1,35 +1,20 @@
-"""What the READMEs say can be typed can be typed, and the two say the same."""
+"""What the READMEs and the guide say can be typed can be typed, and both READMEs say the same."""
 
 import re
 import shlex
-from pathlib import Path
 
 import pytest
 import typer
 from click.exceptions import ClickException
 
 from beholder.cli.main import app
-
-ROOT = Path(__file__).parent.parent
-READMES = (ROOT / "README.md", ROOT / "README.zh-CN.md")
-
-
-def code(readme: Path) -> list[str]:
-    """The lines of all code blocks and indented commands, without their remarks."""
-    text = readme.read_text(encoding="utf-8")
-    lines = [line for block in re.findall(r"```\w+\n(.*?)```", text, re.S) for line in block.splitlines()]
-    lines += re.findall(r"^    (\S.*)$", re.sub(r"```.*?```", "", text, flags=re.S), re.M)
-    return [stripped for line in lines if (stripped := re.sub(r"\s+#.*$", "", line).rstrip())]
-
-
-def commands() -> list[str]:
-    return [line for line in code(READMES[0]) if line.startswith("beholder ")]
+from examples import GUIDE, READMES, ROOT, code, commands, python
 
 
 def test_both_readmes_show_the_same() -> None:
-    english, chinese = map(code, READMES)
+    english, chinese = (code(readme.read_text(encoding="utf-8")) for readme in READMES)
     assert english == chinese
-    assert len(commands()) > 10
+    assert len(commands(READMES[0])) > 10
 
 
 def test_both_readmes_have_the_same_sections() -> None:
@@ -37,11 +22,13 @@ def test_both_readmes_have_the_same_sections() -> None:
     assert english == chinese
 
 
-@pytest.mark.parametrize("line", commands())
+@pytest.mark.parametrize("line", dict.fromkeys(line for page in (READMES[0], *GUIDE) for line in commands(page)))
 def test_a_command_can_be_typed(line: str) -> None:
     group = typer.main.get_command(app)
     name, *rest = shlex.split(line)[1:]
     command = group.commands[name]  # type: ignore[attr-defined]
+    while subcommands := getattr(command, "commands", None):
+        command, *rest = subcommands[rest[0]], *rest[1:]
     try:
         command.make_context(name, rest)
     except ClickException as error:
@@ -54,7 +41,12 @@ def test_links_lead_somewhere() -> None:
             assert (ROOT / target).exists(), f"{readme.name}: {target}"
 
 
-def test_the_python_runs_as_shown(tmp_path: Path) -> None:
-    for readme in READMES:
-        for block in re.findall(r"```python\n(.*?)```", readme.read_text(encoding="utf-8"), re.S):
-            compile(block, readme.name, "exec")
+def test_the_python_is_python() -> None:
+    for page in (*READMES, *GUIDE):
+        for block in python(page):
+            compile(block, page.name, "exec")
+
+
+def test_the_guide_has_a_page_for_each_of_its_readers() -> None:
+    found = {page.stem for page in GUIDE if commands(page)}
+    assert found >= {"quick-start", "photographer", "shop", "python", "researcher", "engineer"}

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 from awkward import AWKWARD
 
+import command
+
 BAD_CALLS = {
     "no labels": ["classify", "PICTURE"],
     "none with multi": ["classify", "PICTURE", "--label", "a", "--none", "--multi"],
@@ -19,10 +21,7 @@ BAD_CALLS = {
 
 
 def beholder(*arguments: str, model: Path | None = None) -> subprocess.CompletedProcess[str]:
-    order = [sys.executable, "-c", "from beholder.cli.main import run; run()", *arguments]
-    if model is not None:
-        order += ["--model", str(model)]
-    return subprocess.run(order, capture_output=True, text=True, timeout=120, check=False)
+    return command.beholder(*arguments, *([] if model is None else ["--model", model]))
 
 
 def lines(run: subprocess.CompletedProcess[str]) -> list[dict]:

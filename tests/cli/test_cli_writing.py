@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 
+import command
 from tiny_blip2 import make
 
 RUN = "from beholder.cli.main import run; run()"
@@ -23,9 +24,8 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def beholder(*arguments: str | Path, model: Path, said: str | None = None) -> subprocess.CompletedProcess[str]:
-    order = [sys.executable, "-c", RUN, *map(str, arguments), "--model", str(model)]
-    return subprocess.run(order, input=said, capture_output=True, text=True, timeout=120, check=False)
+def beholder(*arguments: str | Path, model: Path, said: str = "") -> subprocess.CompletedProcess[str]:
+    return command.beholder(*arguments, "--model", model, said=said)
 
 
 def test_a_folder_gets_a_sentence_for_each_picture(writer: Path, photographs: list[Path]) -> None:
@@ -195,3 +195,27 @@ def test_ctrl_c_keeps_what_is_written_and_the_same_command_goes_on(
     assert again.returncode == 0, again.stderr
     rows = [json.loads(line)["image"] for line in out.read_text().splitlines()]
     assert len(rows) == 300 == len(set(rows))
+
+
+def test_a_compiled_model_writes_the_same(writer: Path, photographs: list[Path], tmp_path: Path) -> None:
+    cache = {**os.environ, "BEHOLDER_CACHE": str(tmp_path / "cache")}
+
+    def run(*arguments: str | Path) -> list[dict[str, str]]:
+        order = [sys.executable, "-c", RUN, *map(str, arguments), "--json"]
+        done = subprocess.run(order, capture_output=True, text=True, timeout=120, check=False, env=cache)
+        assert done.returncode == 0, done.stderr
+        return [json.loads(line) for line in done.stdout.splitlines()]
+
+    before = run("caption", photographs[0].parent, "--model", writer)
+    pulled = run("pull", writer, "--compile", "--precision", "fast")
+    assert [Path(row["path"]) == writer for row in pulled] == [True, False]
+    assert (Path(pulled[1]["path"]) / "language.xml").is_file()
+    assert run("caption", photographs[0].parent, "--model", writer) == before
+    assert len(run("caption", photographs[0].parent, "--model", writer, "--precision", "fast")) == len(before)
+    answer = run("ask", photographs[0], "what is it?", "--model", writer, "--precision", "fastest")
+    assert answer[0]["answer"]
+
+
+def test_an_unknown_precision_is_refused(writer: Path, photographs: list[Path]) -> None:
+    run = beholder("caption", photographs[0], "--precision", "quick", model=writer)
+    assert run.returncode == 2 and "fastest" in run.stderr and "Traceback" not in run.stderr

@@ -1,10 +1,10 @@
 import shutil
 
+import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from beholder.evaluation.caption_metrics import caption_metrics, words
-from beholder.evaluation.vqa import normalised, vqa_accuracy
+from beholder.evaluation.caption_metrics import caption_metrics, caption_scores, words
 
 REFERENCES = [
     ["A man, in a red t-shirt, rides his bike.", "The man's bike is red", "a cyclist", 'He says "go"', "A man rides."],
@@ -54,16 +54,29 @@ def test_what_can_not_be_judged(wrong: tuple[list[str], list[list[str]]]) -> Non
         caption_metrics(*wrong)
 
 
-@pytest.mark.parametrize(
-    ("answer", "expected"),
-    [("The Dog.", "dog"), ("two", "2"), ("1,000", "1000"), ("2.5", "2.5"), ("yes!", "yes"), ("t-shirt", "t shirt")],
-)
-def test_answers_are_compared_without_what_does_not_matter(answer: str, expected: str) -> None:
-    assert normalised(answer) == expected
+def test_the_metrics_are_those_of_pycocoevalcap() -> None:
+    from pycocoevalcap.bleu.bleu import Bleu
+    from pycocoevalcap.cider.cider import Cider
+    from pycocoevalcap.rouge.rouge import Rouge
+
+    said = {number: [words(caption)] for number, caption in enumerate(CAPTIONS)}
+    expected = {number: [words(text) for text in several] for number, several in enumerate(REFERENCES)}
+    bleu, _ = Bleu(4).compute_score(expected, said, verbose=0)
+    theirs = {f"BLEU-{order + 1}": value for order, value in enumerate(bleu)}
+    theirs |= {"CIDEr": Cider().compute_score(expected, said)[0], "ROUGE-L": Rouge().compute_score(expected, said)[0]}
+    assert caption_metrics(CAPTIONS, REFERENCES) == pytest.approx(theirs, abs=1e-6)
 
 
-def test_vqa_accuracy() -> None:
-    people = ["two"] * 3 + ["three"] * 7
-    assert vqa_accuracy(["2"], [people]) == pytest.approx((7 * 1 + 3 * 2 / 3) / 10)
-    assert vqa_accuracy(["three", "dog"], [people, ["a dog"]]) == 1
-    assert vqa_accuracy(["cat"], [["dog"]]) == 0
+def test_a_sample_of_captions_has_the_bleu_of_its_captions_repeated() -> None:
+    scores = caption_scores(CAPTIONS, REFERENCES)
+    measured = scores.measure(np.array([[2.0, 0, 1, 1]]))
+    rows = [0, 0, 2, 3]
+    expected = caption_metrics([CAPTIONS[row] for row in rows], [REFERENCES[row] for row in rows])
+    for name in ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"):  # CIDEr's rare words are those of all references
+        assert float(measured[name][0]) == pytest.approx(expected[name], abs=1e-9)
+
+
+def test_a_caption_that_is_empty_scores_nothing() -> None:
+    measured = caption_metrics(["", *CAPTIONS[1:]], REFERENCES)
+    assert np.isfinite(list(measured.values())).all()
+    assert caption_scores(["", *CAPTIONS[1:]], REFERENCES).cider[0] == 0

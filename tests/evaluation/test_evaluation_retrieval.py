@@ -1,7 +1,8 @@
 import numpy as np
 import pytest
 
-from beholder.evaluation.retrieval import recall
+from beholder.errors import InvalidSetting
+from beholder.evaluation.retrieval import ranks, recall, recall_measure
 
 
 def literal_recall(images: np.ndarray, texts: np.ndarray, owner: np.ndarray, k: int) -> tuple[float, float]:
@@ -52,3 +53,26 @@ def test_from_picture_to_text_the_best_of_its_own_captions_counts() -> None:
         "image_to_text@1": 0.5,
         "image_to_text@2": 1.0,
     }
+
+
+def test_the_ranks_are_the_same_however_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = np.random.default_rng(5)
+    images, texts = generator.normal(size=(40, 8)), generator.normal(size=(90, 8))
+    owner = np.r_[np.arange(40), generator.integers(0, 40, 50)]
+    whole = ranks(images, texts, owner)
+    monkeypatch.setattr("beholder.evaluation.retrieval.AT_ONCE", 100)
+    for part, expected in zip(ranks(images, texts, owner), whole, strict=True):
+        np.testing.assert_array_equal(part, expected)
+
+
+@pytest.mark.parametrize("owner", [[0, 0, 2], [0, 1], [0, 1, 3]])
+def test_a_picture_without_a_text_is_refused(owner: list[int]) -> None:
+    with pytest.raises(InvalidSetting, match="each text needs a picture"):
+        recall(np.eye(3), np.eye(3), np.array(owner))
+
+
+def test_a_sample_of_pictures_is_counted_with_its_captions() -> None:
+    measure = recall_measure(np.array([0, 0, 3, 9]), np.array([0, 2]), np.array([0, 0, 0, 1]), ks=(1,))
+    measured = measure(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]]))
+    np.testing.assert_allclose(measured["text_to_image@1"], [2 / 4, 2 / 3, 0])
+    np.testing.assert_allclose(measured["image_to_text@1"], [1 / 2, 1, 0])

@@ -165,22 +165,6 @@ def test_siglip_gives_the_vectors_of_transformers(tmp_path: Path, text: dict[str
             torch.testing.assert_close(network.embed_image(other), expected, **TOLERANCE)
 
 
-@pytest.mark.parametrize(
-    ("config", "kind"),
-    [
-        ({"tokenizer_class": "SiglipTokenizer"}, "siglip"),
-        ({"tokenizer_class": "GemmaTokenizer"}, "siglip2"),
-        ({"tokenizer_class": "GemmaTokenizerFast"}, "siglip2"),
-        ({}, "siglip"),
-        (None, "siglip"),
-    ],
-)
-def test_the_two_siglips_are_told_apart_by_their_tokenizer(tmp_path: Path, config: Any, kind: str) -> None:
-    if config is not None:
-        (tmp_path / "tokenizer_config.json").write_text(json.dumps(config))
-    assert siglip.tokenizer_kind(tmp_path) == kind
-
-
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
 def test_chinese_clip_gives_the_vectors_of_transformers(tmp_path: Path, activation: str) -> None:
     config = transformers.ChineseCLIPConfig(

@@ -1,5 +1,6 @@
 """walk over files, folders, links and things that can't be listed."""
 
+import os
 from pathlib import Path
 
 from beholder.pictures.walk import walk
@@ -72,12 +73,12 @@ def test_folders_nested_deeper_than_python_calls_are_walked(tmp_path: Path):
 
 def test_a_folder_that_cannot_be_listed_is_given_itself_and_the_rest_is_done(tmp_path: Path, monkeypatch):
     _make(tmp_path, "locked/1.png", "open/2.png")
-    list_folder = Path.iterdir
+    list_folder = os.scandir
 
     def refuse(path: Path):
         if path.name == "locked":
             raise PermissionError(13, "Permission denied", str(path))
         return list_folder(path)
 
-    monkeypatch.setattr(Path, "iterdir", refuse)
+    monkeypatch.setattr(os, "scandir", refuse)
     assert _names(tmp_path, tmp_path) == ["locked", "open/2.png"]

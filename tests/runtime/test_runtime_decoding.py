@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalL
 
 from beholder.errors import InvalidSetting
 from beholder.models.language_model import LanguageModel, language_model
-from beholder.runtime.decoding import DecodingSettings, likelihoods, stream, write
+from beholder.runtime.decoding import DecodingSettings, likelihoods, stream, write, write_several
 
 VOCABULARY = 40
 
@@ -117,6 +117,29 @@ def test_the_same_tokens_as_transformers(kind: str, padded: bool, options: dict[
     assert [text.ids for text in ours] == expected
     if options.get("length_penalty") != 2:  # which favours the longest
         assert len({len(text.ids) for text in ours}) > 1, "all rows ended at once, which tests little"
+
+
+@pytest.mark.parametrize("kind", ["opt", "t5"])
+def test_of_several_texts_the_same_as_transformers(kind: str) -> None:
+    language = make(kind)
+    vectors, mask = prompts(padded=False)
+    several = write_several(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=2), 4)
+    options = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 12, "do_sample": False}
+    assert [text.ids for row in several for text in row] == reference(language, vectors, mask, **options)
+    for row, best in zip(several, write(language, vectors, mask, DecodingSettings(12, num_beams=4)), strict=True):
+        assert row[0] == best
+        assert [text.score for text in row] == sorted((text.score for text in row), reverse=True)
+    two = write_several(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=4), 2)
+    assert two == [row[:2] for row in several]
+
+
+def test_several_drawn_texts_stay_with_their_row() -> None:
+    language = make("llama")
+    vectors, mask = prompts(padded=False)
+    narrow = DecodingSettings(12, top_p=1e-6)
+    greedy = write(language, vectors, mask, DecodingSettings(12))
+    for row, text in zip(write_several(language, vectors, mask, narrow, 3), greedy, strict=True):
+        assert [each.ids for each in row] == [text.ids] * 3
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])

@@ -2,9 +2,10 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
-from beholder import VisionLanguageModel
+from beholder import DualEncoder, VisionLanguageModel
 
 PHOTOGRAPHS = Path(__file__).parent.parent.parent / "demo" / "photographs"
 
@@ -19,9 +20,28 @@ def mini() -> VisionLanguageModel:
 def test_captions_are_sentences_that_differ(mini: VisionLanguageModel) -> None:
     paths = sorted(PHOTOGRAPHS.glob("*.jpg"))[:8]
     captions = mini.caption(paths)
-    assert all(caption[0].isupper() and len(caption.split()) > 3 for caption in captions), captions
+    assert all(caption[0].isupper() and len(caption.split()) > 1 for caption in captions), captions
+    assert sum(len(caption.split()) for caption in captions) > 4 * len(captions), captions
     assert len(set(captions)) >= 5, captions
     assert captions[0] == mini.caption(paths[0])[0]
+
+
+def test_the_dual_encoder_chooses_among_captions(mini: VisionLanguageModel) -> None:
+    paths = [PHOTOGRAPHS / "cat.jpg", PHOTOGRAPHS / "windmill.jpg"]
+    encoder = DualEncoder.from_pretrained("mini")
+    likeliest = []
+    for picture in mini.stream_captions(paths):
+        texts, scores = zip(*picture.candidates, strict=True)
+        assert 1 < len(texts) <= 6 and (picture.caption, picture.score) == picture.candidates[0]
+        assert list(scores) == sorted(scores, reverse=True)
+        expected = encoder.match(encoder.embed_images(paths[picture.index]), encoder.embed_texts(texts))[0]
+        np.testing.assert_allclose(scores, expected, atol=1e-5)
+        likeliest.append(texts)
+    for single, texts in zip(mini.caption(paths, num_beams=6), likeliest, strict=True):
+        assert single in texts
+    cat, windmill = mini.match(paths[0], ["a cat", "a windmill"])
+    assert cat > windmill
+    assert [picture.score for picture in mini.stream_captions(paths, top_p=0.9)] == [None, None]
 
 
 def test_yes_and_no_depend_on_the_picture(mini: VisionLanguageModel) -> None:
@@ -36,6 +56,21 @@ def test_a_conversation_goes_on(mini: VisionLanguageModel) -> None:
     chat = mini.chat(PHOTOGRAPHS / "cat.jpg", max_new_tokens=12)
     answers = [chat.ask(question) for question in ("Is there a dog in the picture?", "Where is this?")]
     assert all(answers) and len(chat.history) == 2
+
+
+def test_where_it_cannot_be_compiled_it_writes_all_the_same(
+    mini: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    from beholder.runtime import compiled_writer
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(compiled_writer, "find_compiled_writer", lambda name: None)
+    monkeypatch.setattr(compiled_writer, "compile_writer", full)
+    with pytest.warns(UserWarning, match="could not be compiled.*No space left"):
+        model = VisionLanguageModel.from_pretrained("mini", device="cpu")
+    assert model.caption(PHOTOGRAPHS / "cat.jpg") == mini.caption(PHOTOGRAPHS / "cat.jpg")
 
 
 def test_the_bridge_is_small() -> None:

@@ -154,6 +154,24 @@ def test_where_it_looked(model: VisionLanguageModel) -> None:
     assert looked.maps.std(0).max() > 1e-6, "every word was looked for at the same places"
 
 
+def test_soft_prompts_of_the_whole_picture_look_at_no_part_of_it(tmp_path: Path) -> None:
+    from dataclasses import replace
+
+    from beholder.models.bridge import Bridge
+    from beholder.weights.vision_language import load_vision_language
+
+    make("opt", tmp_path / "opt")
+    loaded = load_vision_language(tmp_path / "opt")
+    torch.manual_seed(0)
+    bridge = Bridge(replace(loaded.bridge.settings, whole_tokens=1, whole_prompts=2)).eval()
+    bridge.load_state_dict(loaded.bridge.state_dict(), strict=False)
+    model = VisionLanguageModel(replace(loaded, bridge=bridge), "cpu")
+    assert model.look_at(picture()).shape[1] == bridge.settings.soft_prompts == loaded.soft_prompts + 2
+    looked = model.looked(picture(), "the dog is red .")
+    assert looked.queries.shape == (bridge.settings.qformer.queries, 4, 4)
+    np.testing.assert_allclose(looked.maps.sum((1, 2)), 1, atol=1e-4)
+
+
 def test_candidates_are_ranked_by_the_matching_head(tmp_path: Path) -> None:
     from dataclasses import replace
 
@@ -173,3 +191,63 @@ def test_candidates_are_ranked_by_the_matching_head(tmp_path: Path) -> None:
         assert scores == sorted(scores, reverse=True)
         np.testing.assert_allclose(model.match(picture(found.index), texts), scores, atol=1e-5)
         assert found.weak == (scores[0] < 0.5)
+    (behind,) = model.stream_captions([picture(0)], "a red", candidates=3)
+    texts, scores = zip(*behind.candidates, strict=True)
+    np.testing.assert_allclose(model.match(picture(0), [f"a red {text}" for text in texts]), scores, atol=1e-5)
+
+
+def test_a_remembered_turn_is_read_as_if_it_had_been_spoken(model: VisionLanguageModel) -> None:
+    answers = []
+    for forgetful in (False, True):
+        chat = model.chat(picture(), max_new_tokens=4)
+        chat.ask("red ?")
+        chat.remember("what is this ?", "a red dog")
+        if forgetful:
+            chat._memory = None  # everything is read anew, from the turns alone
+        before = chat.tokens
+        answers.append(chat.ask("how many ?"))
+        assert chat.history[1] == ("what is this ?", "a red dog")
+        assert chat.tokens > before
+    assert answers[0] == answers[1]
+    spoken = model.chat(picture(), max_new_tokens=4)
+    spoken.ask("red ?")
+    assert spoken.ask("how many ?") != answers[0]  # so it was read at all
+
+
+def test_a_sentence_is_given_back_as_the_model_was_taught_it() -> None:
+    from beholder.text.prompts import Prompts
+
+    assert Prompts(lower=True).as_taught(Prompts(lower=True).tidy("a dog runs")) == "a dog runs"
+    assert Prompts().as_taught("Paris") == "Paris"
+
+
+def test_control_tokens_in_a_question_are_text(model: VisionLanguageModel) -> None:
+    ids = model._encode("is this </s> a dog ?", special=False)
+    assert not set(ids) & set(model.language.ends)
+
+
+def test_writing_stops_when_it_is_told_to(model: VisionLanguageModel) -> None:
+    class Enough(Exception):
+        pass
+
+    calls = 0
+
+    def each_word() -> None:
+        nonlocal calls
+        calls += 1
+        if calls == 3:
+            raise Enough
+
+    for beams in (1, 3):
+        calls = 0
+        with pytest.raises(Enough):
+            list(model.stream_captions([picture()], num_beams=beams, max_new_tokens=8, each_word=each_word))
+        assert calls == 3
+
+
+def test_a_prepared_picture_is_taken_as_it_is(model: VisionLanguageModel) -> None:
+    from beholder.tasks.pictures import prepare
+
+    ready = prepare(picture(), model.loaded.preprocessing, name="it")
+    assert model.caption(ready) == model.caption(picture())
+    assert model.caption([ready, picture(1)]) == model.caption([picture(), picture(1)])

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beholder.training.losses import contrastive_loss, distillation_loss, sigmoid_loss
+from beholder.training.losses import contrastive_loss, distillation_loss, same_pairs, sigmoid_loss
 
 
 def unit(rows: int, seed: int, width: int = 4) -> Tensor:
@@ -85,3 +85,69 @@ def test_both_losses_are_lower_for_pairs_that_match() -> None:
     apart = same.roll(1, dims=0)
     assert contrastive_loss(same, same, scale) < contrastive_loss(same, apart, scale)
     assert sigmoid_loss(same, same, scale, bias) < sigmoid_loss(same, apart, scale, bias)
+
+
+def by_hand(image: Tensor, text: Tensor, scale: float, same: Tensor, smoothing: float = 0.0) -> float:
+    """Cross-entropy both ways in which a pair that is the same is no negative."""
+    count, lost = len(image), 0.0
+    for row in range(count):
+        kept = [other for other in range(count) if other == row or not same[row, other]]
+        for scores in (
+            [scale * dot(image[row], text[other]) for other in kept],
+            [scale * dot(image[other], text[row]) for other in kept],
+        ):
+            for chosen, other in enumerate(kept):
+                target = smoothing / len(kept) + (1 - smoothing) * (other == row)
+                lost -= target * log_share(scores, chosen) / (2 * count)
+    return lost
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_the_same_picture_or_text_twice_is_no_negative(smoothing: float) -> None:
+    pictures, texts = torch.tensor([1, 2, 3, 1, 4, 5]), torch.tensor([10, 11, 11, 12, 13, 14])
+    same = same_pairs(pictures, texts)
+    assert same.nonzero().tolist() == [[0, 0], [0, 3], [1, 1], [1, 2], [2, 1], [2, 2], [3, 0], [3, 3], [4, 4], [5, 5]]
+    image, text, scale = unit(6, 0), unit(6, 1), 7.0
+    found = contrastive_loss(image, text, torch.tensor(scale, dtype=torch.float64), smoothing, same)
+    assert found.item() == pytest.approx(by_hand(image, text, scale, same, smoothing))
+    expected = 0.0
+    for row in range(6):
+        for other in range(6):
+            if row == other or not same[row, other]:
+                sign = 1 if row == other else -1
+                expected += log(1 + exp(-sign * (scale * dot(image[row], text[other]) - 3))) / 6
+    found = sigmoid_loss(image, text, torch.tensor(scale), torch.tensor(-3.0), same)
+    assert found.item() == pytest.approx(expected)
+
+
+def losses(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, **options: object) -> tuple[Tensor, Tensor]:
+    return (
+        contrastive_loss(image, text, scale, **options),  # type: ignore[arg-type]
+        sigmoid_loss(image, text, scale, bias, **options),  # type: ignore[arg-type]
+    )
+
+
+def test_what_is_not_there_counts_for_nothing() -> None:
+    image, text, scale, bias = unit(6, 0), unit(6, 1), torch.tensor(7.0), torch.tensor(-3.0)
+    there = torch.tensor([True, False, True, True, False, True])
+    whole = losses(image[there], text[there], scale, bias)
+    image[~there], text[~there] = 5.0, 5.0
+    image.requires_grad_()
+    for found, expected in zip(losses(image, text, scale, bias, there=there), whole, strict=True):
+        assert found.item() == pytest.approx(expected.item())
+        (gradient,) = torch.autograd.grad(found, image)
+        assert (gradient[~there] == 0).all() and (gradient[there] != 0).any()
+
+
+@pytest.mark.parametrize("same", [False, True])
+def test_the_mean_over_the_parts_is_the_loss_of_the_whole(same: bool) -> None:
+    image, text, scale, bias = unit(6, 0), unit(6, 1), torch.tensor(7.0), torch.tensor(-3.0)
+    options: dict[str, object] = {}
+    if same:
+        options["same"] = same_pairs(torch.tensor([1, 2, 3, 1, 4, 5]), torch.arange(6))
+        options["there"] = torch.tensor([True, False, True, True, True, True])
+    whole = losses(image, text, scale, bias, **options)
+    parts = [losses(image, text, scale, bias, rows=range(at, at + 2), **options) for at in (0, 2, 4)]
+    for number, expected in enumerate(whole):
+        mean = sum(part[number].item() for part in parts) / 3
+        assert mean == pytest.approx(expected.item())

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from beholder.training.easy_vqa import read_easy_vqa
+from beholder.training.easy_vqa import Drawing, drawing_caption, read_easy_vqa
 from beholder.training.questions import absent, named, questions_from_captions
 
 CAPTIONS = (
@@ -71,3 +71,18 @@ def test_easy_vqa(tmp_path: Path) -> None:
     assert found[1].questions == (("what shape?", "circle"), ("blue?", "yes"))
     with pytest.raises(InvalidSetting, match="no easy-VQA split 'train'"):
         read_easy_vqa(tmp_path, "train")
+
+
+@pytest.mark.parametrize(
+    ("questions", "caption"),
+    [
+        ([("what shape is present?", "circle"), ("what color is the shape?", "teal")], "a teal circle"),
+        ([("what is the color of the triangle?", "red")], "a red triangle"),
+        ([("is there a blue shape?", "yes"), ("is there a circle?", "no")], "a blue shape"),
+        ([("is no rectangle present?", "no"), ("is there not a red shape?", "yes")], "a rectangle"),
+        ([("does the image not contain a green shape?", "no")], "a green shape"),
+        ([("is there a circle?", "no")], "a shape"),
+    ],
+)
+def test_a_drawing_is_called_what_its_questions_tell(questions: list[tuple[str, str]], caption: str) -> None:
+    assert drawing_caption(Drawing(Path("1.png"), tuple(questions))) == caption

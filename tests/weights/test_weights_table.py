@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -8,6 +10,9 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor, nn
 
 from beholder.errors import WeightsMismatch
+from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.models.text_tower import TextTransformerSettings
+from beholder.models.vit import VisionSettings
 from beholder.weights.load import load_foreign_network
 from beholder.weights.table import Row, build_empty, fill
 
@@ -142,3 +147,27 @@ def test_a_checkpoint_that_does_not_fit_its_config_is_refused_with_the_name_of_t
 def test_the_counters_of_old_checkpoints_are_passed_over(checkpoint: Path, tmp_path: Path) -> None:
     counters = {"text_model.embeddings.position_ids": torch.arange(8)[None]}
     load_foreign_network(changed(checkpoint, tmp_path, lambda tensors: tensors.update(counters)))
+
+
+def test_an_empty_network_has_the_shapes_of_a_drawn_one_and_draws_nothing() -> None:
+    settings = TwoTowersSettings(
+        VisionSettings(image_height=32, image_width=32, patch_size=8, width=16, layers=1, heads=2, mlp_width=24),
+        TextTransformerSettings(60, 12, 16, 1, 2, 24),
+        8,
+    )
+    state = torch.random.get_rng_state()
+    empty = build_empty(TwoTowers, settings).state_dict()
+    assert torch.equal(torch.random.get_rng_state(), state)
+    drawn = TwoTowers(settings).state_dict()
+    assert {name: (t.shape, t.dtype) for name, t in empty.items()} == {
+        name: (t.shape, t.dtype) for name, t in drawn.items()
+    }
+
+
+def test_opening_a_model_does_not_load_torch_s_compiler(tiny_model: Path) -> None:
+    code = (
+        f"import sys; from beholder import DualEncoder; DualEncoder.from_pretrained({str(tiny_model)!r}, device='cpu')"
+    )
+    code += "; print(*sys.modules)"
+    run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "torch" in run.stdout.split() and not {"torch._dynamo", "sympy"} & set(run.stdout.split())

@@ -1,0 +1,117 @@
+"""Nearly the same or not, and which to keep, on the sample photographs' likes drawn here."""
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageFilter
+from small_album import draw, tiny_encoder
+
+from beholder.album.album import Album
+from beholder.album.clusters import LOOSE, cluster, everyday_words, names_by_captions, names_by_words
+from beholder.errors import InvalidSetting
+
+
+def photo(path: Path, seed: int, change=lambda image: image, taken: str | None = None) -> Path:
+    """A drawing of 160 x 128 with some detail."""
+    draw(path, seed, (160, 128))
+    image = Image.open(path).convert("RGB")
+    noise = np.random.default_rng(seed).integers(-20, 20, (128, 160, 3))
+    image = change(Image.fromarray((np.asarray(image).astype(int) + noise).clip(0, 255).astype(np.uint8)))
+    exif = Image.Exif()
+    exif[0x0110] = "Camera"
+    if taken:
+        exif[0x8769] = {0x9003: taken}
+    image.save(path, quality=92, exif=exif)
+    return path
+
+
+@pytest.fixture
+def album(tmp_path: Path) -> Album:
+    folder = tmp_path / "p"
+    photo(folder / "one.jpg", 1)
+    photo(folder / "one-small.jpg", 1, lambda image: image.resize((80, 64)))
+    photo(folder / "one-soft.jpg", 1, lambda image: image.filter(ImageFilter.GaussianBlur(2)))
+    photo(folder / "two.jpg", 2)
+    shutil.copy(folder / "two.jpg", folder / "two-copy.jpg")
+    photo(folder / "three.jpg", 3)
+    album = Album.open(tmp_path / "album")
+    album.index(folder, model=tiny_encoder())
+    return album
+
+
+def named(album: Album, **options: object) -> list[tuple[str, ...]]:
+    return sorted(tuple(Path(path).stem for path in group.paths) for group in album.duplicates(**options))
+
+
+def test_versions_of_one_picture_are_one_group_and_the_sharpest_of_the_largest_comes_first(album: Album) -> None:
+    assert named(album) == [("one", "one-soft", "one-small"), ("two", "two-copy")]
+    kinds = {Path(group.paths[0]).stem: (group.kind, group.distance > 0) for group in album.duplicates()}
+    assert kinds == {"one": ("similar", True), "two": ("copies", False)}
+
+
+def test_distance_0_finds_copies_alone_and_a_filter_holds(album: Album) -> None:
+    assert named(album, distance=0) == [("two", "two-copy")]
+    assert named(album, where="-name:small -name:copy") == [("one", "one-soft")]
+    with pytest.raises(InvalidSetting):
+        album.duplicates(distance=1.5)
+
+
+def test_a_burst_is_joined_by_time_and_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from beholder.album import duplicates
+
+    for number, second in enumerate((0, 5, 50)):
+        photo(tmp_path / "p" / f"{number}.jpg", 10 + number, taken=f"2024:01:01 12:00:{second:02}")
+    album = Album.open(tmp_path / "album")
+    album.index(tmp_path / "p", model=tiny_encoder())
+    monkeypatch.setattr(duplicates, "BURST_COSINE", -1.0)  # the tiny network is random: time alone decides here
+    monkeypatch.setattr(duplicates, "CANDIDATE", -1.0)
+    (group,) = album.duplicates(distance=0.001)
+    assert group.kind == "burst" and {Path(path).stem for path in group.paths} == {"0", "1"}
+
+
+def test_a_picture_that_is_gone_from_the_disk_is_passed_over(album: Album) -> None:
+    for path in (album.folder.parent / "p").iterdir():
+        path.unlink()
+    assert named(album) == [("two", "two-copy")]
+
+
+def groups() -> tuple[np.ndarray, np.ndarray]:
+    random = np.random.default_rng(0)
+    centres = np.eye(8)[:3]
+    kinds = np.repeat([0, 1, 2], [30, 20, 10])
+    vectors = centres[kinds] + 0.1 * random.normal(size=(60, 8))
+    return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), kinds
+
+
+@pytest.mark.parametrize("clusters", [3, None], ids=["k-means", "HDBSCAN"])
+def test_groups_are_found_the_largest_first(clusters: int | None) -> None:
+    vectors, kinds = groups()
+    found = cluster(vectors, clusters)
+    sure = found != LOOSE
+    assert sure.mean() > 0.8 and (found == kinds)[sure].all()
+
+
+def test_a_name_is_the_word_that_sets_a_group_apart_and_comes_once() -> None:
+    vectors, kinds = groups()
+    words = np.eye(8, dtype=np.float32)[:3]
+    assert names_by_words(vectors, kinds, ["a", "b", "c"], words) == {0: "a", 1: "b", 2: "c"}
+    assert set(names_by_words(vectors, kinds, ["a"], words[:1]).values()) == {"a", "group 2", "group 3"}
+    assert set(names_by_words(vectors, kinds * 0, ["a", "b"], words[:2]).values()) == {"a"}
+
+
+def test_captions_name_a_group_by_words_of_its_own() -> None:
+    captions = ["a dog in the snow", "a dog runs", "a cat sleeps", "the cat on a bed", None]
+    named = names_by_captions(captions, np.array([0, 0, 1, 1, 2]))
+    assert "dog" in named[0].split() and "cat" in named[1].split() and named[2] == "group 3"
+
+
+def test_more_groups_than_pictures_are_refused() -> None:
+    with pytest.raises(InvalidSetting):
+        cluster(groups()[0], 61)
+
+
+def test_everyday_words_are_different_from_each_other() -> None:
+    words = everyday_words()
+    assert len(words) == len(set(words)) > 80 and all(words)

@@ -1,0 +1,135 @@
+"""Listing an album, and captions that go from it into the pictures' files."""
+
+import hashlib
+from pathlib import Path
+
+import pytest
+from PIL import Image
+from small_album import draw, tiny_encoder
+
+from beholder import Album, DualEncoder
+from beholder.errors import AlbumBusy, InvalidSetting, PictureNotFound, PictureUnreadable
+from beholder.pictures.caption_metadata import read_caption
+
+
+@pytest.fixture(scope="module")
+def encoder() -> DualEncoder:
+    return tiny_encoder()
+
+
+def taken(time: str, camera: str) -> Image.Exif:
+    exif = Image.Exif()
+    exif[0x0132], exif[0x010F] = time, camera
+    return exif
+
+
+@pytest.fixture
+def album(tmp_path: Path, encoder: DualEncoder) -> Album:
+    photos = tmp_path / "photos"
+    draw(photos / "a.jpg", 1, exif=taken("2023:02:01 10:00:00", "Canon"))
+    draw(photos / "b.jpg", 2, exif=taken("2024:02:01 10:00:00", "Nikon"))
+    draw(photos / "c.png", 3)
+    draw(photos / "d.jpg", 4, exif=taken("2022:02:01 10:00:00", "Canon"))
+    album = Album.open(tmp_path / "album")
+    album.index(photos, model=encoder)
+    return album
+
+
+def names(album: Album, contents: list[int]) -> str:
+    known = album.known(contents)
+    return "".join(Path(known[content].path).stem for content in contents)
+
+
+def test_pictures_come_in_the_order_that_is_asked_for(album: Album) -> None:
+    assert names(album, album.contents()) == "abcd"
+    assert names(album, album.contents(order="newest")) == "badc"
+    assert names(album, album.contents(order="oldest")) == "dabc"
+    assert names(album, album.contents("camera:canon", "newest")) == "ad"
+    with pytest.raises(InvalidSetting, match="none of path, newest, oldest"):
+        album.contents(order="name; DROP TABLE picture")
+
+
+def test_the_facts_are_what_can_be_filtered_by(album: Album) -> None:
+    album.describe(album.known(album.contents())[album.contents()[0]], caption="a boat", tags=["sea", "sea", "boat"])
+    facts = album.facts()
+    assert (facts.pictures, facts.captions) == (4, 1)
+    assert facts.years == (("2024", 1), ("2023", 1), ("2022", 1))
+    assert facts.cameras == (("Canon", 2), ("Nikon", 1))
+    assert facts.tags == (("boat", 1), ("sea", 1))
+    assert facts.formats == (("jpeg", 3), ("png", 1))
+
+
+def test_what_a_person_says_goes_before_what_the_file_says(album: Album) -> None:
+    content = album.contents()[0]
+    picture = album.known([content])[content]
+    album.describe(picture, caption="from the file", source="file")
+    album.describe(picture, caption="by hand")
+    assert album.known([content])[content].caption == "by hand"
+    album.describe(picture, caption=None)
+    assert album.known([content])[content].caption == "from the file"
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "c.png"])
+def test_a_caption_goes_into_the_file_and_the_album_still_knows_it(
+    album: Album, encoder: DualEncoder, name: str
+) -> None:
+    content = next(content for content in album.contents() if Path(album.copies(content)[0]).name == name)
+    picture = album.known([content])[content]
+    album.describe(picture, tags=["kept"])
+    pixels = Image.open(picture.path).tobytes()
+    assert album.caption_into_files(content, "A <b>red</b> boat") == [Path(picture.path)]
+    assert read_caption(Path(picture.path)) == "A <b>red</b> boat"
+    assert Image.open(picture.path).tobytes() == pixels
+    again = album.known([content])[content]
+    assert again.caption == "A <b>red</b> boat" and again.tags == ("kept",)
+    summary = album.index(Path(picture.path).parent, model=encoder)
+    assert (summary.unchanged, summary.changed, summary.added) == (4, 0, 0)
+    assert album.search("red boat", where='caption:"red</b> boat"')[0].picture.content == content
+
+
+def test_a_caption_goes_into_every_copy(album: Album, encoder: DualEncoder, tmp_path: Path) -> None:
+    copy = tmp_path / "photos" / "z.jpg"
+    copy.write_bytes((tmp_path / "photos" / "a.jpg").read_bytes())
+    album.index(tmp_path / "photos", model=encoder)
+    content = album.contents()[0]
+    assert [Path(path).name for path in album.copies(content)] == ["a.jpg", "z.jpg"]
+    assert len(album.caption_into_files(content, "twice")) == 2
+    assert read_caption(copy) == "twice" and len(album) == 4
+    assert album.index(tmp_path / "photos", model=encoder).unchanged == 5
+
+
+def test_a_sidecar_takes_it_where_the_file_can_not(album: Album, encoder: DualEncoder, tmp_path: Path) -> None:
+    draw(tmp_path / "photos" / "e.webp", 5)
+    album.index(tmp_path / "photos", model=encoder)
+    content = album.contents("format:webp")[0]
+    before = hashlib.sha256((tmp_path / "photos" / "e.webp").read_bytes()).digest()
+    assert album.caption_into_files(content, "beside") == [tmp_path / "photos" / "e.webp.xmp"]
+    assert hashlib.sha256((tmp_path / "photos" / "e.webp").read_bytes()).digest() == before
+    assert album.known([content])[content].caption == "beside"
+    assert album.index(tmp_path / "photos", model=encoder).unchanged == 5
+
+
+def test_what_is_not_the_picture_that_was_indexed_is_left_alone(album: Album, tmp_path: Path) -> None:
+    first, second, third = album.contents()[:3]
+    a, b, c = (tmp_path / "photos" / name for name in ("a.jpg", "b.jpg", "c.png"))
+    draw(a, 9)
+    changed = a.read_bytes()
+    with pytest.raises(PictureUnreadable, match="has changed since it was indexed"):
+        album.caption_into_files(first, "no")
+    assert a.read_bytes() == changed
+    elsewhere = tmp_path / "elsewhere.jpg"
+    b.rename(elsewhere)
+    b.symlink_to(elsewhere)
+    with pytest.raises(PictureUnreadable, match="is a link"):
+        album.caption_into_files(second, "no")
+    assert b.is_symlink() and read_caption(elsewhere) is None
+    c.unlink()
+    with pytest.raises(PictureNotFound):
+        album.caption_into_files(third, "no")
+    with pytest.raises(PictureNotFound, match="not in the album"):
+        album.caption_into_files(999, "no")
+
+
+def test_no_caption_is_written_while_another_indexes(album: Album) -> None:
+    with album._indexing_alone(), pytest.raises(AlbumBusy):
+        album.caption_into_files(album.contents()[0], "no")

@@ -1,0 +1,44 @@
+"""A page in the browser, and what the tests of it share."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.resources import files
+from typing import Any
+
+from serving import Running
+
+
+@contextmanager
+def opened(chromium: Any, site: Running, **options: Any) -> Iterator[Any]:
+    """A page at the server; its console must stay silent."""
+    context = chromium.new_context(locale="en-GB", viewport={"width": 1280, "height": 860}, **options)
+    said: list[str] = []
+    page = context.new_page()
+    page.set_default_timeout(15_000)
+    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: said.append(str(error)))
+    page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
+    page.goto(site.base)
+    page.get_by_role("status").first.filter(has_text="Ready").wait_for()
+    page.said = said
+    yield page
+    context.close()
+    assert said == [], said
+
+
+def drop(page: Any, *named: tuple[str, bytes]) -> None:
+    page.set_input_files("#files", [{"name": name, "mimeType": "image/png", "buffer": data} for name, data in named])
+
+
+def violations(page: Any) -> list[str]:
+    """What axe finds on the page as it is now."""
+    page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
+    found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
+    return [f"{each['id']}: {each['nodes'][0]['html'][:120]}" for each in found]
+
+
+def shorten(route: Any) -> None:
+    """The tiny model reads few tokens."""
+    body = json.loads(route.request.post_data) | {"max_tokens": 40}
+    route.continue_(post_data=json.dumps(body))

@@ -1,0 +1,55 @@
+"""A server for the browser."""
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import albums_to_serve
+import pytest
+
+import serving
+from beholder import DualEncoder, VisionLanguageModel
+
+
+@pytest.fixture(scope="session")
+def site(encoder: DualEncoder, writer: VisionLanguageModel) -> Iterator[serving.Running]:
+    with serving.running({"tiny": encoder}, {"tiny": writer}) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def album_site(
+    encoder: DualEncoder, writer: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[serving.Running]:
+    """With an album that no test changes."""
+    album = albums_to_serve.photographs(tmp_path_factory.mktemp("album"), encoder)
+    with serving.running({"tiny": encoder}, {"tiny": writer}, [album]) as running:
+        yield running
+
+
+@pytest.fixture
+def own_album(encoder: DualEncoder, tmp_path: Path) -> Path:
+    """An album for one test to change."""
+    return albums_to_serve.photographs(tmp_path, encoder, 8)
+
+
+@pytest.fixture
+def own_site(encoder: DualEncoder, writer: VisionLanguageModel, own_album: Path) -> Iterator[serving.Running]:
+    with serving.running({"tiny": encoder}, {"tiny": writer}, [own_album]) as running:
+        yield running
+
+
+@pytest.fixture(scope="session")
+def large_site(encoder: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Running]:
+    """With an album of 100,000 pictures."""
+    album = albums_to_serve.large(tmp_path_factory.mktemp("large"), encoder, 100_000)
+    with serving.running({"tiny": encoder}, {}, [album]) as running:
+        yield running
+
+
+@pytest.fixture
+def screenshots(tmp_path: Path) -> Path:
+    """Where pictures of the page go: a folder of the test's own, or that of BEHOLDER_TEST_SCREENSHOTS."""
+    folder = Path(os.environ.get("BEHOLDER_TEST_SCREENSHOTS", tmp_path))
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder

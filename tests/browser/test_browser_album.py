@@ -1,0 +1,452 @@
+"""The album in a real browser: searching, one picture, groups, the map, duplicates, and 100,000 pictures."""
+
+import os
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from albums_to_serve import MARKUP
+from browsing import drop, opened, shorten, violations
+
+import serving
+from beholder import Album, DualEncoder, VisionLanguageModel
+from beholder.pictures.caption_metadata import read_caption
+from serving import Running, file_of, picture
+
+
+@pytest.fixture
+def page(chromium: Any, album_site: Running) -> Iterator[Any]:
+    with opened(chromium, album_site, bypass_csp=True) as page:
+        yield page
+
+
+@pytest.fixture
+def own(chromium: Any, own_site: Running) -> Iterator[Any]:
+    """With an album that the test may change, under the content security policy that everyone has."""
+    with opened(chromium, own_site) as page:
+        yield page
+
+
+def library(album_site: Running) -> Album:
+    return album_site.service.albums["holiday"].searched
+
+
+def found(page: Any, words: str | re.Pattern[str]) -> None:
+    page.locator("#found").filter(has_text=words).wait_for()
+
+
+def go(page: Any, part: str) -> None:
+    page.get_by_role("navigation").get_by_role("link", name=part).click()
+
+
+def shown(page: Any) -> list[str]:
+    """The names of the pictures in the grid, in order."""
+    page.locator("#albumgrid .said").filter(has_text=re.compile("^…$")).first.wait_for(state="detached")
+    return page.evaluate(
+        "[...document.querySelectorAll('#albumgrid li')].sort((one, other) => one.dataset.place - other.dataset.place)"
+        ".map(item => item.innerText.trim())"
+    )
+
+
+def test_the_album_is_searched_as_one_types(page: Any, album_site: Running) -> None:
+    found(page, "24 pictures")
+    assert len(shown(page)) == 24
+    results = album_site.post("/v1/search", {"query": "red boat", "top": 500}).json["data"]
+    fits = [row for row in results if row["fits"]]
+    page.get_by_role("searchbox", name="What should be on the picture?").press_sequentially("red boat", delay=30)
+    found(page, f"{len(fits)} pictures fit" if fits else "Nothing fits. These are the nearest:")
+    expected = [(row["caption"] or Path(row["name"]).name) for row in fits or results]
+    assert [text.split("\n")[0] for text in shown(page)] == expected[: len(shown(page))]
+    assert len(shown(page)) >= min(len(expected), 10)
+    page.get_by_role("searchbox").fill("")
+    found(page, "24 pictures")
+
+
+def test_filters_are_chosen_or_typed(page: Any) -> None:
+    found(page, "24 pictures")
+    page.get_by_text("Filters and order").click()
+    page.locator("#camera").select_option("Canon")
+    found(page, "4 pictures")
+    assert page.locator("#where").input_value() == 'camera:"Canon"'
+    page.locator("#year").select_option("2023")
+    found(page, "1 picture")
+    page.locator("#camera").select_option("")
+    found(page, "3 pictures")
+    assert page.locator("#where").input_value() == 'date:"2023"'
+    page.locator("#where").fill("tag:sea")
+    found(page, "2 pictures")
+    page.locator("#where").press("Tab")
+    assert page.locator("#tag").input_value() == "sea"
+    page.locator("#where").fill("colour:red")
+    page.get_by_role("alert").filter(has_text="colour is none of").wait_for()
+    assert page.locator("#where").get_attribute("aria-invalid") == "true"
+    page.locator("#where").fill("")
+    found(page, "24 pictures")
+    assert page.locator("#wheretrouble").is_hidden()
+    page.locator("#order").select_option("newest")
+    page.wait_for_function("document.querySelector('#albumgrid li').innerText.includes('2023')")
+    page.said[:] = [line for line in page.said if "400 (Bad Request)" not in line]  # the browser's own note of it
+
+
+def test_a_picture_has_all_of_its_view(page: Any, album_site: Running, writer: VisionLanguageModel) -> None:
+    found(page, "24 pictures")
+    page.locator("#albumgrid .card", has_text="a red boat").click()
+    assert page.locator("#name").inner_text() == "picture 01.jpg"
+    assert page.locator("#picture").evaluate("image => image.decode().then(() => image.naturalWidth)") == 160
+    assert page.get_by_role("textbox", name="Caption").input_value() == "a red boat by the sea"
+    page.locator("#factlist", has_text="Nikon").wait_for()
+    assert "2021-02-01 10:00:00" in page.locator("#factlist").inner_text()
+    assert "160 × 120" in page.locator("#factlist").inner_text()
+    page.wait_for_function("document.querySelector('#tags').value === 'boat, sea'")
+    page.get_by_role("textbox", name="Labels").fill("a dog, a cat")
+    page.get_by_role("button", name="Choose", exact=True).click()
+    page.locator("#ranked li").nth(1).wait_for()
+    page.get_by_role("button", name="Where did it look?").click()
+    page.locator("#mapnote", has_text="Lit").wait_for()
+    page.route("**/v1/chat/completions", shorten)
+    page.get_by_role("textbox", name="Ask about the picture").fill("what is this ?")
+    page.keyboard.press("Enter")
+    page.get_by_role("button", name="Ask", exact=True).wait_for()
+    album = library(album_site)
+    number = next(content for content in album.contents() if "picture 01" in album.copies(content)[0])
+    said = writer.chat(album.copies(number)[0], max_new_tokens=40).ask("what is this ?")
+    assert " ".join(page.locator("#log .said").inner_text().split()) == " ".join(said.split())
+    page.get_by_role("button", name="Write another").click()
+    page.wait_for_function("document.querySelector('#caption').value !== 'a red boat by the sea'")
+    page.get_by_role("button", name="Next picture").click()
+    page.wait_for_function("document.querySelector('#name').textContent !== 'picture 01.jpg'")
+    assert page.locator("#log p").count() == 0
+    page.get_by_role("button", name="Previous picture").click()
+    page.locator("#log .said").wait_for()  # what was said of it is still there
+
+
+def test_the_likes_of_a_picture_are_shown_and_lead_on(page: Any, album_site: Running) -> None:
+    found(page, "24 pictures")
+    page.locator("#albumgrid .card", has_text="a red boat").click()
+    album = library(album_site)
+    number = next(content for content in album.contents() if "picture 01" in album.copies(content)[0])
+    likes = [str(one.picture.content) for one in album.similar(number, top=12)]
+    page.locator("#likelist button").nth(11).wait_for()
+    strip = page.locator("#likelist button")
+    assert [strip.nth(place).get_attribute("data-picture") for place in range(12)] == likes
+    strip.first.click()
+    page.wait_for_function("document.querySelector('#name').textContent !== 'picture 01.jpg'")
+    page.keyboard.press("Escape")
+    page.locator("#albumgrid .card:focus", has_text="a red boat").wait_for()  # where one came from
+    page.keyboard.press("Enter")
+    page.locator("#likes").get_by_role("button", name="Show all").click()
+    page.locator("#example", has_text="Pictures like picture 01.jpg").wait_for()
+    found(page, "23 pictures fit")
+    page.get_by_role("button", name="Show the whole album").click()
+    found(page, "24 pictures")
+
+
+def test_captions_and_keywords_are_kept(own: Any, own_album: Path, encoder: DualEncoder) -> None:
+    photos = own_album.parent / "photos"
+    before = {file.name: file.read_bytes() for file in photos.iterdir()}
+    own.locator("#albumgrid .card", has_text="smaller 01").click()
+    own.locator("#factlist", has_text="smaller 01").wait_for()
+    assert own.get_by_role("button", name="Save", exact=True).is_disabled()
+    own.get_by_role("textbox", name="Caption").fill(MARKUP)
+    own.get_by_role("textbox", name="Keywords").fill("one, two，one")
+    own.get_by_role("button", name="Save", exact=True).click()
+    own.locator("#keptnote", has_text="Saved in the album.").wait_for()
+    assert own.get_by_role("button", name="Save", exact=True).is_disabled()
+    assert {file.name: file.read_bytes() for file in photos.iterdir()} == before
+    own.get_by_role("textbox", name="Caption").fill("into the file")
+    own.get_by_role("button", name="Save into the file, too").click()
+    own.locator("#keptnote", has_text="and in the file").wait_for()
+    assert read_caption(photos / "smaller 01.png") == "into the file"
+    assert {file.name for file in photos.iterdir() if file.read_bytes() != before[file.name]} == {"smaller 01.png"}
+    own.keyboard.press("Escape")
+    own.locator("#albumgrid .card", has_text="into the file").wait_for()
+    own.reload()
+    own.locator("#albumgrid .card", has_text="into the file").wait_for()
+    own.get_by_text("Filters and order").click()
+    own.locator("#tag").select_option("two")
+    found(own, "1 picture")
+    with Album.open(own_album) as album:
+        assert album.index(photos, model=encoder).unchanged == 8
+
+
+def test_where_nothing_may_be_written_nothing_offers_to(
+    chromium: Any, own_album: Path, encoder: DualEncoder, writer: VisionLanguageModel
+) -> None:
+    with (
+        serving.running({"tiny": encoder}, {"tiny": writer}, [own_album], read_only=True) as running,
+        opened(chromium, running) as page,
+    ):
+        page.locator("#albumgrid .card").first.click()
+        page.locator("#factlist dd").first.wait_for()
+        assert page.locator("#keep").is_hidden() and page.locator("#intofile").is_hidden()
+        assert page.locator("#tags").is_hidden()
+
+
+def test_groups_get_the_names_that_one_gives(page: Any, album_site: Running, screenshots: Path) -> None:
+    go(page, "Groups")
+    page.locator("#groupsnote", has_text="groups, the largest first").wait_for()
+    page.get_by_label("How many").select_option("3")
+    page.get_by_label("Names to choose from").fill("dogs, boats，the sea")
+    page.get_by_role("button", name="Make groups").click()
+    page.locator("#groupsnote", has_text="3 groups").wait_for()
+    groups = library(album_site).clusters(3, keywords=["dogs", "boats", "the sea"])
+    titles = page.locator("#groups h3").all_inner_texts()
+    assert titles == [f"{group.name} ({len(group.pictures)})" for group in groups]
+    page.screenshot(path=screenshots / "groups.png")
+    page.locator("#groups section").nth(1).get_by_role("button", name="Show all").click()
+    page.locator("#example", has_text=f"Group: {groups[1].name}").wait_for()
+    found(page, re.compile(rf"^{len(groups[1].pictures)} pictures?"))
+    go(page, "Groups")
+    page.locator("#groups .small").first.click()
+    assert page.locator("#view").is_visible()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.className") == "small"
+
+
+def test_the_map_is_moved_and_its_pictures_open(page: Any, screenshots: Path) -> None:
+    go(page, "Map")
+    page.locator("#maptold", has_text="24 pictures").wait_for()
+    canvas = page.locator("#mapcanvas")
+    canvas.focus()
+    page.keyboard.press("ArrowRight")
+    page.locator("#mapcard").wait_for()
+    page.wait_for_function("document.querySelector('#mapname').textContent.length > 0")
+    names = {page.locator("#mapname").inner_text()}
+    for key in ("ArrowLeft", "ArrowUp", "ArrowDown", "ArrowDown", "ArrowRight"):
+        page.keyboard.press(key)
+        page.wait_for_timeout(120)
+        names.add(page.locator("#mapname").inner_text())
+    assert len(names) > 2
+    painted = canvas.evaluate("canvas => canvas.toDataURL()")
+    page.keyboard.press("+")
+    page.wait_for_timeout(400)
+    assert canvas.evaluate("canvas => canvas.toDataURL()") != painted
+    page.screenshot(path=screenshots / "map.png")
+    page.keyboard.press("Enter")
+    page.locator("#view").wait_for()
+    page.keyboard.press("Escape")
+    assert page.evaluate("document.activeElement.id") == "mapcanvas"
+    page.get_by_role("button", name="Whole map").click()
+    box = canvas.bounding_box()
+    page.mouse.move(box["x"] + box["width"] / 2, box["y"] + box["height"] / 2)
+    page.mouse.down()
+    page.mouse.move(box["x"] + box["width"] / 2 + 90, box["y"] + box["height"] / 2 + 30, steps=4)
+    page.mouse.up()
+    assert page.locator("#view").is_hidden()  # it was moved, and nothing was meant
+    page.mouse.wheel(0, -300)
+    page.get_by_role("button", name="Open", exact=True).click()
+    page.locator("#view").wait_for()
+
+
+def test_duplicates_are_looked_through(own: Any, own_album: Path, screenshots: Path) -> None:
+    go(own, "Duplicates")
+    own.locator("#duplicates form").first.wait_for()
+    with Album.open(own_album) as album:
+        groups = album.duplicates()
+        total = len(groups)
+        own.locator("#duplicatesnote", has_text=f"To be looked through: {total}").wait_for()
+        first = [Path(path).name for path in groups[0].paths]
+        own.screenshot(path=screenshots / "duplicates.png")
+        form = own.locator("#duplicates form").first
+        assert form.get_by_role("radio").first.is_checked()
+        form.get_by_role("radio", name=f"Keep {first[1]}").check()
+        form.get_by_role("button", name="Mark the others").click()
+        own.locator("#duplicatesnote", has_text=f"To be looked through: {total - 1}").wait_for()
+        marked = [Path(one.path).name for one in album.pictures("tag:duplicate")]
+        assert marked == sorted(name for name in first if name != first[1])
+        own.locator("#duplicates form").first.get_by_role("button", name="They are different").click()
+        left = f"To be looked through: {total - 2}" if total > 2 else "No duplicates"
+        own.locator("#duplicatesnote", has_text=left).wait_for()
+        assert len(list(album.pictures('tag:"no duplicate"'))) == len(groups[1].paths)
+        own.get_by_role("button", name="Show the marked ones").click()
+        found(own, "1 picture")
+        assert len(list((own_album.parent / "photos").iterdir())) == 8
+    own.reload()
+    go(own, "Duplicates")
+    own.locator("#duplicatesnote", has_text=left).wait_for()
+
+
+def test_names_and_captions_that_are_markup_are_text(page: Any) -> None:
+    found(page, "24 pictures")
+    texts = shown(page)
+    assert any(f"{MARKUP}.jpg" in text for text in texts) and any(text.startswith(MARKUP) for text in texts)
+    page.get_by_text("Filters and order").click()
+    page.locator("#tag").select_option("<b>bold</b>")
+    found(page, "1 picture")
+    page.locator("#albumgrid .card").first.click()
+    page.wait_for_function("document.querySelector('#tags').value === '<b>bold</b>'")
+    page.keyboard.press("Escape")
+    for part in ("Groups", "Map", "Duplicates"):
+        go(page, part)
+        page.wait_for_timeout(600)
+    assert page.evaluate("document.querySelectorAll('img[src=x], main b, [onerror]').length") == 0
+
+
+def test_other_pictures_find_their_likes_in_the_album(page: Any) -> None:
+    found(page, "24 pictures")
+    page.evaluate(
+        """async bytes => {
+            const data = new DataTransfer();
+            data.items.add(new File([new Uint8Array(bytes)], "dropped.png", {type: "image/png"}));
+            dispatchEvent(new DragEvent("drop", {dataTransfer: data, bubbles: true, cancelable: true}));
+        }""",
+        list(file_of(picture(6))),
+    )
+    page.locator("#grid .card", has_text="dropped.png").click()
+    page.locator("#likelist button").nth(11).wait_for()
+    assert page.locator("#keep").is_hidden() and page.locator("#facts").is_hidden()
+    page.keyboard.press("Escape")
+    drop(page, ("second.png", file_of(picture(7))))
+    page.locator("#grid .card", has_text="second.png").wait_for()
+
+
+def test_the_keyboard_goes_through_the_grid(page: Any) -> None:
+    found(page, "24 pictures")
+    shown(page)
+    page.locator("#albumgrid .card").first.focus()
+    places = []
+    for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "End", "Home", "PageDown", "ArrowUp"):
+        page.keyboard.press(key)
+        places.append(int(page.evaluate("document.activeElement.closest('li').dataset.place")))
+    lefts = "[...document.querySelectorAll('#albumgrid li')].map(one => one.getBoundingClientRect().left)"
+    columns = len(set(page.evaluate(lefts)))
+    assert places[:5] == [1, 1 + columns, columns, 23, 0] and places[5] > columns
+    assert page.locator("#albumgrid .card[tabindex='0']").count() == 1
+    page.keyboard.press("Enter")
+    page.locator("#view").wait_for()
+    page.keyboard.press("Escape")
+    page.keyboard.press("/")
+    page.wait_for_function("document.activeElement.id === 'query'")
+
+
+@pytest.fixture
+def two_albums(
+    chromium: Any, own_album: Path, encoder: DualEncoder, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Any]:
+    other = tmp_path_factory.mktemp("other") / "empty album"
+    Album.open(other).close()
+    with serving.running({"tiny": encoder}, {}, [own_album, other]) as running, opened(chromium, running) as page:
+        found(page, "8 pictures")
+        yield page
+
+
+def test_several_albums_are_chosen_from(two_albums: Any) -> None:
+    two_albums.locator("#album").select_option("empty album")
+    found(two_albums, "0 pictures")
+    two_albums.locator("#album").select_option("holiday")
+    found(two_albums, "8 pictures")
+
+
+def test_numbers_of_one_album_are_never_asked_of_another(two_albums: Any) -> None:
+    page, held = two_albums, []
+    shown(page)
+    page.route("**/ids?*", lambda route: held.append(route))
+    with page.expect_request("**/ids?*"):
+        page.locator("#album").select_option("empty album")
+    page.evaluate("dispatchEvent(new Event('scroll'))")
+    page.wait_for_timeout(300)  # the grid settles; what it asked for in vain would be on the console
+    held[0].continue_()
+    found(page, "0 pictures")
+
+
+def test_of_two_albums_chosen_at_once_the_second_is_shown(two_albums: Any) -> None:
+    page, held = two_albums, []
+    page.route("**/albums/empty%20album", lambda route: held.append(route))
+    with page.expect_request("**/albums/empty%20album"):
+        page.locator("#album").select_option("empty album")
+    page.locator("#album").select_option("holiday")
+    with page.expect_response("**/albums/empty%20album"):
+        held[0].continue_()
+    page.wait_for_timeout(100)
+    assert len(shown(page)) == 8
+
+
+@pytest.mark.parametrize(
+    ("theme", "language", "width"),
+    [("light", "en", 1280), ("dark", "zh", 360), ("dark", "en", 1280), ("light", "zh", 360)],
+)
+def test_nobody_is_kept_out_of_the_album(page: Any, screenshots: Path, theme: str, language: str, width: int) -> None:
+    page.set_viewport_size({"width": width, "height": 860})
+    page.locator("#theme").select_option(theme)
+    page.locator("#language").select_option(language)
+    waits = {
+        "search": "#albumgrid img[src]",
+        "groups": "#groups section",
+        "map": "#maptold:not(:empty)",
+        "duplicates": "#duplicates form",
+    }
+    for part, wait in waits.items():
+        page.evaluate(f"location.hash = '#/{part}'")
+        page.locator(wait).first.wait_for()
+        if part == "search":
+            shown(page)
+            page.locator("#filters summary").click()
+        if part == "map":
+            page.wait_for_function("/24/.test(document.querySelector('#maptold').textContent)")
+            page.locator("#mapcanvas").focus()
+            page.keyboard.press("ArrowRight")
+            page.locator("#mapcard").wait_for()
+        page.wait_for_timeout(300)
+        assert violations(page) == [], part
+        assert page.evaluate("document.documentElement.scrollWidth <= innerWidth"), part
+        page.screenshot(path=screenshots / f"album-{part}-{theme}-{language}-{width}.png")
+    page.evaluate("location.hash = '#/search'")
+    page.locator("#albumgrid .card").nth(1).click()
+    page.locator("#likelist button").nth(11).wait_for()
+    page.locator("#factlist dd").first.wait_for()
+    assert violations(page) == []
+    assert page.evaluate("document.querySelector('#view').scrollWidth <= innerWidth")
+    page.screenshot(path=screenshots / f"album-view-{theme}-{language}-{width}.png")
+
+
+@pytest.mark.slow
+def test_a_hundred_thousand_pictures_stay_smooth(chromium: Any, large_site: Running) -> None:
+    with opened(chromium, large_site, bypass_csp=True) as page:
+        found(page, "100,000 pictures")
+        names = shown(page)
+        assert 10 < len(names) < 120
+        page.evaluate(
+            """() => {
+                window.longest = [];
+                new PerformanceObserver(list => list.getEntries().forEach(one => longest.push(one.duration)))
+                    .observe({entryTypes: ["longtask"]});
+                window.frames = [];
+                let before = performance.now();
+                const frame = now => { frames.push(now - before); before = now; requestAnimationFrame(frame); };
+                requestAnimationFrame(frame);
+            }"""
+        )
+        page.mouse.move(600, 500)
+        most = 0
+        for _ in range(60):
+            page.mouse.wheel(0, 700)
+            page.wait_for_timeout(16)
+            most = max(most, page.evaluate("document.querySelectorAll('#albumgrid li').length"))
+        assert most < 160  # however far one goes
+        page.evaluate("scrollTo(0, document.documentElement.scrollHeight / 2)")
+        page.wait_for_timeout(300)
+        places = page.evaluate("[...document.querySelectorAll('#albumgrid li')].map(one => Number(one.dataset.place))")
+        assert min(places) > 49_000 and max(places) < 51_000 and len(places) < 160
+        assert not any("…" in name for name in shown(page))
+        page.wait_for_function("[...document.querySelectorAll('#albumgrid img')].some(one => one.naturalWidth === 160)")
+        if os.getloadavg()[0] <= (os.cpu_count() or 1):  # else the time is that of other programs
+            frames = sorted(page.evaluate("frames"))
+            assert frames[len(frames) * 95 // 100] < 50
+            assert max(page.evaluate("longest"), default=0) < 200
+        page.evaluate("scrollTo(0, 0)")
+        page.locator("#albumgrid .card").first.focus()
+        page.keyboard.press("End")
+        page.locator("#albumgrid .card:focus").wait_for()
+        last = page.locator("#albumgrid li", has=page.locator(".card:focus"))
+        assert last.get_attribute("aria-posinset") == last.get_attribute("aria-setsize") == "100000"
+        page.keyboard.press("Enter")
+        page.locator("#view").wait_for()
+        page.keyboard.press("Escape")
+        page.keyboard.press("/")
+        page.wait_for_function("document.activeElement.id === 'query'")
+        page.keyboard.type("a red boat")
+        first = large_site.post("/v1/search", {"query": "a red boat"}).json["data"][0]
+        name = first["caption"] or Path(first["name"]).name
+        page.locator("#albumgrid li").first.filter(has_text=name).wait_for()

@@ -1,0 +1,44 @@
+import numpy as np
+import pytest
+from scipy.stats import bootstrap
+
+from beholder.evaluation.confidence import figures, means
+
+
+def test_the_intervals_are_those_of_scipy() -> None:
+    values = np.random.default_rng(1).gamma(2, size=(300, 2))
+    ours = figures(300, means(("first", "second"), values), resamples=4000)
+    for column, figure in enumerate(ours):
+        theirs = bootstrap((values[:, column],), np.mean, n_resamples=4000, method="percentile", rng=2)
+        assert figure.value == pytest.approx(values[:, column].mean(), abs=1e-12)
+        interval = theirs.confidence_interval
+        np.testing.assert_allclose((figure.low, figure.high), (interval.low, interval.high), atol=0.02)
+
+
+def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+    generator = np.random.default_rng(3)
+    held = 0
+    for seed in range(200):
+        (figure,) = figures(
+            120, means(("share",), (generator.random((120, 1)) < 0.7).astype(float)), resamples=400, seed=seed
+        )
+        held += figure.low <= 0.7 <= figure.high
+    assert 0.90 <= held / 200 <= 0.99
+
+
+def test_the_same_seed_gives_the_same_interval_however_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+    values = np.random.default_rng(4).random((50, 1))
+    whole = figures(50, means(("mean",), values), resamples=100)
+    monkeypatch.setattr("beholder.evaluation.confidence.AT_ONCE", 350)
+    assert figures(50, means(("mean",), values), resamples=100) == whole
+
+
+def test_a_sample_that_says_nothing_is_left_out() -> None:
+    right, asked = np.array([1.0, 0, 0, 0]), np.array([1.0, 0, 0, 0])
+
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        with np.errstate(invalid="ignore"):
+            return {"rare": counts @ right / (counts @ asked)}
+
+    (figure,) = figures(4, measure)
+    assert (figure.value, figure.low, figure.high) == (1, 1, 1)

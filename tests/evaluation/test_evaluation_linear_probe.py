@@ -1,0 +1,47 @@
+import numpy as np
+import pytest
+
+from beholder.errors import InvalidSetting
+from beholder.evaluation.linear_probe import choose_strength, fit_probe, held_out
+
+
+def clouds(pictures: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
+    """Three classes around three points, in 20 dimensions."""
+    generator = np.random.default_rng(seed)
+    truth = np.arange(pictures) % 3
+    middle = np.eye(3, 20)
+    return middle[truth] + generator.normal(size=(pictures, 20)) * spread, truth
+
+
+def test_a_fifth_of_each_class_is_held_out() -> None:
+    truth = np.array([0] * 50 + [1] * 10 + [2] * 2 + [3])
+    out = held_out(truth)
+    assert np.bincount(truth[out], minlength=4).tolist() == [10, 2, 1, 0]
+    assert (held_out(truth) == out).all() and (held_out(truth, seed=1) != out).any()
+
+
+def test_the_probe_is_the_regression_whose_losses_it_says() -> None:
+    """Its weights are where the gradient of the sum of losses plus half the strength times their square vanishes."""
+    features, truth = clouds(90, 0.5)
+    probe = fit_probe(features, truth, strength=2.0)
+    off = probe.predict_proba(features) - np.eye(3)[truth]
+    np.testing.assert_allclose(off.T @ features + 2.0 * probe.coef_, 0, atol=0.02)
+
+
+def test_the_strength_is_as_good_as_the_best_of_an_exhaustive_search() -> None:
+    features, truth = clouds(150, 0.9)
+    out = held_out(truth)
+
+    def judged(exponent: float) -> float:
+        return float((fit_probe(features[~out], truth[~out], 10**exponent).predict(features[out]) == truth[out]).mean())
+
+    chosen = np.log10(choose_strength(features, truth))
+    every = [judged(exponent) for exponent in np.arange(-6, 6.01, 0.5)]
+    assert judged(chosen) >= max(every) - 0.035  # one picture
+    assert min(every) < max(every)
+    assert chosen * 8 == pytest.approx(round(chosen * 8))
+
+
+def test_classes_of_one_picture_can_not_be_judged() -> None:
+    with pytest.raises(InvalidSetting, match="at least two pictures"):
+        choose_strength(np.eye(3), np.arange(3))

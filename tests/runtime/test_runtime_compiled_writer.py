@@ -1,0 +1,147 @@
+"""A compiled vision-language model against the networks that it was made from."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from beholder import VisionLanguageModel
+from beholder.errors import InvalidSetting, ModelError
+from beholder.runtime import device, eyes
+from beholder.runtime.checked_writer import cosine, said
+from beholder.runtime.compiled_language import CompiledLanguageModel
+from beholder.runtime.compiled_writer import CompiledWriter, find_compiled_writer
+from beholder.runtime.precision import BOUNDS
+from beholder.runtime.samples import sample_pixels
+from beholder.weights.vision_language import load_vision_language
+from tiny_blip2 import make
+
+KINDS = ["opt", "t5"]
+
+
+@pytest.fixture(scope="module", params=KINDS)
+def pair(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[VisionLanguageModel, VisionLanguageModel]:
+    """The network, and what was compiled of it."""
+    folder = tmp_path_factory.mktemp(request.param)
+    make(request.param, folder)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("BEHOLDER_CACHE", str(tmp_path_factory.mktemp("cache")))
+        network = VisionLanguageModel.from_pretrained(folder, device="cpu")
+        compiled = VisionLanguageModel.compile(folder)
+        assert isinstance(VisionLanguageModel.from_pretrained(folder, device="cpu").loaded, CompiledWriter)
+    return network, compiled
+
+
+def picture(seed: int = 0) -> Image.Image:
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8))
+
+
+PICTURES = [picture(seed) for seed in range(5)]
+
+
+@pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}, {"num_beams": 3, "prompt": "a photo of"}])
+def test_it_writes_the_same_captions(pair: tuple[VisionLanguageModel, ...], options: dict[str, object]) -> None:
+    network, compiled = pair
+    assert isinstance(compiled.language, CompiledLanguageModel) != compiled.language.encoder_decoder
+    expected = network.caption(PICTURES, **options)
+    assert compiled.caption(PICTURES, **options) == expected
+    assert len(set(expected)) > 1, "the pictures do not matter, which tests little"
+
+
+def test_it_gives_the_same_answers(pair: tuple[VisionLanguageModel, ...]) -> None:
+    network, compiled = pair
+    one, other = (model.ask(picture(), "what is this ?", choices=["dog", "red cat", "no"]) for model in pair)
+    assert [text for text, _ in one.choices] == [text for text, _ in other.choices]
+    np.testing.assert_allclose([share for _, share in one.choices], [share for _, share in other.choices], atol=1e-4)
+    asked = [(picture(seed % 2), question) for seed, question in enumerate(("what ?", "how many red dog ?", "a cat ?"))]
+    assert compiled.answers(asked) == network.answers(asked)  # of different lengths, so with padding
+
+
+def test_a_conversation_is_the_same(pair: tuple[VisionLanguageModel, ...]) -> None:
+    chats = [model.chat(picture(), max_new_tokens=4) for model in pair]
+    other = pair[1].chat(picture(1), max_new_tokens=4)  # two at once keep to themselves
+    for question in ("what is this ?", "how many dog ?", "where ?"):
+        other.ask("no ?")
+        assert chats[0].ask(question) == chats[1].ask(question)
+    assert chats[0].turns[-1].said == chats[1].turns[-1].said
+
+
+def test_where_it_looked_is_the_same(pair: tuple[VisionLanguageModel, ...]) -> None:
+    one, other = (model.looked(picture(), "the dog is red .") for model in pair)
+    np.testing.assert_allclose(one.maps, other.maps, atol=1e-5)
+
+
+def test_it_is_saved_as_what_it_was_compiled_from(pair: tuple[VisionLanguageModel, ...], tmp_path: Path) -> None:
+    network, compiled = pair
+    compiled.save_pretrained(tmp_path / "saved")
+    again = load_vision_language(tmp_path / "saved")
+    for name, tensor in network.image.state_dict().items():
+        assert torch.equal(again.image.state_dict()[name], tensor)
+
+
+@pytest.mark.parametrize("precision", ["fast", "fastest"])
+def test_a_precision_keeps_its_promise(pair: tuple[VisionLanguageModel, ...], precision: str) -> None:
+    network, compiled = pair
+    model = VisionLanguageModel(compiled.loaded, precision=precision)  # type: ignore[arg-type]
+    pixels = sample_pixels(compiled.loaded.preprocessing, 6)
+    exact = network.eyes.prompts(network.eyes.tokens(pixels))
+    prompts = model.eyes.prompts(model.eyes.tokens(pixels))
+    assert cosine(prompts.flatten(1), exact.flatten(1)) >= BOUNDS[precision]  # type: ignore[index]
+    logits, words = said(network.language, exact)
+    assert cosine(said(model.language, exact, words)[0], logits) >= BOUNDS[precision]  # type: ignore[index]
+    again = VisionLanguageModel(compiled.loaded, precision=precision)  # type: ignore[arg-type]
+    assert again.caption(PICTURES) == model.caption(PICTURES)
+
+
+def say_that_halves_are_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
+    for module in (device, eyes):
+        monkeypatch.setattr(module, "halves_are_faster", lambda place: faster)
+
+
+def test_half_precision_is_near_where_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    say_that_halves_are_faster(monkeypatch, True)  # whatever this processor is good at
+    make("opt", tmp_path / "opt")
+    loaded = load_vision_language(tmp_path / "opt")
+    pixels = sample_pixels(loaded.preprocessing, 4)
+    exact = VisionLanguageModel(loaded, "cpu")
+    expected = exact.eyes.prompts(exact.eyes.tokens(pixels))
+    fast = VisionLanguageModel(loaded, "cpu", "fast")
+    found = fast.eyes.prompts(fast.eyes.tokens(pixels))
+    assert 0.99 < cosine(found.flatten(1), expected.flatten(1)) < 1
+    assert all(fast.caption(PICTURES))
+    with pytest.raises(InvalidSetting, match="rounded the weights"):
+        fast.save_pretrained(tmp_path / "saved")
+
+
+def test_where_halves_are_slower_nothing_is_rounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    say_that_halves_are_faster(monkeypatch, False)
+    make("opt", tmp_path / "opt")
+    loaded = load_vision_language(tmp_path / "opt")
+    exact, fast = VisionLanguageModel(loaded, "cpu"), VisionLanguageModel(loaded, "cpu", "fast")
+    pixels = sample_pixels(loaded.preprocessing, 4)
+    assert torch.equal(fast.eyes.prompts(fast.eyes.tokens(pixels)), exact.eyes.prompts(exact.eyes.tokens(pixels)))
+    assert {weight.dtype for weight in fast.language.parameters()} == {torch.float32}  # type: ignore[attr-defined]
+
+
+def test_what_changes_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
+    make("opt", tmp_path / "opt")
+    first = VisionLanguageModel.compile(tmp_path / "opt").loaded
+    assert isinstance(first, CompiledWriter) and find_compiled_writer(tmp_path / "opt") is not None
+    make("opt", tmp_path / "opt")  # written again
+    assert find_compiled_writer(tmp_path / "opt") is None
+    second = VisionLanguageModel.compile(tmp_path / "opt").loaded
+    assert isinstance(second, CompiledWriter)
+    assert second.folder.is_dir() and not first.folder.exists()
+
+
+def test_a_name_of_the_hub_is_not_compiled(tmp_path: Path) -> None:
+    with pytest.raises(ModelError, match="no such folder"):
+        VisionLanguageModel.compile(tmp_path / "nowhere")
+    make("opt", tmp_path / "opt")
+    with pytest.raises(InvalidSetting, match="precision: one of exact, fast, fastest"):
+        VisionLanguageModel.from_pretrained(tmp_path / "opt", precision="quick")  # type: ignore[arg-type]

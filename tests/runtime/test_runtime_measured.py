@@ -1,0 +1,162 @@
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import tiny_model
+from beholder import DualEncoder
+from beholder.errors import InvalidSetting
+from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.models.efficientnet_lite import EfficientNetLiteSettings
+from beholder.models.text_tower import TextTransformerSettings
+from beholder.models.vit import VisionSettings
+from beholder.runtime import compiled, compiled_folder, divided, measured, precision, quantised
+from beholder.runtime.compiled import CompiledTowers, find_compiled
+from beholder.runtime.engine import Stage, Stages, library
+from beholder.runtime.precision import BOUNDS, Precision
+from beholder.runtime.samples import sample_pixels, sample_tokens
+from beholder.weights.load import load_dual_encoder
+from beholder.weights.loaded import LoadedDualEncoder
+from beholder.weights.ours import save_dual_encoder
+
+pytest.importorskip("openvino")
+SENTENCES = ["a dog", "two dogs on the beach", "the old harbour at night", "a boat and a red light in front", "sea"]
+WIDE = {"width": 128, "layers": 2, "heads": 4, "mlp_width": 256}
+
+
+@pytest.fixture(autouse=True)
+def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
+
+
+def wide() -> LoadedDualEncoder:
+    """Wide enough that its linear layers are worth eight bits."""
+    base = tiny_model.build()
+    vision = VisionSettings(image_height=32, image_width=32, patch_size=8, **WIDE)
+    text = TextTransformerSettings(vocabulary=160, context_length=16, pooling="end", end_id=3, **WIDE)
+    return replace(base, network=TwoTowers(TwoTowersSettings(vision, text, 64)).eval())
+
+
+def convolutional() -> LoadedDualEncoder:
+    base = tiny_model.build()
+    text = base.network.settings.text
+    return replace(base, network=TwoTowers(TwoTowersSettings(EfficientNetLiteSettings(classes=0), text, 8)).eval())
+
+
+@pytest.fixture(scope="module")
+def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("wide") / "model"
+    save_dual_encoder(wide(), folder)
+    return folder
+
+
+@pytest.mark.parametrize("precision", ["fast", "fastest"])
+@pytest.mark.parametrize("build", [wide, convolutional])
+def test_each_precision_keeps_its_promise(build, precision: Precision, tmp_path: Path) -> None:
+    save_dual_encoder(build(), tmp_path / "model")
+    own = DualEncoder(load_dual_encoder(tmp_path / "model"), "cpu")
+    quick = DualEncoder.from_pretrained(tmp_path / "model", device="cpu", precision=precision)
+    assert isinstance(quick.towers, CompiledTowers) and quick.towers.engine.endswith(precision)
+    pictures = tiny_model.paint(tmp_path)
+    for expected, found in (
+        (own.embed_images(pictures), quick.embed_images(pictures)),
+        (own.embed_texts(SENTENCES), quick.embed_texts(SENTENCES)),
+    ):
+        assert np.sum(expected * found, axis=1).min() >= BOUNDS[precision]
+        np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
+    assert quick.fingerprint == own.fingerprint, "the vectors may be compared"
+
+
+def test_what_was_measured_is_remembered(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    first = DualEncoder.compile(wide_model, precision="fastest").towers
+    assert isinstance(first, CompiledTowers)
+    choices = [first.choice(tower) for tower in ("image", "text")]
+    monkeypatch.setattr(measured, "choose", lambda *_: pytest.fail("it is measured again"))
+    again = DualEncoder.from_pretrained(wide_model, device="cpu", precision="fastest").towers
+    assert isinstance(again, CompiledTowers)
+    assert [again.choice(tower) for tower in ("image", "text")] == choices
+    assert all(choice is not None and choice.seconds > 0 and choice.cosine >= 0.999 for choice in choices)
+
+
+def test_what_changes_too_much_is_not_used(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(precision, "BOUNDS", {"fastest": 1 - 1e-9})
+    towers = DualEncoder.compile(wide_model, precision="fastest").towers
+    assert isinstance(towers, CompiledTowers)
+    choice = towers.choice("image")
+    assert choice is not None and choice.stages == (Stage("image.xml"),) and choice.gain == 1
+
+
+def test_another_processor_has_another_place(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    DualEncoder.compile(wide_model)
+    assert find_compiled(wide_model) is not None
+    with monkeypatch.context() as elsewhere:
+        for module in (compiled, compiled_folder):
+            elsewhere.setattr(module, "processor", lambda: "another")
+        assert find_compiled(wide_model) is None
+        DualEncoder.compile(wide_model)
+    assert find_compiled(wide_model) is not None, "two machines may share a cache"
+
+
+def test_a_precision_is_one_of_three(tiny_model: Path) -> None:
+    with pytest.raises(InvalidSetting, match="precision: one of exact, fast, fastest, not 'half'"):
+        DualEncoder.from_pretrained(tiny_model, precision="half")  # type: ignore[arg-type]
+
+
+def model_of(folder: Path, tower: str) -> object:
+    DualEncoder.compile(folder)
+    found = find_compiled(folder)
+    assert found is not None
+    return library().Core().read_model(str(found.folder / f"{tower}.xml"))
+
+
+def test_weights_of_eight_bits_take_a_quarter(wide_model: Path, tmp_path: Path) -> None:
+    model = model_of(wide_model, "image")
+    small = quantised.quantised(model)
+    for name, one in (("whole", model), ("small", small)):
+        library().save_model(one, str(tmp_path / f"{name}.xml"), compress_to_fp16=False)
+    assert (tmp_path / "small.bin").stat().st_size < 0.35 * (tmp_path / "whole.bin").stat().st_size
+    pixels = sample_pixels(wide().preprocessing)
+    stages = [Stage("image.xml")], [Stage("image-int8.xml", "bf16", quantised.groups(model)[0])]
+    whole, rounded = (Stages.of_models([one], way)(pixels) for one, way in zip((model, small), stages, strict=True))
+    apart = np.abs(whole - measured.unit(rounded)).max()
+    assert 0 < apart < 0.05
+    assert quantised.groups(model) == [128, 64]
+
+
+def test_convolutions_stay_as_they_are(tmp_path: Path) -> None:
+    save_dual_encoder(convolutional(), tmp_path / "model")
+    assert quantised.groups(model_of(tmp_path / "model", "image")) == []
+
+
+def test_a_network_in_two_parts_is_the_same_network(wide_model: Path) -> None:
+    model = model_of(wide_model, "image")
+    places = divided.places(model)
+    assert len(places) >= 4, "two sums for each layer"
+    pixels = sample_pixels(wide().preprocessing)
+    expected = Stages.of_models([model], [Stage("image.xml")])(pixels)
+    parts = divided.divided(model, places[1])
+    assert parts is not None
+    found = Stages.of_models(parts, [Stage("before.xml"), Stage("after.xml")])(pixels)
+    np.testing.assert_allclose(found, expected, atol=1e-6)
+
+
+def test_the_samples_are_pictures_that_differ_and_sentences() -> None:
+    loaded = tiny_model.build()
+    pixels = sample_pixels(loaded.preprocessing)
+    assert pixels.shape == (8, 3, 32, 32) and pixels.dtype == np.float32 and np.abs(pixels).max() <= 1
+    assert len(np.unique(pixels.reshape(8, -1), axis=0)) == 8 and pixels.std() > 0.2
+    assert sample_tokens(loaded.tokenizer, 3).ids.shape[0] == 3
+
+
+@pytest.mark.mini
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fast", "fastest"])
+def test_mini_keeps_each_promise_on_photographs(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("BEHOLDER_CACHE")
+    photographs = sorted((Path(__file__).parents[2] / "demo" / "photographs").glob("*.jpg"))
+    labels = [path.stem for path in photographs]
+    exact, quick = (DualEncoder.from_pretrained("mini", device="cpu", precision=one) for one in ("exact", precision))
+    images, texts = quick.embed_images(photographs), quick.embed_labels(labels)
+    assert np.sum(images * exact.embed_images(photographs), axis=1).min() >= BOUNDS[precision]
+    assert np.sum(texts * exact.embed_labels(labels), axis=1).min() >= BOUNDS[precision]

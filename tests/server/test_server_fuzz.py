@@ -1,0 +1,119 @@
+"""Requests made up from the description of the interface, valid and invalid: none breaks the server."""
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import albums_to_serve
+import pytest
+from hypothesis import HealthCheck, Phase, given, settings
+
+import serving
+from beholder import DualEncoder, VisionLanguageModel
+
+schemathesis = pytest.importorskip("schemathesis", reason="schemathesis makes up the requests")
+EXAMPLES = int(os.environ.get("BEHOLDER_TEST_EXAMPLES", "15"))
+PICTURE = serving.data_address(serving.picture())
+OPERATIONS = [
+    ("GET", "/v1/models"),
+    ("GET", "/v1/models/{name}"),
+    ("POST", "/v1/embeddings"),
+    ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/classify"),
+    ("POST", "/v1/similarity"),
+    ("POST", "/v1/caption"),
+    ("POST", "/v1/attention"),
+    ("GET", "/v1/albums"),
+    ("GET", "/v1/albums/{album}"),
+    ("GET", "/v1/albums/{album}/ids"),
+    ("GET", "/v1/albums/{album}/pictures"),
+    ("GET", "/v1/albums/{album}/pictures/{id}"),
+    ("PUT", "/v1/albums/{album}/pictures/{id}"),
+    ("GET", "/v1/albums/{album}/pictures/{id}/thumbnail"),
+    ("GET", "/v1/albums/{album}/pictures/{id}/view"),
+    ("POST", "/v1/albums/{album}/groups"),
+    ("GET", "/v1/albums/{album}/map"),
+    ("GET", "/v1/albums/{album}/duplicates"),
+    ("POST", "/v1/search"),
+    ("GET", "/healthz"),
+    ("GET", "/readyz"),
+    ("GET", "/metrics"),
+]
+
+
+@pytest.fixture(scope="module")
+def fuzzed(
+    encoder: DualEncoder, writer: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[serving.Running]:
+    album = albums_to_serve.photographs(tmp_path_factory.mktemp("album"), encoder)
+    with serving.running({"tiny": encoder}, {"tiny": writer}, [album]) as running:
+        yield running
+
+
+def test_all_operations_are_in_the_list(fuzzed: serving.Running) -> None:
+    described = fuzzed.ask("GET", "/openapi.json").json["paths"]
+    found = {(method.upper(), path) for path, operations in described.items() for method in operations}
+    assert found == {(method, path) for method, path in OPERATIONS}
+
+
+def in_earnest(body: Any) -> Any:
+    """The body with a model, an album and pictures that are there, so that what is behind their checks is reached."""
+    there = {"model": "tiny", "image": PICTURE, "url": PICTURE, "album": "holiday", "like": 3}
+    match body:
+        case dict():
+            return {name: there[name] if name in there else in_earnest(value) for name, value in body.items()}
+        case list():
+            return [in_earnest(each) for each in body]
+    return body
+
+
+def there(parameters: dict[str, Any]) -> dict[str, Any]:
+    """The same for the parameters in a path."""
+    return {name: value for name, value in {"album": "holiday", "id": 5}.items() if name in parameters}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("method", "path", "kind"),
+    [
+        (*operation, kind)
+        for operation in OPERATIONS
+        for kind in ("valid", "in earnest", "invalid")
+        if kind != "invalid" or operation[0] != "GET" or "albums/" in operation[1]
+        if kind != "in earnest" or operation[0] != "GET" or "albums/" in operation[1]
+    ],
+)
+def test_no_request_that_can_be_made_up_breaks_the_server(
+    fuzzed: serving.Running, method: str, path: str, kind: str
+) -> None:
+    from schemathesis import GenerationMode
+
+    schema = schemathesis.openapi.from_url(f"{fuzzed.base}/openapi.json")
+    operation = schema[path][method]
+    mode = GenerationMode.NEGATIVE if kind == "invalid" else GenerationMode.POSITIVE
+    cases = operation.as_strategy(generation_mode=mode)
+    statuses = set()
+
+    @given(case=cases)
+    @settings(
+        max_examples=EXAMPLES,
+        deadline=None,
+        phases=[Phase.explicit, Phase.generate],
+        suppress_health_check=list(HealthCheck),
+        database=None,
+    )
+    def run(case: Any) -> None:
+        if kind == "in earnest":
+            case.body = in_earnest(case.body)
+            case.path_parameters = {**case.path_parameters, **there(case.path_parameters)}
+        answer = case.call(base_url=fuzzed.base)
+        statuses.add(answer.status_code)
+        assert answer.status_code < 500, answer.content
+        case.validate_response(answer, checks=[schemathesis.checks.not_a_server_error])
+        if answer.status_code >= 400 and answer.headers.get("content-type") == ["application/json"]:
+            assert answer.json()["error"]["message"]
+
+    run()
+    if kind == "in earnest" and path in ("/v1/classify", "/v1/caption", "/v1/search", "/v1/albums/{album}/ids"):
+        assert 200 in statuses
+    assert fuzzed.ask("GET", "/readyz").status == 200

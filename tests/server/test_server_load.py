@@ -1,0 +1,195 @@
+"""Many at once, some who leave, and more than there is room for."""
+
+import http.client
+import json
+import socket
+import threading
+import time
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
+import numpy as np
+import pytest
+
+import serving
+from beholder import DualEncoder, VisionLanguageModel
+from beholder.server.run import server_of
+from beholder.server.service import Service
+from beholder.server.settings import ServerSettings
+from serving import Answer, Running, data_address, picture
+
+
+def chat(seed: int, tokens: int = 10) -> dict[str, Any]:
+    url = {"type": "image_url", "image_url": {"url": data_address(picture(seed))}}
+    content = [url, {"type": "text", "text": "what is this ?"}]
+    return {"model": "tiny", "messages": [{"role": "user", "content": content}], "max_tokens": tokens}
+
+
+def counted(running: Running, name: str) -> float:
+    lines = running.ask("GET", "/metrics").data.decode().splitlines()
+    return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
+
+
+def test_every_answer_among_many_is_that_of_a_lone_request(server: Running) -> None:
+    requests: list[tuple[str, dict[str, Any]]] = []
+    for seed in range(24):
+        image = data_address(picture(seed))
+        requests += [
+            ("/v1/embeddings", {"model": "tiny", "input": [image]}),
+            ("/v1/embeddings", {"model": "tiny", "input": "a dog by the sea"[: 5 + seed % 10]}),
+            ("/v1/caption", {"image": image, "max_new_tokens": 6}),
+            ("/v1/chat/completions", chat(seed)),
+            ("/v1/caption", {"image": "rubbish"}),
+        ]
+    alone = [server.post(*request) for request in requests]
+    before = counted(server, 'beholder_batch_inputs_count{work="captions"}')
+    with ThreadPoolExecutor(32) as pool:
+        together = list(pool.map(lambda request: server.post(*request), requests))
+    assert counted(server, 'beholder_batch_inputs_count{work="captions"}') - before < 24  # some went together
+    for one, many in zip(alone, together, strict=True):
+        assert one.status == many.status != 500
+        if "data" in one.json:
+            vectors = [[row["embedding"] for row in each.json["data"]] for each in (one, many)]
+            np.testing.assert_allclose(*vectors, atol=1e-5)
+        elif "choices" in one.json:
+            assert one.json["choices"] == many.json["choices"] and one.json["usage"] == many.json["usage"]
+        else:
+            assert one.json == many.json
+
+
+def slow(writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
+    """The language model takes so long for each word; the times at which it began one."""
+    times: list[float] = []
+    go_on = writer.language.go_on
+
+    def slowly(*arguments: Any, **options: Any) -> Any:
+        times.append(time.monotonic())
+        time.sleep(seconds)
+        return go_on(*arguments, **options)
+
+    monkeypatch.setattr(writer.language, "go_on", slowly)
+    return times
+
+
+@pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/caption"])
+def test_a_client_that_leaves_stops_its_work(
+    writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, path: str
+) -> None:
+    times = slow(writer, monkeypatch, 0.03)
+    monkeypatch.setattr(type(writer.language), "ends", (99,))  # it would write to the last of its tokens
+    body = chat(1, 30) if "chat" in path else {"image": data_address(picture()), "max_new_tokens": 40, "num_beams": 1}
+    with serving.running(writers={"tiny": writer}) as running:
+        connection = http.client.HTTPConnection("127.0.0.1", running.port)
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        deadline = time.monotonic() + 10
+        while len(times) < 3 and time.monotonic() < deadline:
+            time.sleep(0.005)
+        connection.close()
+        time.sleep(0.2)
+        count = len(times)
+        time.sleep(0.3)
+        assert 3 <= len(times) == count < 25
+        assert counted(running, "beholder_clients_left_total") == 1
+        assert running.service.waiting() == 0
+
+
+def test_more_than_there_is_room_for_are_told_to_come_again(
+    writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow(writer, monkeypatch, 0.02)
+    with serving.running(writers={"tiny": writer}, requests=4) as running, ThreadPoolExecutor(16) as pool:
+        asked = [pool.submit(running.post, "/v1/chat/completions", chat(seed)) for seed in range(16)]
+        while running.server.config.app.under_way < 4:  # type: ignore[union-attr]
+            time.sleep(0.001)
+        assert running.ask("GET", "/readyz").status == 200  # a busy server is not an ill one
+        answers: list[Answer] = [each.result() for each in asked]
+        refused = [answer for answer in answers if answer.status == 429]
+        assert {answer.status for answer in answers} == {200, 429}
+        assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
+        assert refused[0].json["error"]["type"] == "rate_limit_error"
+        assert running.post("/v1/chat/completions", chat(0)).status == 200  # and later there is room again
+
+
+def test_bodies_share_a_budget(encoder: DualEncoder) -> None:
+    with serving.running({"tiny": encoder}, waiting_megabytes=1.5) as running:
+        connections = []
+        for _ in range(2):  # each says that a megabyte will come, and waits
+            connection = socket.create_connection(("127.0.0.1", running.port), timeout=10)
+            connection.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
+            connections.append(connection)
+            time.sleep(0.1)
+        assert b" 429 " in connections[1].recv(4096)
+        for connection in connections:
+            connection.close()
+        time.sleep(0.1)
+        assert running.ask("GET", "/healthz").status == 200
+        assert running.server.config.app.held == 0  # type: ignore[union-attr]
+
+
+def test_a_body_that_trickles_is_cut_off(encoder: DualEncoder) -> None:
+    with (
+        serving.running({"tiny": encoder}, body_seconds=0.3) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
+        start = time.monotonic()
+        assert b" 408 " in connection.recv(4096).split(b"\r\n")[0]
+        assert time.monotonic() - start < 3
+
+
+@pytest.mark.parametrize("stream", [False, True])
+def test_what_takes_too_long_is_ended(
+    writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, stream: bool
+) -> None:
+    slow(writer, monkeypatch, 0.1)
+    monkeypatch.setattr(type(writer.language), "ends", (99,))
+    with serving.running(writers={"tiny": writer}, seconds=0.6) as running:
+        if stream:
+            with pytest.raises(http.client.IncompleteRead):  # so that nobody takes it for a whole answer
+                running.post("/v1/chat/completions", chat(0, 20) | {"stream": True})
+        else:
+            answer = running.post("/v1/chat/completions", chat(0, 20))
+            assert answer.status == 504 and answer.code == "timeout"
+        time.sleep(0.3)
+        assert running.service.waiting() == 0
+
+
+def test_a_failure_inside_is_told_without_its_words(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail(*_: Any, **__: Any) -> Any:
+        raise RuntimeError("the secret inside")
+
+    with serving.running({"tiny": encoder}) as running:
+        monkeypatch.setattr(encoder, "embed_texts", fail)
+        answer = running.post("/v1/embeddings", {"model": "tiny", "input": "a dog"})
+        assert answer.status == 500 and answer.json["error"]["type"] == "server_error"
+        assert b"secret" not in answer.data
+        monkeypatch.undo()
+        assert running.post("/v1/embeddings", {"model": "tiny", "input": "a dog"}).status == 200
+
+
+def test_nothing_can_be_asked_before_the_models_are_there(encoder: DualEncoder) -> None:
+    may = threading.Event()
+
+    def load() -> Any:
+        may.wait(10)
+        return {"tiny": encoder}, {}
+
+    service = Service(ServerSettings(port=0), load)
+    server = server_of(service)
+    thread = threading.Thread(target=server.run, daemon=True)
+    thread.start()
+    while not server.started:
+        time.sleep(0.01)
+    running = Running(server.servers[0].sockets[0].getsockname()[1], service, server)
+    assert running.ask("GET", "/healthz").status == 200
+    assert running.ask("GET", "/").status == 200
+    for path in ("/readyz", "/v1/models"):
+        answer = running.ask("GET", path)
+        assert answer.status == 503 and answer.code == "not_ready" and "retry-after" in answer.headers
+    may.set()
+    while not service.ready:
+        time.sleep(0.01)
+    assert running.ask("GET", "/readyz").status == 200
+    server.should_exit = True
+    thread.join(10)
+    assert not thread.is_alive()

@@ -1,0 +1,219 @@
+"""The official client against the server, and every answer against the library's own."""
+
+import base64
+import json
+from typing import Any
+
+import numpy as np
+import openai
+import pytest
+
+from beholder import DualEncoder, VisionLanguageModel
+from serving import Running, data_address, file_of, picture
+
+
+@pytest.fixture(scope="module")
+def client(server: Running) -> openai.OpenAI:
+    return openai.OpenAI(base_url=f"{server.base}/v1", api_key="none is needed", max_retries=0, timeout=30)
+
+
+def part(seed: int = 0) -> dict[str, Any]:
+    return {"type": "image_url", "image_url": {"url": data_address(picture(seed))}}
+
+
+def asked(question: str, seed: int = 0) -> dict[str, Any]:
+    return {"role": "user", "content": [part(seed), {"type": "text", "text": question}]}
+
+
+def test_models_are_listed_without_any_path(client: openai.OpenAI) -> None:
+    assert [model.id for model in client.models.list()] == ["tiny"]
+    assert client.models.retrieve("tiny").object == "model"
+    with pytest.raises(openai.NotFoundError, match="no model of this name"):
+        client.models.retrieve("gpt-4o")
+
+
+def test_texts_have_the_vectors_of_the_library(client: openai.OpenAI, encoder: DualEncoder) -> None:
+    texts = ["a dog by the sea", "a cat", "the night"]
+    answer = client.embeddings.create(model="tiny", input=texts)  # asks for base64
+    plain = client.embeddings.create(model="tiny", input=texts, encoding_format="float")
+    expected = encoder.embed_texts(texts)
+    np.testing.assert_allclose([row.embedding for row in answer.data], expected, atol=1e-6)
+    np.testing.assert_allclose([row.embedding for row in plain.data], expected, atol=1e-6)
+    assert [row.index for row in answer.data] == [0, 1, 2]
+    tokens = int(encoder.loaded.tokenizer(texts).mask.sum())
+    assert answer.usage.prompt_tokens == answer.usage.total_tokens == tokens
+    single = client.embeddings.create(model="tiny", input="a cat", dimensions=8)
+    np.testing.assert_allclose(single.data[0].embedding, expected[1], atol=1e-6)
+
+
+def test_pictures_and_texts_mix_in_one_list(server: Running, encoder: DualEncoder) -> None:
+    mixed = [data_address(picture(1)), "a cat", part(2), {"type": "text", "text": "a dog"}]
+    answer = server.post("/v1/embeddings", {"model": "tiny", "input": mixed}).json
+    images, texts = encoder.embed_images([picture(1), picture(2)]), encoder.embed_texts(["a cat", mixed[3]["text"]])
+    expected = [images[0], texts[0], images[1], texts[1]]
+    np.testing.assert_allclose([row["embedding"] for row in answer["data"]], expected, atol=1e-6)
+
+
+def test_a_turned_photograph_is_seen_upright(server: Running, encoder: DualEncoder) -> None:
+    exif = picture(3).getexif()
+    exif[0x0112] = 6
+    data = file_of(picture(3, (90, 60)), "JPEG", exif=exif, quality=95)
+    answer = server.post("/v1/embeddings", {"model": "tiny", "input": data_address(data, "image/jpeg")}).json
+    np.testing.assert_allclose([answer["data"][0]["embedding"]], encoder.embed_images([data]), atol=1e-6)
+
+
+def test_a_question_is_answered_as_in_the_library(client: openai.OpenAI, writer: VisionLanguageModel) -> None:
+    answer = client.chat.completions.create(model="tiny", messages=[asked("what is this ?")], max_tokens=12)
+    chat = writer.chat(picture(), max_new_tokens=12)
+    assert answer.choices[0].message.content == chat.ask("what is this ?").strip()
+    turn = chat.turns[0]
+    assert answer.choices[0].finish_reason == ("stop" if turn.finished else "length")
+    assert answer.usage is not None
+    assert answer.usage.completion_tokens == len(turn.said)
+    assert answer.usage.prompt_tokens == writer.bridge.settings.soft_prompts + len(turn.asked)
+    assert answer.model == "tiny" and answer.object == "chat.completion"
+
+
+def test_a_stream_holds_the_same_words_and_the_usage(client: openai.OpenAI) -> None:
+    messages = [asked("where is the red dog ?", 1)]
+    whole = client.chat.completions.create(model="tiny", messages=messages, max_completion_tokens=10)
+    options = {"include_usage": True}
+    stream = client.chat.completions.create(
+        model="tiny", messages=messages, max_completion_tokens=10, stream=True, stream_options=options
+    )
+    chunks = list(stream)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in chunks if chunk.choices)
+    assert text.strip() == whole.choices[0].message.content
+    assert chunks[-1].usage == whole.usage and not chunks[-1].choices
+    assert chunks[-2].choices[0].finish_reason == whole.choices[0].finish_reason
+    assert len(chunks) > 4
+
+
+def test_a_conversation_goes_on_where_it_was(client: openai.OpenAI, writer: VisionLanguageModel) -> None:
+    chat = writer.chat(picture(2), max_new_tokens=6)
+    chat.remember("what is this ?", "a red dog")
+    second = chat.ask("how many ?")
+    messages = [
+        asked("what is this ?", 2),
+        {"role": "assistant", "content": "a red dog"},
+        {"role": "user", "content": "how many ?"},
+    ]
+    answer = client.chat.completions.create(model="tiny", messages=messages, max_tokens=6)
+    assert answer.choices[0].message.content == second.strip()
+    assert answer.usage is not None
+    assert answer.usage.prompt_tokens == chat.tokens - len(chat.turns[-1].said)
+
+
+def test_what_the_system_says_stands_before_the_first_question(client: openai.OpenAI) -> None:
+    told = [{"role": "system", "content": "yes no dog"}, asked("what is this ?")]
+    together = [asked("yes no dog what is this ?")]
+    answers = [client.chat.completions.create(model="tiny", messages=each, max_tokens=8) for each in (told, together)]
+    assert answers[0].choices[0].message.content == answers[1].choices[0].message.content
+
+
+def test_words_are_drawn_as_the_seed_says(client: openai.OpenAI) -> None:
+    def draw(seed: int) -> str | None:
+        answer = client.chat.completions.create(
+            model="tiny", messages=[asked("what is this ?")], max_tokens=10, temperature=1.5, seed=seed
+        )
+        return answer.choices[0].message.content
+
+    assert draw(1) == draw(1)
+    assert len({draw(seed) for seed in range(5)}) > 1
+
+
+def test_a_stop_ends_the_answer_before_it(client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"model": "tiny", "messages": [asked("what is this ?")], "max_tokens": 12}
+    words = (client.chat.completions.create(**options).choices[0].message.content or "").split()
+    stop = " ".join(words[2:4])
+    answer = client.chat.completions.create(**options, stop=[stop])
+    assert (answer.choices[0].message.content or "").split() == " ".join(words).split(stop)[0].split()
+    assert answer.choices[0].finish_reason == "stop"
+    stream = client.chat.completions.create(**options, stop=stop, stream=True)
+    text = "".join(chunk.choices[0].delta.content or "" for chunk in stream)
+    assert text.split() == (answer.choices[0].message.content or "").split()
+
+
+WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
+    ("a model that is not here", {"model": "gpt-4o"}, 404, "model"),
+    ("no picture", {"messages": [{"role": "user", "content": "hello"}]}, 400, "messages"),
+    ("two pictures", {"messages": [asked("a", 1), asked("b", 2)]}, 400, "messages"),
+    ("no words", {"messages": [{"role": "user", "content": [part()]}]}, 400, "messages"),
+    ("an answer first", {"messages": [{"role": "assistant", "content": "hi"}, asked("a")]}, 400, "messages"),
+    ("an answer last", {"messages": [asked("a"), {"role": "assistant", "content": "hi"}]}, 400, "messages"),
+    ("several answers", {"n": 2}, 400, "n"),
+    ("tools", {"tools": [{"type": "function"}]}, 400, "tools"),
+    ("a temperature of 3", {"temperature": 3}, 400, "temperature"),
+    ("no tokens", {"max_tokens": 0}, 400, "max_tokens"),
+    ("an unknown setting", {"best_of": 3}, 400, "best_of"),
+    ("stream_options without a stream", {"stream_options": {"include_usage": True}}, 400, "stream_options"),
+    ("a conversation longer than the model reads", {"messages": [asked("dog " * 60)]}, 400, None),
+    (
+        "turns that are longer together",
+        {
+            "messages": [
+                asked("dog " * 15),
+                {"role": "assistant", "content": "dog " * 24},
+                {"role": "user", "content": "a"},
+            ]
+        },
+        400,
+        "messages",
+    ),
+]
+
+
+@pytest.mark.parametrize(("change", "status", "param"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
+@pytest.mark.parametrize("stream", [False, True])
+def test_a_wrong_chat_is_answered_in_the_interfaces_form(
+    server: Running, change: dict[str, Any], status: int, param: str | None, stream: bool
+) -> None:
+    body = {"model": "tiny", "messages": [asked("what is this ?")], "max_tokens": 12, "stream": stream} | change
+    if stream and "stream_options" in change:
+        pytest.skip("they go together")
+    answer = server.post("/v1/chat/completions", body)
+    assert answer.status == status, answer.data
+    assert set(answer.json["error"]) == {"message", "type", "param", "code"}
+    assert answer.json["error"]["type"] == "invalid_request_error"
+    if param is not None:
+        assert answer.json["error"]["param"] == param
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"input": []},
+        {"input": ""},
+        {"input": ["a cat", "  "]},
+        {"input": [1, 2, 3]},
+        {"input": [[1, 2], [3]]},
+        {"input": "dog " * 30},
+        {"input": "x" * 30_000},
+        {"input": "half \ud800 a character"},
+        {"dimensions": 4},
+        {"encoding_format": "int8"},
+        {"model": None},
+    ],
+    ids=lambda change: json.dumps(change)[:30],
+)
+def test_wrong_embeddings_are_refused(server: Running, change: dict[str, Any]) -> None:
+    answer = server.post("/v1/embeddings", {"model": "tiny", "input": "a cat"} | change)
+    assert answer.status == 400, answer.data
+    assert answer.json["error"]["message"]
+
+
+def test_the_clients_own_errors_are_raised(client: openai.OpenAI) -> None:
+    with pytest.raises(openai.BadRequestError, match="about one picture"):
+        client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
+    broken = data_address(b"\x89PNG\r\n\x1a\n and no more")
+    with pytest.raises(openai.BadRequestError, match="picture 1: begins as a picture") as caught:
+        client.embeddings.create(model="tiny", input=broken)
+    assert caught.value.code == "invalid_image"
+
+
+def test_base64_holds_little_endian_float32(server: Running) -> None:
+    body = {"model": "tiny", "input": "a cat", "encoding_format": "base64"}
+    coded = server.post("/v1/embeddings", body).json["data"][0]["embedding"]
+    vector = np.frombuffer(base64.b64decode(coded), "<f4")
+    assert vector.shape == (8,)
+    assert float(np.linalg.norm(vector)) == pytest.approx(1, abs=1e-6)

@@ -1,0 +1,150 @@
+"""``beholder serve`` as a person runs it: what it refuses, what it logs, and how it stops."""
+
+import http.client
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import pytest
+
+from beholder.errors import InvalidSetting
+from beholder.server.settings import ServerSettings
+from serving import data_address, picture
+from tiny_blip2 import make
+
+RUN = [sys.executable, "-c", "from beholder.cli.main import run; run()", "serve"]
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("private") / "my-writer"
+    folder.mkdir()
+    make("opt", folder)
+    return folder
+
+
+@contextmanager
+def served(*options: str | Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
+    """The process, and its port once its models are loaded."""
+    order = [*RUN, "--port", "0", *map(str, options)]
+    process = subprocess.Popen(order, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        assert process.stderr is not None
+        line = json.loads(process.stderr.readline())
+        while line["event"] != "listening":
+            line = json.loads(process.stderr.readline())
+        port = int(line["address"].rsplit(":", 1)[1].strip("/"))
+        for _ in range(600):
+            if ask(port, "GET", "/readyz")[0] != 503:
+                break
+            process.poll()
+            if process.returncode is not None:
+                break
+        yield process, port
+    finally:
+        process.kill()
+        process.communicate()
+
+
+def ask(port: int, method: str, path: str, body: object = None, **headers: str) -> tuple[int, bytes]:
+    connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+    connection.request(
+        method, path, None if body is None else json.dumps(body), {"Content-Type": "application/json", **headers}
+    )
+    answer = connection.getresponse()
+    if answer.status == 503:
+        import time
+
+        time.sleep(0.1)
+    return answer.status, answer.read()
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_an_answer_that_is_being_written_is_finished_before_it_stops(
+    tiny_model: Path, folder: Path, number: signal.Signals
+) -> None:
+    with served("--model", tiny_model, "--model", folder) as (process, port):
+        status, listed = ask(port, "GET", "/v1/models")
+        assert status == 200
+        assert [each["id"] for each in json.loads(listed)["data"]] == ["tiny", "my-writer"]
+        assert str(folder.parent).encode() not in listed
+        url = {"type": "image_url", "image_url": {"url": data_address(picture())}}
+        content = [url, {"type": "text", "text": "what is this ?"}]
+        body = {"model": "my-writer", "messages": [{"role": "user", "content": content}], "max_tokens": 40}
+        _, whole = ask(port, "POST", "/v1/chat/completions", body)
+        long = {"model": "tiny", "input": "a secret of mine " * 20}
+        assert ask(port, "POST", "/v1/embeddings", long)[0] == 400
+        connection = http.client.HTTPConnection("127.0.0.1", port, timeout=60)
+        data = json.dumps(body | {"stream": True})
+        connection.request("POST", "/v1/chat/completions", data, {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        process.send_signal(number)
+        streamed = answer.read().decode()
+        pieces = [json.loads(line[6:]) for line in streamed.split("\n\n") if line.startswith("data: {")]
+        text = "".join(piece["choices"][0]["delta"].get("content", "") for piece in pieces)
+        assert text.strip() == json.loads(whole)["choices"][0]["message"]["content"]
+        assert streamed.endswith("data: [DONE]\n\n")
+        out, log = process.communicate(timeout=30)
+        assert process.returncode == 0, log
+        assert out == "" and "Traceback" not in log
+        rows = [json.loads(line) for line in log.splitlines()]
+        assert rows[-1]["event"] == "stopped"
+        routes = {row["route"] for row in rows if row["event"] == "request"}
+        assert routes == {"/v1/models", "/v1/embeddings", "/v1/chat/completions"}
+        assert "what is this" not in log and "secret" not in log and "base64" not in log
+
+
+def refused(*options: str | Path, **environment: str) -> str:
+    run = subprocess.run(
+        [*RUN, *map(str, options)],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, **environment},
+        check=False,
+    )
+    assert run.returncode == 2, run.stderr
+    assert "Traceback" not in run.stderr and run.stdout == ""
+    return run.stderr
+
+
+def test_a_call_that_is_wrong_is_told_so(tmp_path: Path, tiny_model: Path) -> None:
+    assert "needs a key" in refused("--host", "0.0.0.0")
+    assert "can't be read" in refused("--key-file", tmp_path / "nothing")
+    assert "no such folder" in refused("--port", "0", "--model", tmp_path / "nothing")
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        assert f"can't listen on 127.0.0.1, port {port}" in refused("--port", str(port), "--model", tiny_model)
+
+
+def test_a_key_in_a_file_is_asked_for_and_told_to_nobody(tmp_path: Path, tiny_model: Path) -> None:
+    file = tmp_path / "key.txt"
+    file.write_text("a long secret key\n")
+    with served("--host", "0.0.0.0", "--key-file", file, "--model", tiny_model) as (process, port):
+        assert ask(port, "GET", "/healthz")[0] == 401
+        assert ask(port, "GET", "/healthz", Authorization="Bearer a long secret key")[0] == 200
+        process.send_signal(signal.SIGTERM)
+        assert "secret" not in process.communicate(timeout=30)[1]
+    assert "secret" not in repr(ServerSettings(key="a long secret key"))
+
+
+@pytest.mark.parametrize("host", ["127.0.0.1", "localhost", "::1", "127.1.2.3"])
+def test_loopback_needs_no_key(host: str) -> None:
+    assert ServerSettings(host=host).loopback
+
+
+@pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "pictures.example", ""])
+def test_any_other_address_needs_one(host: str) -> None:
+    with pytest.raises(InvalidSetting, match="needs a key"):
+        ServerSettings(host=host)
+    assert not ServerSettings(host=host, key="12345678").loopback
+    with pytest.raises(InvalidSetting, match="at least 8 characters"):
+        ServerSettings(host=host, key="short")

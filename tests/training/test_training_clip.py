@@ -1,0 +1,306 @@
+"""Trainings of a second: what is learned, what stays, and that an interrupted one is as if it had not been."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import load_file
+
+import tiny_model
+import tiny_pairs
+from beholder import DualEncoder
+from beholder.errors import InvalidSetting, NotFinite, WriteFailed
+from beholder.training import clip
+from beholder.training.checkpoints import checkpoints
+from beholder.training.clip import train_clip
+from beholder.weights.ours import load_dual_encoder
+
+MODEL = "model/model.safetensors"
+
+
+def rows(out: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
+
+
+def learned(out: Path) -> bytes:
+    return (out / MODEL).read_bytes()
+
+
+def test_it_learns_and_the_result_opens_as_a_dual_encoder(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    config = tiny_pairs.config(
+        tmp_path, train={"steps": 80, "evaluate_every": 20}, data={"evaluate": "pairs.jsonl"}, model={"name": "mine"}
+    )
+    said: list[dict[str, Any]] = []
+    folder = train_clip(config, tmp_path / "out", said.append)
+    losses = [row["loss"] for row in said if "loss" in row]
+    assert len(losses) == 80 and losses[-1] < 0.6 * losses[0]
+    assert said == rows(tmp_path / "out")
+    figures = [row["text_to_image@5"] for row in said if "text_to_image@5" in row]
+    assert len(figures) == 4 and figures[-1] > 0.5
+    encoder = DualEncoder.from_pretrained(folder)
+    assert encoder.loaded.name == "mine"
+    red = encoder.classify(tmp_path / "pictures" / "0.png", ["red", "blue", "green"], "a {} wall")
+    assert red[0][0] == "red"
+    assert (tmp_path / "out" / "best" / "beholder.json").is_file()
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"augment": {"smallest_crop": 0.5, "flip": 0.5, "colour": 0.3}, "train": {"averaging": 0.8, "chunk": 3}},
+        {"train": {"loss": "sigmoid", "precision": "bfloat16", "recompute": True}},
+    ],
+    ids=["contrastive", "sigmoid"],
+)
+def test_interrupted_in_the_middle_of_an_epoch_and_resumed_is_the_same_bit_for_bit(
+    tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiny_pairs.paint(tmp_path, 21, broken=(4, 9))
+    config = tiny_pairs.config(tmp_path, **options)
+    train_clip(config, tmp_path / "whole")
+
+    class Crash(Exception):
+        pass
+
+    def crash(row: dict[str, Any]) -> None:
+        if row["step"] == 8:
+            raise Crash
+
+    with pytest.raises(Crash):
+        train_clip(config, tmp_path / "half", crash)
+    assert [path.name for path in checkpoints(tmp_path / "half" / "checkpoints")] == ["step-00000005.pt"]
+    train_clip(config, tmp_path / "half")
+    assert learned(tmp_path / "half") == learned(tmp_path / "whole")
+    timeless = [
+        [{name: row[name] for name in ("step", "loss", "rate", "gradient", "scale")} for row in rows(tmp_path / out)]
+        for out in ("half", "whole")
+    ]
+    assert timeless[0] == timeless[1] and len(timeless[0]) == 12
+
+
+def test_broken_pictures_are_counted_and_named(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path, broken=(4, 9))
+    train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
+    named = [json.loads(line) for line in (tmp_path / "out" / "broken.jsonl").read_text().splitlines()]
+    assert sorted(each["name"] for each in named) == ["pictures/4.png", "pictures/9.png"]
+    assert all("not a picture" in each["reason"] for each in named)
+    assert rows(tmp_path / "out")[-1]["broken"] == 2
+
+
+def test_where_no_picture_can_be_used_it_says_so(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path, 8, broken=tuple(range(8)))
+    with pytest.raises(InvalidSetting, match=r"not one of 8 pictures can be used; broken\.jsonl"):
+        train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
+
+
+def pretrained(tmp_path: Path) -> dict[str, torch.Tensor]:
+    DualEncoder(tiny_model.build()).save_pretrained(tmp_path / "begin")
+    return load_file(tmp_path / "begin" / "model.safetensors")
+
+
+def changed(tmp_path: Path, **options: Any) -> set[str]:
+    before = pretrained(tmp_path)
+    options = {"model": {"from_pretrained": "begin", "network": None, "vocabulary": 8192}, **options}
+    train_clip(tiny_pairs.config(tmp_path, **options), tmp_path / "out")
+    after = load_file(tmp_path / "out" / MODEL)
+    assert set(after) == set(before)
+    return {name for name in after if not torch.equal(after[name], before[name])}
+
+
+def test_frozen_towers_stay_and_the_heads_move(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    moved = changed(tmp_path, freeze={"image": "all", "text": "all"})
+    assert moved == {"image_head.linear.weight", "text_head.linear.weight", "logit_scale"}
+
+
+def test_the_first_layers_of_a_tower_can_be_frozen(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    moved = changed(tmp_path, freeze={"image": 1, "text": "all"})
+    assert "image.final_norm.weight" in moved and "image_head.linear.weight" in moved
+    assert not {name for name in moved if name.startswith(("text.", "image.blocks", "image.patches", "image.pos"))}
+
+
+def test_additions_of_low_rank_are_merged_into_their_matrices(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    moved = changed(tmp_path, lora={"rank": 2, "text": False}, train={"averaging": 0.5})
+    assert "image.blocks.0.attention.qkv.weight" in moved and "image_head.linear.weight" in moved
+    assert "text.blocks.0.attention.qkv.weight" in moved, "a tower without additions is trained as it is"
+    assert not {"image.blocks.0.norm_mlp.weight", "image.patches.weight"} & moved
+    before = load_file(tmp_path / "begin" / "model.safetensors")["image.blocks.0.mlp.up.weight"]
+    after = load_file(tmp_path / "out" / MODEL)["image.blocks.0.mlp.up.weight"]
+    assert torch.linalg.matrix_rank(after.double() - before.double(), rtol=1e-4) <= 2
+
+
+def test_too_many_frozen_layers_are_refused(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    with pytest.raises(InvalidSetting, match=r"freeze\.image: 5 layers of a tower that has 1"):
+        changed(tmp_path, freeze={"image": 5})
+
+
+def test_a_folder_of_classes_is_judged_by_accuracy(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    for number in range(24):
+        colour = tmp_path / "classes" / list(tiny_pairs.COLOURS)[number % 6]
+        colour.mkdir(parents=True, exist_ok=True)
+        (tmp_path / "pictures" / f"{number}.png").rename(colour / f"{number}.png")
+    data = {"train": "classes", "evaluate": "classes", "templates": ["a {} wall", "{}"]}
+    train_clip(tiny_pairs.config(tmp_path, data=data, train={"steps": 60}), tmp_path / "out")
+    assert rows(tmp_path / "out")[-1]["accuracy"] > 0.8
+
+
+def test_shards_are_trained_on_and_resumed(tmp_path: Path) -> None:
+    sys.path.insert(0, str(Path(__file__).parent))
+    from test_training_shards import write_shard
+
+    tiny_pairs.paint(tmp_path, 15)
+    for shard in range(3):
+        files: dict[str, bytes] = {}
+        for number in range(5 * shard, 5 * shard + 5):
+            files[f"{number}.png"] = (tmp_path / "pictures" / f"{number}.png").read_bytes()
+            files[f"{number}.txt"] = b"a wall"
+        write_shard(tmp_path / f"s-{shard}.tar", files)
+    config = tiny_pairs.config(tmp_path, data={"train": "s-{0..2}.tar", "shuffle": 4}, train={"batch": 4})
+    train_clip(config, tmp_path / "whole")
+
+    def crash(row: dict[str, Any]) -> None:
+        if row["step"] == 7:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        train_clip(config, tmp_path / "half", crash)
+    train_clip(config, tmp_path / "half")
+    assert learned(tmp_path / "half") == learned(tmp_path / "whole")
+
+
+def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    config = tiny_pairs.config(tmp_path)
+    train_clip(config, tmp_path / "out")
+    before, said = learned(tmp_path / "out"), list[dict[str, Any]]()
+    train_clip(config, tmp_path / "out", said.append)
+    assert said == [] and learned(tmp_path / "out") == before
+
+
+def test_a_folder_with_another_training_is_left_alone(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
+    before = learned(tmp_path / "out")
+    with pytest.raises(InvalidSetting, match=r"another train\.learning_rate; name another folder"):
+        train_clip(tiny_pairs.config(tmp_path, train={"learning_rate": 0.1}), tmp_path / "out")
+    tiny_pairs.paint(tmp_path, 25)
+    with pytest.raises(InvalidSetting, match="another number of pictures"):
+        train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
+    assert learned(tmp_path / "out") == before
+
+
+def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    train_clip(tiny_pairs.config(tmp_path, train={"save_every": 2, "keep": 3}), tmp_path / "out")
+    names = [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()]
+    assert sorted(names) == ["step-00000008.pt", "step-00000010.pt", "step-00000012.pt"]
+
+
+def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_pairs.paint(tmp_path)
+    config = tiny_pairs.config(tmp_path)
+    real, calls = torch.save, []
+
+    def full(state: object, file: Any) -> None:
+        calls.append(1)
+        if len(calls) == 2:
+            file.write(b"half")
+            raise OSError(28, "No space left on device")
+        real(state, file)
+
+    monkeypatch.setattr(torch, "save", full)
+    with pytest.raises(WriteFailed, match="earlier ones stay"):
+        train_clip(config, tmp_path / "out")
+    assert [path.name for path in (tmp_path / "out" / "checkpoints").iterdir()] == ["step-00000005.pt"]
+    train_clip(config, tmp_path / "out")
+    train_clip(config, tmp_path / "whole")
+    assert learned(tmp_path / "out") == learned(tmp_path / "whole")
+
+
+def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_pairs.paint(tmp_path)
+    monkeypatch.setattr(clip, "contrastive_loss", lambda image, *_: image.sum() * float("nan"))
+    with pytest.raises(NotFinite, match="step 1: the loss is nan"):
+        train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
+
+
+def test_the_temperature_stays_below_its_limit(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    config = tiny_pairs.config(tmp_path, train={"learning_rate": 1.0, "hottest": 15.0, "steps": 30, "warm_up": 0})
+    train_clip(config, tmp_path / "out")
+    scales = [row["scale"] for row in rows(tmp_path / "out")]
+    assert max(scales) <= 15.001 and all(scale >= 0.999 for scale in scales)
+
+
+def start(config: Path, out: Path) -> subprocess.Popen[str]:
+    order = [sys.executable, "-m", "beholder", "train", "clip", str(config), "--out", str(out), "--json"]
+    return subprocess.Popen([*order, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
+def test_told_to_stop_it_saves_and_ends_and_the_same_command_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+    tiny_pairs.paint(tmp_path)
+    config = tiny_pairs.write_config(tmp_path, train={"steps": 200, "save_every": 1000})
+    run = start(config, tmp_path / "out")
+    assert run.stdout is not None and json.loads(run.stdout.readline())["step"] == 1
+    run.send_signal(number)
+    _, said = run.communicate(timeout=60)
+    assert run.returncode == 128 + number and "stopped behind step" in said and "Traceback" not in said
+    (saved,) = checkpoints(tmp_path / "out" / "checkpoints")
+    again = start(config, tmp_path / "out")
+    out, said = again.communicate(timeout=100)
+    assert again.returncode == 0, said
+    first = json.loads(out.splitlines()[0])["step"]
+    assert first == int(saved.stem.removeprefix("step-")) + 1
+    assert load_dual_encoder(tmp_path / "out" / "model")
+
+
+@pytest.mark.slow
+def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """As many steps as take some seconds; each kill comes somewhere between the program's start and its end."""
+    tiny_pairs.paint(tmp_path, broken=(3,))
+    config = tiny_pairs.write_config(
+        tmp_path, train={"steps": 600, "save_every": 3, "averaging": 0.9}, augment={"smallest_crop": 0.5}
+    )
+    whole = start(config, tmp_path / "whole")
+    whole.communicate(timeout=120)
+    assert whole.returncode == 0
+    generator, killed = random.Random(0), 0
+    for _ in range(30):
+        run = start(config, tmp_path / "out")
+        assert run.stdout is not None
+        run.stdout.readline()  # it has begun, or gone on, or is done
+        time.sleep(generator.uniform(0, 0.35))
+        run.kill()
+        killed += run.wait(timeout=60) == -signal.SIGKILL
+        run.communicate()
+        if killed == 10 or (tmp_path / "out" / MODEL).exists():
+            break
+    assert killed == 10
+    last = start(config, tmp_path / "out")
+    _, said = last.communicate(timeout=120)
+    assert last.returncode == 0, said
+    assert learned(tmp_path / "out") == learned(tmp_path / "whole")
+    assert [row["step"] for row in rows(tmp_path / "out")] == list(range(1, 601))
+
+
+def test_tensorboard_is_told_the_same_as_the_log(tmp_path: Path) -> None:
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    tiny_pairs.paint(tmp_path)
+    train_clip(tiny_pairs.config(tmp_path), tmp_path / "out", tensorboard=True)
+    board = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
+    told = [(event.step, pytest.approx(event.value, rel=1e-5)) for event in board.Scalars("loss")]
+    assert [(row["step"], row["loss"]) for row in rows(tmp_path / "out")] == told

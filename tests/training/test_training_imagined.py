@@ -1,0 +1,68 @@
+"""Sentences put together from captions, and the tokens that a picture of one would have."""
+
+import numpy as np
+import pytest
+
+from beholder.errors import InvalidSetting
+from beholder.training.imagined import Imagination, parts, recombined
+
+CAPTIONS = [
+    "A black dog is running in the snow .",
+    "Two girls are playing with a ball on the beach.",
+    "A man wearing a hat",
+    "Snow .",
+    'A sign that says "go", next to a road.',
+]
+
+
+@pytest.mark.parametrize(
+    ("caption", "found"),
+    [
+        (CAPTIONS[0], ("a black dog", "running", "in the snow")),
+        (CAPTIONS[1], ("two girls", "playing with a ball", "on the beach")),
+        (CAPTIONS[2], ("a man", "wearing a hat", "")),
+        (CAPTIONS[3], None),
+        (CAPTIONS[4], None),
+    ],
+)
+def test_who_does_what_where(caption: str, found: tuple[str, str, str] | None) -> None:
+    assert parts(caption) == found
+
+
+def test_parts_of_different_captions_come_together() -> None:
+    made = recombined(CAPTIONS, 400, np.random.default_rng(0))
+    assert len(made) == len(set(made)) > 20
+    assert {"two girls are running in the snow", "a black dog wearing a hat on the beach"} <= set(made)
+    whos, does, places = zip(*(found for caption in CAPTIONS if (found := parts(caption))), strict=True)
+    for sentence in made:
+        who = next(who for who in whos if sentence.startswith(who))
+        rest = sentence.removeprefix(who).strip()
+        verb, _, later = rest.partition(" ")
+        assert verb not in ("is", "are") or (verb == "are") == (who == "two girls")
+        rest = later if verb in ("is", "are") else rest
+        done = next(done for done in does if rest.startswith(done))
+        assert rest.removeprefix(done).strip() in places
+    assert made == recombined(CAPTIONS, 400, np.random.default_rng(0))
+
+
+def test_captions_without_these_parts_are_an_error() -> None:
+    with pytest.raises(InvalidSetting, match="who does what"):
+        recombined(["Snow.", "A red car."], 10, np.random.default_rng(0))
+
+
+def test_a_sentence_has_the_tokens_of_its_picture_but_for_what_is_left_open() -> None:
+    random = np.random.default_rng(0)
+    captions = random.normal(size=(300, 5, 6)).astype(np.float32)
+    matrix = random.normal(size=(6, 4))
+    tokens = captions.mean(1) @ matrix + 3 + 0.1 * random.normal(size=(300, 4))
+    imagination = Imagination.fit(captions, tokens, ridge=1e-6)
+    sentences = random.normal(size=(2000, 6)).astype(np.float32)
+    found = imagination.tokens(sentences, np.random.default_rng(1))
+    assert found.shape == (2000, 4)
+    np.testing.assert_allclose(found.mean(0), tokens.mean(0), atol=0.3)
+    # A fifth of a mean of five captions is due to one of them, and the rest is left open.
+    slope = np.linalg.lstsq(np.c_[sentences, np.ones(2000)], found, rcond=None)[0][:6]
+    np.testing.assert_allclose(slope, matrix / 5, atol=0.15)
+    spread = (found - sentences @ slope).var(0) + (sentences @ slope).var(0)
+    np.testing.assert_allclose(spread, tokens.var(0), rtol=0.2)
+    assert not np.allclose(found, imagination.tokens(sentences, np.random.default_rng(2)))

@@ -1,0 +1,24 @@
+import torch
+
+from beholder.training.correlation import inverse_root, statistics
+from beholder.training.locked_image import LockedImageData, LockedImageSettings, caption_map, prepared
+
+
+def test_the_map_to_captions_is_ridge_regression_on_rooted_features() -> None:
+    torch.manual_seed(0)
+    images, captions = torch.rand(40, 2, 6), torch.randn(40, 3, 4)
+    data = LockedImageData(images, captions, torch.randn(5, 1, 4), torch.randn(5, 6), torch.zeros(5))
+    settings = LockedImageSettings(distillation=0.0, image_ridge=0.5, text_ridge=0.1)
+    x = prepared(images, "root").double()
+    y = prepared(captions, "unit").double()
+    rows = [(x[n, v], y[n, c]) for n in range(40) for v in range(2) for c in range(3)]
+    inputs, targets = (torch.stack(side) for side in zip(*rows, strict=True))
+    inputs, targets = inputs - inputs.mean(0), targets - targets.mean(0)
+    whitened = targets @ inverse_root(statistics(x, y).text, 0.1)
+    gram = inputs.T @ inputs / len(inputs)
+    ridge = 0.5 * gram.trace() / 6 * torch.eye(6, dtype=torch.double)
+    solved = torch.linalg.solve(gram + ridge, inputs.T @ whitened / len(inputs))
+    found = caption_map(data, settings)
+    assert torch.allclose(found.weight.T.double(), solved, atol=1e-4)
+    mean = found(prepared(images, "root").flatten(0, 1)).mean(0)
+    assert torch.allclose(mean, torch.zeros(4), atol=1e-5), "the mean picture has the mean caption"

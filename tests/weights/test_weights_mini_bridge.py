@@ -1,0 +1,74 @@
+"""What the recipe of mini's bridge writes, and what is read of it."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+from beholder.errors import ModelError, WeightsMismatch
+from beholder.models.bridge import BridgeSettings, picture_tokens
+from beholder.models.qformer import QFormerSettings
+from beholder.models.sentence_tokens import SentenceTokens
+from beholder.weights import mini, mini_bridge
+from beholder.weights.vision_language import load_own, save_vision_language
+
+pytestmark = pytest.mark.mini
+
+WIDTH = 1280 + 2 * 384
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    torch.manual_seed(0)
+    qformer = QFormerSettings(
+        queries=2,
+        width=384,
+        layers=1,
+        heads=12,
+        mlp_width=1536,
+        image_width=WIDTH,
+        cross_every=1,
+        vocabulary=30522,
+        positions=128,
+    )
+    bridge = mini_bridge.begin(BridgeSettings(qformer, embedding=8, language_width=576, image_norm=True))
+    tower = mini_bridge.join_sentences(mini.image_tower(), torch.nn.Linear(1280, 384), torch.randn(1000, 384))
+    folder = tmp_path_factory.mktemp("mini") / "bridge"
+    mini_bridge.save(bridge, tower, folder)
+    return folder
+
+
+def test_a_bridge_with_sentence_tokens_is_read_as_it_was_written_and_kept_in_our_own_folder(
+    written: Path, tmp_path: Path
+) -> None:
+    loaded = mini_bridge.assemble(written)
+    assert isinstance(loaded.image, SentenceTokens)
+    save_vision_language(loaded, tmp_path / "whole")
+    again = load_own(tmp_path / "whole")
+    for first, second in ((loaded.image, again.image), (loaded.bridge, again.bridge)):
+        kept = second.state_dict()
+        assert all(torch.equal(tensor, kept.pop(name)) for name, tensor in first.state_dict().items()) and not kept
+    assert (again.judge, again.candidates) == (loaded.judge, loaded.candidates) == ("mini", 6)
+    pixels = torch.rand(1, 3, 260, 260)
+    with torch.no_grad():
+        tokens = picture_tokens(again.image.eval(), pixels)
+        assert tokens.shape == (1, 83, WIDTH)
+        assert torch.allclose(picture_tokens(loaded.image, pixels), tokens, atol=1e-5)
+        assert again.bridge.eval().soft_prompts(tokens).shape == (1, 2, 576)
+
+
+def test_a_folder_names_no_other_judge(written: Path, tmp_path: Path) -> None:
+    save_vision_language(replace(mini_bridge.assemble(written), judge="somebody/elses-model"), tmp_path / "whole")
+    with pytest.raises(ModelError, match="judge 'somebody/elses-model'"):
+        load_own(tmp_path / "whole")
+
+
+def test_half_of_the_maps_is_an_error_that_names_them(written: Path, tmp_path: Path) -> None:
+    tensors = load_file(written / mini_bridge.WEIGHTS)
+    del tensors["names.weight"]
+    save_file(tensors, tmp_path / mini_bridge.WEIGHTS, metadata={"format": "pt"})
+    (tmp_path / mini_bridge.SETTINGS).write_bytes((written / mini_bridge.SETTINGS).read_bytes())
+    with pytest.raises(WeightsMismatch, match=r"names\.weight only 2 are there"):
+        mini_bridge.load(tmp_path)
