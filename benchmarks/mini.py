@@ -70,9 +70,7 @@ def main() -> None:
         choice(encoder, "everyday categories", rows, options.categories.parent, labels, wanted)
     if options.imagenet:
         rows = [json.loads(line) for line in options.imagenet.read_text().splitlines()]
-        choice(
-            encoder, "ImageNet names", rows, options.imagenet.parent, class_names(), [row["index"] for row in rows]
-        )
+        choice(encoder, "ImageNet names", rows, options.imagenet.parent, class_names(), [row["index"] for row in rows])
 
 
 if __name__ == "__main__":

@@ -29,9 +29,11 @@ from mini_data import split
 AMONG = 200  # photographs among which different captions are counted
 
 
-def captions(model: VisionLanguageModel, photographs: list[Photograph], examples: int) -> dict[str, float]:
+def captions(
+    model: VisionLanguageModel, photographs: list[Photograph], examples: int, candidates: int | None
+) -> dict[str, float]:
     began = time.monotonic()
-    said = model.caption([photograph.path for photograph in photographs])
+    said = model.caption([photograph.path for photograph in photographs], candidates=candidates)
     seconds = time.monotonic() - began
     references = [photograph.captions for photograph in photographs]
     for caption, photograph in list(zip(said, photographs, strict=True))[:examples]:
@@ -44,12 +46,12 @@ def captions(model: VisionLanguageModel, photographs: list[Photograph], examples
         "CIDEr, exchanged": exchanged["CIDEr"],
         "BLEU-4, exchanged": exchanged["BLEU-4"],
         f"different captions among {AMONG}": len(set(said[:AMONG])),
-        "pictures a second, three beams": len(said) / seconds,
+        "pictures a second": len(said) / seconds,
     }
 
 
 def matching(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[str, float]:
-    """How often the matching head prefers a photograph's own caption to that of the next one."""
+    """How often a photograph's own caption fits better than that of the next one."""
     pairs = zip(photographs, photographs[1:] + photographs[:1], strict=True)
     scores = [model.match(own.path, [own.captions[0], other.captions[0]]) for own, other in pairs]
     return {"own caption preferred to another's": sum(own > other for own, other in scores) / len(scores)}
@@ -92,12 +94,13 @@ def main() -> None:
     options.add_argument("--bridge", type=Path, help="a folder that the recipe wrote; the package's own by default")
     options.add_argument("--part", choices=("test", "calibration"), default="test")
     options.add_argument("--drawings-most", type=int, default=0, help="drawings to ask about; all by default")
+    options.add_argument("--candidates", type=int, help="captions to choose from; the model's own number by default")
     options.add_argument("--examples", type=int, default=0, help="captions to show")
     given = options.parse_args()
     loaded = mini_bridge.assemble(given.bridge) if given.bridge else None
     model = VisionLanguageModel(loaded) if loaded else VisionLanguageModel.from_pretrained("mini")
     photographs = split(read_photographs(given.photographs))[given.part]
-    show(captions(model, photographs, given.examples))
+    show(captions(model, photographs, given.examples, given.candidates))
     show(matching(model, photographs))
     show(questions(model, photographs))
     if given.drawings:

@@ -134,7 +134,8 @@ def main() -> None:
             place.mkdir(parents=True, exist_ok=True)
             training, held = made[source][:count], made[source][count:]
             settings = replace(config.bridge.qformer, queries=queries, image_width=training[0].shape[-1])
-            bridge = mini_bridge.begin(replace(config.bridge, qformer=settings))
+            queries_alone = replace(config.bridge, qformer=settings, whole_tokens=0, whole_prompts=0)
+            bridge = mini_bridge.begin(queries_alone)
             figures: dict[str, float] = {}
 
             def stage_1(generator: torch.Generator, bridge: Bridge = bridge, training: list[np.ndarray] = training):

@@ -1,0 +1,221 @@
+"""Many clients at once against ``beholder serve``: is every answer that of a lone request, and what does it cost.
+
+    python benchmarks/serving.py                          # 64 clients for five minutes, with mini
+    python benchmarks/serving.py --clients 8 --seconds 30
+
+Three parts. Embeddings one at a time and many at once: the ratio of their throughputs. A conversation alone: seconds
+to its first word. Then clients that mix embeddings, captions and conversations with pictures, of whom a tenth leave
+early and a tenth send rubbish: statuses, answers that differ from those of a lone request, and the server's memory.
+The clients run on the same cores as the server.
+"""
+
+import argparse
+import base64
+import http.client
+import json
+import random
+import subprocess
+import sys
+import threading
+import time
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+PHOTOGRAPHS = sorted((Path(__file__).parents[1] / "demo" / "photographs").glob("*.jpg"))
+SENTENCES = ["a cat looks at you", "a bridge by night", "a plate of fruit", "people in the snow", "two dogs play"]
+QUESTIONS = ["What is in the picture?", "Is it day or night?", "Where is it?"]
+RUBBISH: list[tuple[str, Any]] = [
+    ("/v1/caption", {"image": "/etc/passwd"}),
+    ("/v1/caption", {"image": "data:image/png;base64,AAAA"}),
+    ("/v1/embeddings", {"model": "mini", "input": []}),
+    ("/v1/chat/completions", {"model": "nobody", "messages": []}),
+]
+
+
+def address(photograph: Path) -> str:
+    return "data:image/jpeg;base64," + base64.b64encode(photograph.read_bytes()).decode()
+
+
+def requests() -> list[tuple[str, dict[str, Any]]]:
+    """All that clients ask for; each is answered alone first."""
+    asked: list[tuple[str, dict[str, Any]]] = []
+    for number, photograph in enumerate(PHOTOGRAPHS):
+        url = address(photograph)
+        content = [
+            {"type": "image_url", "image_url": {"url": url}},
+            {"type": "text", "text": QUESTIONS[number % len(QUESTIONS)]},
+        ]
+        messages = [{"role": "user", "content": content}]
+        asked += [
+            ("/v1/embeddings", {"model": "mini", "input": [url]}),
+            ("/v1/embeddings", {"model": "mini", "input": SENTENCES[number % len(SENTENCES)]}),
+            ("/v1/caption", {"image": url}),
+            ("/v1/chat/completions", {"model": "mini", "messages": messages, "max_tokens": 24}),
+        ]
+    return asked
+
+
+class Server:
+    """``beholder serve`` in a process of its own."""
+
+    def __init__(self) -> None:
+        order = [sys.executable, "-c", "from beholder.cli.main import run; run()", "serve", "--port", "0"]
+        self.process = subprocess.Popen(order, stderr=subprocess.PIPE, text=True)
+        self.port = 0
+        threading.Thread(target=self._read, daemon=True).start()
+        while not self.port or self.ask("GET", "/readyz")[0] != 200:
+            if self.process.poll() is not None:
+                raise SystemExit("the server did not begin")
+            time.sleep(0.2)
+
+    def _read(self) -> None:
+        for line in self.process.stderr or ():
+            if line.startswith('{"time"') and "listening" in line:
+                self.port = int(json.loads(line)["address"].rsplit(":", 1)[1].strip("/"))
+
+    def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        try:
+            data = None if body is None else json.dumps(body)
+            connection.request(method, path, data, {"Content-Type": "application/json"})
+            answer = connection.getresponse()
+            return answer.status, answer.read()
+        finally:
+            connection.close()
+
+    def leave(self, path: str, body: Any, seconds: float) -> None:
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
+        time.sleep(seconds)
+        connection.close()
+
+    def megabytes(self) -> float:
+        for line in self.ask("GET", "/metrics")[1].decode().splitlines():
+            if line.startswith("process_resident_memory_bytes"):
+                return float(line.split()[1]) / 1e6
+        return 0.0
+
+
+def same(one: bytes, other: bytes) -> bool:
+    first, second = json.loads(one), json.loads(other)
+    if "data" in first:
+        pairs = zip(first["data"], second["data"], strict=True)
+        return all(np.allclose(a["embedding"], b["embedding"], atol=1e-5) for a, b in pairs)
+    if "choices" in first:
+        return bool(first["choices"] == second["choices"])
+    return bool(first == second)
+
+
+def throughput(server: Server, asked: list[tuple[str, dict[str, Any]]], clients: int) -> None:
+    for name, chosen in (
+        ("sentences", [each for each in asked if isinstance(each[1].get("input"), str)]),
+        ("pictures", [each for each in asked if isinstance(each[1].get("input"), list)]),
+    ):
+        ratios = []
+        for _ in range(3):
+            rates = []
+            for workers in (1, clients):
+                work = (chosen * 20)[:160] if name == "sentences" else (chosen * 4)[:48]
+                start = time.perf_counter()
+                with ThreadPoolExecutor(workers) as pool:
+                    statuses = list(pool.map(lambda each: server.ask("POST", *each)[0], work))
+                rates.append(len(work) / (time.perf_counter() - start))
+                if set(statuses) != {200}:
+                    raise SystemExit(f"unexpected statuses: {Counter(statuses)}")
+            ratios.append(rates[1] / rates[0])
+        print(
+            f"embeddings of {name}: {rates[0]:.0f}/s one at a time, {rates[1]:.0f}/s with {clients} clients; "
+            f"ratio {np.median(ratios):.2f} ({min(ratios):.2f} to {max(ratios):.2f})"
+        )
+
+
+def first_word(server: Server, asked: list[tuple[str, dict[str, Any]]]) -> None:
+    times = []
+    for path, body in [each for each in asked if "messages" in each[1]]:
+        start = time.perf_counter()
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
+        connection.request("POST", path, json.dumps(body | {"stream": True}), {"Content-Type": "application/json"})
+        answer = connection.getresponse()
+        while b'"content": ""' in (line := answer.readline()) or b'"content"' not in line:
+            if not line:
+                break
+        times.append(time.perf_counter() - start)
+        answer.read()
+        connection.close()
+    print(f"first word of a lone answer: {np.median(times):.2f} s (at most {max(times):.2f} s)")
+
+
+def mixed(server: Server, asked: list[tuple[str, dict[str, Any]]], clients: int, seconds: float) -> bool:
+    alone = [server.ask("POST", *each) for each in asked]
+    statuses: Counter[int] = Counter()
+    different: Counter[str] = Counter()
+    lasted: list[float] = []
+    left = rubbish = 0
+    end = time.monotonic() + seconds
+    lock = threading.Lock()
+
+    def client(seed: int) -> None:
+        nonlocal left, rubbish
+        chance = random.Random(seed)
+        while time.monotonic() < end:
+            place = chance.randrange(len(asked))
+            fate = chance.random()
+            if fate < 0.1:
+                server.leave(*asked[place], chance.uniform(0, 2))
+                with lock:
+                    left += 1
+                continue
+            path, body = chance.choice(RUBBISH) if fate < 0.2 else asked[place]
+            start = time.perf_counter()
+            status, data = server.ask("POST", path, body)
+            with lock:
+                statuses[status] += 1
+                lasted.append(time.perf_counter() - start)
+                if fate < 0.2:
+                    rubbish += 1
+                elif status == 200 and not same(alone[place][1], data):
+                    different[path] += 1
+            if status == 429:
+                time.sleep(1)
+
+    threads = [threading.Thread(target=client, args=(number,)) for number in range(clients)]
+    for thread in threads:
+        thread.start()
+    memory = []
+    while time.monotonic() < end:
+        time.sleep(min(seconds / 10, 30))
+        memory.append(server.megabytes())
+    for thread in threads:
+        thread.join()
+    print(f"{clients} clients for {seconds:.0f} s: {sum(statuses.values())} answers {dict(sorted(statuses.items()))}")
+    print(
+        f"{left} left early, {rubbish} sent rubbish; seconds: median {np.median(lasted):.1f}, worst {max(lasted):.1f}"
+    )
+    print(f"answers that differ from those of a lone request: {dict(different) or 'none'}")
+    print("megabytes of the server: " + ", ".join(f"{each:.0f}" for each in memory))
+    return not any(status >= 500 for status in statuses) and not different
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--clients", type=int, default=64)
+    parser.add_argument("--seconds", type=float, default=300)
+    options = parser.parse_args()
+    server = Server()
+    try:
+        asked = requests()
+        throughput(server, asked, options.clients)
+        first_word(server, asked)
+        well = mixed(server, asked, options.clients, options.seconds)
+    finally:
+        server.process.terminate()
+        server.process.wait(60)
+    raise SystemExit(0 if well else 1)
+
+
+if __name__ == "__main__":
+    main()

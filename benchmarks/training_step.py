@@ -1,0 +1,163 @@
+"""Training against transformers: the same ViT-B/32 CLIP, the same first weights, the same pairs in the same order.
+
+    python benchmarks/training_step.py --photographs captions.jsonl
+
+Theirs is ``CLIPModel(return_loss=True)`` behind torch's ``DataLoader``, whose workers prepare pictures with CLIP's own
+processor; the texts are padded to 77 tokens, as transformers' own example of CLIP training does it, and then once more
+to the longest of the batch. Ours is what ``beholder train clip`` runs. Both use AdamW with the same groups, rate and
+clipping. The two take turns, a few steps each, so that a machine whose speed varies is fair to both.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
+from itertools import islice
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
+import numpy as np
+import torch
+from PIL import Image
+from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
+
+from beholder.text import clip_bpe
+from beholder.text.tokenizer import Tokenizer, TokenizerSettings
+from beholder.training.augmentation import Augmentation
+from beholder.training.clip import Pairs, clip_gradients, pair_loss
+from beholder.training.clip_config import Training
+from beholder.training.examples import Columns, read_examples
+from beholder.training.gradient_cache import Embedded, backward
+from beholder.training.order import RowOrder
+from beholder.training.pairs import pair_batches
+from beholder.training.ranks import Ranks
+from beholder.training.schedule import decayed_apart
+from beholder.weights.load import load_foreign_network
+
+RATE, DECAY, CLIP, LONGEST = 1e-5, 0.2, 1.0, 77
+VOCABULARY = 4000
+
+
+class Theirs(torch.utils.data.Dataset):
+    """Pictures and texts in the order that ours draws them in."""
+
+    def __init__(self, drawn: list[tuple[Path, str]], tokenizer: Tokenizer, full: bool):
+        self.drawn = drawn
+        self.tokenizer = tokenizer
+        self.full = full
+        self.processor = CLIPImageProcessorPil()
+
+    def __len__(self) -> int:
+        return len(self.drawn)
+
+    def __getitem__(self, row: int) -> tuple[torch.Tensor, str]:
+        path, text = self.drawn[row]
+        pixels = self.processor(Image.open(path).convert("RGB"), return_tensors="np")["pixel_values"][0]
+        return torch.from_numpy(np.asarray(pixels)), text
+
+    def collate(self, rows: list[tuple[torch.Tensor, str]]) -> dict[str, torch.Tensor]:
+        tokens = self.tokenizer([text for _, text in rows])
+        ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
+        if self.full:
+            missing = LONGEST - ids.shape[1]
+            ids = torch.nn.functional.pad(ids, (0, missing), value=self.tokenizer.settings.pad_id)
+            mask = torch.nn.functional.pad(mask, (0, missing))
+        pixels = torch.stack([pixels for pixels, _ in rows])
+        return {"pixel_values": pixels, "input_ids": ids, "attention_mask": mask.long()}
+
+
+def main() -> None:
+    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    options.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
+    options.add_argument("--batch", type=int, default=16)
+    options.add_argument("--steps", type=int, default=50)
+    options.add_argument("--turn", type=int, default=5, help="steps before the other side's turn")
+    options.add_argument("--workers", type=int, default=2, help="of their DataLoader")
+    given = options.parse_args()
+
+    examples = read_examples(given.photographs, Columns(), ("{}",))
+    backend = clip_bpe.learned((text for each in examples for text in each.texts), VOCABULARY)
+    marks = backend.get_vocab()
+    end = marks[clip_bpe.END]
+    tokenizer = Tokenizer(backend, TokenizerSettings(LONGEST, end, marks[clip_bpe.START]))
+    order = RowOrder(examples, given.batch, seed=0)
+    drawn = []
+    for draws, _ in islice(order.batches(), given.steps):
+        for draw in draws:  # the text that ours draws, by the same generator
+            texts = draw.example.texts
+            drawn.append((draw.example.picture, texts[int(np.random.default_rng(draw.seed).integers(len(texts)))]))
+
+    torch.manual_seed(0)
+    vision = {"patch_size": 32}  # the defaults of CLIPConfig are those of ViT-B/32
+    text = {"vocab_size": backend.get_vocab_size(), "bos_token_id": marks[clip_bpe.START], "eos_token_id": end}
+    first = CLIPModel(CLIPConfig(vision_config=vision, text_config=text))
+    with TemporaryDirectory() as name:
+        first.save_pretrained(name)
+        CLIPImageProcessorPil().save_pretrained(name)
+        sides: dict[str, Iterator[float]] = {"beholder": ours(Path(name), order, tokenizer)}
+        for full in (True, False):
+            model = CLIPModel.from_pretrained(name)
+            which = "transformers, padded to 77" if full else "transformers, padded to the longest"
+            sides[which] = theirs(model, Theirs(drawn, tokenizer, full), given.batch, given.workers)
+        losses: dict[str, list[float]] = {side: [] for side in sides}
+        seconds: dict[str, list[float]] = {side: [] for side in sides}
+        for _ in range(0, given.steps, given.turn):
+            for side, steps in sides.items():
+                began = time.perf_counter()
+                losses[side] += list(islice(steps, given.turn))
+                seconds[side].append(time.perf_counter() - began)
+    for side in sides:
+        kept = seconds[side][1:] or seconds[side]  # the first turn warms up
+        per_second = given.turn * given.batch / np.array(kept)
+        ratio = np.array(kept) / np.array(seconds["beholder"][1:] or seconds["beholder"])
+        apart = max(abs(a - b) for a, b in zip(losses[side], losses["beholder"], strict=True))
+        row = {"side": side, "pairs a second": round(float(np.median(per_second)), 2)}
+        row |= {"ours is faster by": f"{np.median(ratio):.2f} ({ratio.min():.2f} to {ratio.max():.2f})"}
+        row |= {"loss, first and last": [round(losses[side][0], 4), round(losses[side][-1], 4)]}
+        print(json.dumps({**row, "largest difference of the losses": round(apart, 5)}), flush=True)
+
+
+def optimiser(model: torch.nn.Module) -> torch.optim.AdamW:
+    return torch.optim.AdamW(decayed_apart(model.named_parameters(), DECAY), lr=RATE, betas=(0.9, 0.98), eps=1e-6)
+
+
+def ours(folder: Path, order: RowOrder, tokenizer: Tokenizer) -> Iterator[float]:
+    network, foreign = load_foreign_network(folder)
+    here = Ranks(torch.device("cpu"))
+    train = Training(steps=1, batch=order.batch)
+    model = Pairs(network, foreign.preprocessing, train, here.device)
+    steps = optimiser(network)
+    for batch, _ in pair_batches(order, None, foreign.preprocessing, Augmentation(), tokenizer, print):
+        steps.zero_grad()
+        loss: Callable[[Embedded], torch.Tensor] = lambda embedded, batch=batch: pair_loss(embedded, batch, train, here)  # type: ignore[misc] # noqa: E731
+        lost = backward(lambda part: Embedded(*model(part.pixels, part.ids, part.mask)), [batch], loss, nullquiet)
+        clip_gradients(list(network.parameters()), CLIP)
+        steps.step()
+        with torch.no_grad():
+            network.logit_scale.clamp_(0, math.log(100))
+        yield float(lost)
+
+
+def nullquiet(_: bool) -> nullcontext[None]:
+    return nullcontext()
+
+
+def theirs(model: CLIPModel, data: Theirs, batch: int, workers: int) -> Iterator[float]:
+    loader = torch.utils.data.DataLoader(data, batch, num_workers=workers, collate_fn=data.collate)
+    steps = optimiser(model)
+    model.train()
+    for each in loader:
+        steps.zero_grad()
+        loss = model(**each, return_loss=True).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), CLIP)
+        steps.step()
+        with torch.no_grad():
+            model.logit_scale.clamp_(0, math.log(100))
+        yield float(loss.detach())
+
+
+if __name__ == "__main__":
+    main()
