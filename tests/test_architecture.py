@@ -62,15 +62,19 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(program: str) -> None:
 
 
 def test_help_takes_less_than_a_fifth_of_a_second() -> None:
-    """Of the processor's time: what other programs take of it meanwhile is not the command's."""
-    program = (
-        "import sys, time; sys.argv = ['beholder', '--help']; from beholder.cli.main import run\n"
-        "try: run()\n"
-        "finally: print(time.process_time(), file=sys.stderr)"
-    )
-    runs = [subprocess.run([sys.executable, "-c", program], capture_output=True, check=True) for _ in range(5)]
-    assert all(b"Commands:" in run.stdout for run in runs)
-    assert min(float(run.stderr) for run in runs) < 0.2
+    """Of the processor's time: what other programs take of it meanwhile is not the command's.
+
+    A processor on which Python alone starts slowly has as much longer.
+    """
+    told = "finally: print(time.process_time(), file=sys.stderr)"
+    asked = "import sys, time; sys.argv = ['beholder', '--help']; from beholder.cli.main import run\ntry: run()\n"
+    alone = "import sys, time\ntry: pass\n"
+    taken: dict[str, list[float]] = {asked: [], alone: []}
+    for program in [asked, alone] * 7:
+        run = subprocess.run([sys.executable, "-c", program + told], capture_output=True, check=True)
+        assert (b"Commands:" in run.stdout) == (program == asked)
+        taken[program].append(float(run.stderr))
+    assert min(taken[asked]) < max(0.2, 20 * min(taken[alone]))
 
 
 def test_every_public_name_can_be_loaded() -> None:
