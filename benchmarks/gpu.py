@@ -1,0 +1,129 @@
+"""How much of a GPU's bfloat16 peak CLIP ViT-L/14 reaches: pictures embedded, and training steps.
+
+    python benchmarks/gpu.py
+
+The weights are random: the time does not depend on them. The peak is what a large matrix product reaches on this card
+in the same run; the operations are those that torch counts in the network's matrix products and attention, forward and
+backward. A training step is forward, contrastive loss, backward, clipping and AdamW under autocast, as
+``beholder train clip`` does it with ``precision: bfloat16``; pictures and texts lie on the card already.
+"""
+
+import json
+import time
+from collections.abc import Callable
+
+import torch
+from torch.utils.flop_counter import FlopCounterMode
+
+from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.models.text_tower import TextTransformerSettings
+from beholder.models.vit import VisionSettings
+from beholder.training.losses import contrastive_loss
+
+SIDE = 8192  # of the matrices whose product gives the peak
+PICTURES, PAIRS = 256, 256  # of a batch, embedded and trained on
+SECONDS = 4.0  # of each timing
+LARGE = TwoTowersSettings(
+    VisionSettings(
+        patch_size=14,
+        width=1024,
+        layers=24,
+        heads=16,
+        mlp_width=4096,
+        activation="quick_gelu",
+        norm_first=True,
+        patch_bias=False,
+    ),
+    TextTransformerSettings(width=768, heads=12, mlp_width=3072),
+    768,
+)
+
+
+def seconds(run: Callable[[], object]) -> float:
+    """The mean of runs that are handed to the card one behind the other, after some to warm up."""
+    for _ in range(3):
+        run()
+    one = timed(run, 3)
+    return timed(run, max(3, round(SECONDS / one)))
+
+
+def timed(run: Callable[[], object], count: int) -> float:
+    torch.cuda.synchronize()
+    began = time.perf_counter()
+    for _ in range(count):
+        run()
+    torch.cuda.synchronize()
+    return (time.perf_counter() - began) / count
+
+
+def product(device: torch.device) -> float:
+    """Operations a second of a large matrix product."""
+    one, other = (torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
+    return float(2 * SIDE**3 / seconds(lambda: one @ other))
+
+
+def operations(run: Callable[[], object]) -> int:
+    with FlopCounterMode(display=False) as counted:
+        run()
+    return int(counted.get_total_flops())
+
+
+def show(name: str, rows: int, run: Callable[[], object], work: int, peak: float) -> None:
+    taken = seconds(run)
+    figures = {"a second": round(rows / taken, 1), "TFLOP/s": round(work / taken / 1e12, 1)}
+    print(json.dumps({"metric": name, **figures, "of the peak": round(work / taken / peak, 3)}), flush=True)
+
+
+def main() -> None:
+    if not torch.cuda.is_available():
+        raise SystemExit("CUDA reaches no GPU here")
+    device = torch.device("cuda")
+    peak = product(device)
+    card = torch.cuda.get_device_name()
+    print(json.dumps({"metric": "peak", "card": card, "torch": torch.__version__, "TFLOP/s": round(peak / 1e12, 1)}))
+
+    torch.manual_seed(0)
+    with device:
+        network = TwoTowers(LARGE)
+    pixels = torch.randn(PICTURES, 3, 224, 224, device=device)
+    ids = torch.randint(1, 49000, (PAIRS, 77), device=device)
+    ids[:, 40] = 49407
+    mask = torch.ones_like(ids, dtype=torch.bool)
+
+    half = TwoTowers(LARGE).to(device, torch.bfloat16).eval()
+    halves = pixels.bfloat16()
+    for name, embed in (("", half.embed_image), (", compiled", torch.compile(half.embed_image))):
+
+        @torch.inference_mode()
+        def look(embed: Callable[[torch.Tensor], torch.Tensor] = embed) -> torch.Tensor:
+            return embed(halves)
+
+        if not name:
+            with torch.inference_mode():
+                work = operations(lambda: half.embed_image(halves))
+        show(f"embedding{name}", PICTURES, look, work, peak)
+
+    optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, betas=(0.9, 0.98), eps=1e-6, fused=True)
+
+    def steps(image: Callable[..., torch.Tensor], text: Callable[..., torch.Tensor]) -> Callable[[], None]:
+        def step() -> None:
+            with torch.autocast("cuda", torch.bfloat16):
+                seen, said = image(pixels[:PAIRS]), text(ids, mask)
+            loss = contrastive_loss(seen.float(), said.float(), network.logit_scale.exp())
+            optimizer.zero_grad()
+            loss.backward()
+            torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+            optimizer.step()
+
+        return step
+
+    plain = steps(network.embed_image, network.embed_text)
+    work = operations(plain)
+    show("training step", PAIRS, plain, work, peak)
+    compiled = steps(torch.compile(network.embed_image), torch.compile(network.embed_text))
+    show("training step, compiled", PAIRS, compiled, work, peak)
+    print(json.dumps({"metric": "memory", "GiB": round(torch.cuda.max_memory_allocated() / 2**30, 1)}))
+
+
+if __name__ == "__main__":
+    main()
