@@ -45,7 +45,7 @@ def clip(
     beholder train clip recipes/clip/heads.json --data my-pictures --check
     beholder train clip recipes/clip/heads.json --data my-pictures --out runs/mine
     """
-    from beholder.cli.pictures import print_json, warnings_on_one_line
+    from beholder.cli.pictures import warnings_on_one_line
     from beholder.training.clip_config import read_clip_config
 
     settings = read_clip_config(config, data)
@@ -53,8 +53,7 @@ def clip(
         if check:
             from beholder.training.clip import described
 
-            said = described(settings)
-            print_json(said) if json else print("\n".join(f"{name}: {value}" for name, value in said.items()))
+            describe(described(settings), json)
             return
         from beholder.training.clip import train_clip
         from beholder.training.ranks import end_one_of_several
@@ -86,7 +85,7 @@ def bridge(
     \b
     beholder train bridge recipes/bridge/own.json --data my-pictures --out runs/my-bridge
     """
-    from beholder.cli.pictures import print_json, warnings_on_one_line
+    from beholder.cli.pictures import warnings_on_one_line
     from beholder.training.bridge_config import read_bridge_config
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -96,8 +95,7 @@ def bridge(
         if check:
             from beholder.training.own_bridge import described
 
-            said = described(settings)
-            print_json(said) if json else print("\n".join(f"{name}: {value}" for name, value in said.items()))
+            describe(described(settings), json)
             return
         from beholder.training.own_bridge import train_bridge
 
@@ -107,6 +105,13 @@ def bridge(
             )
     if not json:
         print(f"{model}: trained; VisionLanguageModel.from_pretrained opens it")
+
+
+def describe(said: dict[str, Any], json: bool) -> None:
+    """Says what a config would train."""
+    from beholder.cli.pictures import print_json
+
+    print_json(said) if json else print("\n".join(f"{name}: {value}" for name, value in said.items()))
 
 
 def first_process() -> bool:
