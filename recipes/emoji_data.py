@@ -2,92 +2,177 @@
 
     for vendor in apple facebook google twitter; do npm pack emoji-datasource-$vendor@16.0.0; done
     for older in emojione@4.0.4 google@3.0.0 messenger@4.1.0; do npm pack emoji-datasource-$older; done
+    for set in emojione@1.2.3 emojione-v1@1.2.3 fluent-emoji@1.2.7 fluent-emoji-flat@1.2.6 fxemoji@1.2.2 \
+        noto-v1@1.2.5 openmoji@1.2.29; do npm pack @iconify-json/$set; done
+    pip install resvg-py==0.5.0
     python recipes/emoji_data.py *.tgz --out runs/emoji-data --held-out twitter
     beholder train clip recipes/clip/emoji.json --data runs/emoji-data --out runs/emoji
 
 The signs are those of the newest list that the held-out vendor draws and at least one other, without variants of skin
-colour. Older packages draw fewer of them, in their own ways; nothing of the held-out vendor, old or new, is trained on.
-The drawings belong to their vendors; they are read here and go no further.
+colour. Older packages draw fewer of them, in their own ways; those of Iconify hold drawings in SVG, which resvg
+renders. Nothing of the held-out vendor, old or new, is trained on. The drawings belong to their vendors; they are read
+here and go no further.
 """
 
 import argparse
 import json
 import re
 import tarfile
+from collections.abc import Callable, Iterable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-PACKAGE = re.compile(r"emoji-datasource-([a-z]+)-([\d.]+)\.tgz")
-ANY_STYLE = "-FE0F"  # asks for a drawing in place of a letter; older lists lack it in places
+DATASOURCE = re.compile(r"emoji-datasource-(?P<vendor>[a-z]+)-(?P<version>[\d.]+)\.tgz")
+ICONIFY = re.compile(r"iconify-json-(?P<set>[a-z0-9-]+?)-(?P<version>\d+\.[\d.]+)\.tgz")
+OF_ANOTHER_NAME = {"twemoji": "twitter", "noto": "google", "noto-v1": "google", "emojione-v1": "emojione"}
+ANY_STYLE = "-FE0F"  # asks for a drawing in place of a letter; lists differ in where they have it
+SIDE = 64  # pixels of a drawing
+
+Sign = dict[str, Any]
 
 
-def texts_of(sign: dict[str, Any]) -> list[str]:
+@dataclass(frozen=True)
+class Package:
+    """Drawings of one vendor.
+
+    Attributes:
+        path: the package.
+        folder: what the folder of its drawings is called.
+        draws: the drawings of some signs, given by what they are, as PNG.
+    """
+
+    path: Path
+    vendor: str
+    folder: str
+    draws: Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
+
+
+def content(package: Path, name: str) -> Any:
+    """A JSON file of a package; None if it has none of the name."""
+    with tarfile.open(package) as files:
+        try:
+            file = files.extractfile(f"package/{name}")
+        except KeyError:
+            return None
+        return None if file is None else json.load(file)
+
+
+def plain(code: str) -> str:
+    """What a sign is, as all lists write it."""
+    return code.upper().replace(ANY_STYLE, "")
+
+
+def letters(name: str) -> str:
+    """A name without what lists write differently."""
+    return re.sub(r"[^a-z0-9]", "", name.lower())
+
+
+def texts_of(sign: Sign) -> list[str]:
     """The sign's name first, then what people call it for short."""
     names = [sign["name"] or "", *(short.replace("_", " ").replace("-", " ") for short in sign["short_names"])]
     return list(dict.fromkeys(name.lower() for name in names if name))
 
 
-def listed(package: Path, vendor: str) -> dict[str, dict[str, Any]]:
-    """The signs that a package draws, by what they are."""
-    with tarfile.open(package) as files:
-        content = files.extractfile("package/emoji.json")
-        if content is None:
-            raise SystemExit(f"{package}: holds no list of emoji")
-        signs = json.load(content)
-    return {sign["unified"].replace(ANY_STYLE, ""): sign for sign in signs if sign[f"has_img_{vendor}"]}
+def signs_of(package: Path, vendor: str) -> dict[str, Sign]:
+    """The signs that a package of emoji-datasource draws, by what they are."""
+    return {plain(sign["unified"]): sign for sign in content(package, "emoji.json") if sign[f"has_img_{vendor}"]}
 
 
-def unpack(package: Path, vendor: str, signs: dict[str, dict[str, Any]], folder: Path) -> dict[str, Path]:
-    """The drawings of these signs, as files in a folder."""
-    folder.mkdir(parents=True, exist_ok=True)
-    wanted = {f"package/img/{vendor}/64/{sign['image']}": code for code, sign in signs.items()}
-    found = {}
-    with tarfile.open(package) as files:
-        for member in files:
-            picture = files.extractfile(member) if member.name in wanted else None
-            if picture is not None:
-                found[wanted[member.name]] = folder / Path(member.name).name
-                found[wanted[member.name]].write_bytes(picture.read())
-    return found
+def from_datasource(path: Path, vendor: str, version: str) -> Package:
+    """A package of emoji-datasource, whose drawings are PNG."""
+    signs = signs_of(path, vendor)
+
+    def draws(wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        files = {f"package/img/{vendor}/{SIDE}/{signs[code]['image']}": code for code in wanted if code in signs}
+        with tarfile.open(path) as package:
+            for member in package:
+                picture = package.extractfile(member) if member.name in files else None
+                if picture is not None:
+                    yield files[member.name], picture.read()
+
+    return Package(path, vendor, f"{vendor}-{version.partition('.')[0]}", draws)
+
+
+def from_iconify(path: Path, name: str, codes: dict[str, str]) -> Package:
+    """A package of Iconify: drawings in SVG by name; ``codes`` says which sign a name means."""
+
+    def draws(wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        import resvg_py
+
+        known = {plain(code): icon for code, icon in (content(path, "chars.json") or {}).items()}
+        icons = content(path, "icons.json")
+        for icon in icons["icons"]:
+            if letters(icon) in codes:
+                known.setdefault(codes[letters(icon)], icon)
+        for code in wanted:
+            drawing = icons["icons"].get(known.get(code, ""))
+            if drawing is not None:
+                width, height = (drawing.get(size, icons.get(size, 16)) for size in ("width", "height"))
+                view = f'xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {width} {height}"'
+                yield code, resvg_py.svg_to_bytes(f"<svg {view}>{drawing['body']}</svg>", width=SIDE, height=SIDE)
+
+    return Package(path, OF_ANOTHER_NAME.get(name, name), name, draws)
+
+
+def read_packages(paths: Iterable[Path], held_out: str) -> tuple[dict[str, Sign], Package, list[Package]]:
+    """The signs of the held-out vendor's newest package, that package, and those of others, the newest first."""
+    found, sets = [], []
+    for path in paths:
+        if named := DATASOURCE.fullmatch(path.name):
+            found.append((tuple(map(int, named["version"].split("."))), named["vendor"], path, named["version"]))
+        elif named := ICONIFY.fullmatch(path.name):
+            sets.append((named["set"], path))
+        else:
+            raise SystemExit(f"{path}: is named neither emoji-datasource-VENDOR-… nor iconify-json-SET-VERSION.tgz")
+    found.sort(reverse=True)
+    asked = [from_datasource(path, vendor, version) for _, vendor, path, version in found if vendor == held_out]
+    if not asked:
+        raise SystemExit(f"there must be a package emoji-datasource-{held_out}")
+    signs = signs_of(asked[0].path, held_out)
+    codes = {letters(text): code for code, sign in reversed(signs.items()) for text in reversed(texts_of(sign))}
+    for _, path in sets:  # what one set calls a sign others call it, too
+        codes = {letters(icon): plain(code) for code, icon in (content(path, "chars.json") or {}).items()} | codes
+    others = [from_datasource(path, vendor, version) for _, vendor, path, version in found]
+    others += [from_iconify(path, name, codes) for name, path in sets]
+    return signs, asked[0], [package for package in others if package.vendor != held_out]
+
+
+def unpack(package: Package, wanted: Iterable[str], out: Path) -> dict[str, str]:
+    """Writes the drawings of these signs; their files, relative to ``out``, by sign."""
+    (out / package.folder).mkdir(parents=True, exist_ok=True)
+    files = {}
+    for code, picture in package.draws(wanted):
+        files[code] = f"{package.folder}/{code.lower()}.png"
+        (out / files[code]).write_bytes(picture)
+    return files
 
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("packages", type=Path, nargs="+", help="emoji-datasource-VENDOR-VERSION.tgz")
+    options.add_argument("packages", type=Path, nargs="+")
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--held-out", default="twitter")
     given = options.parse_args()
-    packages = []
-    for path in given.packages:
-        named = PACKAGE.fullmatch(path.name)
-        if named is None:
-            raise SystemExit(f"{path}: is named otherwise than emoji-datasource-VENDOR-VERSION.tgz")
-        version = tuple(int(part) for part in named[2].split("."))
-        packages.append((version, named[1], path, listed(path, named[1])))
-    packages.sort(key=lambda each: each[:2], reverse=True)
-    held_out = next((each for each in packages if each[1] == given.held_out), None)
-    others = [each for each in packages if each[1] != given.held_out]
-    if held_out is None or not others:
-        raise SystemExit(f"there must be a package of {given.held_out} and one of another vendor")
-    elsewhere = {code for *_, signs in others for code in signs}
-    asked = {code: sign for code, sign in held_out[3].items() if code in elsewhere}
-    drawn = 0
+    signs, held_out, others = read_packages(given.packages, given.held_out)
+    if not others:
+        raise SystemExit("there must be a package of another vendor")
     given.out.mkdir(parents=True, exist_ok=True)
-    for file, chosen in (("train", others), ("held_out", [held_out])):
-        with (given.out / f"{file}.jsonl").open("w", encoding="utf-8") as lines:
-            for version, vendor, package, signs in chosen:
-                folder = given.out / f"{vendor}-{version[0]}"
-                there = {code: sign for code, sign in signs.items() if code in asked}
-                for code, path in unpack(package, vendor, there, folder).items():
-                    texts = texts_of(asked[code])
-                    row: dict[str, Any] = {"image": str(path.relative_to(given.out))}
-                    if file == "train":  # other drawings and names of a sign are no negatives
-                        row |= {"captions": texts, "label": code}
-                        drawn += 1
-                    else:
-                        row["captions"] = texts[:1]
-                    lines.write(json.dumps(row) + "\n")
-    print(f"{len(asked)} signs of {given.held_out} held out; {drawn} drawings of {len(others)} packages to train on")
+    trained: set[str] = set()
+    drawn = 0
+    with (given.out / "train.jsonl").open("w", encoding="utf-8") as lines:
+        for package in others:
+            files = unpack(package, signs, given.out)
+            for code, file in files.items():  # other drawings and names of a sign are no negatives: the label
+                lines.write(json.dumps({"image": file, "captions": texts_of(signs[code]), "label": code}) + "\n")
+            print(f"{package.path.name}: {len(files)} drawings of {package.vendor}")
+            trained |= files.keys()
+            drawn += len(files)
+    with (given.out / "held_out.jsonl").open("w", encoding="utf-8") as lines:
+        files = unpack(held_out, [code for code in signs if code in trained], given.out)
+        for code, file in files.items():
+            lines.write(json.dumps({"image": file, "captions": texts_of(signs[code])[:1]}) + "\n")
+    print(f"{len(files)} signs of {given.held_out} held out; {drawn} drawings of {len(others)} packages to train on")
 
 
 if __name__ == "__main__":

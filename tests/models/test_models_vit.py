@@ -24,6 +24,8 @@ def build(**changes: object) -> VisionTransformer:
         ({"registers": 3}, 1 + 3 + 4 * 6),
         ({"patch_size": 16}, 1 + 2 * 3),
         ({"grid": GRID, "patch_size": 1, "image_height": 70, "image_width": 96}, 1 + 3 * 3),
+        ({"stem": (4, 8), "patch_size": 1}, 1 + 8 * 12),
+        ({"stem": (4, 8), "patch_size": 2, "image_height": 33}, 1 + 4 * 6),
     ],
 )
 def test_there_is_one_token_a_patch_beside_the_class_token_and_registers(changes: dict, tokens: int) -> None:
@@ -42,6 +44,30 @@ def test_the_hybrid_reads_the_grid_cells_of_its_convolutional_network() -> None:
     expected = torch.stack([linear @ cells[:, row, column] for row in range(2) for column in range(3)])
     expected = expected + network.patches.bias + network.positions[1:]
     torch.testing.assert_close(network.embed_patches(pixels)[0, 1:], expected, atol=1e-5, rtol=0)
+
+
+def test_behind_a_stem_a_token_sees_what_its_convolutions_see() -> None:
+    network = build(stem=(4, 8), patch_size=1)
+    pixels = torch.randn(2, 3, 32, 48)
+    before = network.stem[0](pixels)  # normalised over a picture, so a change is looked for behind the first
+    pixels[:, :, :, 24:] += 1
+    after = network.stem[0](pixels)
+    assert before.shape == (2, 4, 16, 24)
+    torch.testing.assert_close(after[..., :12], before[..., :12])
+    assert (after[..., 12:] != before[..., 12:]).all()
+
+
+def test_what_a_stem_gives_does_not_depend_on_the_pictures_beside() -> None:
+    network = build(stem=(4, 8), patch_size=1)
+    pixels = torch.randn(5, 3, 32, 48)
+    torch.testing.assert_close(network(pixels).pooled[:1], network(pixels[:1]).pooled, atol=1e-5, rtol=0)
+
+
+def test_a_stem_cannot_stand_in_front_of_a_grid() -> None:
+    with pytest.raises(InvalidSetting, match="both take the place of pixels"):
+        build(grid=GRID, stem=(4, 8), patch_size=1)
+    with pytest.raises(InvalidSetting, match="at least 1"):
+        build(stem=(4, 0), patch_size=1)
 
 
 def test_positions_of_the_trained_size_are_used_as_they_are() -> None:

@@ -1,6 +1,7 @@
 """Trainings of a second: what is learned, what stays, and that an interrupted one is as if it had not been."""
 
 import json
+import os
 import random
 import signal
 import subprocess
@@ -304,3 +305,43 @@ def test_tensorboard_is_told_the_same_as_the_log(tmp_path: Path) -> None:
     board = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
     told = [(event.step, pytest.approx(event.value, rel=1e-5)) for event in board.Scalars("loss")]
     assert [(row["step"], row["loss"]) for row in rows(tmp_path / "out")] == told
+
+
+@pytest.mark.slow
+def test_compiled_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_pairs.paint(tmp_path)
+    layers = {**tiny_pairs.BLOCKS, "layers": 1}
+    network = {name: {**tiny_pairs.NETWORK[name], **layers} for name in ("image", "text")}
+    model = {"network": {**network, "embedding": 8}}
+    options = {"model": model, "train": {"steps": 4, "averaging": 0.9}}
+    try:
+        clip.check_compiler(torch.device("cpu"))
+    except InvalidSetting as error:
+        pytest.skip(str(error))
+    calls = []
+    monkeypatch.setattr(clip.torch, "compile", lambda embed, given=torch.compile: calls.append(embed) or given(embed))
+    for name, compiled in (("plain", False), ("compiled", True)):
+        options["train"]["compile"] = compiled  # type: ignore[index]
+        train_clip(tiny_pairs.config(tmp_path, **options), tmp_path / name)
+    assert len(calls) == 3  # a try, and both towers
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("plain", "compiled")]
+    assert losses[0] == pytest.approx(losses[1], abs=1e-4)
+    weights = [load_file(tmp_path / name / MODEL) for name in ("plain", "compiled")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], atol=1e-3, rtol=0)
+
+
+def test_without_a_compiler_it_says_so_before_anything_else(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    config = tiny_pairs.config(tmp_path, train={"compile": True})
+    command = ["from pathlib import Path; import sys; from beholder.training import clip, clip_config"]
+    command += ["clip.train_clip(clip_config.read_clip_config(Path(sys.argv[1])), Path(sys.argv[2]))"]
+    run = subprocess.run(
+        [sys.executable, "-c", "; ".join(command), str(tmp_path / "config.json"), str(tmp_path / "out")],
+        env={**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert run.returncode and "InvalidSetting: train.compile: torch can't compile for cpu here" in run.stderr
+    assert config.train.compile and not (tmp_path / "out").exists()

@@ -26,7 +26,7 @@ class VisionSettings:
 
     Attributes:
         image_height, image_width: pixels that the position embeddings were trained for; others are interpolated.
-        patch_size: side of a patch in pixels, or in grid cells for the hybrid.
+        patch_size: side of a patch in pixels, or in grid cells behind a stem or a grid.
         mlp_width: hidden units of a block's MLP (of each half where ``swiglu`` is on).
         class_token: a learned token in front of the patches.
         registers: learned tokens between class token and patches, without a position.
@@ -38,6 +38,8 @@ class VisionSettings:
         classify_mean: the head sees the pooled vector and the mean of the patches side by side (DINOv2).
         antialias: position embeddings are interpolated with antialiasing (DINOv2 with registers).
         grid: the hybrid: this convolutional network's grid cells take the place of pixels.
+        stem: channels of convolutions of 3 × 3, each of which halves the picture, whose cells take the place of pixels.
+            A small network learns more from few pictures with one (arXiv:2106.14881).
     """
 
     image_height: int = 224
@@ -63,8 +65,14 @@ class VisionSettings:
     classify_mean: bool = False
     antialias: bool = False
     grid: EfficientNetLiteSettings | None = None
+    stem: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "stem", tuple(self.stem))  # as JSON has none
+        if self.stem and self.grid is not None:
+            raise InvalidSetting("a stem and a grid both take the place of pixels; leave one of them out")
+        if any(channels < 1 for channels in self.stem):
+            raise InvalidSetting(f"stem {list(self.stem)}: channels must be at least 1")
         if self.pooling not in ("class", "mean", "attention"):
             raise InvalidSetting(f"pooling {self.pooling!r} is none of class, mean, attention")
         if self.final_norm not in ("tokens", "pooled"):
@@ -82,6 +90,8 @@ class VisionSettings:
         height, width = self.image_height, self.image_width
         if self.grid is not None:
             height, width = -(-height // GRID_STRIDE), -(-width // GRID_STRIDE)
+        for _ in self.stem:
+            height, width = -(-height // 2), -(-width // 2)
         return height // self.patch_size, width // self.patch_size
 
     @property
@@ -106,6 +116,22 @@ class AttentionPooling(nn.Module):
         return (seen + self.mlp(self.norm(seen)))[:, 0]
 
 
+class Stem(nn.Sequential):
+    """Convolutions that halve the picture one after the other: (B, 3, H, W) → (B, C, h, w).
+
+    Normalised over each picture for itself, in place of the paper's batch normalisation, so that what a picture gives
+    does not depend on those beside it.
+
+    Source: Xiao et al., *Early convolutions help transformers see better* (arXiv:2106.14881).
+    """
+
+    def __init__(self, channels: tuple[int, ...]):
+        layers: list[nn.Module] = []
+        for before, after in zip((3, *channels), channels, strict=False):
+            layers += [nn.Conv2d(before, after, 3, stride=2, padding=1, bias=False), nn.GroupNorm(1, after), nn.GELU()]
+        super().__init__(*layers)
+
+
 class VisionTransformer(nn.Module):
     """Pixels (B, 3, H, W) of any size to ``Encoded``: tokens (B, N, D) and pooled (B, D)."""
 
@@ -114,7 +140,12 @@ class VisionTransformer(nn.Module):
         self.settings = settings
         width, eps = settings.width, settings.norm_eps
         self.grid = None if settings.grid is None else EfficientNetLite(settings.grid)
-        channels = 3 if settings.grid is None else settings.grid.width
+        self.stem = Stem(settings.stem) if settings.stem else None
+        channels = 3
+        if settings.grid is not None:
+            channels = settings.grid.width
+        elif settings.stem:
+            channels = settings.stem[-1]
         patch = settings.patch_size
         self.patches = nn.Conv2d(channels, width, patch, stride=patch, bias=settings.patch_bias)
         height, breadth = settings.patch_grid
@@ -154,7 +185,11 @@ class VisionTransformer(nn.Module):
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
         """Patches with their positions, class token and registers in front: (B, 3, H, W) → (B, N, D)."""
-        cells = pixels if self.grid is None else self.grid(pixels).grid
+        cells = pixels
+        if self.grid is not None:
+            cells = self.grid(pixels).grid
+        elif self.stem is not None:
+            cells = self.stem(pixels)
         patches = self.patches(cells)  # (B, D, h, w)
         class_position, positions = self.positions_for(*patches.shape[-2:])
         tokens = patches.flatten(2).transpose(1, 2) + positions

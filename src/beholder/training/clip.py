@@ -54,7 +54,7 @@ from beholder.weights.ours import save_dual_encoder
 from beholder.weights.table import build_empty, fill_with_own
 
 VOCABULARY_TEXTS = 200_000  # of shards, from which a vocabulary is learned
-HARMLESS = [f"train.{name}" for name in ("save_every", "keep", "evaluate_every", "report_every", "parallel")]
+HARMLESS = [f"train.{name}" for name in ("save_every", "keep", "evaluate_every", "report_every", "parallel", "compile")]
 
 
 @dataclass(frozen=True)
@@ -180,6 +180,9 @@ class Pairs(nn.Module):
     def __init__(self, network: TwoTowers, preprocessing: Preprocessing, train: Training, device: torch.device):
         super().__init__()
         self.network = network
+        self.embed_image, self.embed_text = (
+            torch.compile(embed) if train.compile else embed for embed in (network.embed_image, network.embed_text)
+        )
         self.preprocessing = preprocessing
         self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=train.precision == "bfloat16")
 
@@ -187,9 +190,24 @@ class Pairs(nn.Module):
         """uint8 (b, H, W, 3) and (b, T) → unit vectors (b, E) of each, inverse temperature, bias."""
         network = self.network
         with self.autocast():
-            image = network.embed_image(normalised(pixels, self.preprocessing))
-            text = network.embed_text(ids, mask)
+            image = self.embed_image(normalised(pixels, self.preprocessing))
+            text = self.embed_text(ids, mask)
         return image, text, network.logit_scale.exp(), network.logit_bias
+
+
+def check_compiler(device: torch.device) -> None:
+    """Whether torch can compile for a device: it needs a C++ compiler, which only a first attempt finds out.
+
+    Raises:
+        InvalidSetting: it can't.
+    """
+    try:
+        torch.compile(torch.sin)(torch.ones(2, device=device))
+    except RuntimeError as error:
+        reason = str(error).splitlines()[0]
+        raise InvalidSetting(
+            f"train.compile: torch can't compile for {device} here ({reason}); install a C++ compiler, or leave it out"
+        ) from error
 
 
 def pair_loss(embedded: Embedded, batch: PairBatch, train: Training, ranks: Ranks) -> Tensor:
@@ -239,6 +257,8 @@ def train_clip(
     """
     ranks = Ranks.join(device)
     try:
+        if config.train.compile:
+            check_compiler(ranks.device)
         data = read_data(config)
         out.mkdir(parents=True, exist_ok=True)
         saved = load_newest(out / "checkpoints")

@@ -105,6 +105,8 @@ class Training:
         averaging: share of the averaged weights that a step leaves as they are; the result is then the averages.
         precision: ``bfloat16`` computes products in half the digits (autocast); weights stay ``float32``.
         recompute: layers are computed again on the way back, for less memory.
+        compile: the towers are compiled by ``torch.compile``: the first steps take minutes, on a GPU all others a
+            quarter less (``benchmarks/gpu.py``). It needs a C++ compiler.
         parallel: over several processes, ``ddp`` or, where a model fits no single device, ``fsdp``.
         local_loss: over several processes, each compares only its own pairs with all; otherwise each compares all.
         seed: of weights, order and augmentation.
@@ -129,6 +131,7 @@ class Training:
     averaging: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     recompute: bool = False
+    compile: bool = False
     parallel: Parallel = "ddp"
     local_loss: bool = True
     seed: int = 0
@@ -160,6 +163,8 @@ class Training:
                 raise InvalidSetting(f"{name} {getattr(self, name)} must not be below 0")
         if self.hottest <= 1:
             raise InvalidSetting(f"hottest {self.hottest} must be more than 1")
+        if self.compile and self.parallel == "fsdp":
+            raise InvalidSetting("compile: not with parallel fsdp, which divides the weights that would be compiled")
         if self.loss == "sigmoid" and self.smoothing:
             raise InvalidSetting("smoothing belongs to the contrastive loss; the sigmoid has none")
 
