@@ -123,4 +123,5 @@ product reached in the same run:
 | pairs of a training step | 588 | 311 | 46% |
 | the same, by `torch.compile` | 812 | 430 | 64% |
 
-Pictures and texts lay on the card already. The package does not call `torch.compile` by itself."""
+Pictures and texts lay on the card already. A training compiles where its config
+says `"compile": true`; embedding does not."""
