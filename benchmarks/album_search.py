@@ -29,6 +29,7 @@ from pathlib import Path
 import numpy as np
 
 from album_vectors import AlbumVectors
+from resident import most_resident
 
 RECALL, K, QUERIES = 0.95, 10, 200
 APPROXIMATE_ABOVE = 250_000  # vectors; every side searches exactly up to here, but usearch, which can't
@@ -177,9 +178,7 @@ def under_filters(work: Path, near: object, queries: np.ndarray) -> dict:
 
 def resident() -> float:
     """Gigabytes that this process had resident at most."""
-    import resource
-
-    return round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9, 2)
+    return round(most_resident() / 1e9, 2)
 
 
 def faiss_side(work: Path) -> list[dict]:

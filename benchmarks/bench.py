@@ -165,12 +165,13 @@ def mini_rows(bench: Bench) -> None:
 
 
 MEMORY = """
-import resource, sys
+import sys
 sys.path.insert(0, {benchmarks!r})
+from resident import most_resident
 from sides import {side}
 side = {side}({arguments})
 side.{embed}({inputs})
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss)
+print(most_resident())
 """
 
 
@@ -186,8 +187,8 @@ def memory_rows(bench: Bench) -> None:
         code = MEMORY.format(benchmarks=here, side=side, arguments=arguments, embed="embed_files", inputs=repr(paths))
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         name = "transformers" if side == "Transformers" else f"beholder {arguments.rpartition(', ')[2].strip(chr(39))}"
-        kibibytes = int(run.stdout.split()[-1])
-        bench.report(row="memory of a process, ViT-B/32", side=name, rate=round(kibibytes / 1024), of="MiB at most")
+        held = int(run.stdout.split()[-1])
+        bench.report(row="memory of a process, ViT-B/32", side=name, rate=round(held / 2**20), of="MiB at most")
 
 
 CLASSIFY = """
@@ -264,7 +265,7 @@ def main() -> None:
                 ROWS[name](bench)
                 kept[name] = bench.rows
                 given.keep.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
-    text = write_page({name: kept[name] for name in (*ROWS, "words") if name in kept})
+    text = write_page({name: kept[name] for name in (*ROWS, "words", "language") if name in kept})
     if given.page is None:
         print(text)
     else:

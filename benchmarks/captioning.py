@@ -183,6 +183,13 @@ def photographs(given: argparse.Namespace) -> Iterator[Row]:
             }
 
 
+def keep(file: Path | None, name: str, rows: list[Row]) -> None:
+    """Adds rows to the file that `bench.py` makes the page from, where there is one."""
+    if file is not None:
+        kept = json.loads(file.read_text("utf-8")) if file.is_file() else {}
+        file.write_text(json.dumps(kept | {name: rows}, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--pictures", type=int, default=32)
@@ -205,10 +212,7 @@ def main() -> None:
     for row in photographs(given):
         print(json.dumps(row), flush=True)
         rows.append(row)
-    if given.keep is not None:
-        kept = json.loads(given.keep.read_text("utf-8")) if given.keep.is_file() else {}
-        text = json.dumps(kept | {"words": rows}, indent=1, ensure_ascii=False)
-        given.keep.write_text(text + "\n", "utf-8")
+    keep(given.keep, "words", rows)
 
 
 if __name__ == "__main__":

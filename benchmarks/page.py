@@ -12,12 +12,15 @@ PACKAGES = ("torch", "openvino", "transformers", "sentence-transformers", "open_
 
 
 def write_page(kept: dict[str, list[dict[str, Any]]]) -> str:
-    """The page; rows of one name make one table. Those called ``words`` are from `captioning.py`."""
+    """The page; rows of one name make one table.
+
+    Those called ``words`` are from `captioning.py`, and ``language`` from `language_alone.py`.
+    """
     parts = ["# What was measured", "", INTRODUCTION, "", *_machine(kept.get("peak", [])), ""]
-    for rows in (rows for name, rows in kept.items() if name not in ("peak", "words")):
+    for rows in (rows for name, rows in kept.items() if name not in ("peak", "words", "language")):
         for title in dict.fromkeys(row["row"] for row in rows):
             parts += _table(title, [row for row in rows if row["row"] == title], kept.get("peak", []))
-    return "\n".join([*parts, *_words(kept.get("words", [])), NOTES, ""])
+    return "\n".join([*parts, *_words(kept.get("words", [])), *_language(kept.get("language", [])), NOTES, ""])
 
 
 def _machine(peak: list[dict[str, Any]]) -> list[str]:
@@ -79,6 +82,18 @@ def _words(rows: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
+def _language(rows: list[dict[str, Any]]) -> list[str]:
+    """The language model alone, where it was measured."""
+    lines = ["## Words without a picture", "", LANGUAGE, ""] if rows else []
+    for batch in dict.fromkeys(row["batch"] for row in rows):
+        lines += [f"| batch {batch} | words a second | times as fast | same words |", "|---|---:|---:|---:|"]
+        for row in (row for row in rows if row["batch"] == batch):
+            figures = f"{row['words a second']} | {row['ratio']} | {row['same words']:.0%}"
+            lines.append(f"| {row['language alone']} | {figures} |")
+        lines.append("")
+    return lines
+
+
 def _share(row: dict[str, Any], peak: list[dict[str, Any]]) -> str:
     """Of what the processor multiplies in the arithmetic that the side uses; eight bits count against bfloat16."""
     half = any(word in row["side"] for word in ("bfloat16", "fast"))
@@ -101,6 +116,10 @@ WORDS = """\
 parameters (ViT-B/16, the paper's Q-Former, OPT of 125 million), the same pixels in batches of {batch}; {texts} texts
 of 20 tokens, in pictures a second. Where two words are about equally likely, `fast` and `fastest` may choose the other,
 and all that follows it is then another text, too."""
+
+LANGUAGE = """\
+`benchmarks/language_alone.py`: `mini`'s language model (SmolLM2-135M) behind a text, greedy. llama.cpp takes the GGUF
+file as it is, with weights of four bits; transformers and `exact` have the same weights in single precision."""
 
 NOTES = """\
 ## Measure it yourself
