@@ -180,9 +180,10 @@ class Pairs(nn.Module):
     def __init__(self, network: TwoTowers, preprocessing: Preprocessing, train: Training, device: torch.device):
         super().__init__()
         self.network = network
-        self.embed_image, self.embed_text = (
-            torch.compile(embed) if train.compile else embed for embed in (network.embed_image, network.embed_text)
-        )
+        self.embed_image: Callable[..., Tensor] = network.embed_image
+        self.embed_text: Callable[..., Tensor] = network.embed_text
+        if train.compile:
+            self.embed_image, self.embed_text = torch.compile(network.embed_image), torch.compile(network.embed_text)
         self.preprocessing = preprocessing
         self.autocast = partial(torch.autocast, device.type, torch.bfloat16, enabled=train.precision == "bfloat16")
 
