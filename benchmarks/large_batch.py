@@ -9,7 +9,6 @@ transformer of width 384), AdamW, a checkpoint. The peak is the process's own, a
 
 import argparse
 import json
-import resource
 import time
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -19,6 +18,7 @@ from PIL import Image
 
 from beholder.training.clip import train_clip
 from beholder.training.clip_config import read_clip_config
+from resident import most_resident
 
 BLOCKS = {"width": 384, "heads": 6, "mlp_width": 1536}
 
@@ -66,7 +66,7 @@ def main() -> None:
         began = time.monotonic()
         rows: list[dict[str, float]] = []
         train_clip(read_clip_config(folder / "config.json"), folder / "out", rows.append, device="cpu")
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20  # counted in KiB on Linux
+    peak = most_resident() / 2**30
     row = {**vars(given), "losses": [round(row["loss"], 4) for row in rows], "peak, GiB": round(peak, 2)}
     print(json.dumps({**row, "seconds": round(time.monotonic() - began)}))
 

@@ -109,8 +109,7 @@ def same(one: bytes, other: bytes) -> bool:
 
 def alike(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
-        kept = [key for key in one if key not in CHANGING]
-        return all(alike(one[key], other[key]) for key in kept) and one.keys() == other.keys()
+        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one if key not in CHANGING)
     if isinstance(one, list):
         return len(one) == len(other) and all(map(alike, one, other))
     return bool(abs(one - other) <= 1e-5 if isinstance(one, float) else one == other)

@@ -19,7 +19,7 @@ import json
 import re
 import tarfile
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -40,12 +40,14 @@ class Package:
         path: the package.
         folder: what the folder of its drawings is called.
         draws: the drawings of some signs, given by what they are, as PNG.
+        signs: what it says of the signs that it draws, by what they are; Iconify's say nothing.
     """
 
     path: Path
     vendor: str
     folder: str
     draws: Callable[[Iterable[str]], Iterator[tuple[str, bytes]]]
+    signs: dict[str, Sign] = field(default_factory=dict)
 
 
 def content(package: Path, name: str) -> Any:
@@ -74,14 +76,9 @@ def texts_of(sign: Sign) -> list[str]:
     return list(dict.fromkeys(name.lower() for name in names if name))
 
 
-def signs_of(package: Path, vendor: str) -> dict[str, Sign]:
-    """The signs that a package of emoji-datasource draws, by what they are."""
-    return {plain(sign["unified"]): sign for sign in content(package, "emoji.json") if sign[f"has_img_{vendor}"]}
-
-
 def from_datasource(path: Path, vendor: str, version: str) -> Package:
     """A package of emoji-datasource, whose drawings are PNG."""
-    signs = signs_of(path, vendor)
+    signs = {plain(sign["unified"]): sign for sign in content(path, "emoji.json") if sign[f"has_img_{vendor}"]}
 
     def draws(wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         files = {f"package/img/{vendor}/{SIDE}/{signs[code]['image']}": code for code in wanted if code in signs}
@@ -91,16 +88,23 @@ def from_datasource(path: Path, vendor: str, version: str) -> Package:
                 if picture is not None:
                     yield files[member.name], picture.read()
 
-    return Package(path, vendor, f"{vendor}-{version.partition('.')[0]}", draws)
+    return Package(path, vendor, f"{vendor}-{version.partition('.')[0]}", draws, signs)
 
 
-def from_iconify(path: Path, name: str, codes: dict[str, str]) -> Package:
-    """A package of Iconify: drawings in SVG by name; ``codes`` says which sign a name means."""
+def from_iconify(path: Path, name: str, named: dict[str, str], codes: dict[str, str]) -> Package:
+    """A package of Iconify: drawings in SVG by name.
+
+    Args:
+        path: the package.
+        name: of the set.
+        named: names by the signs that the package says they mean.
+        codes: what other lists say that a name means.
+    """
 
     def draws(wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         import resvg_py
 
-        known = {plain(code): icon for code, icon in (content(path, "chars.json") or {}).items()}
+        known = dict(named)
         icons = content(path, "icons.json")
         for icon in icons["icons"]:
             if letters(icon) in codes:
@@ -115,27 +119,26 @@ def from_iconify(path: Path, name: str, codes: dict[str, str]) -> Package:
     return Package(path, OF_ANOTHER_NAME.get(name, name), name, draws)
 
 
-def read_packages(paths: Iterable[Path], held_out: str) -> tuple[dict[str, Sign], Package, list[Package]]:
-    """The signs of the held-out vendor's newest package, that package, and those of others, the newest first."""
+def read_packages(paths: Iterable[Path], held_out: str) -> tuple[Package, list[Package]]:
+    """The held-out vendor's newest package, and those of others, the newest first."""
     found, sets = [], []
     for path in paths:
         if named := DATASOURCE.fullmatch(path.name):
             found.append((tuple(map(int, named["version"].split("."))), named["vendor"], path, named["version"]))
         elif named := ICONIFY.fullmatch(path.name):
-            sets.append((named["set"], path))
+            chars = content(path, "chars.json") or {}
+            sets.append((path, named["set"], {plain(code): icon for code, icon in chars.items()}))
         else:
             raise SystemExit(f"{path}: is named neither emoji-datasource-VENDOR-… nor iconify-json-SET-VERSION.tgz")
-    found.sort(reverse=True)
-    asked = [from_datasource(path, vendor, version) for _, vendor, path, version in found if vendor == held_out]
-    if not asked:
+    packages = [from_datasource(path, vendor, version) for _, vendor, path, version in sorted(found, reverse=True)]
+    asked = next((package for package in packages if package.vendor == held_out), None)
+    if asked is None:
         raise SystemExit(f"there must be a package emoji-datasource-{held_out}")
-    signs = signs_of(asked[0].path, held_out)
-    codes = {letters(text): code for code, sign in reversed(signs.items()) for text in reversed(texts_of(sign))}
-    for _, path in sets:  # what one set calls a sign others call it, too
-        codes = {letters(icon): plain(code) for code, icon in (content(path, "chars.json") or {}).items()} | codes
-    others = [from_datasource(path, vendor, version) for _, vendor, path, version in found]
-    others += [from_iconify(path, name, codes) for name, path in sets]
-    return signs, asked[0], [package for package in others if package.vendor != held_out]
+    codes = {letters(text): code for code, sign in reversed(asked.signs.items()) for text in reversed(texts_of(sign))}
+    for _, _, icons in sets:  # what one set calls a sign others call it, too
+        codes = {letters(icon): code for code, icon in icons.items()} | codes
+    packages += [from_iconify(path, name, icons, codes) for path, name, icons in sets]
+    return asked, [package for package in packages if package.vendor != held_out]
 
 
 def unpack(package: Package, wanted: Iterable[str], out: Path) -> dict[str, str]:
@@ -154,7 +157,8 @@ def main() -> None:
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--held-out", default="twitter")
     given = options.parse_args()
-    signs, held_out, others = read_packages(given.packages, given.held_out)
+    held_out, others = read_packages(given.packages, given.held_out)
+    signs = held_out.signs
     if not others:
         raise SystemExit("there must be a package of another vendor")
     given.out.mkdir(parents=True, exist_ok=True)
