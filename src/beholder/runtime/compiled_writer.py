@@ -3,8 +3,11 @@
     writer.json              what was compiled, and what the tasks need beside the networks
     tower.xml, bridge.xml    pixels to picture tokens, and those to soft prompts
     matching.xml             where the bridge's matching head judges
-    language.xml             the language model, where it is a causal one (`beholder.runtime.language_network`)
-    language-int8.xml        the same with weights of eight bits, once "fastest" was asked for
+    language.xml             the language model, where it is a causal one (`beholder.runtime.language_network`); weights
+                             that came out of a file of few bits are kept in few (`beholder.runtime.quantised.grouped`)
+    language-groups.xml      all of them in eight bits, once "fast" or "fastest" was asked for
+    language-int8.xml        one scale for each output, once "fastest" was asked for
+    kernels/                 what the processor runs, kept for the next time
     words.npy                the vectors of the language model's words
     language_model/          its tokenizer
     tokenizer.json           of the bridge's own text
@@ -26,6 +29,7 @@ import numpy as np
 
 from beholder.errors import ModelError
 from beholder.pictures.transform import Preprocessing
+from beholder.runtime import engine
 from beholder.runtime.compiled_folder import (
     found_at,
     place_of,
@@ -37,6 +41,7 @@ from beholder.runtime.compiled_folder import (
 )
 from beholder.runtime.device import processor
 from beholder.runtime.engine import Stage, library
+from beholder.runtime.quantised import grouped
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 
@@ -46,7 +51,7 @@ if TYPE_CHECKING:
     from beholder.weights.loaded import LoadedVisionLanguage
 
 FILE = "writer.json"
-BUILD = 3  # raised when the folder is made in another way
+BUILD = 4  # raised when the folder is made in another way
 WORDS = "words.npy"
 LANGUAGE = "language_model"
 CHECKED = 3  # pictures
@@ -94,10 +99,9 @@ class CompiledWriter:
 
     def read(self, stage: Stage) -> Any:
         """One of the networks, ready to run."""
-        options = dict(stage.options)
         if stage.file.startswith("language"):
-            options["KV_CACHE_PRECISION"] = stage.arithmetic
-        return library().Core().compile_model(str(self.folder / stage.file), "CPU", options)
+            return engine.compiled(self.folder, stage, KV_CACHE_PRECISION=stage.arithmetic)
+        return engine.compiled(self.folder, stage)
 
 
 def find_compiled_writer(name: str | Path) -> CompiledWriter | None:
@@ -238,7 +242,8 @@ def _write_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
     language = loaded.language
     if not isinstance(language, CausalLanguageModel):
         raise TypeError("only a causal language model is compiled")
-    library().save_model(language_network(language), folder / "language.xml", compress_to_fp16=False)
+    network = grouped(language_network(language), lossless=True)
+    library().save_model(network, folder / "language.xml", compress_to_fp16=False)
     with torch.inference_mode():
         count = language.module.get_input_embeddings().weight.shape[0]
         table = language.embed(torch.arange(count)).numpy()

@@ -47,10 +47,8 @@ class Stages:
 
     @classmethod
     def read(cls, folder: Path, stages: Sequence[Stage]) -> Stages:
-        """From files; what the processor runs is kept beside them for the next time."""
-        core = library().Core()
-        kept = {"CACHE_DIR": str(folder / KERNELS)}
-        return cls([core.compile_model(str(folder / stage.file), "CPU", stage.options | kept) for stage in stages])
+        """From files."""
+        return cls([compiled(folder, stage) for stage in stages])
 
     @classmethod
     def of_models(cls, models: Sequence[Any], stages: Sequence[Stage]) -> Stages:
@@ -65,6 +63,18 @@ class Stages:
         for network in others:
             output = network([output])[0]
         return np.array(output)  # the memory that OpenVINO gave is used again
+
+
+def compiled(folder: Path, stage: Stage, **options: Any) -> Any:
+    """A network from its file, ready to run; what the processor runs is kept beside it for the next time.
+
+    Args:
+        folder: where the file lies.
+        stage: the file, and how it is computed.
+        options: of OpenVINO's, beside the stage's own.
+    """
+    kept = {"CACHE_DIR": str(folder / KERNELS), "CACHE_MODE": "OPTIMIZE_SIZE"}  # weights stay in the network's file
+    return library().Core().compile_model(str(folder / stage.file), "CPU", stage.options | kept | options)
 
 
 def available() -> bool:

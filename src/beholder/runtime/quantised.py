@@ -1,8 +1,13 @@
-"""Weights of eight bits: a quarter of the memory, and multiplied twice as fast as bfloat16 where a processor can.
+"""Weights of eight bits, a quarter of the memory, in two ways.
 
-Each output of a layer has a scale of its own, the largest weight being 127 (symmetric, per channel: Krishnamoorthi,
-*Quantizing deep convolutional networks for efficient inference*, arXiv:1806.08342, section 2.2). What a layer gets is
-brought to eight bits while it runs, each token by itself, so no pictures are needed to find ranges.
+`quantised`: multiplied twice as fast as bfloat16 where a processor can. Each output of a layer has a scale of its own,
+the largest weight being 127 (symmetric, per channel: Krishnamoorthi, *Quantizing deep convolutional networks for
+efficient inference*, arXiv:1806.08342, section 2.2). What a layer gets is brought to eight bits while it runs, each
+token by itself, so no pictures are needed to find ranges.
+
+`grouped`: multiplied in single precision. Thirty-two weights of an output share a scale and a zero point, as in GGUF's
+files, and are widened as they are read; a language model that writes few texts at a time waits for little but its
+weights. Those that came out of such a file lie on its grid, so none is changed.
 """
 
 from __future__ import annotations
@@ -17,6 +22,10 @@ import numpy as np
 from beholder.runtime.engine import library
 
 SMALLEST_GROUP = 32  # what the kernels handle
+GROUP = 32  # weights
+LARGEST = 255  # code
+LOST = 1e-6  # of a group's largest weight, which is single precision's own rounding
+AT_ONCE = 1 << 22  # weights
 
 
 def quantised(model: Any) -> Any:
@@ -24,7 +33,7 @@ def quantised(model: Any) -> Any:
     openvino = library()
     operations = openvino.opset13
     copy = model.clone()
-    for layer, weights in list(_linear_layers(copy)):
+    for layer, weights in list(linear_layers(copy)):
         if not layer.get_attributes()["transpose_b"]:
             weights = weights.T
         scales = np.abs(weights).max(axis=1, keepdims=True) / 127
@@ -33,9 +42,31 @@ def quantised(model: Any) -> Any:
         restored = operations.multiply(
             operations.convert(operations.constant(rounded), np.float32), operations.constant(scales)
         )
-        made = operations.matmul(layer.input_value(0), restored, layer.get_attributes()["transpose_a"], True)
-        made.set_friendly_name(layer.get_friendly_name())
-        layer.output(0).replace(made.output(0))
+        _replace(layer, restored)
+    copy.validate_nodes_and_infer_types()
+    return copy
+
+
+def grouped(model: Any, *, lossless: bool) -> Any:
+    """A copy of a network of OpenVINO's with codes of eight bits for the weights of its linear layers.
+
+    Args:
+        model: the network.
+        lossless: leaves a layer as it is where codes would change a weight.
+    """
+    operations = library().opset13
+    copy = model.clone()
+    for layer, weights in list(linear_layers(copy)):
+        if not layer.get_attributes()["transpose_b"]:
+            weights = weights.T
+        if weights.shape[1] % GROUP or (found := _codes(weights, lossless)) is None:
+            continue
+        codes, zeros, steps = (operations.constant(part) for part in found)
+        centred = operations.subtract(operations.convert(codes, np.float32), zeros)
+        restored = operations.reshape(
+            operations.multiply(centred, steps), operations.constant(np.array(weights.shape)), False
+        )
+        _replace(layer, restored)
     copy.validate_nodes_and_infer_types()
     return copy
 
@@ -47,7 +78,7 @@ def groups(model: Any) -> list[int]:
     large values that some networks have (arXiv:2208.07339).
     """
     widths: Counter[int] = Counter()
-    for layer, weights in _linear_layers(model):
+    for layer, weights in linear_layers(model):
         widths[weights.shape[1 if layer.get_attributes()["transpose_b"] else 0]] += weights.size
     others = sum(
         int(np.prod(node.get_output_shape(0)))
@@ -60,7 +91,60 @@ def groups(model: Any) -> list[int]:
     return sorted((size for size in found if size >= SMALLEST_GROUP and size <= min(widths)), reverse=True)
 
 
-def _linear_layers(model: Any) -> Iterator[tuple[Any, np.ndarray]]:
+def _replace(layer: Any, weights: Any) -> None:
+    """Puts a product with these weights (outputs, inputs) in the place of one with a constant."""
+    attributes = layer.get_attributes()
+    made = library().opset13.matmul(layer.input_value(0), weights, attributes["transpose_a"], True)
+    made.set_friendly_name(layer.get_friendly_name())
+    layer.output(0).replace(made.output(0))
+
+
+def _codes(weights: np.ndarray, lossless: bool) -> tuple[np.ndarray, ...] | None:
+    """Codes (outputs, groups, 32), zero points and steps (outputs, groups, 1); None where that should lose nothing
+    and does.
+    """
+    outputs, inputs = weights.shape
+    rows = max(AT_ONCE // inputs, 1)
+    parts = []
+    for begin in range(0, outputs, rows):
+        *found, lost = _grid(np.ascontiguousarray(weights[begin : begin + rows]).reshape(-1, GROUP))
+        if lossless and lost:
+            return None
+        parts.append(found)
+    return tuple(np.concatenate(part).reshape(outputs, inputs // GROUP, -1) for part in zip(*parts, strict=True))
+
+
+def _grid(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
+    """The grids that groups (N, 32) lie on, a weight being (code - zero point) * step.
+
+    Returns:
+        Codes (N, 32), zero points and steps (N, 1), and how many groups lie on none of the grids that were tried:
+        their weights are rounded to 256 values.
+    """
+    low, high = groups.min(1, keepdims=True), groups.max(1, keepdims=True)
+    largest = np.maximum(-low, high)
+    spread = np.where(high > low, high - low, 1)
+    apart = np.diff(np.sort(groups, 1), axis=1)
+    apart[apart <= 4 * LOST * largest] = np.inf  # the same weight twice
+    gap = np.minimum(apart.min(1, keepdims=True), spread)
+    # The smallest weight and a whole number of steps: q4_0, q4_1, q5_0, q5_1, q4_k, q5_k. A step is the least distance
+    # of two weights, or a part of it where none are neighbours on the grid.
+    tried = [(spread / np.rint(spread / gap * part).clip(1, LARGEST), -low) for part in (1, 2, 3)]
+    tried.append((largest / 127, largest))  # q8_0
+    tried.append((spread / LARGEST, -low))
+    codes, zeros, steps = np.empty(groups.shape, np.uint8), np.empty_like(low), np.empty_like(low)
+    left = np.arange(len(groups))
+    for step, offset in tried:
+        weights, step, zero = groups[left], step[left], offset[left] / step[left]
+        code = np.rint(weights / step + zero).clip(0, LARGEST)
+        codes[left], zeros[left], steps[left] = code, zero, step
+        left = left[(np.abs((code - zero) * step - weights) > LOST * largest[left]).any(1)]
+        if not len(left):
+            break
+    return codes, zeros, steps, len(left)
+
+
+def linear_layers(model: Any) -> Iterator[tuple[Any, np.ndarray]]:
     """Each product with a constant matrix, and that matrix in single precision."""
     for node in model.get_ordered_ops():
         if node.get_type_name() == "MatMul":
