@@ -1,11 +1,12 @@
-"""How much of a GPU's bfloat16 peak CLIP ViT-L/14 reaches: pictures embedded, and training steps.
+"""How much of a GPU's bfloat16 peak CLIP ViT-L/14 reaches, and how soon it embeds one picture.
 
     python benchmarks/gpu.py
 
 The weights are random: the time does not depend on them. The peak is what a large matrix product reaches on this card
 in the same run; the operations are those that torch counts in the network's matrix products and attention, forward and
 backward. A training step is forward, contrastive loss, backward, clipping and AdamW under autocast, as
-``beholder train clip`` does it with ``precision: bfloat16``; pictures and texts lie on the card already.
+``beholder train clip`` does it with ``precision: bfloat16``; pictures and texts lie on the card already. The one picture
+goes there and its vector comes back.
 """
 
 import json
@@ -13,12 +14,14 @@ import time
 from collections.abc import Callable
 from functools import partial
 
+import numpy as np
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
+from beholder.runtime.towers import FusedTowers, TorchTowers
 from beholder.training.losses import contrastive_loss
 
 SIDE = 8192  # of the matrices whose product gives the peak
@@ -97,6 +100,11 @@ def main() -> None:
         work = operations(partial(half.embed_image, halves))
         show("embedding", partial(half.embed_image, halves), work, peak)
         show("embedding, compiled", partial(torch.compile(half.embed_image), halves), work, peak)
+    one = np.zeros((1, 3, 224, 224), np.float32)
+    for kind in (TorchTowers, FusedTowers):
+        towers = kind(half, device)
+        taken = seconds(partial(towers.embed_image, one))
+        print(json.dumps({"metric": f"one picture, {towers.engine}", "milliseconds": round(1e3 * taken, 2)}), flush=True)
 
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, betas=(0.9, 0.98), eps=1e-6, fused=True)
 

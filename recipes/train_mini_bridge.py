@@ -68,10 +68,10 @@ CLASSES = 4  # grids of a batch of stage 2 that show a class of the image tower'
 NAMED = ("{}", *SINGLE)
 PUSH = 10.0
 WHOLE = StageSettings(steps=220, batch=16, learning_rate=1.5e-3, weight_decay=0.05, averaging=0.95, save_every=20)
-ALONE = StageSettings(steps=170, batch=10, learning_rate=1.5e-3, weight_decay=0.05, averaging=0.96, save_every=20)
-IMAGINED = 20  # sentences of a batch of that stage that nobody took a picture of
+ALONE = StageSettings(steps=120, batch=10, learning_rate=1.5e-3, weight_decay=0.05, averaging=0.96, save_every=20)
+IMAGINED = 20  # sentences of a batch of that stage, and half as many of the next that nobody took a picture of
 SENTENCES = 12_000  # of these, altogether
-TOGETHER = StageSettings(steps=120, batch=8, learning_rate=3e-4, weight_decay=0.1, averaging=0.97, save_every=20)
+TOGETHER = StageSettings(steps=300, batch=8, learning_rate=5e-4, weight_decay=0.1, averaging=0.98, save_every=20)
 DRAWN = 5  # captions drawn of each photograph in the last stage
 LONGEST = 20  # tokens of a drawn caption
 LAST = StageSettings(steps=0, batch=8, learning_rate=1e-4, weight_decay=0.05, averaging=0.98, save_every=20)
@@ -209,14 +209,26 @@ def main() -> None:
             before = before + asked + said
         return turns
 
+    def imagined_loss(random: np.random.Generator, count: int) -> Tensor:
+        """Of the whole picture's prompts by themselves."""
+        if imagine is None:
+            raise TypeError("nothing is imagined without --imagined")
+        sentences, tokens = imagine(random, count)
+        imagined = torch.zeros(count, settings.whole_tokens, seen["training"][0].shape[2])
+        imagined[:, 0, width:] = torch.from_numpy(tokens)
+        said = [[encoded(*mini_bridge.caption_pair(sentence))] for sentence in sentences]
+        return prompted_loss(language, whole_prompts(imagined), said)
+
     def drawings_loss(count: int, random: np.random.Generator, generator: torch.Generator) -> Tensor:
         chosen, image = draw_pictures(drawn, count, generator)
         said = [texts_of_drawing(drawings[row], random) for row in chosen]
         return 0.4 * stage_2_loss(bridge, language, some_cells(image, generator), said)
 
-    def beside_photographs(random: np.random.Generator, generator: torch.Generator) -> dict[str, Tensor]:
+    def beside_photographs(
+        random: np.random.Generator, generator: torch.Generator, drawings: int = DRAWINGS
+    ) -> dict[str, Tensor]:
         """Losses of drawings and of classes; and now and then of stage 1, lest it be forgotten."""
-        losses = {"drawings": drawings_loss(DRAWINGS, random, generator)}
+        losses = {"drawings": drawings_loss(drawings, random, generator)}
         shown, grid = class_grids(grids["training"], weight, bias, CLASSES, PUSH, generator)
         if shown:
             image = some_cells(tower.beside(grid), generator)
@@ -226,13 +238,23 @@ def main() -> None:
             losses |= {name: 0.5 * loss for name, loss in first(generator).items()}
         return losses
 
-    def second(generator: torch.Generator, questions: int = QUESTIONS) -> dict[str, Tensor]:
+    def second(generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         chosen, image = draw_pictures(seen["training"], stage_2.batch, generator)
-        rows = texts_of_photographs(chosen, CAPTIONS, questions, random)
+        rows = texts_of_photographs(chosen, CAPTIONS, QUESTIONS, random)
         image = some_cells(image, generator)
         losses = {"photographs": stage_2_loss(bridge, language, image, rows, per_text=True)}
         return losses | beside_photographs(random, generator)
+
+    def together(generator: torch.Generator) -> dict[str, Tensor]:
+        random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
+        chosen, image = draw_pictures(seen["training"], TOGETHER.batch, generator)
+        rows = texts_of_photographs(chosen, 2, 2 * QUESTIONS, random)
+        image = some_cells(image, generator)
+        losses = {"photographs": stage_2_loss(bridge, language, image, rows, per_text=True)}
+        if imagine is not None:
+            losses["imagined"] = 0.3 * imagined_loss(random, IMAGINED // 2)
+        return losses | beside_photographs(random, generator, 2 * DRAWINGS)
 
     def whole(generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
@@ -250,15 +272,9 @@ def main() -> None:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         chosen, image = draw_pictures(seen["training"], ALONE.batch, generator)
         rows = texts_of_photographs(chosen, CAPTIONS, 1, random)
-        if imagine is None:
-            raise TypeError("nothing is imagined without --imagined")
-        sentences, tokens = imagine(random)
-        imagined = torch.zeros(len(tokens), settings.whole_tokens, image.shape[2])
-        imagined[:, 0, width:] = torch.from_numpy(tokens)
-        said = [[encoded(*mini_bridge.caption_pair(sentence))] for sentence in sentences]
         return {
             "photographs": prompted_loss(language, whole_prompts(image), rows),
-            "imagined": 0.5 * prompted_loss(language, whole_prompts(imagined), said),
+            "imagined": 0.5 * imagined_loss(random, IMAGINED),
         }
 
     def whole_prompts(image: Tensor) -> Tensor:
@@ -308,8 +324,7 @@ def main() -> None:
                 run_stage(bridge, ALONE, alone, place / "alone.pt", report(place / "alone.jsonl", lone))
             else:
                 run_stage(bridge, WHOLE, whole, place / "whole.pt", report(place / "whole.jsonl", control))
-        asking = partial(second, questions=2 * QUESTIONS)
-        run_stage(bridge, TOGETHER, asking, place / "together.pt", report(place / "together.jsonl", control))
+        run_stage(bridge, TOGETHER, together, place / "together.pt", report(place / "together.jsonl", control))
         if given.judged:
             mini_bridge.save(bridge, tower, place / "before_judging")
             judging = replace(LAST, steps=given.judged)
@@ -319,7 +334,7 @@ def main() -> None:
 
 def imagining(
     photographs: list[Photograph], captions: np.ndarray, wholes: list[np.ndarray]
-) -> Callable[[np.random.Generator], tuple[list[str], np.ndarray]]:
+) -> Callable[[np.random.Generator, int], tuple[list[str], np.ndarray]]:
     """What draws sentences that nobody took a picture of, with the tokens (m, W) that such a picture would have.
 
     Learned from sentence vectors (n, C, S) of the photographs' captions, and of each photograph the tokens (P, W) that
@@ -330,8 +345,8 @@ def imagining(
     vectors = sentence_features(mini.text_tower().eval(), mini.tokenizer(), sentences)
     imagination = Imagination.fit(captions, np.stack([tokens.sum(0, dtype=np.float32) for tokens in wholes]))
 
-    def draw(random: np.random.Generator) -> tuple[list[str], np.ndarray]:
-        drawn = random.permutation(len(sentences))[:IMAGINED]
+    def draw(random: np.random.Generator, count: int) -> tuple[list[str], np.ndarray]:
+        drawn = random.permutation(len(sentences))[:count]
         return [sentences[number] for number in drawn], imagination.tokens(vectors[drawn], random)
 
     return draw

@@ -1,3 +1,7 @@
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import Any
+
 import numpy as np
 import pytest
 import torch
@@ -6,7 +10,7 @@ import tiny_model
 from beholder import DualEncoder
 from beholder.runtime import towers
 from beholder.runtime.samples import sample_pixels, sample_tokens
-from beholder.runtime.towers import TorchTowers, torch_towers
+from beholder.runtime.towers import FEW, FusedTowers, TorchTowers, fastest, torch_towers
 
 CPU = torch.device("cpu")
 
@@ -66,11 +70,64 @@ def test_bfloat16_is_not_used_where_it_is_too_far_off_or_slower(monkeypatch: pyt
     assert torch_towers(loaded, CPU, "fastest").engine == "torch on cpu"
 
 
+def test_what_is_compiled_says_the_same_of_any_number_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny_model.build()
+    sizes = []
+
+    def compiled(embed: Callable[..., Any], real: Any = torch.compile, **options: Any) -> Callable[..., Any]:
+        traced = real(embed, backend="aot_eager", **options)  # all but the C++, which takes half a minute
+
+        def counted(batch: torch.Tensor) -> torch.Tensor:
+            sizes.append(len(batch))
+            return traced(batch)
+
+        return counted
+
+    monkeypatch.setattr(torch, "compile", compiled)
+    own, fused = TorchTowers(loaded.network, CPU), FusedTowers(loaded.network, CPU)
+    assert fused.engine == "torch on cpu, compiled"
+    for count in (1, FEW - 1, FEW, FEW + 1, fused.batch):
+        pixels = sample_pixels(loaded.preprocessing, count)
+        np.testing.assert_allclose(fused.embed_image(pixels), own.embed_image(pixels), atol=1e-5)
+    assert sizes == [FEW, FEW, FEW, fused.batch]  # the one between ran as it is
+
+
+def test_the_fastest_that_keeps_the_promise_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny_model.build()
+    monkeypatch.setattr(torch, "compile", lambda embed, **_: embed)
+    own, fused = TorchTowers(loaded.network, CPU), FusedTowers(loaded.network, CPU)
+    for seconds, expected in (((2.0, 1.0), fused), ((1.0, 2.0), own)):
+        times = iter([0.0, seconds[0], 0.0, seconds[1]])
+        monkeypatch.setattr(towers.time, "perf_counter", times.__next__)
+        assert fastest(own, [fused], loaded, "fastest") is expected
+
+
+def test_where_torch_cannot_compile_it_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+    loaded = tiny_model.build()
+    monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
+    own, fused = TorchTowers(loaded.network, CPU), FusedTowers(loaded.network, CPU)
+    with pytest.warns(UserWarning, match="torch can't compile it here, so it runs as it is"):
+        assert fastest(own, [fused], loaded, "fastest") is own
+
+
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA reaches")
 @pytest.mark.parametrize("precision", ["exact", "fast", "fastest"])
 def test_on_a_gpu_the_vectors_are_those_of_the_cpu(precision: str) -> None:
     on_cpu = DualEncoder(tiny_model.build(), "cpu")
     on_gpu = DualEncoder(tiny_model.build(), "cuda", precision)  # type: ignore[arg-type]
-    pictures = [np.full((40, 40, 3), shade, np.uint8) for shade in (0, 90, 255)]
+    pictures = [np.full((40, 40, 3), shade, np.uint8) for shade in range(0, 256, 2)]
     bound = {"exact": 1 - 1e-5, "fast": 0.9999, "fastest": 0.999}[precision]
-    assert np.sum(on_cpu.embed_images(pictures) * on_gpu.embed_images(pictures), axis=1).min() >= bound
+    for count in (3, 5, 20, len(pictures)):
+        found, expected = (model.embed_images(pictures[:count]) for model in (on_gpu, on_cpu))
+        assert np.sum(found * expected, axis=1).min() >= bound
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA reaches")
+def test_on_a_gpu_what_is_compiled_and_recorded_says_the_same() -> None:
+    loaded = tiny_model.build()
+    own, fused = TorchTowers(loaded.network, torch.device("cuda")), FusedTowers(loaded.network, torch.device("cuda"))
+    with ThreadPoolExecutor(4) as threads:
+        for count in (1, 3, FEW, FEW + 1, fused.batch):
+            pixels = sample_pixels(loaded.preprocessing, count)
+            for found in threads.map(fused.embed_image, [pixels] * 8):
+                np.testing.assert_allclose(found, own.embed_image(pixels), atol=1e-4)
