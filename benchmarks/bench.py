@@ -30,6 +30,7 @@ from typing import Any
 
 import numpy as np
 
+from beholder import VisionLanguageModel
 from page import write_page
 from sides import (
     Beholder,
@@ -167,28 +168,37 @@ def mini_rows(bench: Bench) -> None:
 MEMORY = """
 import sys
 sys.path.insert(0, {benchmarks!r})
+{code}
 from resident import most_resident
-from sides import {side}
-side = {side}({arguments})
-side.{embed}({inputs})
 print(most_resident())
+"""
+WRITE = """
+from beholder import VisionLanguageModel
+model = VisionLanguageModel.from_pretrained("mini", device="cpu")
+model.caption({paths!r})
+model.chat({paths!r}[0]).ask("What is in the picture?")
 """
 
 
 def memory_rows(bench: Bench) -> None:
-    """The most that a process held that embedded 32 pictures of 0.2 megapixels, 16 at a time."""
-    paths = pictures(bench.folder / "pictures", 32, 520, 390)[:16]
-    for side, arguments in [
-        ("Transformers", f"__import__('pathlib').Path({str(bench.folder)!r})"),
-        *(("Beholder", f"{str(bench.model)!r}, {precision!r}") for precision in PRECISIONS),
-    ]:
-        Beholder(bench.model, arguments.rpartition(", ")[2].strip("'")) if side == "Beholder" else None
-        here = str(Path(__file__).parent)
-        code = MEMORY.format(benchmarks=here, side=side, arguments=arguments, embed="embed_files", inputs=repr(paths))
-        run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-        name = "transformers" if side == "Transformers" else f"beholder {arguments.rpartition(', ')[2].strip(chr(39))}"
-        held = int(run.stdout.split()[-1])
-        bench.report(row="memory of a process, ViT-B/32", side=name, rate=round(held / 2**20), of="MiB at most")
+    """The most that a process held: that embedded 16 pictures of 0.2 megapixels, or that wrote about them."""
+    paths = [str(path) for path in pictures(bench.folder / "pictures", 32, 520, 390)[:16]]
+
+    def held(row: str, side: str, code: str) -> None:
+        program = MEMORY.format(benchmarks=str(Path(__file__).parent), code=code)
+        run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+        bench.report(row=row, side=side, rate=round(int(run.stdout.split()[-1]) / 2**20), of="MiB at most")
+
+    def embedding(side: str, *arguments: str) -> str:
+        return f"from sides import {side}\n{side}{arguments!r}.embed_files({paths!r})"
+
+    row = "memory of a process, ViT-B/32"
+    held(row, "transformers", embedding("Transformers", str(bench.folder)))
+    for precision in PRECISIONS:
+        Beholder(bench.model, precision)  # compiled before it is measured
+        held(row, f"beholder {precision}", embedding("Beholder", str(bench.model), precision))
+    VisionLanguageModel.from_pretrained("mini", device="cpu")
+    held("memory of a process, mini", "captions and a conversation", WRITE.format(paths=paths))
 
 
 CLASSIFY = """

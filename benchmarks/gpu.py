@@ -5,8 +5,8 @@
 The weights are random: the time does not depend on them. The peak is what a large matrix product reaches on this card
 in the same run; the operations are those that torch counts in the network's matrix products and attention, forward and
 backward. A training step is forward, contrastive loss, backward, clipping and AdamW under autocast, as
-``beholder train clip`` does it with ``precision: bfloat16``; pictures and texts lie on the card already. The one picture
-goes there and its vector comes back.
+``beholder train clip`` does it with ``precision: bfloat16``; pictures and texts lie on the card already. The one
+picture goes there and its vector comes back.
 """
 
 import json
@@ -104,7 +104,9 @@ def main() -> None:
     for kind in (TorchTowers, FusedTowers):
         towers = kind(half, device)
         taken = seconds(partial(towers.embed_image, one))
-        print(json.dumps({"metric": f"one picture, {towers.engine}", "milliseconds": round(1e3 * taken, 2)}), flush=True)
+        print(
+            json.dumps({"metric": f"one picture, {towers.engine}", "milliseconds": round(1e3 * taken, 2)}), flush=True
+        )
 
     optimizer = torch.optim.AdamW(network.parameters(), lr=1e-5, betas=(0.9, 0.98), eps=1e-6, fused=True)
 

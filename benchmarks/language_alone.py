@@ -6,8 +6,8 @@
 llama.cpp takes the GGUF file as it is, with its weights of four bits, and computes with eight; it runs as its own
 server does, in this process, with a slot for each prompt. transformers has the same weights in single precision; ours
 keeps them in the file's groups and computes in single precision. The sides take turns in one run, on the same prompts;
-a rate is that of the best round, and a ratio that of two rates. "Same words" is the share of words that are those of transformers at the same place: once a
-side chooses another word, what follows is another text.
+a rate is that of the best round, and a ratio that of two rates. "Same words" is the share of words that are those of
+transformers at the same place: once a side chooses another word, what follows is another text.
 """
 
 import argparse

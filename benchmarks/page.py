@@ -119,8 +119,8 @@ and all that follows it is then another text, too."""
 
 LANGUAGE = """\
 `benchmarks/language_alone.py`: `mini`'s language model (SmolLM2-135M) behind a text, greedy. llama.cpp takes the GGUF
-file as it is, with weights of four bits, and computes with eight. transformers has the same weights in single precision.
-Beholder keeps them in the file's groups, in a quarter of that memory, and computes in single precision."""
+file as it is, with weights of four bits, and computes with eight. transformers has the same weights in single
+precision. Beholder keeps them in the file's groups, in a quarter of that memory, and computes in single precision."""
 
 NOTES = """\
 ## Measure it yourself

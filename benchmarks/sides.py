@@ -88,10 +88,11 @@ class Transformers:
 
     name = "transformers"
 
-    def __init__(self, folder: Path, dtype: str = "float32"):
+    def __init__(self, folder: str | Path, dtype: str = "float32"):
         import torch
         from transformers import CLIPImageProcessorPil, CLIPModel, CLIPTokenizerFast
 
+        folder = Path(folder)
         self.torch, self.dtype = torch, getattr(torch, dtype)
         self.model = CLIPModel.from_pretrained(folder / "transformers", dtype=self.dtype).eval()
         self.processor = CLIPImageProcessorPil.from_pretrained(folder / "transformers")
