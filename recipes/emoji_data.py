@@ -25,7 +25,13 @@ from typing import Any
 
 DATASOURCE = re.compile(r"emoji-datasource-(?P<vendor>[a-z]+)-(?P<version>[\d.]+)\.tgz")
 ICONIFY = re.compile(r"iconify-json-(?P<set>[a-z0-9-]+?)-(?P<version>\d+\.[\d.]+)\.tgz")
-OF_ANOTHER_NAME = {"twemoji": "twitter", "noto": "google", "noto-v1": "google", "emojione-v1": "emojione"}
+OF_ANOTHER_NAME = {
+    "twemoji": "twitter",
+    "noto": "google",
+    "noto-v1": "google",
+    "emojione-v1": "emojione",
+    "messenger": "facebook",
+}
 ANY_STYLE = "-FE0F"  # asks for a drawing in place of a letter; lists differ in where they have it
 SIDE = 64  # pixels of a drawing
 
@@ -88,7 +94,7 @@ def from_datasource(path: Path, vendor: str, version: str) -> Package:
                 if picture is not None:
                     yield files[member.name], picture.read()
 
-    return Package(path, vendor, f"{vendor}-{version.partition('.')[0]}", draws, signs)
+    return Package(path, OF_ANOTHER_NAME.get(vendor, vendor), f"{vendor}-{version.partition('.')[0]}", draws, signs)
 
 
 def from_iconify(path: Path, name: str, named: dict[str, str], codes: dict[str, str]) -> Package:

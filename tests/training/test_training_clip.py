@@ -331,17 +331,17 @@ def test_compiled_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
         torch.testing.assert_close(weight, weights[1][name], atol=1e-3, rtol=0)
 
 
-def test_without_a_compiler_it_says_so_before_anything_else(tmp_path: Path) -> None:
+@pytest.mark.parametrize("check", [(), ("--check",)])
+def test_without_a_compiler_it_says_so_before_anything_else(tmp_path: Path, check: tuple[str, ...]) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(tmp_path, train={"compile": True})
-    command = ["from pathlib import Path; import sys; from beholder.training import clip, clip_config"]
-    command += ["clip.train_clip(clip_config.read_clip_config(Path(sys.argv[1])), Path(sys.argv[2]))"]
+    command = [sys.executable, "-m", "beholder", "train", "clip", str(tmp_path / "config.json")]
     run = subprocess.run(
-        [sys.executable, "-c", "; ".join(command), str(tmp_path / "config.json"), str(tmp_path / "out")],
+        [*command, "--out", str(tmp_path / "out"), "--device", "cpu", *check],
         env={**os.environ, "CXX": str(tmp_path / "none"), "TORCHINDUCTOR_CACHE_DIR": str(tmp_path / "cache")},
         capture_output=True,
         text=True,
         check=False,
     )
-    assert run.returncode and "InvalidSetting: train.compile: torch can't compile for cpu here" in run.stderr
+    assert run.returncode == 2 and "train.compile: torch can't compile for cpu here" in run.stderr
     assert config.train.compile and not (tmp_path / "out").exists()

@@ -47,8 +47,8 @@ def datasource(folder: Path, vendor: str, version: str, codes: list[str], colour
     return package(folder / f"emoji-datasource-{vendor}-{version}.tgz", {"emoji.json": signs, **pictures})
 
 
-def made(out: Path, *packages: Path) -> subprocess.CompletedProcess[str]:
-    order = [sys.executable, str(RECIPE), *map(str, packages), "--out", str(out)]
+def made(out: Path, *packages: Path, held_out: str = "twitter") -> subprocess.CompletedProcess[str]:
+    order = [sys.executable, str(RECIPE), *map(str, packages), "--out", str(out), "--held-out", held_out]
     return subprocess.run(order, capture_output=True, text=True, check=False)
 
 
@@ -79,6 +79,16 @@ def test_the_held_out_vendor_is_never_trained_on(tmp_path: Path) -> None:
     for row, colour in ((train[0], "red"), (train[2], "pink"), (held_out[0], "blue")):
         with Image.open(tmp_path / "out" / row["image"]) as picture:
             assert picture.tobytes() == Image.new("RGB", (64, 64), colour).tobytes()
+
+
+def test_what_a_vendor_draws_under_another_name_is_held_out_too(tmp_path: Path) -> None:
+    packages = [
+        datasource(tmp_path, "facebook", "16.0.0", [CAT], "blue"),
+        datasource(tmp_path, "messenger", "4.1.0", [CAT], "navy"),
+        datasource(tmp_path, "google", "16.0.0", [CAT], "red"),
+    ]
+    assert made(tmp_path / "out", *packages, held_out="facebook").returncode == 0
+    assert [row["image"] for row in rows(tmp_path / "out" / "train.jsonl")] == ["google-16/1f408.png"]
 
 
 def test_drawings_in_svg_are_found_by_sign_or_by_name(tmp_path: Path) -> None:

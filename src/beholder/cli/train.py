@@ -51,8 +51,11 @@ def clip(
     settings = read_clip_config(config, data)
     with warnings_on_one_line():
         if check:
-            from beholder.training.clip import described
+            from beholder.runtime.device import pick_device
+            from beholder.training.clip import check_compiler, described
 
+            if settings.train.compile:
+                check_compiler(pick_device(device))
             describe(described(settings), json)
             return
         from beholder.training.clip import train_clip
