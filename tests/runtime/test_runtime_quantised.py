@@ -58,7 +58,7 @@ def run(model: Any, vectors: np.ndarray) -> np.ndarray:
 
 
 def is_grouped(model: Any) -> bool:
-    return not any(quantised.linear_layers(model))
+    return not quantised.linear_layers(model)
 
 
 @pytest.mark.parametrize("kind", [*PACKED, "Q4_K", "Q5_K"])

@@ -140,7 +140,7 @@ def _ways(compiled: CompiledWriter, precision: Precision) -> Iterator[Stage]:
     """bfloat16, and weights of eight bits."""
     yield Stage("language.xml", "bf16")
     model = library().Core().read_model(str(compiled.folder / "language.xml"))
-    if not any(quantised.linear_layers(model)):
+    if not quantised.linear_layers(model):
         return  # all of few bits already
     small = compiled.folder / "language-groups.xml"
     if not small.is_file():

@@ -13,7 +13,6 @@ weights. Those that came out of such a file lie on its grid, so none is changed.
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
 from math import gcd
 from typing import Any
 
@@ -33,9 +32,8 @@ def quantised(model: Any) -> Any:
     openvino = library()
     operations = openvino.opset13
     copy = model.clone()
-    for layer, weights in list(linear_layers(copy)):
-        if not layer.get_attributes()["transpose_b"]:
-            weights = weights.T
+    for layer in linear_layers(copy):
+        weights = _weights(layer)
         scales = np.abs(weights).max(axis=1, keepdims=True) / 127
         scales[scales == 0] = 1  # an output without weights
         rounded = np.rint(weights / scales).astype(np.int8)
@@ -56,9 +54,8 @@ def grouped(model: Any, *, lossless: bool) -> Any:
     """
     operations = library().opset13
     copy = model.clone()
-    for layer, weights in list(linear_layers(copy)):
-        if not layer.get_attributes()["transpose_b"]:
-            weights = weights.T
+    for layer in linear_layers(copy):
+        weights = _weights(layer)
         if weights.shape[1] % GROUP or (found := _codes(weights, lossless)) is None:
             continue
         codes, zeros, steps = (operations.constant(part) for part in found)
@@ -78,8 +75,9 @@ def groups(model: Any) -> list[int]:
     large values that some networks have (arXiv:2208.07339).
     """
     widths: Counter[int] = Counter()
-    for layer, weights in linear_layers(model):
-        widths[weights.shape[1 if layer.get_attributes()["transpose_b"] else 0]] += weights.size
+    for layer in linear_layers(model):
+        weights = _weights(layer)
+        widths[weights.shape[1]] += weights.size
     others = sum(
         int(np.prod(node.get_output_shape(0)))
         for node in model.get_ops()
@@ -100,8 +98,9 @@ def _replace(layer: Any, weights: Any) -> None:
 
 
 def _codes(weights: np.ndarray, lossless: bool) -> tuple[np.ndarray, ...] | None:
-    """Codes (outputs, groups, 32), zero points and steps (outputs, groups, 1); None where that should lose nothing
-    and does.
+    """Codes (outputs, groups, 32), zero points and steps (outputs, groups, 1).
+
+    None where they should not change a weight, and would.
     """
     outputs, inputs = weights.shape
     rows = max(AT_ONCE // inputs, 1)
@@ -144,10 +143,19 @@ def _grid(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
     return codes, zeros, steps, len(left)
 
 
-def linear_layers(model: Any) -> Iterator[tuple[Any, np.ndarray]]:
-    """Each product with a constant matrix, and that matrix in single precision."""
-    for node in model.get_ordered_ops():
-        if node.get_type_name() == "MatMul":
-            source = node.input_value(1).get_node()
-            if source.get_type_name() == "Constant" and len(source.get_output_shape(0)) == 2:
-                yield node, source.data.astype(np.float32)
+def linear_layers(model: Any) -> list[Any]:
+    """Each product with a constant matrix."""
+
+    def linear(node: Any) -> bool:
+        if node.get_type_name() != "MatMul":
+            return False
+        source = node.input_value(1).get_node()
+        return source.get_type_name() == "Constant" and len(source.get_output_shape(0)) == 2
+
+    return [node for node in model.get_ordered_ops() if linear(node)]
+
+
+def _weights(layer: Any) -> np.ndarray:
+    """Of a linear layer, in single precision: (outputs, inputs)."""
+    matrix = layer.input_value(1).get_node().data.astype(np.float32, copy=False)
+    return matrix if layer.get_attributes()["transpose_b"] else matrix.T
