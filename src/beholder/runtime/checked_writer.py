@@ -103,6 +103,7 @@ def arrangement(compiled: CompiledWriter, precision: Precision) -> Arrangement:
     held = json.loads(file.read_text("utf-8")) if file.is_file() else {}
     if precision not in held:
         held[precision] = asdict(_arranged(compiled, precision))
+        shutil.rmtree(compiled.folder / KERNELS, ignore_errors=True)  # most of what was tried will not be used
         with tempfile.NamedTemporaryFile("w", dir=compiled.folder, delete=False, encoding="utf-8") as aside:
             json.dump(held, aside)
         Path(aside.name).replace(file)
@@ -132,7 +133,6 @@ def _arranged(compiled: CompiledWriter, precision: Precision) -> Arrangement:
         near = cosine(said(language, prompts, words)[0], logits)
         if keeps(near, precision) and (now := _pace(language, prompts)) > pace:
             chosen, pace = stage, now
-    shutil.rmtree(compiled.folder / KERNELS, ignore_errors=True)  # most of what was tried will not be used
     return Arrangement(best.tower, best.bridge, chosen)
 
 
