@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import apsw
@@ -111,6 +112,13 @@ def test_of_two_indexers_at_once_one_does_it_and_one_says_who(folder: Path, tiny
     assert codes == [0, 0] or any("AlbumBusy" in error and "process" in error for error in errors)
     with Album.open(tmp_path) as album:
         assert len(album) == PICTURES
+
+
+def test_many_may_make_the_same_album_at_once(tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as threads:
+        for number in range(30):
+            for album in threads.map(Album.open, [tmp_path / str(number)] * 8):
+                album.close()
 
 
 @pytest.mark.slow

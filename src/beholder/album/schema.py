@@ -3,6 +3,7 @@
 apsw brings its own SQLite. Its version matters: before 3.51.3 two connections could damage a file in WAL mode.
 """
 
+import time
 from pathlib import Path
 from typing import Any
 
@@ -101,7 +102,7 @@ def create(folder: Path) -> apsw.Connection:
         folder.mkdir(parents=True, exist_ok=True)
         connection = _open(folder / FILE, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
         with translated(folder):
-            connection.execute("PRAGMA journal_mode = WAL")
+            _log_ahead(connection)
             _migrate(connection, folder)
         return connection
     except OSError as error:
@@ -121,6 +122,19 @@ def open_existing(folder: Path) -> apsw.Connection:
     with translated(folder):
         _migrate(connection, folder)
     return connection
+
+
+def _log_ahead(connection: apsw.Connection) -> None:
+    """Turns the write-ahead log on; SQLite itself does not wait here for another that makes the same album."""
+    until = time.monotonic() + PATIENCE / 1000
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode = WAL")
+            return
+        except apsw.BusyError:
+            if time.monotonic() > until:
+                raise
+            time.sleep(0.01)
 
 
 class translated:  # noqa: N801 (used as a function)
@@ -169,14 +183,16 @@ def _casefold(text: Any) -> Any:
 
 
 def _migrate(connection: apsw.Connection, folder: Path) -> None:
-    version = connection.pragma("user_version")
-    application = connection.pragma("application_id")
+    with connection:  # all three as they were at one moment: another process may be making the album
+        version = connection.pragma("user_version")
+        application = connection.pragma("application_id")
+        tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
     if version > len(MIGRATIONS):
         raise AlbumDamaged(
             f"{folder / FILE}: was made by a newer Beholder (version {version} of the album, this one knows "
             f"{len(MIGRATIONS)}): pip install --upgrade beholder"
         )
-    if application != APPLICATION and (version or connection.execute("SELECT count(*) FROM sqlite_schema").get):
+    if application != APPLICATION and (version or tables):
         raise AlbumDamaged(f"{folder / FILE}: is another program's database; name another folder")
     if version == len(MIGRATIONS):
         return

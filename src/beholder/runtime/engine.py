@@ -73,7 +73,7 @@ def compiled(folder: Path, stage: Stage, **options: Any) -> Any:
         stage: the file, and how it is computed.
         options: of OpenVINO's, beside the stage's own.
     """
-    # With the weights once more: in CACHE_MODE OPTIMIZE_SIZE, OpenVINO 2026.4 takes wrong ones where a network joins some.
+    # With the weights once more: in CACHE_MODE OPTIMIZE_SIZE, OpenVINO 2026.4 takes wrong ones where some are joined.
     kept = {"CACHE_DIR": str(folder / KERNELS)}
     return library().Core().compile_model(str(folder / stage.file), "CPU", stage.options | kept | options)
 
