@@ -230,22 +230,28 @@ def main() -> None:
             losses |= {name: 0.5 * loss for name, loss in first(generator).items()}
         return losses
 
-    def second(generator: torch.Generator) -> dict[str, Tensor]:
+    def mixed(
+        generator: torch.Generator, batch: int, captions: int, questions: int, drawings: int, sentences: int
+    ) -> dict[str, Tensor]:
+        """The losses of so many photographs with their texts, of drawings, and of sentences without a picture."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = draw_pictures(seen["training"], stage_2.batch, generator)
-        rows = texts_of_photographs(chosen, CAPTIONS, QUESTIONS, random)
+        chosen, image = draw_pictures(seen["training"], batch, generator)
+        rows = texts_of_photographs(chosen, captions, questions, random)
         image = some_cells(image, generator)
         losses = {"photographs": stage_2_loss(bridge, language, image, rows, per_text=True)}
-        return losses | beside_photographs(random, generator)
+        if sentences:
+            losses["imagined"] = 0.3 * imagined_loss(random, sentences)
+        return losses | beside_photographs(random, generator, drawings)
 
-    def together(generator: torch.Generator) -> dict[str, Tensor]:
-        random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = draw_pictures(seen["training"], TOGETHER.batch, generator)
-        rows = texts_of_photographs(chosen, 2, 2 * QUESTIONS, random)
-        image = some_cells(image, generator)
-        losses = {"photographs": stage_2_loss(bridge, language, image, rows, per_text=True)}
-        losses["imagined"] = 0.3 * imagined_loss(random, IMAGINED // 2)
-        return losses | beside_photographs(random, generator, 2 * DRAWINGS)
+    second = partial(mixed, batch=stage_2.batch, captions=CAPTIONS, questions=QUESTIONS, drawings=DRAWINGS, sentences=0)
+    together = partial(
+        mixed,
+        batch=TOGETHER.batch,
+        captions=2,
+        questions=2 * QUESTIONS,
+        drawings=2 * DRAWINGS,
+        sentences=IMAGINED // 2,
+    )
 
     width = tower.tower.settings.width
     wholes = [views[0, : settings.whole_tokens, width:] for views in seen["training"]]

@@ -51,12 +51,9 @@ def clip(
     settings = read_clip_config(config, data)
     with warnings_on_one_line():
         if check:
-            from beholder.runtime.device import pick_device
-            from beholder.training.clip import check_compiler, described
+            from beholder.training.clip import described
 
-            if settings.train.compile:
-                check_compiler(pick_device(device))
-            describe(described(settings), json)
+            describe(described(settings, device), json)
             return
         from beholder.training.clip import train_clip
         from beholder.training.ranks import end_one_of_several

@@ -6,10 +6,11 @@ import json
 import shutil
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -142,16 +143,18 @@ def _ways(compiled: CompiledWriter, precision: Precision) -> Iterator[Stage]:
     model = library().Core().read_model(str(compiled.folder / "language.xml"))
     if not quantised.linear_layers(model):
         return  # all of few bits already
-    small = compiled.folder / "language-groups.xml"
-    if not small.is_file():
-        library().save_model(quantised.grouped(model, lossless=False), str(small), compress_to_fp16=False)
-    yield Stage(small.name)
+
+    def written(name: str, smaller: Callable[[Any], Any]) -> str:
+        file = compiled.folder / name
+        if not file.is_file():
+            library().save_model(smaller(model), str(file), compress_to_fp16=False)
+        return name
+
+    yield Stage(written("language-groups.xml", partial(quantised.grouped, lossless=False)))
     if precision == "fastest":
-        small = compiled.folder / "language-int8.xml"
-        if not small.is_file():
-            library().save_model(quantised.quantised(model), str(small), compress_to_fp16=False)
+        int8 = written("language-int8.xml", quantised.quantised)
         for group in (0, *quantised.groups(model)):
-            yield Stage(small.name, "bf16", group)
+            yield Stage(int8, "bf16", group)
 
 
 @torch.inference_mode()

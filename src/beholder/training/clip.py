@@ -31,6 +31,7 @@ from beholder.models.bert import BertSettings
 from beholder.models.dual_encoder import TwoTowers
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.pictures.transform import Preprocessing
+from beholder.runtime.device import pick_device
 from beholder.tasks.dual_encoder import DualEncoder
 from beholder.text import clip_bpe
 from beholder.text.tokenizer import Tokenizer, TokenizerSettings
@@ -97,12 +98,18 @@ def read_data(config: ClipConfig) -> TrainingData:
     return TrainingData(examples, shards, judged, steps)
 
 
-def described(config: ClipConfig) -> dict[str, Any]:
+def described(config: ClipConfig, device: str | None = None) -> dict[str, Any]:
     """What would be trained on what: everything that can be wrong is looked at, and nothing is trained.
 
+    Args:
+        config: what and how.
+        device: where; the fastest there is by default.
+
     Raises:
-        InvalidSetting: the config or the data can't be.
+        InvalidSetting: the config or the data can't be, or torch can't compile what the config wants compiled.
     """
+    if config.train.compile:
+        check_compiler(pick_device(device))
     data = read_data(config)
     network = begin(config, data).network
     freeze(network, config.freeze)
