@@ -13,7 +13,7 @@ from PIL import Image
 from small_album import assert_same, content, draw, tiny_encoder
 
 import tiny_model
-from beholder.album.album import Album
+from beholder.album.album import HOLDER, Album
 from beholder.errors import AlbumBusy, AlbumDamaged, AlbumNotFound, InvalidSetting
 from beholder.tasks.dual_encoder import DualEncoder
 
@@ -227,6 +227,17 @@ def test_a_second_indexer_is_told_who_is_at_work(album: Album, folder: Path, enc
 
     album.index(folder, model=encoder, report=second)
     assert album.index(folder, model=encoder).unchanged == 4
+
+
+def test_a_second_indexer_is_told_so_even_before_the_first_has_written_who_it_is(
+    album: Album, folder: Path, encoder: DualEncoder
+) -> None:
+    def second(_: object) -> None:
+        (album.folder / HOLDER).write_text("")
+        with pytest.raises(AlbumBusy, match="another process is indexing"):
+            Album.open(album.folder).index(folder, model=encoder)
+
+    album.index(folder, model=encoder, report=second)
 
 
 def test_what_is_no_album_is_said_so(tmp_path: Path) -> None:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import hashlib
 import os
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from datetime import datetime
 from pathlib import Path
@@ -566,13 +566,14 @@ class Album:
         try:
             lock.acquire()
         except Timeout:
-            try:
+            who = ""
+            with suppress(OSError):
                 who = holder.read_text("utf-8")
-            except OSError:
-                who = "another process"
+            who = who or "another process"  # it may be between taking the lock and writing its name
             raise AlbumBusy(f"{self.folder}: {who} is indexing into this album; wait until it is done") from None
         try:
-            holder.write_text(f"process {os.getpid()} (since {datetime.now():%Y-%m-%d %H:%M:%S})", "utf-8")
+            with suppress(OSError):  # only a name; on a full disk, the album itself says so
+                holder.write_text(f"process {os.getpid()} (since {datetime.now():%Y-%m-%d %H:%M:%S})", "utf-8")
             yield
         finally:
             holder.unlink(missing_ok=True)
