@@ -4,12 +4,10 @@ from __future__ import annotations
 
 import json
 import shutil
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from functools import partial
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -21,7 +19,7 @@ from beholder.runtime import quantised
 from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.compiled_writer import WORDS, CompiledWriter
 from beholder.runtime.decoding import Language
-from beholder.runtime.engine import KERNELS, Stage, library
+from beholder.runtime.engine import KERNELS, Stage, library, save, written_aside
 from beholder.runtime.eyes import CompiledEyes, Eyes, TorchEyes
 from beholder.runtime.precision import Precision, keeps
 from beholder.runtime.samples import sample_pixels
@@ -105,9 +103,8 @@ def arrangement(compiled: CompiledWriter, precision: Precision) -> Arrangement:
     if precision not in held:
         held[precision] = asdict(_arranged(compiled, precision))
         shutil.rmtree(compiled.folder / KERNELS, ignore_errors=True)  # most of what was tried will not be used
-        with tempfile.NamedTemporaryFile("w", dir=compiled.folder, delete=False, encoding="utf-8") as aside:
-            json.dump(held, aside)
-        Path(aside.name).replace(file)
+        with written_aside(compiled.folder) as scratch:
+            (scratch / KEPT).write_text(json.dumps(held), "utf-8")
     return Arrangement(**{part: stage and Stage(**stage) for part, stage in held[precision].items()})
 
 
@@ -147,7 +144,7 @@ def _ways(compiled: CompiledWriter, precision: Precision) -> Iterator[Stage]:
     def written(name: str, smaller: Callable[[Any], Any]) -> str:
         file = compiled.folder / name
         if not file.is_file():
-            library().save_model(smaller(model), str(file), compress_to_fp16=False)
+            save(smaller(model), file)
         return name
 
     yield Stage(written("language-groups.xml", partial(quantised.grouped, lossless=False)))

@@ -15,7 +15,7 @@ from typing import Any
 
 from beholder.errors import ModelError
 from beholder.runtime.device import processor
-from beholder.runtime.engine import available, library
+from beholder.runtime.engine import available, library, save
 from beholder.weights.cache import cache_folder
 
 
@@ -107,7 +107,7 @@ def write_network(
     for port, shape in zip(model.inputs, shapes, strict=not unused):
         port.get_node().set_partial_shape(openvino.PartialShape(list(shape)))
     model.validate_nodes_and_infer_types()
-    openvino.save_model(model, file, compress_to_fp16=False)
+    save(model, file)
 
 
 def remove_older(folder: Path, file: str, source: str, made_for: str) -> None:

@@ -40,7 +40,7 @@ from beholder.runtime.compiled_folder import (
     write_network,
 )
 from beholder.runtime.device import processor
-from beholder.runtime.engine import Stage, library
+from beholder.runtime.engine import Stage, save
 from beholder.runtime.quantised import grouped
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
@@ -243,7 +243,7 @@ def _write_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
     if not isinstance(language, CausalLanguageModel):
         raise TypeError("only a causal language model is compiled")
     network = grouped(language_network(language), lossless=True)
-    library().save_model(network, folder / "language.xml", compress_to_fp16=False)
+    save(network, folder / "language.xml")
     with torch.inference_mode():
         count = language.module.get_input_embeddings().weight.shape[0]
         table = language.embed(torch.arange(count)).numpy()

@@ -7,7 +7,6 @@ reference: what is too far from it is not used however fast it is, and where not
 from __future__ import annotations
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -17,7 +16,7 @@ from typing import Any
 import numpy as np
 
 from beholder.runtime import divided, quantised
-from beholder.runtime.engine import Stage, Stages, library
+from beholder.runtime.engine import Stage, Stages, library, save, written_aside
 from beholder.runtime.precision import MARGIN, Precision, keeps
 
 SEARCH_MARGIN = 2.0  # a search, which goes as near to the bound as it can, keeps farther off than others
@@ -139,14 +138,9 @@ def _seconds(run: Stages, samples: Sequence[np.ndarray]) -> float:
 
 
 def _keep(folder: Path, choice: Choice, models: Sequence[Any], kept: Path) -> None:
-    """Writes the networks that are not there yet, then the choice; each aside first, so that it is whole if there."""
-    with tempfile.TemporaryDirectory(prefix=".choosing-", dir=folder) as scratch:
-        for stage, model in zip(choice.stages, models, strict=True):
-            if not (folder / stage.file).is_file():
-                library().save_model(model, str(Path(scratch) / stage.file), compress_to_fp16=False)
-                for suffix in (".bin", ".xml"):  # the description last: it stands for both
-                    name = Path(stage.file).with_suffix(suffix).name
-                    (Path(scratch) / name).replace(folder / name)
-        aside = Path(scratch) / kept.name
-        aside.write_text(json.dumps(asdict(choice), indent=1), "utf-8")
-        aside.replace(kept)
+    """Writes the networks that are not there yet, then the choice: what is there is whole."""
+    for stage, model in zip(choice.stages, models, strict=True):
+        if not (folder / stage.file).is_file():
+            save(model, folder / stage.file)
+    with written_aside(folder) as scratch:
+        (scratch / kept.name).write_text(json.dumps(asdict(choice), indent=1), "utf-8")
