@@ -31,7 +31,7 @@ from typing import Any
 import numpy as np
 
 from beholder import VisionLanguageModel
-from page import write_page
+from page import Row, keep, kept_rows, write_page
 from sides import (
     Beholder,
     OpenClip,
@@ -45,7 +45,6 @@ from sides import (
 )
 
 PRECISIONS = ("exact", "fast", "fastest")
-Row = dict[str, Any]
 
 
 class Bench:
@@ -264,7 +263,6 @@ def main() -> None:
     wished = given.rows.split(",")
     if unknown := set(wished) - set(ROWS):
         options.error(f"--rows: {', '.join(sorted(unknown))} is none of {', '.join(ROWS)}")
-    kept: dict[str, list[Row]] = json.loads(given.keep.read_text("utf-8")) if given.keep.is_file() else {}
     if given.page is None:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         with TemporaryDirectory() as scratch:
@@ -273,8 +271,8 @@ def main() -> None:
             for name in wished:
                 bench = Bench(folder, given)
                 ROWS[name](bench)
-                kept[name] = bench.rows
-                given.keep.write_text(json.dumps(kept, indent=1, ensure_ascii=False) + "\n", "utf-8")
+                keep(given.keep, name, bench.rows)
+    kept = kept_rows(given.keep)
     text = write_page({name: kept[name] for name in (*ROWS, "words", "language") if name in kept})
     if given.page is None:
         print(text)

@@ -25,7 +25,8 @@ from beholder import VisionLanguageModel
 from beholder.runtime.decoding import DecodingSettings, write
 from beholder.weights import mini_bridge
 from beholder.weights.mini import fetch
-from captioning import Row, in_turn, keep
+from captioning import in_turn
+from page import Row, keep
 
 NEW = 40
 PROMPTS = (

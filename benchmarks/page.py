@@ -2,16 +2,31 @@
 
 from __future__ import annotations
 
+import json
 import platform
 from importlib.metadata import version
+from pathlib import Path
 from typing import Any
 
 from beholder.runtime.device import processor
 
+Row = dict[str, Any]
 PACKAGES = ("torch", "openvino", "transformers", "sentence-transformers", "open_clip_torch", "pillow")
 
 
-def write_page(kept: dict[str, list[dict[str, Any]]]) -> str:
+def kept_rows(file: Path) -> dict[str, list[Row]]:
+    """The rows of each name that were kept in a file; none where it is not there."""
+    return json.loads(file.read_text("utf-8")) if file.is_file() else {}
+
+
+def keep(file: Path | None, name: str, rows: list[Row]) -> None:
+    """Puts the rows of one name into a file, if there is to be one; those of other names stay."""
+    if file is not None:
+        held = kept_rows(file) | {name: rows}
+        file.write_text(json.dumps(held, indent=1, ensure_ascii=False) + "\n", "utf-8")
+
+
+def write_page(kept: dict[str, list[Row]]) -> str:
     """The page; rows of one name make one table.
 
     Those called ``words`` are from `captioning.py`, and ``language`` from `language_alone.py`.
@@ -23,7 +38,7 @@ def write_page(kept: dict[str, list[dict[str, Any]]]) -> str:
     return "\n".join([*parts, *_words(kept.get("words", [])), *_language(kept.get("language", [])), NOTES, ""])
 
 
-def _machine(peak: list[dict[str, Any]]) -> list[str]:
+def _machine(peak: list[Row]) -> list[str]:
     facts = processor().split()
     model = processor().partition(" fpu ")[0].removeprefix(platform.machine()).strip() or "a processor"
     can = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16") if flag in facts]
@@ -35,7 +50,7 @@ def _machine(peak: list[dict[str, Any]]) -> list[str]:
     return ["## The machine", "", *lines]
 
 
-def _table(title: str, rows: list[dict[str, Any]], peak: list[dict[str, Any]]) -> list[str]:
+def _table(title: str, rows: list[Row], peak: list[Row]) -> list[str]:
     unit = rows[0]["of"]
     lines = [f"## {title[0].upper()}{title[1:]}", ""]
     if "cosine" not in rows[0]:
@@ -55,7 +70,7 @@ def _table(title: str, rows: list[dict[str, Any]], peak: list[dict[str, Any]]) -
     return [*lines, ""]
 
 
-def _words(rows: list[dict[str, Any]]) -> list[str]:
+def _words(rows: list[Row]) -> list[str]:
     """Captions, a conversation, and `mini`'s photographs, where they were measured."""
     captions = [row for row in rows if "captions" in row]
     if not captions:
@@ -82,7 +97,7 @@ def _words(rows: list[dict[str, Any]]) -> list[str]:
     return [*lines, ""]
 
 
-def _language(rows: list[dict[str, Any]]) -> list[str]:
+def _language(rows: list[Row]) -> list[str]:
     """The language model alone, where it was measured."""
     lines = ["## Words without a picture", "", LANGUAGE, ""] if rows else []
     for batch in dict.fromkeys(row["batch"] for row in rows):
@@ -94,7 +109,7 @@ def _language(rows: list[dict[str, Any]]) -> list[str]:
     return lines
 
 
-def _share(row: dict[str, Any], peak: list[dict[str, Any]]) -> str:
+def _share(row: dict[str, Any], peak: list[Row]) -> str:
     """Of what the processor multiplies in the arithmetic that the side uses; eight bits count against bfloat16."""
     half = any(word in row["side"] for word in ("bfloat16", "fast"))
     rates = {one["side"]: one["rate"] for one in peak}
