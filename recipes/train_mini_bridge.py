@@ -5,8 +5,9 @@
 
 On two cores with bfloat16 the features take six minutes, stage 1 five and stage 2 fifteen; without it, twice as long.
 Then the soft prompts of the whole picture learn without the queries', at a rate that those would not bear, of the
-photographs and of sentences that are put together from captions (`beholder.training.imagined`): eleven minutes. At last
-all learn together, with more questions and drawings, for fifty. Interrupted, it goes on where it stopped.
+photographs, of drawings, and of sentences that are put together from captions (`beholder.training.imagined`): sixteen
+minutes. At last all learn together, with more questions and drawings, for fifty. Interrupted, it goes on where it
+stopped.
 
 --start takes a bridge that was trained before, in the place of stages 1 and 2. With --judged, captions are drawn and
 judged as a whole when all else is done; the weights in the package were made without.
@@ -48,7 +49,7 @@ from beholder.training.bridge_config import read_bridge_config
 from beholder.training.easy_vqa import Drawing, drawing_caption, read_easy_vqa
 from beholder.training.frozen_features import grid_features, sentence_features
 from beholder.training.imagined import Imagination, recombined
-from beholder.training.locked_image import LockedImageData, LockedImageSettings, caption_map
+from beholder.training.locked_image import LockedImageData, LockedImageSettings, caption_map, caption_moments
 from beholder.training.named_classes import class_grids
 from beholder.training.photographs import Photograph, read_photographs
 from beholder.training.questions import named, questions_from_captions
@@ -62,6 +63,7 @@ CAPTIONS = 3  # of each photograph in a step
 QUESTIONS = 2  # of each; the few that are not answered by yes or no come first
 DRAWINGS = 6  # of a batch of stage 2
 DRAWING_QUESTIONS = 4  # of each
+DRAWINGS_WEIGHT = 0.1  # of their captions beside those of photographs, where the sentence of a picture is foretold
 CLASSES = 4  # grids of a batch of stage 2 that show a class of the image tower's classifier, as near as can be
 NAMED = ("{}", *SINGLE)
 PUSH = 10.0
@@ -119,7 +121,7 @@ def main() -> None:
     }
     shapes = grid_features(tower, mini.PREPROCESSING, [d.path for d in drawings], 1, given.work / "grid-drawings")
     names = [name.split(" (")[0] for name in class_names()]
-    tower, unseeing, captions = with_sentences(photographs, grids["training"])
+    tower, unseeing, captions = with_sentences(photographs, grids["training"], drawings, shapes)
     classifier = tower.tower.classifier
     if classifier is None:
         raise TypeError("the image tower came without its classifier")
@@ -211,10 +213,15 @@ def main() -> None:
         said = [[encoded(*mini_bridge.caption_pair(sentence))] for sentence in sentences]
         return prompted_loss(language, whole_prompts(imagined), said)
 
-    def drawings_loss(count: int, random: np.random.Generator, generator: torch.Generator) -> Tensor:
+    def drawings_loss(
+        count: int,
+        random: np.random.Generator,
+        generator: torch.Generator,
+        prompts: Callable[[Tensor], Tensor] = bridge.soft_prompts,
+    ) -> Tensor:
         chosen, image = draw_pictures(drawn, count, generator)
         said = [texts_of_drawing(drawings[row], random) for row in chosen]
-        return 0.4 * stage_2_loss(bridge, language, some_cells(image, generator), said)
+        return 0.4 * prompted_loss(language, prompts(some_cells(image, generator)), said)
 
     def beside_photographs(
         random: np.random.Generator, generator: torch.Generator, drawings: int = DRAWINGS
@@ -258,12 +265,13 @@ def main() -> None:
     imagine = imagining(photographs, captions, wholes)
 
     def alone(generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses of the whole picture's prompts by themselves, of photographs and of sentences."""
+        """The losses of the whole picture's prompts by themselves, of photographs, of drawings and of sentences."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         chosen, image = draw_pictures(seen["training"], ALONE.batch, generator)
         rows = texts_of_photographs(chosen, CAPTIONS, 1, random)
         return {
             "photographs": prompted_loss(language, whole_prompts(image), rows),
+            "drawings": drawings_loss(2 * DRAWINGS, random, generator, whole_prompts),
             "imagined": 0.5 * imagined_loss(random, IMAGINED),
         }
 
@@ -340,10 +348,10 @@ def imagining(
 
 
 def with_sentences(
-    photographs: list[Photograph], grids: list[np.ndarray]
+    photographs: list[Photograph], grids: list[np.ndarray], drawings: list[Drawing], shapes: list[np.ndarray]
 ) -> tuple[SentenceTokens, list[nn.Linear], np.ndarray]:
     """The tower with its sentence tokens, for each fold of the photographs a map that has not seen its captions, and
-    the captions' sentence vectors (n, C, S).
+    the captions' sentence vectors (n, C, S). All maps have seen the drawings', of which there are enough.
     """
     tower = mini.image_tower().folded().eval()
     classifier = tower.classifier
@@ -352,8 +360,10 @@ def with_sentences(
     text, tokenizer = mini.text_tower().eval(), mini.tokenizer()
     captions = np.stack([sentence_features(text, tokenizer, one.captions) for one in photographs])
     names = torch.from_numpy(sentence_features(text, tokenizer, fill(NAMED, class_names())))
+    of_drawings = sentence_features(text, tokenizer, [drawing_caption(drawing) for drawing in drawings])
+    others = caption_moments(pooled(shapes), torch.from_numpy(of_drawings)[:, None]) * DRAWINGS_WEIGHT
     data = LockedImageData(
-        torch.from_numpy(np.stack([grid.mean(1, dtype=np.float32) for grid in grids])),
+        pooled(grids),
         torch.from_numpy(captions),
         names.unflatten(0, (-1, len(NAMED))),
         classifier.weight.detach(),
@@ -361,10 +371,15 @@ def with_sentences(
     )
     settings = LockedImageSettings()
     fold = torch.arange(len(photographs)) % FOLDS
-    unseeing = [caption_map(data.subset((fold != number).nonzero()[:, 0]), settings) for number in range(FOLDS)]
+    unseeing = [caption_map(data.subset((fold != number).nonzero()[:, 0]), settings, others) for number in range(FOLDS)]
     said = data.names.mean(1)
-    tower = mini_bridge.join_sentences(tower, caption_map(data, settings), said - said.mean(0))
+    tower = mini_bridge.join_sentences(tower, caption_map(data, settings, others), said - said.mean(0))
     return tower, unseeing, captions
+
+
+def pooled(grids: list[np.ndarray]) -> Tensor:
+    """The pooled features (n, V, D) of views of grids (V, N, D)."""
+    return torch.from_numpy(np.stack([grid.mean(1, dtype=np.float32) for grid in grids]))
 
 
 @torch.no_grad()

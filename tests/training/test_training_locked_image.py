@@ -1,7 +1,13 @@
 import torch
 
 from beholder.training.correlation import inverse_root, statistics
-from beholder.training.locked_image import LockedImageData, LockedImageSettings, caption_map, prepared
+from beholder.training.locked_image import (
+    LockedImageData,
+    LockedImageSettings,
+    caption_map,
+    caption_moments,
+    prepared,
+)
 
 
 def test_the_map_to_captions_is_ridge_regression_on_rooted_features() -> None:
@@ -22,3 +28,17 @@ def test_the_map_to_captions_is_ridge_regression_on_rooted_features() -> None:
     assert torch.allclose(found.weight.T.double(), solved, atol=1e-4)
     mean = found(prepared(images, "root").flatten(0, 1)).mean(0)
     assert torch.allclose(mean, torch.zeros(4), atol=1e-5), "the mean picture has the mean caption"
+
+
+def test_other_pictures_with_captions_count_as_much_as_they_weigh() -> None:
+    torch.manual_seed(0)
+    images, captions = torch.rand(40, 2, 6), torch.randn(40, 3, 4)
+    data = LockedImageData(images, captions, torch.randn(5, 1, 4), torch.randn(5, 6), torch.zeros(5))
+    settings = LockedImageSettings(distillation=0.0)
+    drawings, said = torch.rand(30, 1, 6), torch.randn(30, 1, 4)
+    found = caption_map(data, settings, caption_moments(drawings, said) * 0.1).weight
+    assert not torch.allclose(found, caption_map(data, settings).weight, atol=1e-3)
+    heavy = caption_map(data, settings, caption_moments(drawings, said) * 1e6).weight
+    of_drawings = LockedImageData(drawings, said, data.names, data.classifier, data.classifier_bias)
+    alone = caption_map(of_drawings, settings).weight / 1e6**0.5  # whitened by moments a million times as large
+    assert torch.allclose(heavy, alone, rtol=1e-3, atol=1e-6), "the photographs are outweighed"

