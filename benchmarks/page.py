@@ -109,7 +109,7 @@ def _language(rows: list[Row]) -> list[str]:
     return lines
 
 
-def _share(row: dict[str, Any], peak: list[Row]) -> str:
+def _share(row: Row, peak: list[Row]) -> str:
     """Of what the processor multiplies in the arithmetic that the side uses; eight bits count against bfloat16."""
     half = any(word in row["side"] for word in ("bfloat16", "fast"))
     rates = {one["side"]: one["rate"] for one in peak}
