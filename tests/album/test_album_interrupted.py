@@ -65,7 +65,7 @@ def test_stopped_at_random_moments_it_goes_on_and_ends_like_an_undisturbed_run(
         wanted = drawn.randrange(PICTURES)
         for number, line in enumerate(process.stdout):
             status, _, path = line.strip().partition(" ")
-            if status == "added":
+            if status == "added" and line.endswith("\n"):  # a line cut off by the kill says nothing
                 assert path not in acknowledged, "embedded twice"
                 acknowledged.add(path)
             if number == wanted:
