@@ -1,5 +1,6 @@
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -10,9 +11,20 @@ import tiny_model
 from beholder import DualEncoder
 from beholder.runtime import towers
 from beholder.runtime.samples import sample_pixels, sample_tokens
-from beholder.runtime.towers import FEW, FusedTowers, TorchTowers, fastest, torch_towers
+from beholder.runtime.towers import FEW, ROUNDS, FusedTowers, TorchTowers, fastest, torch_towers
 
 CPU = torch.device("cpu")
+
+
+@pytest.fixture(autouse=True)
+def nothing_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path))
+
+
+def take(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    """What is measured next takes so long, one after the other."""
+    times = [time for long in seconds for time in (0.0, long) * ROUNDS]
+    monkeypatch.setattr(towers.time, "perf_counter", iter(times).__next__)
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -47,7 +59,7 @@ def test_a_picture_that_does_not_fit_alone_says_so(monkeypatch: pytest.MonkeyPat
 
 def test_bfloat16_is_near_and_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
-    monkeypatch.setattr(towers.time, "perf_counter", iter([0.0, 9.0, 9.0, 10.0]).__next__)  # the second is faster
+    take(monkeypatch, 9, 1)
     half = torch_towers(loaded, CPU, "fastest")
     assert half.engine == "torch on cpu, bfloat16" and half.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in loaded.network.parameters()} == {torch.float32}
@@ -66,7 +78,7 @@ def test_bfloat16_is_not_used_where_it_is_too_far_off_or_slower(monkeypatch: pyt
     monkeypatch.setattr(towers, "BOUNDS", {"fast": 1.0})
     assert torch_towers(loaded, CPU, "fast").engine == "torch on cpu"
     monkeypatch.undo()
-    monkeypatch.setattr(towers.time, "perf_counter", iter([0.0, 1.0, 1.0, 10.0]).__next__)
+    take(monkeypatch, 1, 9)
     assert torch_towers(loaded, CPU, "fastest").engine == "torch on cpu"
 
 
@@ -97,9 +109,8 @@ def test_the_fastest_that_keeps_the_promise_is_taken(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch, "compile", lambda embed, **_: embed)
     own, fused = TorchTowers(loaded.network, CPU), FusedTowers(loaded.network, CPU)
     for seconds, expected in (((2.0, 1.0), fused), ((1.0, 2.0), own)):
-        times = iter([0.0, seconds[0], 0.0, seconds[1]])
-        monkeypatch.setattr(towers.time, "perf_counter", times.__next__)
-        assert fastest(own, [fused], loaded, "fastest") is expected
+        take(monkeypatch, *seconds)
+        assert fastest(own, [fused], loaded, "fastest") == (expected, True)
 
 
 def test_where_torch_cannot_compile_it_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -107,7 +118,38 @@ def test_where_torch_cannot_compile_it_runs_as_it_is(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     own, fused = TorchTowers(loaded.network, CPU), FusedTowers(loaded.network, CPU)
     with pytest.warns(UserWarning, match="torch can't compile it here, so it runs as it is"):
-        assert fastest(own, [fused], loaded, "fastest") is own
+        assert fastest(own, [fused], loaded, "fastest") == (own, False)
+
+
+def test_what_was_the_fastest_is_remembered_for_the_same_weights_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    take(monkeypatch, 9, 1)
+    assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
+    take(monkeypatch)  # nothing may be measured
+    assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
+    others = tiny_model.build()
+    with torch.no_grad():
+        others.network.logit_scale.add_(1)
+    for loaded, precision in ((others, "fastest"), (tiny_model.build(), "fast")):
+        take(monkeypatch, 1, 9)
+        assert torch_towers(loaded, CPU, precision).engine == "torch on cpu"  # type: ignore[arg-type]
+
+
+def test_where_nothing_can_be_kept_it_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "fastest").write_text("no folder")
+    for _ in range(2):
+        take(monkeypatch, 9, 1)
+        assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
+
+
+def test_what_was_not_tried_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+    def passing_over(own: TorchTowers, *_: Any) -> tuple[TorchTowers, bool]:
+        return own, False
+
+    with monkeypatch.context() as patched:
+        patched.setattr(towers, "fastest", passing_over)
+        assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu"
+    take(monkeypatch, 9, 1)
+    assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA reaches")

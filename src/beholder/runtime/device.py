@@ -58,6 +58,13 @@ def halves_are_faster(device: "torch.device") -> bool:
     return seconds[1] < seconds[0]
 
 
+def hardware(device: "torch.device") -> str:
+    """What computes on a device: the GPU's model, or the processor."""
+    import torch
+
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {processor()}"
+
+
 @cache
 def processor() -> str:
     """This machine's processor: its model, what it can do, and how many of its cores this process may use."""

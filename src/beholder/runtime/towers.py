@@ -5,18 +5,25 @@ Shapes: B pictures or sentences, T text tokens, D the picture tower's width, E t
 
 from __future__ import annotations
 
+import json
 import time
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from copy import deepcopy
 from functools import cached_property
+from hashlib import sha256
+from pathlib import Path
 from threading import Lock
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
+from beholder import __version__
+from beholder.runtime.device import hardware
 from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
+from beholder.weights.cache import cache_folder
 
 if TYPE_CHECKING:
     import torch
@@ -24,6 +31,8 @@ if TYPE_CHECKING:
     from beholder.models.dual_encoder import TwoTowers
     from beholder.weights.loaded import LoadedDualEncoder
 
+ROUNDS = 3  # of which the quickest counts
+SOME = 64  # numbers of each tensor by which weights are told apart
 FEW = 8  # pictures, for which a GPU waits for the calls that start its kernels rather than for the kernels
 
 
@@ -181,7 +190,8 @@ def torch_towers(loaded: LoadedDualEncoder, device: torch.device, precision: Pre
     """A loaded network's towers: the fastest of those here that are near enough to the network in single precision.
 
     ``"fast"`` may be in bfloat16, which on a GPU is also what FlashAttention needs (`scaled_dot_product_attention`
-    takes it then); ``"fastest"`` is compiled on a GPU, too. The network itself stays in single precision.
+    takes it then); ``"fastest"`` is compiled on a GPU, too. The network itself stays in single precision. Which is the
+    fastest is measured the first time for these weights on this device, and remembered.
     """
     import torch
 
@@ -191,12 +201,20 @@ def torch_towers(loaded: LoadedDualEncoder, device: torch.device, precision: Pre
     others: list[TorchTowers] = [TorchTowers(deepcopy(loaded.network).to(torch.bfloat16), device)]
     if precision == "fastest" and device.type == "cuda":
         others.append(FusedTowers(others[0].network, device))
-    return fastest(own, others, loaded, precision)
+    remembered = _place(own, precision)
+    with suppress(OSError, ValueError, KeyError):  # none yet, or none of these
+        return {towers.engine: towers for towers in (own, *others)}[remembered.read_text("utf-8")]
+    best, all_tried = fastest(own, others, loaded, precision)
+    if all_tried:
+        with suppress(OSError):  # a full disk only means that it is measured again
+            remembered.parent.mkdir(parents=True, exist_ok=True)
+            remembered.write_text(best.engine, "utf-8")
+    return best
 
 
 def fastest(
     own: TorchTowers, others: Sequence[TorchTowers], loaded: LoadedDualEncoder, precision: Precision
-) -> TorchTowers:
+) -> tuple[TorchTowers, bool]:
     """The towers that take the least time for some pictures, of those that keep a precision's promise.
 
     Args:
@@ -204,16 +222,23 @@ def fastest(
         others: those that can't be compiled are passed over with a warning.
         loaded: whose towers they are.
         precision: what is promised.
+
+    Returns:
+        the towers, and whether all could be tried.
     """
     pixels, tokens = sample_pixels(loaded.preprocessing), sample_tokens(loaded.tokenizer)
 
     def tried(towers: TorchTowers) -> tuple[np.ndarray, float]:
         vectors = np.concatenate([towers.embed_image(pixels), towers.embed_text(tokens.ids, tokens.mask)])
-        began = time.perf_counter()
-        towers.embed_image(pixels)
-        return vectors, time.perf_counter() - began
+        seconds = []
+        for _ in range(ROUNDS):
+            began = time.perf_counter()
+            towers.embed_image(pixels)
+            seconds.append(time.perf_counter() - began)
+        return vectors, min(seconds)
 
     best, (exact, least) = own, tried(own)
+    all_tried = True
     for other in others:
         try:
             vectors, seconds = tried(other)
@@ -222,7 +247,21 @@ def fastest(
                 raise
             reason = str(error).splitlines()[0]
             warnings.warn(f"{loaded.name}: torch can't compile it here, so it runs as it is ({reason})", stacklevel=2)
+            all_tried = False
             continue
         if seconds < least and float(np.sum(exact * vectors, axis=1).min()) >= BOUNDS[precision]:
             best, least = other, seconds
-    return best
+    return best, all_tried
+
+
+def _place(own: TorchTowers, precision: Precision) -> Path:
+    """Where it is remembered which towers are the fastest for these weights on this device."""
+    import torch
+
+    settings = json.dumps(own.network.settings.to_dict(), sort_keys=True)
+    facts = (precision, hardware(own.device), own.engine, torch.__version__, __version__, settings)
+    digest = sha256("\n".join(facts).encode())
+    for name, tensor in own.network.state_dict().items():  # the beginning of each tells weights apart
+        some = tensor.detach().flatten()[:SOME].float().cpu()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + some.numpy().tobytes())
+    return cache_folder() / "fastest" / digest.hexdigest()[:24]

@@ -87,7 +87,7 @@ class DualEncoder:
             device: where to run; the fastest there is by default.
             precision: how near the vectors have to be to those of the network in single precision. ``"exact"``: equal
                 to 1e-5. ``"fast"``: a cosine of at least 0.9999 with them. ``"fastest"``: at least 0.999. What is
-                the fastest within that is measured the first time on this processor, and remembered.
+                the fastest within that is measured the first time on this processor or GPU, and remembered.
             revision: for a hub id, the branch, tag or commit; one commit serves all files.
             allow_pickle: read weights from a pickle (with ``weights_only``) where there are no safetensors.
 
