@@ -22,7 +22,7 @@ from beholder import VisionLanguageModel
 from beholder.evaluation.caption_metrics import caption_metrics
 from beholder.training.easy_vqa import read_easy_vqa
 from beholder.training.photographs import Photograph, read_photographs
-from beholder.training.questions import named, questions_from_captions
+from beholder.training.questions import commonness, questions_from_captions
 from beholder.weights import mini_bridge
 from mini_data import split
 
@@ -59,11 +59,11 @@ def matching(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[
 
 def questions(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[str, float]:
     generator = np.random.default_rng(0)
-    frequencies = Counter(noun for photograph in photographs for noun in named(photograph.captions))
+    common = commonness(photograph.captions for photograph in photographs)
     asked = [
         (photograph.path, question)
         for photograph in photographs
-        for question in questions_from_captions(photograph.captions, frequencies, generator)
+        for question in questions_from_captions(photograph.captions, common, generator)
     ]
     said = model.answers([(path, question.question) for path, question in asked])
     right: dict[str, list[bool]] = {}

@@ -19,8 +19,7 @@ with the pictures exchanged: a bridge that does not look at the picture has the 
 import argparse
 import json
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from functools import partial
@@ -52,7 +51,7 @@ from beholder.training.imagined import Imagination, recombined
 from beholder.training.locked_image import LockedImageData, LockedImageSettings, caption_map, caption_moments
 from beholder.training.named_classes import class_grids
 from beholder.training.photographs import Photograph, read_photographs
-from beholder.training.questions import named, questions_from_captions
+from beholder.training.questions import commonness, questions_from_captions
 from beholder.training.self_critical import CiderReward, advantages, drawn_captions, judged
 from beholder.weights import mini, mini_bridge
 from mini_data import class_names, split
@@ -131,7 +130,7 @@ def main() -> None:
         "calibration": [tokens(tower, grid) for grid in grids["calibration"]],
     }
     drawn = [tokens(tower, grid) for grid in shapes]
-    frequencies = Counter(noun for photograph in photographs for noun in named(photograph.captions))
+    common = commonness(photograph.captions for photograph in photographs)
     bridge = mini_bridge.begin(settings)
     if given.start:
         bridge.load_state_dict(mini_bridge.load(given.start)[0].state_dict())
@@ -159,8 +158,10 @@ def main() -> None:
     def encoded(prompt: str, text: str) -> tuple[list[int], list[int]]:
         return words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.END]
 
-    def questions_of(photograph: Photograph, questions: int, random: np.random.Generator) -> Texts:
-        asked = questions_from_captions(photograph.captions, frequencies, random)
+    def questions_of(
+        captions: Sequence[str], common: Mapping[str, float], questions: int, random: np.random.Generator
+    ) -> Texts:
+        asked = questions_from_captions(captions, common, random)
         kept = sorted(random.permutation(len(asked)).tolist(), key=lambda number: asked[number].kind == "yes/no")[
             :questions
         ]
@@ -177,7 +178,8 @@ def main() -> None:
         rows: list[int], captions: int, questions: int, random: np.random.Generator
     ) -> list[Texts]:
         return [
-            captions_of(photographs[row], captions, random) + questions_of(photographs[row], questions, random)
+            captions_of(photographs[row], captions, random)
+            + questions_of(photographs[row].captions, common, questions, random)
             for row in rows
         ]
 
@@ -210,7 +212,13 @@ def main() -> None:
         sentences, tokens = imagine(random, count)
         imagined = torch.zeros(count, settings.whole_tokens, seen["training"][0].shape[2])
         imagined[:, 0, width:] = torch.from_numpy(tokens)
-        said = [[encoded(*mini_bridge.caption_pair(sentence))] for sentence in sentences]
+        said = [
+            [
+                encoded(*mini_bridge.caption_pair(sentence)),
+                *questions_of([sentence], common_in_sentences, QUESTIONS, random),
+            ]
+            for sentence in sentences
+        ]
         return prompted_loss(language, whole_prompts(imagined), said)
 
     def drawings_loss(
@@ -262,13 +270,17 @@ def main() -> None:
 
     width = tower.tower.settings.width
     wholes = [views[0, : settings.whole_tokens, width:] for views in seen["training"]]
-    imagine = imagining(photographs, captions, wholes)
+    sentences = recombined(
+        [caption for one in photographs for caption in one.captions], SENTENCES, np.random.default_rng(0)
+    )
+    common_in_sentences = commonness([sentence] for sentence in sentences)
+    imagine = imagining(sentences, captions, wholes)
 
     def alone(generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of the whole picture's prompts by themselves, of photographs, of drawings and of sentences."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         chosen, image = draw_pictures(seen["training"], ALONE.batch, generator)
-        rows = texts_of_photographs(chosen, CAPTIONS, 1, random)
+        rows = texts_of_photographs(chosen, CAPTIONS, QUESTIONS, random)
         return {
             "photographs": prompted_loss(language, whole_prompts(image), rows),
             "drawings": drawings_loss(2 * DRAWINGS, random, generator, whole_prompts),
@@ -328,15 +340,13 @@ def main() -> None:
 
 
 def imagining(
-    photographs: list[Photograph], captions: np.ndarray, wholes: list[np.ndarray]
+    sentences: list[str], captions: np.ndarray, wholes: list[np.ndarray]
 ) -> Callable[[np.random.Generator, int], tuple[list[str], np.ndarray]]:
-    """What draws sentences that nobody took a picture of, with the tokens (m, W) that such a picture would have.
+    """What draws of sentences that nobody took a picture of, with the tokens (m, W) that such a picture would have.
 
     Learned from sentence vectors (n, C, S) of the photographs' captions, and of each photograph the tokens (P, W) that
     stand for the whole of it.
     """
-    said = [caption for photograph in photographs for caption in photograph.captions]
-    sentences = recombined(said, SENTENCES, np.random.default_rng(0))
     vectors = sentence_features(mini.text_tower().eval(), mini.tokenizer(), sentences)
     imagination = Imagination.fit(captions, np.stack([tokens.sum(0, dtype=np.float32) for tokens in wholes]))
 

@@ -6,7 +6,7 @@ import pytest
 
 from beholder.errors import InvalidSetting
 from beholder.training.easy_vqa import Drawing, drawing_caption, read_easy_vqa
-from beholder.training.questions import absent, named, questions_from_captions
+from beholder.training.questions import absent, commonness, named, questions_from_captions
 
 CAPTIONS = (
     "Two brown dogs are running in the snow .",
@@ -18,8 +18,7 @@ CAPTIONS = (
 
 
 def made(captions: tuple[str, ...], yes_no: int = 2) -> list[tuple[str, str]]:
-    frequencies = Counter({"horse": 3, "car": 1, "boat": 2})
-    found = questions_from_captions(captions, frequencies, np.random.default_rng(0), yes_no)
+    found = questions_from_captions(captions, commonness([captions]), np.random.default_rng(0), yes_no)
     return [(question.question, question.answer) for question in found]
 
 
@@ -54,6 +53,29 @@ def test_as_many_yes_as_no() -> None:
     for count in range(1, 5):
         answers = Counter(answer for question, answer in made(CAPTIONS, count) if question.startswith("Is there"))
         assert answers["yes"] == answers["no"] == count
+
+
+def test_how_common_a_noun_is() -> None:
+    common = commonness([("a man",), ("a man", "a dog"), ("a car",)])
+    assert common["man"] == 2 / (1 + 1)
+    assert common["dog"] == 1 / (2 + 1)
+    assert 0 < common["woman"] < 0.001, "where a man is, a woman is not surely away"
+    assert 0 < common["snow"] < common["woman"]
+
+
+def test_what_most_photographs_show_is_asked_for_in_vain_about_as_often() -> None:
+    things = ("ball", "dog", "guitar", "bike", "rope")
+    several = [(f"A man with a {thing}",) for thing in things] + [("A bird in a tree",)] * 3
+    common, generator = commonness(several), np.random.default_rng(0)
+    asked = [
+        question.answer
+        for _ in range(50)
+        for captions in several
+        for question in questions_from_captions(captions, common, generator)
+        if question.question == "Is there a person in the picture?"
+    ]
+    assert len(asked) > 50
+    assert 0.4 < asked.count("no") / len(asked) < 0.6
 
 
 def test_articles() -> None:

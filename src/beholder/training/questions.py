@@ -2,7 +2,7 @@
 
 import re
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -87,29 +87,43 @@ def absent(captions: Sequence[str]) -> list[str]:
     return [noun for noun in NOUNS if noun not in there | near]
 
 
+def commonness(said: Iterable[Sequence[str]]) -> dict[str, float]:
+    """For each noun of the list, how many photographs name it to one that surely does not show it.
+
+    Args:
+        said: the captions of each photograph.
+
+    Returns:
+        always above 0, so that one may divide by it; a noun that no caption names has next to nothing.
+    """
+    there, away = Counter[str](), Counter[str]()
+    for captions in said:
+        there.update(named(captions))
+        away.update(absent(captions))
+    return {noun: max(there[noun], 1e-6) / (away[noun] + 1) for noun in NOUNS}
+
+
 def questions_from_captions(
-    captions: Sequence[str], frequencies: Counter[str], generator: np.random.Generator, yes_no: int = 2
+    captions: Sequence[str], common: Mapping[str, float], generator: np.random.Generator, yes_no: int = 2
 ) -> list[Question]:
     """Up to ``yes_no`` questions answered by yes and as many by no, and those about animal, colour, count, place
     and action that at least two captions agree on.
 
     Args:
         captions: what people said of one photograph.
-        frequencies: how many photographs name each noun, so that what is asked for in vain is asked for as often.
+        common: ``commonness`` of the photographs. The commoner a noun, the less is it asked for where it is, and the
+            more where it is not, so that about half of the questions about any noun are answered by no. Where most
+            photographs show people, "is there a person?" would otherwise be answered by yes without a look.
         generator: draws the nouns.
         yes_no: of each sort.
     """
     there = sorted(named(captions))
     away = absent(captions)
     asked = min(yes_no, len(there), len(away))
-    chances = np.array([frequencies[noun] for noun in away], dtype=float) + 1e-9
     made = [
         Question(f"Is there {article(noun)}{noun} in the picture?", answer, "yes/no")
-        for nouns, answer in (
-            (generator.permutation(there)[:asked], "yes"),
-            (generator.choice(away, asked, replace=False, p=chances / chances.sum()) if asked else (), "no"),
-        )
-        for noun in nouns
+        for nouns, answer, power in ((there, "yes", -1), (away, "no", 1))
+        for noun in _drawn(nouns, asked, [common[noun] ** power for noun in nouns], generator)
     ]
     animals = [animal for animal in ANIMALS if animal in there]
     if len(animals) == 1:
@@ -132,6 +146,13 @@ def questions_from_captions(
         if len(done) == 1 and sum(done.values()) >= 2:
             made.append(Question(f"What is the {doer} doing?", next(iter(done)), "action"))
     return made
+
+
+def _drawn(nouns: list[str], count: int, weights: list[float], generator: np.random.Generator) -> list[str]:
+    if not count:
+        return []
+    chances = np.array(weights) / sum(weights)
+    return [str(noun) for noun in generator.choice(nouns, count, replace=False, p=chances)]
 
 
 def agreed(pattern: str, text: str, question: str, kind: str) -> list[Question]:
