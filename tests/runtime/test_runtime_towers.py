@@ -134,6 +134,23 @@ def test_what_was_the_fastest_is_remembered_for_the_same_weights_and_precision(m
         assert torch_towers(loaded, CPU, precision).engine == "torch on cpu"  # type: ignore[arg-type]
 
 
+def test_where_single_precision_was_the_fastest_nothing_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
+    take(monkeypatch, 1, 9)
+    assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu"
+    monkeypatch.delattr(towers, "deepcopy")
+    assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu"
+
+
+def test_what_is_kept_and_says_nothing_known_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    take(monkeypatch, 1, 9)
+    torch_towers(tiny_model.build(), CPU, "fastest")
+    (kept,) = (tmp_path / "fastest").iterdir()
+    for broken in (b"", b"torch on", b"\xff\x00"):
+        kept.write_bytes(broken)
+        take(monkeypatch, 9, 1)
+        assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
+
+
 def test_where_nothing_can_be_kept_it_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fastest").write_text("no folder")
     for _ in range(2):

@@ -21,6 +21,7 @@ import numpy as np
 
 from beholder import __version__
 from beholder.runtime.device import hardware
+from beholder.runtime.engine import written_aside
 from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
 from beholder.weights.cache import cache_folder
@@ -198,17 +199,24 @@ def torch_towers(loaded: LoadedDualEncoder, device: torch.device, precision: Pre
     own = TorchTowers(loaded.network, device)
     if precision == "exact":
         return own
+    place = _place(own, precision)
+    remembered = ""
+    with suppress(OSError):
+        remembered = place.read_text("utf-8", "replace")
+    if remembered == own.engine:
+        return own
     others: list[TorchTowers] = [TorchTowers(deepcopy(loaded.network).to(torch.bfloat16), device)]
     if precision == "fastest" and device.type == "cuda":
         others.append(FusedTowers(others[0].network, device))
-    remembered = _place(own, precision)
-    with suppress(OSError, ValueError, KeyError):  # none yet, or none of these
-        return {towers.engine: towers for towers in (own, *others)}[remembered.read_text("utf-8")]
+    for other in others:
+        if other.engine == remembered:
+            return other
     best, all_tried = fastest(own, others, loaded, precision)
     if all_tried:
         with suppress(OSError):  # a full disk only means that it is measured again
-            remembered.parent.mkdir(parents=True, exist_ok=True)
-            remembered.write_text(best.engine, "utf-8")
+            place.parent.mkdir(parents=True, exist_ok=True)
+            with written_aside(place.parent) as scratch:
+                (scratch / place.name).write_text(best.engine, "utf-8")
     return best
 
 
