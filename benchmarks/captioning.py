@@ -105,7 +105,7 @@ def captions(
         def ours(model: VisionLanguageModel, wide: int = wide) -> list[list[int]]:
             texts = []
             for part in pixels.split(given.batch):
-                prompts = model.eyes.prompts(model.eyes.tokens(part.numpy()))
+                prompts = model.front_end.prompts(model.front_end.tokens(part.numpy()))
                 embeddings = model._with_text(prompts, [START])
                 mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)
                 texts += write(model.language, embeddings, mask, DecodingSettings(20, wide))

@@ -16,8 +16,8 @@ from tempfile import TemporaryDirectory
 import numpy as np
 from PIL import Image
 
-from beholder.training.clip import train_clip
 from beholder.training.clip_config import read_clip_config
+from beholder.training.train_clip import train_clip
 from resident import most_resident
 
 BLOCKS = {"width": 384, "heads": 6, "mlp_width": 1536}

@@ -33,7 +33,7 @@ def captions(
     model: VisionLanguageModel, photographs: list[Photograph], examples: int, candidates: int | None
 ) -> dict[str, float]:
     began = time.monotonic()
-    said = model.caption([photograph.path for photograph in photographs], candidates=candidates)
+    said = model.caption([photograph.path for photograph in photographs], num_candidates=candidates)
     seconds = time.monotonic() - began
     references = [photograph.captions for photograph in photographs]
     for caption, photograph in list(zip(said, photographs, strict=True))[:examples]:

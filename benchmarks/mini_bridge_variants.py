@@ -24,9 +24,9 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
 
 from beholder.models.bridge import Bridge
 from beholder.pictures.transform import Preprocessing
-from beholder.training.bridge import draw_pictures, run_stage, stage_1_losses, stage_2_loss
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_losses import pair_similarity
+from beholder.training.bridge_stages import draw_pictures, run_stage, stage_1_losses, stage_2_loss
 from beholder.training.frozen_features import grid_features, look
 from beholder.training.photographs import Photograph, read_photographs
 from beholder.weights import mini, mini_bridge
@@ -136,7 +136,7 @@ def main() -> None:
             place.mkdir(parents=True, exist_ok=True)
             training, held = made[source][:count], made[source][count:]
             settings = replace(config.bridge.qformer, queries=queries, image_width=training[0].shape[-1])
-            queries_alone = replace(config.bridge, qformer=settings, whole_tokens=0, whole_prompts=0)
+            queries_alone = replace(config.bridge, qformer=settings, global_tokens=0, global_prompts=0)
             bridge = mini_bridge.begin(queries_alone)
             figures: dict[str, float] = {}
 

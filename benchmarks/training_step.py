@@ -26,7 +26,6 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 from beholder.text import clip_bpe
 from beholder.text.tokenizer import Tokenizer, TokenizerSettings
 from beholder.training.augmentation import Augmentation
-from beholder.training.clip import Pairs, clip_gradients, pair_loss
 from beholder.training.clip_config import Training
 from beholder.training.examples import Columns, read_examples
 from beholder.training.gradient_cache import Embedded, backward
@@ -34,6 +33,7 @@ from beholder.training.order import RowOrder
 from beholder.training.pairs import pair_batches
 from beholder.training.ranks import Ranks
 from beholder.training.schedule import decayed_apart
+from beholder.training.train_clip import Pairs, clip_gradients, pair_loss
 from beholder.weights.load import load_foreign_network
 
 RATE, DECAY, CLIP, LONGEST = 1e-5, 0.2, 1.0, 77

@@ -34,8 +34,9 @@ from beholder.models.bridge import Bridge
 from beholder.models.sentence_tokens import SentenceTokens
 from beholder.runtime.allocator import keep_freed_memory
 from beholder.runtime.device import halves_are_faster
-from beholder.text.templates import SINGLE, fill
-from beholder.training.bridge import (
+from beholder.text.templates import SINGLE, load_foreign
+from beholder.training.bridge_config import read_bridge_config
+from beholder.training.bridge_stages import (
     StageSettings,
     draw_pictures,
     prompted_loss,
@@ -44,7 +45,6 @@ from beholder.training.bridge import (
     stage_1_losses,
     stage_2_loss,
 )
-from beholder.training.bridge_config import read_bridge_config
 from beholder.training.easy_vqa import Drawing, drawing_caption, read_easy_vqa
 from beholder.training.frozen_features import grid_features, sentence_features
 from beholder.training.imagined import Imagination, recombined
@@ -139,7 +139,7 @@ def main() -> None:
     tokenizer = mini_bridge.tokenizer()
 
     def some_cells(image: Tensor, generator: torch.Generator) -> Tensor:
-        return some_tokens(image, CELLS_KEPT, generator, settings.whole_tokens)
+        return some_tokens(image, CELLS_KEPT, generator, settings.global_tokens)
 
     def first(generator: torch.Generator) -> dict[str, Tensor]:
         chosen, image = draw_pictures(seen["training"], stage_1.batch, generator)
@@ -210,7 +210,7 @@ def main() -> None:
     def imagined_loss(random: np.random.Generator, count: int) -> Tensor:
         """Of the whole picture's prompts by themselves."""
         sentences, tokens = imagine(random, count)
-        imagined = torch.zeros(count, settings.whole_tokens, seen["training"][0].shape[2])
+        imagined = torch.zeros(count, settings.global_tokens, seen["training"][0].shape[2])
         imagined[:, 0, width:] = torch.from_numpy(tokens)
         said = [
             [
@@ -219,7 +219,7 @@ def main() -> None:
             ]
             for sentence in sentences
         ]
-        return prompted_loss(language, whole_prompts(imagined), said)
+        return prompted_loss(language, global_prompts(imagined), said)
 
     def drawings_loss(
         count: int,
@@ -269,7 +269,7 @@ def main() -> None:
     )
 
     width = tower.tower.settings.width
-    wholes = [views[0, : settings.whole_tokens, width:] for views in seen["training"]]
+    wholes = [views[0, : settings.global_tokens, width:] for views in seen["training"]]
     sentences = recombined(
         [caption for one in photographs for caption in one.captions], SENTENCES, np.random.default_rng(0)
     )
@@ -282,15 +282,15 @@ def main() -> None:
         chosen, image = draw_pictures(seen["training"], ALONE.batch, generator)
         rows = texts_of_photographs(chosen, CAPTIONS, QUESTIONS, random)
         return {
-            "photographs": prompted_loss(language, whole_prompts(image), rows),
-            "drawings": drawings_loss(2 * DRAWINGS, random, generator, whole_prompts),
+            "photographs": prompted_loss(language, global_prompts(image), rows),
+            "drawings": drawings_loss(2 * DRAWINGS, random, generator, global_prompts),
             "imagined": 0.5 * imagined_loss(random, IMAGINED),
         }
 
-    def whole_prompts(image: Tensor) -> Tensor:
-        if bridge.whole_prompts is None:
-            raise TypeError("the config asks for no whole_prompts")
-        return bridge.whole_prompts(image)
+    def global_prompts(image: Tensor) -> Tensor:
+        if bridge.global_prompts is None:
+            raise TypeError("the config asks for no global_prompts")
+        return bridge.global_prompts(image)
 
     noted: dict[str, float] = {}
     judge = CiderReward([photograph.captions for photograph in photographs])
@@ -329,7 +329,7 @@ def main() -> None:
         if not given.start:
             run_stage(bridge, stage_2, second, place / "stage-2.pt", report(place / "stage-2.jsonl", control))
         with only_whole_prompts(bridge):
-            lone = partial(control, whole_prompts)
+            lone = partial(control, global_prompts)
             run_stage(bridge, ALONE, alone, place / "alone.pt", report(place / "alone.jsonl", lone))
         run_stage(bridge, TOGETHER, together, place / "together.pt", report(place / "together.jsonl", control))
         if given.judged:
@@ -369,7 +369,7 @@ def with_sentences(
         raise TypeError("the image tower came without its classifier")
     text, tokenizer = mini.text_tower().eval(), mini.tokenizer()
     captions = np.stack([sentence_features(text, tokenizer, one.captions) for one in photographs])
-    names = torch.from_numpy(sentence_features(text, tokenizer, fill(NAMED, class_names())))
+    names = torch.from_numpy(sentence_features(text, tokenizer, load_foreign(NAMED, class_names())))
     of_drawings = sentence_features(text, tokenizer, [drawing_caption(drawing) for drawing in drawings])
     others = caption_moments(pooled(shapes), torch.from_numpy(of_drawings)[:, None]) * DRAWINGS_WEIGHT
     data = LockedImageData(
@@ -403,7 +403,7 @@ def only_whole_prompts(bridge: Bridge) -> Iterator[None]:
     """Within this, nothing else of the bridge is trained."""
     learned = {name for name, weight in bridge.named_parameters() if weight.requires_grad}
     for name, weight in bridge.named_parameters():
-        weight.requires_grad_(name.startswith("whole_prompts."))
+        weight.requires_grad_(name.startswith("global_prompts."))
     yield
     for name, weight in bridge.named_parameters():
         weight.requires_grad_(name in learned)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from beholder.models.qformer import allowed_looks
+from beholder.models.qformer import self_attention_mask
 from drawing import GREY, INK, Sheet
 from seen import Seen
 
@@ -28,7 +28,7 @@ def draw(seen: Seen, path: Path) -> None:
     size = SIDE * len(names)
     for number, (task, title, said) in enumerate(TASKS):
         x, y = 0.62 + number * (size + 0.2), 0.8
-        may = allowed_looks(QUERIES, ids, None, task)[0, 0].float().numpy()  # type: ignore[arg-type]
+        may = self_attention_mask(QUERIES, ids, None, task)[0, 0].float().numpy()  # type: ignore[arg-type]
         sheet.words(x + size / 2, 0.15, title, 8.5, fontweight="bold")
         sheet.cells(may * 0.75 + 0.06, x, y, SIDE)
         for place, name in enumerate(names):

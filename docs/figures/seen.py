@@ -12,7 +12,7 @@ from beholder import DualEncoder, VisionLanguageModel
 from beholder.models.bridge import picture_grid, picture_tokens
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_picture, to_pixels
-from beholder.tasks.vision_language import Looked
+from beholder.tasks.vision_language import AttentionMaps
 from beholder.weights.vision_language import load_vision_language
 
 ROOT = Path(__file__).parents[2]
@@ -63,17 +63,17 @@ class Seen:
         """Rows and columns of the picture tower's tokens."""
         return picture_grid(self.writer.image, self.preprocessing.height, self.preprocessing.width)
 
-    def looked(self, name: str) -> Looked:
+    def attention_maps(self, name: str) -> AttentionMaps:
         """Where the bridge looked for each word of the caption that it writes."""
         if name not in self._looked:
-            self._looked[name] = self.writer.looked(PHOTOGRAPHS / name)
+            self._looked[name] = self.writer.attention_maps(PHOTOGRAPHS / name)
         return self._looked[name]
 
     def caption(self, name: str) -> str:
         """The caption that the model writes."""
-        words = self.looked(name).words
+        words = self.attention_maps(name).words
         return "".join(word if word in ".,;:!?" else f" {word}" for word in words).strip()
 
     @cached_property
-    def _looked(self) -> dict[str, Looked]:
+    def _looked(self) -> dict[str, AttentionMaps]:
         return {}

@@ -15,14 +15,14 @@ WIDTH = 3.8  # of all soft prompts and words
 def draw(seen: Seen, path: Path) -> None:
     """Draws it."""
     writer = seen.writer
-    prompts = writer.look_at(PHOTOGRAPHS / WRITTEN_ABOUT)[0]
+    prompts = writer.soft_prompts(PHOTOGRAPHS / WRITTEN_ABOUT)[0]
     ids = writer._encode(writer.loaded.prompts.caption, special=True)
     with torch.inference_mode():
         words = writer.language.embed(torch.tensor([ids]))[0].float()
-        table = writer.language.embed(torch.arange(writer.loaded.words.get_vocab_size())[None])[0].float()
+        table = writer.language.embed(torch.arange(writer.loaded.language_tokenizer.get_vocab_size())[None])[0].float()
         near = torch.nn.functional.normalize(prompts, dim=-1) @ torch.nn.functional.normalize(table, dim=-1).T
     closest, nearest = near.max(1)
-    spelled = [writer.loaded.words.decode([token]).strip() for token in nearest.tolist()]
+    spelled = [writer.loaded.language_tokenizer.decode([token]).strip() for token in nearest.tolist()]
     vectors = torch.cat([prompts, words])[:, :NUMBERS].numpy()
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
@@ -31,7 +31,7 @@ def draw(seen: Seen, path: Path) -> None:
     sheet.picture(square(seen.photograph(WRITTEN_ABOUT)), 0.1, top, 1.0, 1.0)
     sheet.arrow((1.12, top + 0.5), (1.27, top + 0.5))
     column = WIDTH / len(vectors)
-    many, written = len(prompts), [writer.loaded.words.decode([token]).strip() for token in ids]
+    many, written = len(prompts), [writer.loaded.language_tokenizer.decode([token]).strip() for token in ids]
     for place, vector in enumerate(vectors):
         x = left + place * column + (0.15 if place >= many else 0)
         sheet.values(vector[:, None], x, top, column - 0.03, height, most=0.4)
@@ -42,7 +42,7 @@ def draw(seen: Seen, path: Path) -> None:
             word = written[place - many]
             sheet.words(x + column / 2, top + height + 0.06, word, 7.5, rotation=90, va="top", color=LIT)
     middle = left + many * column / 2
-    whole = writer.bridge.settings.whole_prompts
+    whole = writer.bridge.settings.global_prompts
     made_of = f"{whole} of the whole picture, {many - whole} of queries" if whole else "what the Q-Former saw"
     sheet.words(middle, 0.2, f"{many} soft prompts: {made_of}", 8)
     below = "below each the word of the vocabulary that it is nearest to, with the cosine"

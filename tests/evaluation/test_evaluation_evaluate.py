@@ -21,7 +21,7 @@ from beholder.evaluation.evaluate import (
     evaluate_zero_shot,
 )
 from beholder.evaluation.linear_probe import held_out
-from beholder.evaluation.report import Nobody, Report
+from beholder.evaluation.report import NullProgress, Report
 from beholder.evaluation.vqa import vqa_accuracy
 from beholder.text.templates import ENSEMBLE
 from tiny_blip2 import make
@@ -30,7 +30,7 @@ NAMES = ("dog", "cats", "snow", "sofa", "fox", "lake", "house")
 CAPTIONS = (("a dog in the snow", "two cats"), ("a red boat",), ("the lake", "a house", "a fox"), ("people",))
 
 
-class Listener(Nobody):
+class Listener(NullProgress):
     """Remembers which pictures failed, and how many things were done."""
 
     def __init__(self) -> None:

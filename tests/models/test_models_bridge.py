@@ -7,7 +7,7 @@ from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.qformer import QFormerSettings
 
 QFORMER = QFormerSettings(queries=3, width=8, layers=1, heads=2, mlp_width=16, image_width=6, dropout=0.5)
-SETTINGS = BridgeSettings(QFORMER, embedding=0, language_width=10, whole_tokens=2, whole_prompts=4)
+SETTINGS = BridgeSettings(QFORMER, embedding=0, language_width=10, global_tokens=2, global_prompts=4)
 
 
 @pytest.fixture
@@ -22,7 +22,7 @@ def test_soft_prompts_of_the_whole_come_before_those_of_the_queries(bridge: Brid
     prompts = bridge.soft_prompts(image)
     assert prompts.shape == (2, SETTINGS.soft_prompts, 10) and SETTINGS.soft_prompts == 4 + 3
     assert torch.equal(prompts[:, 4:], bridge.to_language(bridge.queries(image)))
-    part = bridge.whole_prompts
+    part = bridge.global_prompts
     hidden = F.gelu(part.up(F.layer_norm(image[:, 0] + image[:, 1], (6,))))
     assert torch.allclose(prompts[:, :4].flatten(1), part.down(hidden), atol=1e-6)
 
@@ -30,12 +30,12 @@ def test_soft_prompts_of_the_whole_come_before_those_of_the_queries(bridge: Brid
 @torch.no_grad()
 def test_they_see_the_tokens_that_stand_for_the_whole_and_no_others(bridge: Bridge) -> None:
     image = torch.randn(1, 5, 6)
-    before = bridge.whole_prompts(image)
+    before = bridge.global_prompts(image)
     changed = image.clone()
     changed[:, 2:] += 1
-    assert torch.equal(bridge.whole_prompts(changed), before)
+    assert torch.equal(bridge.global_prompts(changed), before)
     changed[:, 1, 0] += 1
-    assert not torch.allclose(bridge.whole_prompts(changed), before)
+    assert not torch.allclose(bridge.global_prompts(changed), before)
 
 
 @pytest.mark.parametrize(
@@ -44,7 +44,7 @@ def test_they_see_the_tokens_that_stand_for_the_whole_and_no_others(bridge: Brid
 )
 def test_settings_that_do_not_go_together_say_so(tokens: int, prompts: int, width: int, said: str) -> None:
     with pytest.raises(InvalidSetting, match=said):
-        BridgeSettings(QFORMER, 0, width, whole_tokens=tokens, whole_prompts=prompts)
+        BridgeSettings(QFORMER, 0, width, global_tokens=tokens, global_prompts=prompts)
 
 
 def test_settings_come_back_from_plain_values() -> None:

@@ -3,7 +3,7 @@ import torch
 
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings, SameConvolution
 from beholder.weights import efficientnet_lite_names
-from beholder.weights.table import build_empty, fill
+from beholder.weights.table import build_empty, load_foreign
 
 SMALL = EfficientNetLiteSettings(width_scale=0.25, depth_scale=0.3, classes=7)
 
@@ -71,7 +71,7 @@ def test_features_and_logits_equal_those_of_the_reference(name: str, width: floa
     torch.manual_seed(0)
     theirs = reference.EfficientNet.from_name(f"efficientnet-{name}").eval()
     with_random_statistics(theirs)
-    ours = fill(
+    ours = load_foreign(
         build_empty(EfficientNetLite, EfficientNetLiteSettings(width, depth)),
         theirs.state_dict(),
         efficientnet_lite_names.ROWS,

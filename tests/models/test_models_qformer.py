@@ -8,7 +8,15 @@ from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.qformer import QFormer, QFormerSettings
 
 SMALL = QFormerSettings(
-    queries=4, width=32, layers=2, heads=4, mlp_width=64, image_width=24, vocabulary=50, positions=8, cross_every=1
+    queries=4,
+    width=32,
+    layers=2,
+    heads=4,
+    mlp_width=64,
+    image_width=24,
+    vocabulary=50,
+    max_position_embeddings=8,
+    cross_attention_frequency=1,
 )
 
 
@@ -23,41 +31,44 @@ IMAGE = torch.randn(1, 9, 24, generator=torch.Generator().manual_seed(1))
 
 
 def test_for_matching_all_see_all(qformer):
-    one, two = qformer(IMAGE, IDS, sees="matching"), qformer(IMAGE, OTHER, sees="matching")
+    one, two = qformer(IMAGE, IDS, attention_mask="matching"), qformer(IMAGE, OTHER, attention_mask="matching")
     assert not torch.allclose(one.queries, two.queries)
     assert not torch.allclose(one.text[:, 0], two.text[:, 0])
 
 
 def test_for_generation_a_word_sees_the_picture_and_no_later_word(qformer):
-    one, two = qformer(IMAGE, IDS, sees="generation"), qformer(IMAGE, OTHER, sees="generation")
+    one, two = qformer(IMAGE, IDS, attention_mask="generation"), qformer(IMAGE, OTHER, attention_mask="generation")
     assert torch.allclose(one.queries, two.queries, atol=1e-6)
     assert torch.allclose(one.text[:, :2], two.text[:, :2], atol=1e-6)
-    assert not torch.allclose(one.text[:, 0], qformer(-IMAGE, IDS, sees="generation").text[:, 0])
+    assert not torch.allclose(one.text[:, 0], qformer(-IMAGE, IDS, attention_mask="generation").text[:, 0])
 
 
 def test_for_contrast_neither_sees_the_other(qformer):
-    both = qformer(IMAGE, IDS, sees="contrast")
+    both = qformer(IMAGE, IDS, attention_mask="contrast")
     assert torch.allclose(both.queries, qformer(IMAGE).queries, atol=1e-6)
     assert torch.allclose(both.text, qformer(None, IDS).text, atol=1e-6)
 
 
 def test_padding_changes_nothing(qformer):
     padded, mask = torch.tensor([[5, 6, 7, 0]]), torch.tensor([[True, True, True, False]])
-    for sees in ("matching", "generation", "contrast"):
-        one, two = qformer(IMAGE, IDS, sees=sees), qformer(IMAGE, padded, mask, sees=sees)
+    for attention_mask in ("matching", "generation", "contrast"):
+        one, two = (
+            qformer(IMAGE, IDS, attention_mask=attention_mask),
+            qformer(IMAGE, padded, mask, attention_mask=attention_mask),
+        )
         assert torch.allclose(one.queries, two.queries, atol=1e-6)
         assert torch.allclose(one.text, two.text[:, :3], atol=1e-6)
 
 
 def test_where_the_queries_looked_adds_up_to_one(qformer):
-    looked = qformer(IMAGE, weights=True).looked
-    assert looked.shape == (2, 1, 4, 4, 9)
-    assert torch.allclose(looked.sum(-1), torch.ones(2, 1, 4, 4))
+    cross_attentions = qformer(IMAGE, weights=True).cross_attentions
+    assert cross_attentions.shape == (2, 1, 4, 4, 9)
+    assert torch.allclose(cross_attentions.sum(-1), torch.ones(2, 1, 4, 4))
 
 
 def test_only_every_second_layer_looks_at_the_picture():
     network = QFormer(QFormerSettings(queries=2, width=8, layers=4, heads=2, mlp_width=8, image_width=6))
-    assert [layer.look is not None for layer in network.layers] == [True, False, True, False]
+    assert [layer.cross_attention is not None for layer in network.layers] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("ids", [None, torch.zeros(1, 9, dtype=torch.long)])

@@ -124,7 +124,7 @@ def test_attention_pooling_equals_the_multihead_attention_of_torch() -> None:
     reference.out_proj = pooling.attention.out
     tokens, query = torch.randn(3, 7, 16), pooling.query.expand(3, 1, 16)
     expected = reference(query, tokens, tokens)[0]
-    torch.testing.assert_close(pooling.attention.look(query, tokens), expected, atol=1e-6, rtol=0)
+    torch.testing.assert_close(pooling.attention.cross_attention(query, tokens), expected, atol=1e-6, rtol=0)
 
 
 @pytest.mark.parametrize(

@@ -47,7 +47,9 @@ def test_logits_of_the_words_behind_a_picture(kind: str, tmp_path: Path) -> None
     ids = torch.tensor([[2, 9, 11, 12]])
     with torch.no_grad():
         prompts = model.bridge.soft_prompts(picture_tokens(model.image, pixels(1)))
-        logits, _ = model.language.begin(model._with_text(prompts, ids[0].tolist()), torch.ones(1, 9, dtype=torch.bool))
+        logits, _ = model.language.prefill(
+            model._with_text(prompts, ids[0].tolist()), torch.ones(1, 9, dtype=torch.bool)
+        )
         whole = torch.cat([torch.full((1, 5), 39), ids], 1)
         decoder = {"decoder_input_ids": torch.tensor([[0]])} if kind == "t5" else {}
         expected = reference(pixel_values=pixels(1), input_ids=whole, attention_mask=torch.ones_like(whole), **decoder)

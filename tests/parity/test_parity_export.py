@@ -31,7 +31,7 @@ from beholder.weights import chinese_clip, clip, open_clip, siglip
 from beholder.weights.export import ExportWarning, export
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.table import build_empty, fill, give
+from beholder.weights.table import build_empty, load_foreign, to_foreign
 from beholder.weights.vision_language import load_vision_language
 from tiny_blip2 import make
 
@@ -193,9 +193,9 @@ def test_tensors_of_transformers_come_back_as_they_were(name: str, config: Any, 
     model.save_pretrained(tmp_path)
     before = load_file(tmp_path / "model.safetensors")
     settings = layout.settings(json.loads((tmp_path / "config.json").read_text()))
-    network = fill(build_empty(TwoTowers, settings), before, layout.ROWS, layout.IGNORED)
+    network = load_foreign(build_empty(TwoTowers, settings), before, layout.ROWS, layout.IGNORED)
     assert layout.settings(layout.config(settings)) == settings
-    after = give(network.state_dict(), layout.ROWS)
+    after = to_foreign(network.state_dict(), layout.ROWS)
     assert {key: tuple(tensor.shape) for key, tensor in after.items()} == {
         key: tuple(tensor.shape) for key, tensor in before.items()
     }
@@ -220,9 +220,9 @@ def test_tensors_of_open_clip_come_back_as_they_were(tmp_path: Path) -> None:
         before = load_file(tmp_path / case / "open_clip_model.safetensors")
         settings = open_clip.settings(json.loads((tmp_path / case / "open_clip_config.json").read_text())["model_cfg"])
         rows = open_clip.rows(before, settings.text_head.bias)
-        network = fill(build_empty(TwoTowers, settings), before, rows, open_clip.IGNORED)
+        network = load_foreign(build_empty(TwoTowers, settings), before, rows, open_clip.IGNORED)
         assert open_clip.settings(open_clip.config(settings)) == settings, case
-        after = give(network.state_dict(), rows)
+        after = to_foreign(network.state_dict(), rows)
         assert set(after) == set(before) - set(open_clip.IGNORED), case
         # the temperature may be stored as one number or as a list of one
         assert all(torch.equal(tensor, before[key].reshape(tensor.shape)) for key, tensor in after.items()), case
@@ -355,7 +355,7 @@ def test_transformers_writes_our_captions(kind: str, tmp_path: Path) -> None:
     if kind == "opt":
         written = written[:, inputs["input_ids"].shape[1] :]
     theirs = [" ".join(text.split()) for text in processor.batch_decode(written, skip_special_tokens=True)]
-    said = ours.caption(pictures(), prompt="a photo of", max_new_tokens=8, num_beams=1, no_repeat_ngram=0)
+    said = ours.caption(pictures(), prompt="a photo of", max_new_tokens=8, num_beams=1, no_repeat_ngram_size=0)
     assert [" ".join(text.split()) for text in said] == theirs
     assert any(theirs)
 
@@ -371,7 +371,7 @@ def test_a_bridge_of_both_stages_becomes_the_writing_kind_and_says_what_it_loses
         inference_only=False,
     )
     loaded = replace(loaded, bridge=enlarged(Bridge(both)), name="trained")
-    with pytest.warns(ExportWarning, match="no place for .*language_head.*matching_head.*text_feed.*words"):
+    with pytest.warns(ExportWarning, match="no place for .*language_head.*matching_head.*text_feed_forward.*words"):
         export(loaded, "transformers", tmp_path / "exported")
     again = load_vision_language(tmp_path / "exported")
     pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(3))
@@ -391,8 +391,8 @@ def test_bridges_of_another_architecture_are_refused(tmp_path: Path) -> None:
         export(normed, "transformers", tmp_path / "exported")
     make("opt", tmp_path / "opt")
     writer = load_vision_language(tmp_path / "opt")
-    whole = Bridge(replace(writer.bridge.settings, whole_tokens=1, whole_prompts=2))
-    with pytest.raises(ModelError, match="whole_tokens is 1 and not 0"):
+    whole = Bridge(replace(writer.bridge.settings, global_tokens=1, global_prompts=2))
+    with pytest.raises(ModelError, match="global_tokens is 1 and not 0"):
         export(replace(writer, bridge=whole), "transformers", tmp_path / "exported")
     with pytest.raises(ModelError, match="no place for a bridge"):
         export(loaded, "onnx", tmp_path / "exported")

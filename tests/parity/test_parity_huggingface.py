@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from beholder.models.bert import Bert
 from beholder.weights import bert, clip, dinov2, huggingface, siglip, vit
 from beholder.weights.load import load_foreign_network, load_image_encoder
-from beholder.weights.table import build_empty, fill
+from beholder.weights.table import build_empty, load_foreign
 from beholder.weights.tensors import read_tensors
 
 transformers = pytest.importorskip("transformers")
@@ -185,7 +185,7 @@ def test_bert_by_itself_gives_the_tokens_of_transformers_and_their_pooled_vector
     reference = write(transformers.BertModel(transformers.BertConfig(**TEXT)), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     tensors = read_tensors(tmp_path, huggingface.STEMS)
-    network = fill(build_empty(Bert, bert.settings(config, pooling)), tensors, bert.rows(), bert.ignored())
+    network = load_foreign(build_empty(Bert, bert.settings(config, pooling)), tensors, bert.rows(), bert.ignored())
     ids, mask = sentences((4, 9, 1), end_id=58, pad_id=0)
     with torch.no_grad():
         expected, encoded = reference(ids, mask.long()).last_hidden_state, network(ids, mask)

@@ -56,7 +56,7 @@ def make(kind: str) -> LanguageModel:
     module.config.eos_token_id = None
     module.generation_config.pad_token_id = 0
     language = language_model(module)
-    assert language.ends == ()
+    assert language.eos_token_ids == ()
     # Text ends at the token that cuts what this random network writes at the most different places.
     texts = [text.ids for text in write(language, *prompts(padded=False), DecodingSettings(max_new_tokens=12))]
     cuts = {word: {text.index(word) for text in texts if word in text} for word in range(1, VOCABULARY)}
@@ -75,7 +75,7 @@ def prompts(padded: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 def reference(language: LanguageModel, vectors: torch.Tensor, mask: torch.Tensor, **options: object) -> list[list[int]]:
     """Texts without their end and what follows it."""
-    end = language.ends[0]
+    end = language.eos_token_ids[0]
     rows = language.module.generate(inputs_embeds=vectors, attention_mask=mask.long(), **options).tolist()
     texts = []
     for row in rows:
@@ -95,7 +95,7 @@ def reference(language: LanguageModel, vectors: torch.Tensor, mask: torch.Tensor
         {"num_beams": 3, "length_penalty": -1.0},
         {"num_beams": 4, "early_stopping": True},
         {"num_beams": 3, "repetition_penalty": 1.5},
-        {"num_beams": 1, "no_repeat_ngram": 2},
+        {"num_beams": 1, "no_repeat_ngram_size": 2},
     ],
     ids=str,
 )
@@ -104,8 +104,8 @@ def test_the_same_tokens_as_transformers(kind: str, padded: bool, options: dict[
     vectors, mask = prompts(padded)
     ours = write(language, vectors, mask, DecodingSettings(max_new_tokens=12, **options))  # type: ignore[arg-type]
     theirs = dict(options)
-    if "no_repeat_ngram" in theirs:
-        theirs["no_repeat_ngram_size"] = theirs.pop("no_repeat_ngram")
+    if "no_repeat_ngram_size" in theirs:
+        theirs["no_repeat_ngram_size"] = theirs.pop("no_repeat_ngram_size")
     theirs |= {"max_new_tokens": 12, "do_sample": False}
     if padded and "repetition_penalty" in options:  # in a padded batch transformers writes other texts than row by row
         expected = [
@@ -161,9 +161,9 @@ def test_the_score_is_the_mean_log_probability(kind: str) -> None:
     vectors, mask = prompts(padded=False)
     for wide in (1, 3):
         for row, text in enumerate(write(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=wide))):
-            answer = text.ids + ([*language.ends] if len(text.ids) < 12 else [])
-            logits, memory = language.begin(vectors[row : row + 1], mask[row : row + 1])
-            found = likelihoods(language, logits, memory, [answer, [5]])
+            answer = text.ids + ([*language.eos_token_ids] if len(text.ids) < 12 else [])
+            logits, kv_cache = language.prefill(vectors[row : row + 1], mask[row : row + 1])
+            found = likelihoods(language, logits, kv_cache, [answer, [5]])
             assert float(found[0]) / len(answer) == pytest.approx(text.score, abs=1e-4)
             assert float(found[1]) == pytest.approx(float(logits.log_softmax(-1)[0, 5]), abs=1e-4)
 
@@ -173,8 +173,8 @@ def test_a_stream_is_what_greedy_writes(kind: str) -> None:
     language = make(kind)
     vectors, mask = prompts(padded=False)
     settings = DecodingSettings(max_new_tokens=12)
-    logits, memory = language.begin(vectors[:1], mask[:1])
-    assert list(stream(language, logits, memory, settings)) == write(language, vectors[:1], mask[:1], settings)[0].ids
+    logits, kv_cache = language.prefill(vectors[:1], mask[:1])
+    assert list(stream(language, logits, kv_cache, settings)) == write(language, vectors[:1], mask[:1], settings)[0].ids
 
 
 def test_drawn_texts_depend_on_the_seed_alone() -> None:

@@ -11,8 +11,8 @@ from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.efficientnet_lite import EfficientNetLiteSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
-from beholder.runtime import compiled, compiled_folder, divided, measured, precision, quantised
-from beholder.runtime.compiled import CompiledTowers, find_compiled
+from beholder.runtime import compiled_dual_encoder, compiled_folder, divided, measured, precision, quantised
+from beholder.runtime.compiled_dual_encoder import CompiledTowers, find_compiled
 from beholder.runtime.engine import Stage, Stages, library
 from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
@@ -91,7 +91,7 @@ def test_another_processor_has_another_place(wide_model: Path, monkeypatch: pyte
     DualEncoder.compile(wide_model)
     assert find_compiled(wide_model) is not None
     with monkeypatch.context() as elsewhere:
-        for module in (compiled, compiled_folder):
+        for module in (compiled_dual_encoder, compiled_folder):
             elsewhere.setattr(module, "processor", lambda: "another")
         assert find_compiled(wide_model) is None
         DualEncoder.compile(wide_model)

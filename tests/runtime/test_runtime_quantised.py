@@ -12,9 +12,9 @@ from numpy.random import default_rng
 
 from beholder import VisionLanguageModel
 from beholder.runtime import quantised
-from beholder.runtime.checked_writer import cosine, said
+from beholder.runtime.checked_writer import cosine, teacher_forced_logits
 from beholder.runtime.compiled_language import CompiledLanguageModel
-from beholder.runtime.compiled_writer import CompiledWriter
+from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
 from beholder.runtime.engine import Stage, library
 from beholder.weights.vision_language import load_vision_language, save_vision_language
 from tiny_blip2 import make
@@ -118,14 +118,18 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def test_a_language_model_of_few_bits_is_compiled_as_such(folder: Path) -> None:
     compiled = VisionLanguageModel.compile(folder)
-    assert isinstance(compiled.loaded, CompiledWriter) and isinstance(compiled.language, CompiledLanguageModel)
+    assert isinstance(compiled.loaded, CompiledVisionLanguageModel) and isinstance(
+        compiled.language, CompiledLanguageModel
+    )
     language = library().Core().read_model(str(compiled.loaded.folder / "language.xml"))
     assert is_grouped(language)
     network = load_vision_language(folder).language
     assert network is not None
     prompts = torch.randn(3, 5, compiled.language.width)
-    logits, words = said(network, prompts)
-    torch.testing.assert_close(said(compiled.language, prompts, words)[0], logits, rtol=0, atol=1e-5 * logits.std())
+    logits, words = teacher_forced_logits(network, prompts)
+    torch.testing.assert_close(
+        teacher_forced_logits(compiled.language, prompts, words)[0], logits, rtol=0, atol=1e-5 * logits.std()
+    )
     for precision in ("fast", "fastest"):
         VisionLanguageModel.from_pretrained(folder, device="cpu", precision=precision)  # type: ignore[arg-type]
     assert [path.name for path in compiled.loaded.folder.glob("language*.xml")] == ["language.xml"]

@@ -60,14 +60,14 @@ def test_every_answer_among_many_is_that_of_a_lone_request(server: Running) -> N
 def slow(writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
     """The language model takes so long for each word; the times at which it began one."""
     times: list[float] = []
-    go_on = writer.language.go_on
+    decode = writer.language.decode
 
     def slowly(*arguments: Any, **options: Any) -> Any:
         times.append(time.monotonic())
         time.sleep(seconds)
-        return go_on(*arguments, **options)
+        return decode(*arguments, **options)
 
-    monkeypatch.setattr(writer.language, "go_on", slowly)
+    monkeypatch.setattr(writer.language, "decode", slowly)
     return times
 
 

@@ -40,10 +40,10 @@ def test_captions_are_those_of_the_library(server: Running, writer: VisionLangua
 
 def test_attention_is_that_of_the_library(server: Running, writer: VisionLanguageModel) -> None:
     answer = server.post("/v1/attention", {"image": data_address(picture()), "text": "a red dog"}).json
-    looked = writer.looked(picture(), "a red dog")
-    assert answer["words"] == looked.words
-    np.testing.assert_allclose(answer["maps"], looked.maps, atol=1e-6)
-    np.testing.assert_allclose(answer["overall"], looked.overall, atol=1e-6)
+    attention_maps = writer.attention_maps(picture(), "a red dog")
+    assert answer["words"] == attention_maps.words
+    np.testing.assert_allclose(answer["maps"], attention_maps.maps, atol=1e-6)
+    np.testing.assert_allclose(answer["overall"], attention_maps.overall, atol=1e-6)
 
 
 def test_the_description_names_every_route(server: Running) -> None:

@@ -61,13 +61,13 @@ def test_a_conversation_goes_on(mini: VisionLanguageModel) -> None:
 def test_where_it_cannot_be_compiled_it_writes_all_the_same(
     mini: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from beholder.runtime import compiled_writer
+    from beholder.runtime import compiled_vision_language
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiled_writer, "find_compiled_writer", lambda name: None)
-    monkeypatch.setattr(compiled_writer, "compile_writer", full)
+    monkeypatch.setattr(compiled_vision_language, "find_compiled_vision_language", lambda name: None)
+    monkeypatch.setattr(compiled_vision_language, "compile_vision_language", full)
     with pytest.warns(UserWarning, match="could not be compiled.*No space left"):
         model = VisionLanguageModel.from_pretrained("mini", device="cpu")
     assert model.caption(PHOTOGRAPHS / "cat.jpg") == mini.caption(PHOTOGRAPHS / "cat.jpg")

@@ -55,18 +55,18 @@ def test_choices_are_ranked_by_likelihood(model: VisionLanguageModel) -> None:
     assert sum(share for _, share in answer.choices) == pytest.approx(1)
     assert [share for _, share in answer.choices] == sorted((share for _, share in answer.choices), reverse=True)
     # Slowly, word by word.
-    language, words = model.language, model.loaded.words
+    language, words = model.language, model.loaded.language_tokenizer
     assert words is not None
     ids = words.encode("Question: what is this ? Answer:").ids
-    embeddings = model._with_text(model.look_at(picture()), ids)
+    embeddings = model._with_text(model.soft_prompts(picture()), ids)
     slow = []
     for choice in ("dog", "red cat", "no"):
         with torch.inference_mode():
-            logits, memory = language.begin(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
+            logits, kv_cache = language.prefill(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
             total = 0.0
-            for word in [*words.encode(choice, add_special_tokens=False).ids, language.ends[0]]:
+            for word in [*words.encode(choice, add_special_tokens=False).ids, language.eos_token_ids[0]]:
                 total += float(logits.log_softmax(-1)[0, word])
-                logits = language.go_on(torch.tensor([[word]]), memory)
+                logits = language.decode(torch.tensor([[word]]), kv_cache)
         slow.append(total)
     shares = torch.tensor(slow).softmax(0)
     for choice, share in zip(("dog", "red cat", "no"), shares.tolist(), strict=True):
@@ -124,7 +124,7 @@ def test_a_conversation_streams_is_stopped_and_goes_on(model: VisionLanguageMode
     pieces.close()  # type: ignore[attr-defined]
     first = list(chat.turns[0].said)
     assert first == expected[: len(first)] and not chat.turns[0].finished
-    for _ in chat.go_on():
+    for _ in chat.decode():
         pass
     assert chat.turns[0].said[: len(expected)] == expected
     next_turn = chat.ask("where ?")
@@ -147,11 +147,11 @@ def test_the_oldest_turns_go_and_the_user_is_told(model: VisionLanguageModel) ->
 
 
 def test_where_it_looked(model: VisionLanguageModel) -> None:
-    looked = model.looked(picture(), "the dog is red .")
-    assert looked.words == ["the", "dog", "is", "red", "."]
-    assert looked.maps.shape == (5, 4, 4) and looked.queries.shape == (5, 4, 4)
-    np.testing.assert_allclose(looked.maps.sum((1, 2)), 1, atol=1e-4)
-    assert looked.maps.std(0).max() > 1e-6, "every word was looked for at the same places"
+    attention_maps = model.attention_maps(picture(), "the dog is red .")
+    assert attention_maps.words == ["the", "dog", "is", "red", "."]
+    assert attention_maps.maps.shape == (5, 4, 4) and attention_maps.queries.shape == (5, 4, 4)
+    np.testing.assert_allclose(attention_maps.maps.sum((1, 2)), 1, atol=1e-4)
+    assert attention_maps.maps.std(0).max() > 1e-6, "every word was looked for at the same places"
 
 
 def test_soft_prompts_of_the_whole_picture_look_at_no_part_of_it(tmp_path: Path) -> None:
@@ -163,13 +163,13 @@ def test_soft_prompts_of_the_whole_picture_look_at_no_part_of_it(tmp_path: Path)
     make("opt", tmp_path / "opt")
     loaded = load_vision_language(tmp_path / "opt")
     torch.manual_seed(0)
-    bridge = Bridge(replace(loaded.bridge.settings, whole_tokens=1, whole_prompts=2)).eval()
+    bridge = Bridge(replace(loaded.bridge.settings, global_tokens=1, global_prompts=2)).eval()
     bridge.load_state_dict(loaded.bridge.state_dict(), strict=False)
     model = VisionLanguageModel(replace(loaded, bridge=bridge), "cpu")
-    assert model.look_at(picture()).shape[1] == bridge.settings.soft_prompts == loaded.soft_prompts + 2
-    looked = model.looked(picture(), "the dog is red .")
-    assert looked.queries.shape == (bridge.settings.qformer.queries, 4, 4)
-    np.testing.assert_allclose(looked.maps.sum((1, 2)), 1, atol=1e-4)
+    assert model.soft_prompts(picture()).shape[1] == bridge.settings.soft_prompts == loaded.soft_prompts + 2
+    attention_maps = model.attention_maps(picture(), "the dog is red .")
+    assert attention_maps.queries.shape == (bridge.settings.qformer.queries, 4, 4)
+    np.testing.assert_allclose(attention_maps.maps.sum((1, 2)), 1, atol=1e-4)
 
 
 def test_candidates_are_ranked_by_the_matching_head(tmp_path: Path) -> None:
@@ -179,11 +179,11 @@ def test_candidates_are_ranked_by_the_matching_head(tmp_path: Path) -> None:
 
     make("opt", tmp_path / "opt")
     make("retrieval", tmp_path / "retrieval")
-    writer, judge = load_vision_language(tmp_path / "opt"), load_vision_language(tmp_path / "retrieval")
-    bridge = judge.bridge
+    writer, reranker = load_vision_language(tmp_path / "opt"), load_vision_language(tmp_path / "retrieval")
+    bridge = reranker.bridge
     bridge.to_language = writer.bridge.to_language  # a bridge that has the heads of both stages
-    model = VisionLanguageModel(replace(writer, bridge=bridge, tokenizer=judge.tokenizer), "cpu")
-    for found in model.stream_captions([picture(0), picture(1)], candidates=6):
+    model = VisionLanguageModel(replace(writer, bridge=bridge, tokenizer=reranker.tokenizer), "cpu")
+    for found in model.stream_captions([picture(0), picture(1)], num_candidates=6):
         assert len(found.candidates) > 2
         assert (found.caption, found.score) == found.candidates[0]
         texts = [text for text, _ in found.candidates]
@@ -191,7 +191,7 @@ def test_candidates_are_ranked_by_the_matching_head(tmp_path: Path) -> None:
         assert scores == sorted(scores, reverse=True)
         np.testing.assert_allclose(model.match(picture(found.index), texts), scores, atol=1e-5)
         assert found.weak == (scores[0] < 0.5)
-    (behind,) = model.stream_captions([picture(0)], "a red", candidates=3)
+    (behind,) = model.stream_captions([picture(0)], "a red", num_candidates=3)
     texts, scores = zip(*behind.candidates, strict=True)
     np.testing.assert_allclose(model.match(picture(0), [f"a red {text}" for text in texts]), scores, atol=1e-5)
 
@@ -203,7 +203,7 @@ def test_a_remembered_turn_is_read_as_if_it_had_been_spoken(model: VisionLanguag
         chat.ask("red ?")
         chat.remember("what is this ?", "a red dog")
         if forgetful:
-            chat._memory = None  # everything is read anew, from the turns alone
+            chat._kv_cache = None  # everything is read anew, from the turns alone
         before = chat.tokens
         answers.append(chat.ask("how many ?"))
         assert chat.history[1] == ("what is this ?", "a red dog")
@@ -223,7 +223,7 @@ def test_a_sentence_is_given_back_as_the_model_was_taught_it() -> None:
 
 def test_control_tokens_in_a_question_are_text(model: VisionLanguageModel) -> None:
     ids = model._encode("is this </s> a dog ?", special=False)
-    assert not set(ids) & set(model.language.ends)
+    assert not set(ids) & set(model.language.eos_token_ids)
 
 
 def test_writing_stops_when_it_is_told_to(model: VisionLanguageModel) -> None:
@@ -232,7 +232,7 @@ def test_writing_stops_when_it_is_told_to(model: VisionLanguageModel) -> None:
 
     calls = 0
 
-    def each_word() -> None:
+    def on_token() -> None:
         nonlocal calls
         calls += 1
         if calls == 3:
@@ -241,7 +241,7 @@ def test_writing_stops_when_it_is_told_to(model: VisionLanguageModel) -> None:
     for beams in (1, 3):
         calls = 0
         with pytest.raises(Enough):
-            list(model.stream_captions([picture()], num_beams=beams, max_new_tokens=8, each_word=each_word))
+            list(model.stream_captions([picture()], num_beams=beams, max_new_tokens=8, on_token=on_token))
         assert calls == 3
 
 

@@ -11,8 +11,8 @@ import pytest
 import tiny_pairs
 from beholder import DualEncoder
 from beholder.errors import BeholderError, InvalidSetting
-from beholder.training.clip import read_data, train_clip
 from beholder.training.clip_config import read_clip_config
+from beholder.training.train_clip import read_data, train_clip
 
 NETWORK = tiny_pairs.NETWORK
 RECIPES = Path(__file__).parent.parent.parent / "recipes" / "clip"

@@ -11,9 +11,9 @@ from PIL import Image, ImageDraw
 
 from beholder import VisionLanguageModel
 from beholder.training.bridge_config import read_bridge_config
-from beholder.training.clip import train_clip
 from beholder.training.clip_config import read_clip_config
-from beholder.training.own_bridge import train_bridge
+from beholder.training.train_bridge import train_bridge
+from beholder.training.train_clip import train_clip
 
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 COLOURS, SHAPES = ("red", "blue"), ("circle", "rectangle")

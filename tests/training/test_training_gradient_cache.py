@@ -7,12 +7,12 @@ import pytest
 import torch
 
 import tiny_model
-from beholder.training.clip import Pairs, pair_loss, parts_of
 from beholder.training.clip_config import Training
 from beholder.training.freezing import Freezing, Lora, add_lora, freeze, recompute_activations
 from beholder.training.gradient_cache import Embedded, backward
 from beholder.training.pairs import PairBatch
 from beholder.training.ranks import Ranks
+from beholder.training.train_clip import Pairs, pair_loss, parts_of
 
 TRAIN = Training(steps=1, batch=10)
 HERE = Ranks(torch.device("cpu"))

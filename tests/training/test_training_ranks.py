@@ -13,8 +13,8 @@ from safetensors.torch import load_file
 
 import tiny_pairs
 from beholder.errors import InvalidSetting
-from beholder.training.clip import train_clip
-from beholder.training.ranks import Ranks, spread
+from beholder.training.ranks import Ranks, shard
+from beholder.training.train_clip import train_clip
 
 TESTS = Path(__file__).parent.parent
 WORLD = 2
@@ -132,4 +132,4 @@ def test_one_process_needs_no_process_group() -> None:
 
 def test_sharing_weights_alone_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="torchrun"):
-        spread(torch.nn.Linear(2, 2), [], Ranks(torch.device("cpu")), "fsdp")
+        shard(torch.nn.Linear(2, 2), [], Ranks(torch.device("cpu")), "fsdp")

@@ -6,7 +6,7 @@ pytest.importorskip("pycocoevalcap", reason="captions are judged by pycocoevalca
 from test_training_bridge import bridge, make
 
 from beholder.evaluation.caption_metrics import words
-from beholder.training.bridge import stage_2_loss
+from beholder.training.bridge_stages import stage_2_loss
 from beholder.training.self_critical import END, CiderReward, advantages, drawn_captions, judged
 
 SAID = [

@@ -107,11 +107,11 @@ def test_a_gguf_file_says_what_the_model_says(kind: str, weights: gguf.GGMLQuant
     language, words = find_language_model(str(tmp_path / "small.gguf"))
     ids = words.encode("the dog").ids
     assert [WORDS[number] for number in ids] == ["the", "Ġdog"] and words.decode(ids) == "the dog"
-    assert language.context_length == 128 and language.ends == (len(WORDS) - 1,)
+    assert language.context_length == 128 and language.eos_token_ids == (len(WORDS) - 1,)
     vectors = torch.randn(2, 5, 64)
     with torch.inference_mode():
-        logits, memory = language.begin(vectors, torch.ones(2, 5, dtype=torch.bool))
-        following = language.go_on(torch.tensor([ids[:1]] * 2), memory)
+        logits, kv_cache = language.prefill(vectors, torch.ones(2, 5, dtype=torch.bool))
+        following = language.decode(torch.tensor([ids[:1]] * 2), kv_cache)
         read = torch.cat([vectors, module.get_input_embeddings()(torch.tensor([ids[:1]] * 2))], 1)
         expected = module(inputs_embeds=read).logits
     torch.testing.assert_close(logits, expected[:, -2], atol=1e-4, rtol=1e-4)

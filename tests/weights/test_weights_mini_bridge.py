@@ -1,5 +1,6 @@
 """What the recipe of mini's bridge writes, and what is read of it."""
 
+import json
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,9 +30,9 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         heads=12,
         mlp_width=1536,
         image_width=WIDTH,
-        cross_every=1,
+        cross_attention_frequency=1,
         vocabulary=30522,
-        positions=128,
+        max_position_embeddings=128,
     )
     bridge = mini_bridge.begin(BridgeSettings(qformer, embedding=8, language_width=576, image_norm=True))
     tower = mini_bridge.join_sentences(mini.image_tower(), torch.nn.Linear(1280, 384), torch.randn(1000, 384))
@@ -50,7 +51,7 @@ def test_a_bridge_with_sentence_tokens_is_read_as_it_was_written_and_kept_in_our
     for first, second in ((loaded.image, again.image), (loaded.bridge, again.bridge)):
         kept = second.state_dict()
         assert all(torch.equal(tensor, kept.pop(name)) for name, tensor in first.state_dict().items()) and not kept
-    assert (again.judge, again.candidates) == (loaded.judge, loaded.candidates) == ("mini", 12)
+    assert (again.reranker, again.num_candidates) == (loaded.reranker, loaded.num_candidates) == ("mini", 12)
     pixels = torch.rand(1, 3, 260, 260)
     with torch.no_grad():
         tokens = picture_tokens(again.image.eval(), pixels)
@@ -59,9 +60,9 @@ def test_a_bridge_with_sentence_tokens_is_read_as_it_was_written_and_kept_in_our
         assert again.bridge.eval().soft_prompts(tokens).shape == (1, 2, 576)
 
 
-def test_a_folder_names_no_other_judge(written: Path, tmp_path: Path) -> None:
-    save_vision_language(replace(mini_bridge.assemble(written), judge="somebody/elses-model"), tmp_path / "whole")
-    with pytest.raises(ModelError, match="judge 'somebody/elses-model'"):
+def test_a_folder_names_no_other_reranker(written: Path, tmp_path: Path) -> None:
+    save_vision_language(replace(mini_bridge.assemble(written), reranker="somebody/elses-model"), tmp_path / "whole")
+    with pytest.raises(ModelError, match="reranker 'somebody/elses-model'"):
         load_own(tmp_path / "whole")
 
 
@@ -72,3 +73,32 @@ def test_half_of_the_maps_is_an_error_that_names_them(written: Path, tmp_path: P
     (tmp_path / mini_bridge.SETTINGS).write_bytes((written / mini_bridge.SETTINGS).read_bytes())
     with pytest.raises(WeightsMismatch, match=r"names\.weight only 2 are there"):
         mini_bridge.load(tmp_path)
+
+
+def test_a_folder_of_version_1_is_read_by_the_names_of_then(written: Path, tmp_path: Path) -> None:
+    whole = tmp_path / "whole"
+    loaded = mini_bridge.assemble(written)
+    save_vision_language(loaded, whole)
+    config = json.loads((whole / "beholder.json").read_text())
+    config |= {"version": 1, "judge": config.pop("reranker"), "candidates": config.pop("num_candidates")}
+    bridge, qformer = config["bridge"], config["bridge"]["qformer"]
+    bridge |= {"whole_tokens": bridge.pop("global_tokens"), "whole_prompts": bridge.pop("global_prompts")}
+    qformer["positions"] = qformer.pop("max_position_embeddings")
+    qformer["cross_every"] = qformer.pop("cross_attention_frequency")
+    (whole / "beholder.json").write_text(json.dumps(config))
+    then = {
+        "qformer.query_tokens": "qformer.queries",
+        ".word_embeddings.": ".words.",
+        ".position_embeddings.": ".positions.",
+        ".cross_attention.": ".look.",
+        "_feed_forward.": "_feed.",
+    }
+    tensors = load_file(whole / "model.safetensors")
+    for now, before in then.items():
+        assert any(now in name for name in tensors)
+        tensors = {name.replace(now, before): tensor for name, tensor in tensors.items()}
+    save_file(tensors, whole / "model.safetensors", metadata={"format": "pt"})
+    again = load_own(whole)
+    assert (again.reranker, again.num_candidates, again.bridge.settings) == ("mini", 12, loaded.bridge.settings)
+    kept = again.bridge.state_dict()
+    assert all(torch.equal(tensor, kept.pop(name)) for name, tensor in loaded.bridge.state_dict().items()) and not kept

@@ -14,7 +14,7 @@ from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.weights.load import load_foreign_network
-from beholder.weights.table import Row, build_empty, fill
+from beholder.weights.table import Row, build_empty, load_foreign
 
 Tensors = dict[str, Tensor]
 
@@ -45,7 +45,7 @@ def foreign() -> Tensors:
 
 def test_rows_join_transpose_and_drop_leading_ones() -> None:
     tensors = foreign()
-    network = fill(build_empty(Small, None), tensors, ROWS)
+    network = load_foreign(build_empty(Small, None), tensors, ROWS)
     assert torch.equal(network.token, tensors["cls"][0, 0])
     assert torch.equal(network.out.weight, tensors["proj"].T)
     expected = torch.cat([tensors["block_1.q_weight"], tensors["block_1.k_weight"]])
@@ -56,7 +56,7 @@ def test_rows_join_transpose_and_drop_leading_ones() -> None:
 def test_the_order_of_joined_parts_is_that_of_the_row() -> None:
     tensors = foreign()
     turned = (ROWS[0], Row("layers.*.*", ("block_*.k_*", "block_*.q_*")), ROWS[2])
-    network = fill(build_empty(Small, None), tensors, turned)
+    network = load_foreign(build_empty(Small, None), tensors, turned)
     assert torch.equal(network.layers[0].weight[:3], tensors["block_0.k_weight"])
 
 
@@ -78,19 +78,19 @@ def test_every_tensor_must_be_there_once_and_in_shape(change: Callable[[Tensors]
     tensors = foreign()
     change(tensors)
     with pytest.raises(WeightsMismatch, match=said):
-        fill(build_empty(Small, None), tensors, ROWS)
+        load_foreign(build_empty(Small, None), tensors, ROWS)
 
 
 def test_only_tensors_that_a_table_names_are_ignored() -> None:
     tensors = {**foreign(), "block_0.position_ids": torch.arange(3)}
-    fill(build_empty(Small, None), tensors, ROWS, ignored=("block_0.position_ids",))
+    load_foreign(build_empty(Small, None), tensors, ROWS, ignored=("block_0.position_ids",))
     with pytest.raises(WeightsMismatch, match="position_ids"):
-        fill(build_empty(Small, None), tensors, ROWS, ignored=("block_1.position_ids",))
+        load_foreign(build_empty(Small, None), tensors, ROWS, ignored=("block_1.position_ids",))
 
 
 def test_a_message_names_a_few_tensors_and_counts_the_rest() -> None:
     with pytest.raises(WeightsMismatch, match=r"missing: cls, .* and 5 more$"):
-        fill(build_empty(Small, None), {}, ROWS)
+        load_foreign(build_empty(Small, None), {}, ROWS)
 
 
 @pytest.fixture(scope="module")

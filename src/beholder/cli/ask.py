@@ -42,7 +42,7 @@ def command(
     beholder ask photo.jpg "what season is it?" --choice summer --choice winter
     beholder ask --album my-album "on which photographs is the dog in water?"
     """
-    from beholder.cli.pictures import fail, load_writer, print_json, warnings_on_one_line
+    from beholder.cli.pictures import fail, load_vision_language_model, print_json, warnings_on_one_line
     from beholder.errors import InvalidSetting, PictureError
 
     if album is not None:
@@ -54,7 +54,7 @@ def command(
         raise InvalidSetting("ask takes a picture and a question; --where goes with --album")
     picture, question = asked
     with warnings_on_one_line():
-        writer = load_writer(model, allow_pickle, precision)
+        writer = load_vision_language_model(model, allow_pickle, precision)
         try:
             answer = writer.ask(picture, question, choices=choice, exact=exact, allow_urls=allow_urls)
         except PictureError as error:
@@ -85,12 +85,14 @@ def _ask_album(
 ) -> int:
     from beholder.album.album import Album
     from beholder.album.asking import ask_album
-    from beholder.cli.pictures import fail, load_writer, print_json
+    from beholder.cli.pictures import fail, load_vision_language_model, print_json
     from beholder.errors import PictureError
 
     code, relied = 0, 0
     with Album.open(folder, create_new=False) as album:
-        for answer in ask_album(album, load_writer(model, allow_pickle, precision), question, where=where, top=top):
+        for answer in ask_album(
+            album, load_vision_language_model(model, allow_pickle, precision), question, where=where, top=top
+        ):
             if isinstance(answer, PictureError):
                 fail(str(answer))
                 code = 1

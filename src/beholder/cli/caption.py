@@ -65,7 +65,7 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
-    from beholder.cli.pictures import fail, find_pictures, load_writer, print_json, warnings_on_one_line
+    from beholder.cli.pictures import fail, find_pictures, load_vision_language_model, print_json, warnings_on_one_line
     from beholder.errors import InvalidSetting, PictureError
     from beholder.pictures.caption_metadata import read_caption, write_caption
     from beholder.tasks.caption_file import CaptionFile
@@ -85,14 +85,14 @@ def command(
         failed = 0
         asked = candidates is not None and candidates > 1
         if todo:
-            writer = load_writer(model, allow_pickle, precision)
+            writer = load_vision_language_model(model, allow_pickle, precision)
             stream = writer.stream_captions(
                 todo,
                 prompt,
                 max_new_tokens=max_new_tokens,
                 num_beams=num_beams,
                 top_p=top_p,
-                candidates=candidates,
+                num_candidates=candidates,
                 seed=seed,
                 batch_size=batch_size,
                 exact=exact,
@@ -124,9 +124,11 @@ def command(
                     score = f"  ({picture.score:.0%}{', weak' if picture.weak else ''})" if asked else ""
                     print(f"{picture.name}: {picture.caption}{score}", flush=True)
                 if attention is not None:
-                    from beholder.tasks.plot import draw_looked
+                    from beholder.tasks.plot import draw_attention_maps
 
-                    draw_looked(attention, picture.name, writer.looked(picture.name, picture.caption, prompt))
+                    draw_attention_maps(
+                        attention, picture.name, writer.attention_maps(picture.name, picture.caption, prompt)
+                    )
         if file is not None:
             file.close()
             if not json:

@@ -25,11 +25,11 @@ def command(
     \b
     beholder chat photo.jpg
     """
-    from beholder.cli.pictures import fail, load_writer, print_json, warnings_on_one_line
+    from beholder.cli.pictures import fail, load_vision_language_model, print_json, warnings_on_one_line
     from beholder.errors import InvalidSetting, PictureError
 
     with warnings_on_one_line():
-        writer = load_writer(model, allow_pickle, precision)
+        writer = load_vision_language_model(model, allow_pickle, precision)
         try:
             chat = writer.chat(picture, max_new_tokens=max_new_tokens, allow_urls=allow_urls)
         except PictureError as error:

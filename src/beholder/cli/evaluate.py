@@ -263,13 +263,13 @@ def caption(
     """
 
     def evaluate() -> Report:
-        from beholder.cli.pictures import load_writer
+        from beholder.cli.pictures import load_vision_language_model
         from beholder.evaluation.data import read_captioned
         from beholder.evaluation.evaluate import evaluate_captions
 
         examples = read_captioned(data)
         return evaluate_captions(
-            load_writer(model, allow_pickle, precision),
+            load_vision_language_model(model, allow_pickle, precision),
             examples,
             kept=captions,
             prompt=prompt,
@@ -306,13 +306,13 @@ def vqa(
     """
 
     def evaluate() -> Report:
-        from beholder.cli.pictures import load_writer
+        from beholder.cli.pictures import load_vision_language_model
         from beholder.evaluation.data import read_asked
         from beholder.evaluation.evaluate import evaluate_vqa
 
         examples = read_asked(data)
         return evaluate_vqa(
-            load_writer(model, allow_pickle, precision),
+            load_vision_language_model(model, allow_pickle, precision),
             examples,
             kept=answers,
             num_beams=num_beams,

@@ -69,7 +69,7 @@ def load_encoder(model: str, allow_pickle: bool = False, precision: str = "exact
     return DualEncoder.from_pretrained(model, allow_pickle=allow_pickle, precision=checked_precision(precision))
 
 
-def load_writer(model: str, allow_pickle: bool = False, precision: str = "exact") -> VisionLanguageModel:
+def load_vision_language_model(model: str, allow_pickle: bool = False, precision: str = "exact") -> VisionLanguageModel:
     """The vision-language model that ``--model`` names, as near to single precision as ``--precision`` says."""
     from beholder.runtime.precision import checked_precision
     from beholder.tasks.vision_language import VisionLanguageModel

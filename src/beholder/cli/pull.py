@@ -63,7 +63,7 @@ def command(
 
 
 def _compile_encoder(name: str, precision: Checked, measured: list[str]) -> Path:
-    from beholder.runtime.compiled import CompiledTowers
+    from beholder.runtime.compiled_dual_encoder import CompiledTowers
     from beholder.tasks.dual_encoder import DualEncoder
 
     towers = DualEncoder.compile(name, precision=precision).towers
@@ -77,10 +77,10 @@ def _compile_encoder(name: str, precision: Checked, measured: list[str]) -> Path
 
 
 def _compile_writer(name: str, precision: Checked) -> Path:
-    from beholder.runtime.compiled_writer import CompiledWriter
+    from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
     from beholder.tasks.vision_language import VisionLanguageModel
 
     compiled = VisionLanguageModel.compile(name, precision=precision).loaded
-    if not isinstance(compiled, CompiledWriter):
+    if not isinstance(compiled, CompiledVisionLanguageModel):
         raise TypeError(f"{name}: was not compiled")
     return compiled.folder

@@ -47,7 +47,7 @@ def command(
         PictureRun,
         find_pictures,
         load_encoder,
-        load_writer,
+        load_vision_language_model,
         print_json,
         warnings_on_one_line,
     )
@@ -58,7 +58,7 @@ def command(
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
         encoder = load_encoder(model, allow_pickle, precision)
-        judge = load_writer(rerank_model, allow_pickle) if rerank else None
+        judge = load_vision_language_model(rerank_model, allow_pickle) if rerank else None
         text_vectors = encoder.embed_texts(text)
         run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
         done = []

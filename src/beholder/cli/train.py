@@ -51,12 +51,12 @@ def clip(
     settings = read_clip_config(config, data)
     with warnings_on_one_line():
         if check:
-            from beholder.training.clip import described
+            from beholder.training.train_clip import described
 
             describe(described(settings, device), json)
             return
-        from beholder.training.clip import train_clip
         from beholder.training.ranks import end_one_of_several
+        from beholder.training.train_clip import train_clip
 
         with shown(json) as report:
             model = train_clip(
@@ -93,11 +93,11 @@ def bridge(
     settings = read_bridge_config(config, data)
     with warnings_on_one_line():
         if check:
-            from beholder.training.own_bridge import described
+            from beholder.training.train_bridge import described
 
             describe(described(settings), json)
             return
-        from beholder.training.own_bridge import train_bridge
+        from beholder.training.train_bridge import train_bridge
 
         with shown(json) as report:
             model = train_bridge(

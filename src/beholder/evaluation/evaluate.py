@@ -13,7 +13,7 @@ from beholder.evaluation.confidence import figures
 from beholder.evaluation.data import Asked, Captioned, Labelled
 from beholder.evaluation.embedded import embed_pictures
 from beholder.evaluation.linear_probe import choose_strength, fit_probe, held_out
-from beholder.evaluation.report import Nobody, Report, Result, Watcher
+from beholder.evaluation.report import NullProgress, Report, Result, Watcher
 from beholder.evaluation.retrieval import found_first, ranks, recall_measure
 from beholder.evaluation.vqa import answer_kind, answer_score
 from beholder.pictures.read import read_picture
@@ -47,7 +47,7 @@ def evaluate_retrieval(
     Raises:
         PictureError: none of the pictures can be used.
     """
-    found = embed_pictures(encoder, [example.image for example in examples], watcher or Nobody(), exact=exact)
+    found = embed_pictures(encoder, [example.image for example in examples], watcher or NullProgress(), exact=exact)
     kept = [examples[row] for row in found.rows]
     captions = [caption for example in kept for caption in example.captions]
     owner = np.repeat(np.arange(len(kept)), [len(example.captions) for example in kept])
@@ -107,7 +107,7 @@ def evaluate_zero_shot(
         raise InvalidSetting(
             f"the class {unknown[0]!r} occurs and is not among the {len(choice)} labels to choose from"
         )
-    found = embed_pictures(encoder, [example.image for example in examples], watcher or Nobody(), exact=exact)
+    found = embed_pictures(encoder, [example.image for example in examples], watcher or NullProgress(), exact=exact)
     truth = np.array([choice.index(examples[row].label) for row in found.rows])
     scores = found.vectors @ encoder.embed_labels([label.replace("_", " ") for label in choice], templates).T
     images = [examples[row].image for row in found.rows]
@@ -142,7 +142,7 @@ def evaluate_linear_probe(
         raise InvalidSetting(f"the class {unknown[0]!r} is there to be judged and has no picture to be fitted to")
     examples = [*examples, *test]
     pictures = [example.image for example in examples]
-    found = embed_pictures(encoder, pictures, watcher or Nobody(), features=True, exact=exact)
+    found = embed_pictures(encoder, pictures, watcher or NullProgress(), features=True, exact=exact)
     truth = np.array([choice.index(examples[row].label) for row in found.rows])
     judged = found.rows >= given if test else held_out(truth)
     if not judged.any() or len(np.unique(truth[~judged])) < 2:
@@ -180,7 +180,7 @@ def evaluate_captions(
         data, watcher: as for `evaluate_retrieval`, and so are the errors.
         options: those of `VisionLanguageModel.stream_captions`.
     """
-    watcher = watcher or Nobody()
+    watcher = watcher or NullProgress()
     file = CaptionFile(kept) if kept else None
     written = dict(file.captions) if file else {}
     names = [str(example.image) for example in examples]
@@ -237,7 +237,7 @@ def evaluate_vqa(
         num_beams: texts that are followed at once.
         data, exact, watcher: as for `evaluate_retrieval`, and so are the errors.
     """
-    watcher = watcher or Nobody()
+    watcher = watcher or NullProgress()
     file = AnswerFile(kept) if kept else None
     written = dict(file.known) if file else {}
     failed: dict[str, str] = {}

@@ -92,7 +92,7 @@ class Watcher(Protocol):
         """A picture can't be used."""
 
 
-class Nobody:
+class NullProgress:
     """A watcher that says nothing."""
 
     def follow(self, items: Iterable[Item], total: int) -> Iterator[Item]:

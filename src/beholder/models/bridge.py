@@ -28,9 +28,9 @@ class BridgeSettings:
         language_width: width of the language model behind; 0 for stage 1 alone.
         image_norm: a trained layer norm on the frozen picture tokens.
         inference_only: without what stage 1 needs for training alone, the generation head and the temperature.
-        whole_tokens: how many of the first picture tokens stand for the whole picture (a class token, or those of
+        global_tokens: how many of the first picture tokens stand for the whole picture (a class token, or those of
             `SentenceTokens`).
-        whole_prompts: soft prompts made of these directly, in front of the queries'; 0 for none (`WholePrompts`).
+        global_prompts: soft prompts made of these directly, in front of the queries'; 0 for none (`GlobalPrompts`).
     """
 
     qformer: QFormerSettings
@@ -38,23 +38,23 @@ class BridgeSettings:
     language_width: int = 0
     image_norm: bool = False
     inference_only: bool = False
-    whole_tokens: int = 0
-    whole_prompts: int = 0
+    global_tokens: int = 0
+    global_prompts: int = 0
 
     def __post_init__(self) -> None:
         if self.embedding and not self.qformer.vocabulary:
             raise InvalidSetting("the heads of stage 1 need a Q-Former that reads text: give it a vocabulary")
-        if min(self.whole_tokens, self.whole_prompts) < 0 or bool(self.whole_tokens) != bool(self.whole_prompts):
+        if min(self.global_tokens, self.global_prompts) < 0 or bool(self.global_tokens) != bool(self.global_prompts):
             raise InvalidSetting(
-                f"whole_tokens {self.whole_tokens} and whole_prompts {self.whole_prompts} must both be 0, or both above"
+                f"global_tokens {self.global_tokens} and global_prompts {self.global_prompts} must both be 0, or neither"
             )
-        if self.whole_prompts and not self.language_width:
-            raise InvalidSetting("whole_prompts are for a language model: they need a language_width above 0")
+        if self.global_prompts and not self.language_width:
+            raise InvalidSetting("global_prompts are for a language model: they need a language_width above 0")
 
     @property
     def soft_prompts(self) -> int:
         """How many a picture has."""
-        return self.whole_prompts + self.qformer.queries
+        return self.global_prompts + self.qformer.queries
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BridgeSettings":
@@ -75,12 +75,12 @@ class GenerationHead(nn.Module):
         self.norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
         self.bias = nn.Parameter(torch.zeros(settings.vocabulary))
 
-    def forward(self, text: Tensor, words: Tensor) -> Tensor:
-        """``words``: the table (V, D)."""
-        return F.linear(self.norm(F.gelu(self.dense(text))), words, self.bias)
+    def forward(self, text: Tensor, word_embeddings: Tensor) -> Tensor:
+        """``word_embeddings``: the table (V, D)."""
+        return F.linear(self.norm(F.gelu(self.dense(text))), word_embeddings, self.bias)
 
 
-class WholePrompts(nn.Module):
+class GlobalPrompts(nn.Module):
     """The tokens that stand for the whole picture to soft prompts, by one hidden layer: (B, N, Di) → (B, P, Dl).
 
     Queries have to learn where to look before they say anything; this path knows it, and on few pictures learns many
@@ -91,12 +91,12 @@ class WholePrompts(nn.Module):
 
     def __init__(self, settings: BridgeSettings):
         super().__init__()
-        self.tokens, self.prompts = settings.whole_tokens, settings.whole_prompts
+        self.tokens, self.prompts = settings.global_tokens, settings.global_prompts
         qformer = settings.qformer
         self.norm = nn.LayerNorm(qformer.image_width)
         self.up = nn.Linear(qformer.image_width, qformer.width)
         self.dropout = nn.Dropout(qformer.dropout)
-        self.down = nn.Linear(qformer.width, settings.whole_prompts * settings.language_width)
+        self.down = nn.Linear(qformer.width, settings.global_prompts * settings.language_width)
 
     def forward(self, image: Tensor) -> Tensor:  # noqa: D102
         whole = self.norm(image[:, : self.tokens].sum(1))
@@ -120,7 +120,7 @@ class Bridge(nn.Module):
         self.matching_head = nn.Linear(width, 2) if stage1 else None
         self.language_head = GenerationHead(settings.qformer) if trained else None
         self.to_language = nn.Linear(width, settings.language_width) if stage2 else None
-        self.whole_prompts = WholePrompts(settings) if settings.whole_prompts else None
+        self.global_prompts = GlobalPrompts(settings) if settings.global_prompts else None
 
     def normed(self, image: Tensor) -> Tensor:
         """Picture tokens (B, N, Di) as the Q-Former looks at them."""
@@ -137,7 +137,7 @@ class Bridge(nn.Module):
     def to_prompts(self, image: Tensor, queries: Tensor) -> Tensor:
         """The soft prompts of a picture that the queries have seen already (B, Q, D): (B, P + Q, Dl)."""
         prompts = self._part(self.to_language, "no layer to a language model")(queries)
-        return prompts if self.whole_prompts is None else torch.cat([self.whole_prompts(image), prompts], 1)
+        return prompts if self.global_prompts is None else torch.cat([self.global_prompts(image), prompts], 1)
 
     def contrast_image(self, image: Tensor) -> Tensor:
         """(B, Q, E), each of unit length."""
@@ -156,8 +156,8 @@ class Bridge(nn.Module):
     def generate_logits(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """For each token of the text the logits of the next one: (B, T, V)."""
         text = self.qformer(self.normed(image), ids, mask, "generation").text
-        words = self._part(self.qformer.words, "no words to write with").weight
-        return self._part(self.language_head, "no heads of stage 1")(text, words)
+        word_embeddings = self._part(self.qformer.word_embeddings, "no words to write with").weight
+        return self._part(self.language_head, "no heads of stage 1")(text, word_embeddings)
 
     @staticmethod
     def _part(part: nn.Module | None, missing: str) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from beholder.errors import InvalidSetting
 
 
-class Memory:
+class KVCache:
     """What a model remembers of rows it has read: keys and values, and which of their places are no padding (B, L)."""
 
     def __init__(self, cache: Any, mask: Tensor, encoded: Tensor | None = None):
@@ -54,15 +54,21 @@ class LanguageModel(nn.Module):
         return int(getattr(self.module.config, "max_position_embeddings", 0))
 
     @property
-    def ends(self) -> tuple[int, ...]:
+    def eos_token_ids(self) -> tuple[int, ...]:
         """The tokens that end what it writes."""
-        ends = self.module.generation_config.eos_token_id
-        if ends is None:
-            ends = self.module.config.eos_token_id
-        return tuple(ends) if isinstance(ends, list | tuple) else () if ends is None else (int(ends),)
+        eos_token_ids = self.module.generation_config.eos_token_id
+        if eos_token_ids is None:
+            eos_token_ids = self.module.config.eos_token_id
+        return (
+            tuple(eos_token_ids)
+            if isinstance(eos_token_ids, list | tuple)
+            else ()
+            if eos_token_ids is None
+            else (int(eos_token_ids),)
+        )
 
     @property
-    def starts(self) -> tuple[int, ...]:
+    def decoder_start_token_ids(self) -> tuple[int, ...]:
         """The tokens that stand before what it writes, beside the prompt."""
         return ()
 
@@ -74,7 +80,7 @@ class LanguageModel(nn.Module):
         """Words (B, T) in the model's own space: (B, T, D)."""
         return self.module.get_input_embeddings()(ids)
 
-    def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Memory]:
+    def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, KVCache]:
         """Reads rows for the first time.
 
         Args:
@@ -86,7 +92,7 @@ class LanguageModel(nn.Module):
         """
         raise NotImplementedError
 
-    def go_on(self, ids: Tensor, memory: Memory, *, every: bool = False) -> Tensor:
+    def decode(self, ids: Tensor, kv_cache: KVCache, *, all_positions: bool = False) -> Tensor:
         """Reads on from what the memory holds, and adds to it.
 
         Args:
@@ -99,7 +105,7 @@ class LanguageModel(nn.Module):
         """
         raise NotImplementedError
 
-    def attended(self, embeddings: Tensor, ids: list[int]) -> Tensor:
+    def prompt_attention(self, embeddings: Tensor, ids: list[int]) -> Tensor:
         """How much each of these words, when it was written behind a row, attended to each place of it.
 
         Args:
@@ -142,40 +148,42 @@ class CausalLanguageModel(LanguageModel):
         )
         return output.last_hidden_state
 
-    def words(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden: Tensor) -> Tensor:
         """Hidden vectors (…, D) to logits (…, V)."""
         return self.module.get_output_embeddings()(hidden)
 
-    def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Memory]:  # noqa: D102
+    def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, KVCache]:  # noqa: D102
         from transformers import DynamicCache
 
-        memory = Memory(DynamicCache(config=self.module.config), mask.new_zeros(len(mask), 0))
-        return self._read({"inputs_embeds": embeddings}, mask, memory, every=False), memory
+        kv_cache = KVCache(DynamicCache(config=self.module.config), mask.new_zeros(len(mask), 0))
+        return self._read({"inputs_embeds": embeddings}, mask, kv_cache, all_positions=False), kv_cache
 
-    def go_on(self, ids: Tensor, memory: Memory, *, every: bool = False) -> Tensor:  # noqa: D102
-        return self._read({"input_ids": ids}, torch.ones_like(ids, dtype=torch.bool), memory, every=every)
+    def decode(self, ids: Tensor, kv_cache: KVCache, *, all_positions: bool = False) -> Tensor:  # noqa: D102
+        return self._read(
+            {"input_ids": ids}, torch.ones_like(ids, dtype=torch.bool), kv_cache, all_positions=all_positions
+        )
 
-    def attended(self, embeddings: Tensor, ids: list[int]) -> Tensor:  # noqa: D102
+    def prompt_attention(self, embeddings: Tensor, ids: list[int]) -> Tensor:  # noqa: D102
         before = embeddings.shape[1]
         words = self.embed(torch.tensor([ids[:-1]], dtype=torch.long, device=embeddings.device))
         output = self._with_attentions(inputs_embeds=torch.cat([embeddings, words], 1))
         return torch.stack(output.attentions).mean((0, 2))[0, before - 1 :, :before]
 
-    def _read(self, tokens: dict[str, Tensor], mask: Tensor, memory: Memory, *, every: bool) -> Tensor:
-        known = memory.mask.shape[1]
-        memory.mask = torch.cat([memory.mask, mask], 1)
+    def _read(self, tokens: dict[str, Tensor], mask: Tensor, kv_cache: KVCache, *, all_positions: bool) -> Tensor:
+        known = kv_cache.mask.shape[1]
+        kv_cache.mask = torch.cat([kv_cache.mask, mask], 1)
         options: dict[str, Any] = dict(tokens)
-        if not memory.mask.all():
-            options["attention_mask"] = memory.mask.long()
-            positions = memory.mask.long().cumsum(1).sub(1).clamp(min=0)[:, known:]
+        if not kv_cache.mask.all():
+            options["attention_mask"] = kv_cache.mask.long()
+            positions = kv_cache.mask.long().cumsum(1).sub(1).clamp(min=0)[:, known:]
         else:
-            positions = torch.arange(known, memory.mask.shape[1], device=mask.device).expand(len(mask), -1)
+            positions = torch.arange(known, kv_cache.mask.shape[1], device=mask.device).expand(len(mask), -1)
         if "position_ids" in self.takes:
             options["position_ids"] = positions
         if "logits_to_keep" in self.takes:
-            options["logits_to_keep"] = 0 if every else 1
-        logits = self.module(**options, **{self.cache_name: memory.cache}, use_cache=True).logits
-        return logits if every else logits[:, -1]
+            options["logits_to_keep"] = 0 if all_positions else 1
+        logits = self.module(**options, **{self.cache_name: kv_cache.cache}, use_cache=True).logits
+        return logits if all_positions else logits[:, -1]
 
 
 class EncoderDecoderLanguageModel(LanguageModel):
@@ -184,38 +192,38 @@ class EncoderDecoderLanguageModel(LanguageModel):
     encoder_decoder = True
 
     @property
-    def starts(self) -> tuple[int, ...]:
+    def decoder_start_token_ids(self) -> tuple[int, ...]:
         """The decoder's first token."""
         return (int(self.module.config.decoder_start_token_id),)
 
-    def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Memory]:  # noqa: D102
+    def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, KVCache]:  # noqa: D102
         from transformers import DynamicCache, EncoderDecoderCache
 
         encoded = self.module.get_encoder()(inputs_embeds=embeddings, attention_mask=mask.long()).last_hidden_state
         config = self.module.config
         cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
-        memory = Memory(cache, mask, encoded)
-        start = torch.full((len(mask), 1), self.starts[0], device=mask.device)
-        return self.go_on(start, memory), memory
+        kv_cache = KVCache(cache, mask, encoded)
+        start = torch.full((len(mask), 1), self.decoder_start_token_ids[0], device=mask.device)
+        return self.decode(start, kv_cache), kv_cache
 
-    def go_on(self, ids: Tensor, memory: Memory, *, every: bool = False) -> Tensor:  # noqa: D102
+    def decode(self, ids: Tensor, kv_cache: KVCache, *, all_positions: bool = False) -> Tensor:  # noqa: D102
         logits = self.module(
-            encoder_outputs=(memory.encoded,),
-            attention_mask=memory.mask.long(),
+            encoder_outputs=(kv_cache.encoded,),
+            attention_mask=kv_cache.mask.long(),
             decoder_input_ids=ids,
             use_cache=True,
-            **{self.cache_name: memory.cache},
+            **{self.cache_name: kv_cache.cache},
         ).logits
-        return logits if every else logits[:, -1]
+        return logits if all_positions else logits[:, -1]
 
-    def attended(self, embeddings: Tensor, ids: list[int]) -> Tensor:  # noqa: D102
-        before = torch.tensor([[self.starts[0], *ids[:-1]]], device=embeddings.device)
+    def prompt_attention(self, embeddings: Tensor, ids: list[int]) -> Tensor:  # noqa: D102
+        before = torch.tensor([[self.decoder_start_token_ids[0], *ids[:-1]]], device=embeddings.device)
         output = self._with_attentions(inputs_embeds=embeddings, decoder_input_ids=before)
         return torch.stack(output.cross_attentions).mean((0, 2))[0]
 
     def loss_logits(self, embeddings: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
         """Logits (B, T, V) of answers (B, T), read behind the start token, for training."""
-        start = torch.full_like(targets[:, :1], self.starts[0])
+        start = torch.full_like(targets[:, :1], self.decoder_start_token_ids[0])
         before = torch.cat([start, targets[:, :-1]], 1).clamp(min=0)
         return self.module(inputs_embeds=embeddings, attention_mask=mask.long(), decoder_input_ids=before).logits
 

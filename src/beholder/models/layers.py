@@ -79,7 +79,7 @@ class Attention(nn.Module):
         mixed = attend(query, key, value, mask, causal)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def look(self, queries: Tensor, tokens: Tensor) -> Tensor:
+    def cross_attention(self, queries: Tensor, tokens: Tensor) -> Tensor:
         """Queries (B, Q, D) look at tokens (B, N, D) → (B, Q, D)."""
         width = tokens.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias

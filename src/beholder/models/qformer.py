@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from beholder.errors import InvalidSetting
 from beholder.models.layers import Mlp
 
-Sees = Literal["matching", "generation", "contrast"]
+AttentionMask = Literal["matching", "generation", "contrast"]
 
 
 @dataclass(frozen=True)
@@ -24,7 +24,7 @@ class QFormerSettings:
 
     Attributes:
         image_width: width of the frozen picture tokens.
-        cross_every: every so many layers, beginning with the first, look at the picture.
+        cross_attention_frequency: every so many layers, beginning with the first, look at the picture.
         vocabulary: size of the text's vocabulary; 0 for a Q-Former that reads no text.
         dropout: share of values zeroed while training.
     """
@@ -35,28 +35,28 @@ class QFormerSettings:
     heads: int = 12
     mlp_width: int = 3072
     image_width: int = 1408
-    cross_every: int = 2
+    cross_attention_frequency: int = 2
     vocabulary: int = 0
-    positions: int = 512
+    max_position_embeddings: int = 512
     norm_eps: float = 1e-12
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise InvalidSetting(f"a width of {self.width} cannot be split into {self.heads} heads")
-        if min(self.queries, self.layers, self.cross_every) < 1:
-            raise InvalidSetting("queries, layers and cross_every of a Q-Former must each be at least 1")
+        if min(self.queries, self.layers, self.cross_attention_frequency) < 1:
+            raise InvalidSetting("queries, layers and cross_attention_frequency of a Q-Former must each be at least 1")
 
 
 class QFormerOutput(NamedTuple):
-    """What the queries (B, Q, D) and the text (B, T, D) became; ``looked`` (L, B, H, Q, N) where they looked."""
+    """Hidden states of the queries (B, Q, D) and of the text (B, T, D), and the cross-attention weights (L, B, H, Q, N)."""
 
     queries: Tensor | None
     text: Tensor | None
-    looked: Tensor | None
+    cross_attentions: Tensor | None
 
 
-class Look(nn.Module):
+class QFormerAttention(nn.Module):
     """Tokens (B, N, D) attend to a source (B, M, Ds), perhaps themselves; the sum with the tokens is normalised."""
 
     def __init__(self, settings: QFormerSettings, source_width: int):
@@ -104,27 +104,27 @@ class FeedForward(nn.Module):
 class QFormerLayer(nn.Module):
     """Self-attention over queries and text, the queries' look at the picture in some layers, two feed-forwards."""
 
-    def __init__(self, settings: QFormerSettings, looks: bool):
+    def __init__(self, settings: QFormerSettings, cross_attends: bool):
         super().__init__()
-        self.attention = Look(settings, settings.width)
-        self.look = Look(settings, settings.image_width) if looks else None
-        self.query_feed = FeedForward(settings)
-        self.text_feed = FeedForward(settings) if settings.vocabulary else None
+        self.attention = QFormerAttention(settings, settings.width)
+        self.cross_attention = QFormerAttention(settings, settings.image_width) if cross_attends else None
+        self.query_feed_forward = FeedForward(settings)
+        self.text_feed_forward = FeedForward(settings) if settings.vocabulary else None
 
     def forward(
         self, tokens: Tensor, queries: int, image: Tensor | None, allowed: Tensor | None, weights: bool
     ) -> tuple[Tensor, Tensor | None]:
         """Tokens (B, Q + T, D) to the same; with ``weights`` also where the queries looked (B, H, Q, N)."""
         tokens = self.attention(tokens, tokens, allowed)
-        asking, text = tokens[:, :queries], tokens[:, queries:]
-        seen = None
-        if image is not None and self.look is not None:
-            seen = self.look.weights(asking, image) if weights else None
-            asking = self.look(asking, image)
-        fed = [self.query_feed(asking)]
-        if self.text_feed is not None:
-            fed.append(self.text_feed(text))
-        return torch.cat(fed, 1), seen
+        query_tokens, text = tokens[:, :queries], tokens[:, queries:]
+        attention_weights = None
+        if image is not None and self.cross_attention is not None:
+            attention_weights = self.cross_attention.weights(query_tokens, image) if weights else None
+            query_tokens = self.cross_attention(query_tokens, image)
+        fed = [self.query_feed_forward(query_tokens)]
+        if self.text_feed_forward is not None:
+            fed.append(self.text_feed_forward(text))
+        return torch.cat(fed, 1), attention_weights
 
 
 class QFormer(nn.Module):
@@ -133,12 +133,15 @@ class QFormer(nn.Module):
     def __init__(self, settings: QFormerSettings):
         super().__init__()
         self.settings = settings
-        self.queries = nn.Parameter(torch.randn(settings.queries, settings.width) * 0.02)
-        self.words = nn.Embedding(settings.vocabulary, settings.width) if settings.vocabulary else None
-        self.positions = nn.Embedding(settings.positions, settings.width) if settings.vocabulary else None
+        self.query_tokens = nn.Parameter(torch.randn(settings.queries, settings.width) * 0.02)
+        self.word_embeddings = nn.Embedding(settings.vocabulary, settings.width) if settings.vocabulary else None
+        self.position_embeddings = (
+            nn.Embedding(settings.max_position_embeddings, settings.width) if settings.vocabulary else None
+        )
         self.norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
         self.layers = nn.ModuleList(
-            QFormerLayer(settings, looks=number % settings.cross_every == 0) for number in range(settings.layers)
+            QFormerLayer(settings, cross_attends=number % settings.cross_attention_frequency == 0)
+            for number in range(settings.layers)
         )
         for module in self.modules():
             if isinstance(module, nn.Linear | nn.Embedding):
@@ -151,7 +154,7 @@ class QFormer(nn.Module):
         image: Tensor | None,
         ids: Tensor | None = None,
         mask: Tensor | None = None,
-        sees: Sees = "matching",
+        attention_mask: AttentionMask = "matching",
         weights: bool = False,
     ) -> QFormerOutput:
         """Who may look at whom is the paper's figure 2.
@@ -171,39 +174,39 @@ class QFormer(nn.Module):
         queries = 0
         if image is not None:
             queries = self.settings.queries
-            parts.append(self.queries.expand(image.shape[0], -1, -1))
+            parts.append(self.query_tokens.expand(image.shape[0], -1, -1))
         if ids is not None:
             parts.append(self._read(ids))
         if not parts:
             raise InvalidSetting("a Q-Former needs a picture, a text, or both")
         tokens = F.dropout(self.norm(torch.cat(parts, 1)), self.settings.dropout, self.training)
-        allowed = None if ids is None else allowed_looks(queries, ids, mask, sees)
-        looked = []
+        allowed = None if ids is None else self_attention_mask(queries, ids, mask, attention_mask)
+        cross_attentions = []
         for layer in self.layers:
-            tokens, seen = layer(tokens, queries, image, allowed, weights)
-            if seen is not None:
-                looked.append(seen)
+            tokens, attention_weights = layer(tokens, queries, image, allowed, weights)
+            if attention_weights is not None:
+                cross_attentions.append(attention_weights)
         return QFormerOutput(
             tokens[:, :queries] if image is not None else None,
             tokens[:, queries:] if ids is not None else None,
-            torch.stack(looked) if looked else None,
+            torch.stack(cross_attentions) if cross_attentions else None,
         )
 
     def _read(self, ids: Tensor) -> Tensor:
-        if self.words is None or self.positions is None:
+        if self.word_embeddings is None or self.position_embeddings is None:
             raise InvalidSetting("this Q-Former reads no text: its vocabulary is 0")
-        if ids.shape[1] > self.settings.positions:
-            longest = self.settings.positions
+        if ids.shape[1] > self.settings.max_position_embeddings:
+            longest = self.settings.max_position_embeddings
             raise InvalidSetting(f"a text of {ids.shape[1]} tokens; this Q-Former reads at most {longest}")
-        return self.words(ids) + self.positions.weight[: ids.shape[1]]
+        return self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]]
 
 
-def allowed_looks(queries: int, ids: Tensor, mask: Tensor | None, sees: Sees) -> Tensor:
+def self_attention_mask(queries: int, ids: Tensor, mask: Tensor | None, attention_mask: AttentionMask) -> Tensor:
     """True where one token may look at another: (B, 1, Q + T, Q + T), rows look at columns."""
     batch, length = ids.shape
     total = queries + length
     may = torch.ones(total, total, dtype=torch.bool, device=ids.device)
-    match sees:
+    match attention_mask:
         case "matching":
             pass
         case "generation":
@@ -213,7 +216,7 @@ def allowed_looks(queries: int, ids: Tensor, mask: Tensor | None, sees: Sees) ->
             may[:queries, queries:] = False
             may[queries:, :queries] = False
         case _:
-            raise InvalidSetting(f"sees {sees!r} is none of matching, generation, contrast")
+            raise InvalidSetting(f"attention_mask {attention_mask!r} is none of matching, generation, contrast")
     there = torch.ones(batch, total, dtype=torch.bool, device=ids.device)
     if mask is not None:
         there[:, queries:] = mask

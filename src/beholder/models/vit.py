@@ -112,7 +112,7 @@ class AttentionPooling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) → (B, D)."""
-        seen = self.attention.look(self.query.expand(tokens.shape[0], 1, -1), tokens)
+        seen = self.attention.cross_attention(self.query.expand(tokens.shape[0], 1, -1), tokens)
         return (seen + self.mlp(self.norm(seen)))[:, 0]
 
 

@@ -17,12 +17,12 @@ from torch import Tensor
 from beholder.errors import ModelError
 from beholder.runtime import quantised
 from beholder.runtime.compiled_language import CompiledLanguageModel
-from beholder.runtime.compiled_writer import WORDS, CompiledWriter
+from beholder.runtime.compiled_vision_language import WORDS, CompiledVisionLanguageModel
 from beholder.runtime.decoding import Language
 from beholder.runtime.engine import KERNELS, Stage, library, save, written_aside
-from beholder.runtime.eyes import CompiledEyes, Eyes, TorchEyes
 from beholder.runtime.precision import Precision, keeps
 from beholder.runtime.samples import sample_pixels
+from beholder.runtime.vision_front_end import CompiledFrontEnd, TorchFrontEnd, VisionFrontEnd
 
 if TYPE_CHECKING:
     from beholder.models.language_model import LanguageModel
@@ -36,28 +36,28 @@ ROUNDS = 3
 
 
 @dataclass(frozen=True)
-class Arrangement:
+class ExecutionPlan:
     """How the parts of a compiled model are computed; ``language`` is None where it was not compiled."""
 
     tower: Stage
     bridge: Stage
     language: Stage | None
 
-    def eyes(self, compiled: CompiledWriter) -> CompiledEyes:
+    def front_end(self, compiled: CompiledVisionLanguageModel) -> CompiledFrontEnd:
         """The picture tower and the bridge."""
-        return CompiledEyes(compiled, self.tower, self.bridge)
+        return CompiledFrontEnd(compiled, self.tower, self.bridge)
 
-    def speaker(self, compiled: CompiledWriter) -> CompiledLanguageModel | None:
+    def load_language_model(self, compiled: CompiledVisionLanguageModel) -> CompiledLanguageModel | None:
         """The language model, if it was compiled."""
-        return None if self.language is None else speaker(compiled, self.language)
+        return None if self.language is None else load_language_model(compiled, self.language)
 
 
-def single(compiled: CompiledWriter) -> Arrangement:
+def single(compiled: CompiledVisionLanguageModel) -> ExecutionPlan:
     """All in single precision."""
-    return Arrangement(Stage("tower.xml"), Stage("bridge.xml"), Stage("language.xml") if compiled.decoder else None)
+    return ExecutionPlan(Stage("tower.xml"), Stage("bridge.xml"), Stage("language.xml") if compiled.decoder else None)
 
 
-def speaker(compiled: CompiledWriter, stage: Stage) -> CompiledLanguageModel:
+def load_language_model(compiled: CompiledVisionLanguageModel, stage: Stage) -> CompiledLanguageModel:
     """The compiled language model."""
 
     def original() -> LanguageModel:
@@ -66,35 +66,38 @@ def speaker(compiled: CompiledWriter, stage: Stage) -> CompiledLanguageModel:
         return compiled.loaded.language
 
     table = np.load(compiled.folder / WORDS, mmap_mode="r")
-    return CompiledLanguageModel(compiled.read(stage), table, compiled.ends, compiled.context_length, original)
+    return CompiledLanguageModel(compiled.read(stage), table, compiled.eos_token_ids, compiled.context_length, original)
 
 
-def check(compiled: CompiledWriter, loaded: LoadedVisionLanguage) -> None:
+def check(compiled: CompiledVisionLanguageModel, loaded: LoadedVisionLanguage) -> None:
     """Compares pictures, and what is said about them, with the networks in torch.
 
     Raises:
         ModelError: something differs by more than the order of additions explains.
     """
-    network, ours = TorchEyes(loaded.image, loaded.bridge, torch.device("cpu")), single(compiled).eyes(compiled)
+    network, ours = (
+        TorchFrontEnd(loaded.image, loaded.bridge, torch.device("cpu")),
+        single(compiled).front_end(compiled),
+    )
     pixels = sample_pixels(compiled.preprocessing, PICTURES)
     tokens = network.tokens(pixels)
     _same("picture tokens", ours.tokens(pixels), tokens)
-    if loaded.bridge_judges:
+    if loaded.bridge_matches:
         texts = loaded.tokenizer(["a photo of a dog", "nobody is there"])  # type: ignore[misc]
-        fits = [torch.from_numpy(eyes.match(tokens[:1], texts.ids, texts.mask)) for eyes in (ours, network)]
+        fits = [torch.from_numpy(front_end.match(tokens[:1], texts.ids, texts.mask)) for front_end in (ours, network)]
         if (fits[0] - fits[1]).abs().max() > TOLERANCE:  # probabilities
             raise ModelError("the compiled matching head gives other probabilities")
     if loaded.language is None:
         return
     prompts = network.prompts(tokens)
     _same("soft prompts", ours.prompts(tokens), prompts)
-    language = single(compiled).speaker(compiled)
+    language = single(compiled).load_language_model(compiled)
     if language is not None:
-        logits, words = said(loaded.language, prompts)
-        _same("words' logits", said(language, prompts, words)[0], logits)
+        logits, words = teacher_forced_logits(loaded.language, prompts)
+        _same("words' logits", teacher_forced_logits(language, prompts, words)[0], logits)
 
 
-def arrangement(compiled: CompiledWriter, precision: Precision) -> Arrangement:
+def execution_plan(compiled: CompiledVisionLanguageModel, precision: Precision) -> ExecutionPlan:
     """How a precision is computed on this processor: measured when it is first asked for, and remembered."""
     if precision == "exact":
         return single(compiled)
@@ -105,36 +108,36 @@ def arrangement(compiled: CompiledWriter, precision: Precision) -> Arrangement:
         shutil.rmtree(compiled.folder / KERNELS, ignore_errors=True)  # most of what was tried will not be used
         with written_aside(compiled.folder) as scratch:
             (scratch / KEPT).write_text(json.dumps(held), "utf-8")
-    return Arrangement(**{part: stage and Stage(**stage) for part, stage in held[precision].items()})
+    return ExecutionPlan(**{part: stage and Stage(**stage) for part, stage in held[precision].items()})
 
 
-def _arranged(compiled: CompiledWriter, precision: Precision) -> Arrangement:
+def _arranged(compiled: CompiledVisionLanguageModel, precision: Precision) -> ExecutionPlan:
     exact = single(compiled)
     pixels = sample_pixels(compiled.preprocessing, PICTURES)
-    eyes = exact.eyes(compiled)
-    prompts = eyes.prompts(eyes.tokens(pixels))
-    best, rate = exact, _rate(eyes, pixels)
+    front_end = exact.front_end(compiled)
+    prompts = front_end.prompts(front_end.tokens(pixels))
+    best, rate = exact, _rate(front_end, pixels)
     for tower in ("bf16", "f32"):
         for bridge in ("bf16", "f32"):
-            other = Arrangement(Stage("tower.xml", tower), Stage("bridge.xml", bridge), exact.language)
-            eyes = other.eyes(compiled)
-            near = cosine(eyes.prompts(eyes.tokens(pixels)).flatten(1), prompts.flatten(1))
-            if other != exact and keeps(near, precision) and (now := _rate(eyes, pixels)) > rate:
+            other = ExecutionPlan(Stage("tower.xml", tower), Stage("bridge.xml", bridge), exact.language)
+            front_end = other.front_end(compiled)
+            near = cosine(front_end.prompts(front_end.tokens(pixels)).flatten(1), prompts.flatten(1))
+            if other != exact and keeps(near, precision) and (now := _rate(front_end, pixels)) > rate:
                 best, rate = other, now
     if exact.language is None:
         return best
-    language = speaker(compiled, exact.language)
-    (logits, words), pace = said(language, prompts), _pace(language, prompts)
+    language = load_language_model(compiled, exact.language)
+    (logits, words), pace = teacher_forced_logits(language, prompts), _pace(language, prompts)
     chosen = exact.language
     for stage in _ways(compiled, precision):
-        language = speaker(compiled, stage)
-        near = cosine(said(language, prompts, words)[0], logits)
+        language = load_language_model(compiled, stage)
+        near = cosine(teacher_forced_logits(language, prompts, words)[0], logits)
         if keeps(near, precision) and (now := _pace(language, prompts)) > pace:
             chosen, pace = stage, now
-    return Arrangement(best.tower, best.bridge, chosen)
+    return ExecutionPlan(best.tower, best.bridge, chosen)
 
 
-def _ways(compiled: CompiledWriter, precision: Precision) -> Iterator[Stage]:
+def _ways(compiled: CompiledVisionLanguageModel, precision: Precision) -> Iterator[Stage]:
     """bfloat16, and weights of eight bits."""
     yield Stage("language.xml", "bf16")
     model = library().Core().read_model(str(compiled.folder / "language.xml"))
@@ -155,7 +158,7 @@ def _ways(compiled: CompiledWriter, precision: Precision) -> Iterator[Stage]:
 
 
 @torch.inference_mode()
-def said(language: Language, prompts: Tensor, words: Tensor | None = None) -> tuple[Tensor, Tensor]:
+def teacher_forced_logits(language: Language, prompts: Tensor, words: Tensor | None = None) -> tuple[Tensor, Tensor]:
     """What a language model thinks behind each soft prompt (B, Q, D), word by word.
 
     Args:
@@ -166,16 +169,16 @@ def said(language: Language, prompts: Tensor, words: Tensor | None = None) -> tu
     Returns:
         Logits (STEPS, B, V) less their mean, and the words.
     """
-    logits, memory = language.begin(prompts, torch.ones(prompts.shape[:2], dtype=torch.bool))
+    logits, kv_cache = language.prefill(prompts, torch.ones(prompts.shape[:2], dtype=torch.bool))
     thought, read = [], []
     for step in range(STEPS):
         thought.append(logits - logits.mean(-1, keepdim=True))
         read.append(logits.argmax(-1) if words is None else words[step])
         following = read[-1]
         if step == STEPS // 2:  # the rows change places, as beams do
-            memory.select(torch.arange(len(prompts)).flip(0))
+            kv_cache.select(torch.arange(len(prompts)).flip(0))
             following = following.flip(0)
-        logits = language.go_on(following[:, None], memory)
+        logits = language.decode(following[:, None], kv_cache)
     return torch.stack(thought), torch.stack(read)
 
 
@@ -190,12 +193,12 @@ def _same(what: str, one: Tensor, other: Tensor) -> None:
         raise ModelError(f"the compiled {what} are off by {apart:.1e}, where they spread by {spread:.1e}")
 
 
-def _rate(eyes: Eyes, pixels: np.ndarray) -> float:
+def _rate(front_end: VisionFrontEnd, pixels: np.ndarray) -> float:
     """Pictures a second."""
     best = np.inf
     for _ in range(ROUNDS):
         began = time.perf_counter()
-        eyes.prompts(eyes.tokens(pixels))
+        front_end.prompts(front_end.tokens(pixels))
         best = min(best, time.perf_counter() - began)
     return len(pixels) / best
 
@@ -207,10 +210,10 @@ def _pace(language: Language, prompts: Tensor) -> float:
         times = []
         for _ in range(ROUNDS):
             began = time.perf_counter()
-            _, memory = language.begin(some, torch.ones(some.shape[:2], dtype=torch.bool))
-            memory.select(torch.arange(len(some)).repeat_interleave(beams))
+            _, kv_cache = language.prefill(some, torch.ones(some.shape[:2], dtype=torch.bool))
+            kv_cache.select(torch.arange(len(some)).repeat_interleave(beams))
             for _ in range(STEPS):
-                language.go_on(torch.zeros(beams * len(some), 1, dtype=torch.long), memory)
+                language.decode(torch.zeros(beams * len(some), 1, dtype=torch.long), kv_cache)
             times.append((time.perf_counter() - began) / len(some))
         seconds.append(min(times))
     return float(np.prod(seconds) ** (-1 / len(seconds)))

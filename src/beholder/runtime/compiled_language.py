@@ -12,7 +12,7 @@ from torch import Tensor
 from beholder.models.language_model import LanguageModel
 
 
-class CompiledMemory:
+class CompiledKVCache:
     """What the network keeps of the rows of one call, and which of their places are no padding (B, L)."""
 
     def __init__(self, request: Any, mask: Tensor):
@@ -38,19 +38,19 @@ class CompiledLanguageModel:
     """
 
     encoder_decoder = False
-    starts: tuple[int, ...] = ()
+    decoder_start_token_ids: tuple[int, ...] = ()
 
     def __init__(
         self,
         network: Any,
         table: np.ndarray,
-        ends: tuple[int, ...],
+        eos_token_ids: tuple[int, ...],
         context_length: int,
         original: Callable[[], LanguageModel],
     ):
         self.network = network
         self.table = table
-        self.ends = ends
+        self.eos_token_ids = eos_token_ids
         self.context_length = context_length
         self.original = original
 
@@ -63,36 +63,38 @@ class CompiledLanguageModel:
         """Words (B, T) in the model's own space: (B, T, D)."""
         return torch.from_numpy(self.table[ids.numpy()].astype(np.float32))
 
-    def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, CompiledMemory]:
+    def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, CompiledKVCache]:
         """As `LanguageModel.begin`."""
-        memory = CompiledMemory(self.network.create_infer_request(), mask.new_zeros(len(mask), 0))
-        memory.beams = torch.arange(len(mask), dtype=torch.int32)
-        return self._read(embeddings, mask, memory, every=False), memory
+        kv_cache = CompiledKVCache(self.network.create_infer_request(), mask.new_zeros(len(mask), 0))
+        kv_cache.beams = torch.arange(len(mask), dtype=torch.int32)
+        return self._read(embeddings, mask, kv_cache, all_positions=False), kv_cache
 
-    def go_on(self, ids: Tensor, memory: CompiledMemory, *, every: bool = False) -> Tensor:
-        """As `LanguageModel.go_on`."""
-        return self._read(self.embed(ids), torch.ones_like(ids, dtype=torch.bool), memory, every=every)
+    def decode(self, ids: Tensor, kv_cache: CompiledKVCache, *, all_positions: bool = False) -> Tensor:
+        """As `LanguageModel.decode`."""
+        return self._read(
+            self.embed(ids), torch.ones_like(ids, dtype=torch.bool), kv_cache, all_positions=all_positions
+        )
 
-    def attended(self, embeddings: Tensor, ids: list[int]) -> Tensor:
+    def prompt_attention(self, embeddings: Tensor, ids: list[int]) -> Tensor:
         """As `LanguageModel.attended`."""
-        return self.original().attended(embeddings, ids)
+        return self.original().prompt_attention(embeddings, ids)
 
-    def _read(self, vectors: Tensor, mask: Tensor, memory: CompiledMemory, *, every: bool) -> Tensor:
-        known, count = memory.mask.shape[1], mask.shape[1]
-        memory.mask = torch.cat([memory.mask, mask], 1)
+    def _read(self, vectors: Tensor, mask: Tensor, kv_cache: CompiledKVCache, *, all_positions: bool) -> Tensor:
+        known, count = kv_cache.mask.shape[1], mask.shape[1]
+        kv_cache.mask = torch.cat([kv_cache.mask, mask], 1)
         places = torch.arange(known, known + count)
         # A token sees those up to its own place; padding sees itself alone, for a row that sees nothing has no mean.
         before = torch.arange(known + count) <= places[:, None]
-        allowed = (memory.mask[:, None] & before) | (torch.arange(known + count) == places[:, None])
-        positions = (memory.mask.long().cumsum(1) - 1).clamp(min=0)[:, known:]
+        allowed = (kv_cache.mask[:, None] & before) | (torch.arange(known + count) == places[:, None])
+        positions = (kv_cache.mask.long().cumsum(1) - 1).clamp(min=0)[:, known:]
         inputs = {
             "vectors": vectors.float(),
             "allowed": allowed[:, None],
             "positions": positions,
-            "kept": torch.arange(0 if every else count - 1, count),
-            "beams": memory.beams,
+            "kept": torch.arange(0 if all_positions else count - 1, count),
+            "beams": kv_cache.beams,
         }
-        logits = memory.request.infer({name: tensor.contiguous().numpy() for name, tensor in inputs.items()})[0]
-        memory.beams = torch.arange(len(mask), dtype=torch.int32)
+        logits = kv_cache.request.infer({name: tensor.contiguous().numpy() for name, tensor in inputs.items()})[0]
+        kv_cache.beams = torch.arange(len(mask), dtype=torch.int32)
         logits = torch.from_numpy(np.array(logits))  # the memory that OpenVINO gave is used again
-        return logits if every else logits[:, -1]
+        return logits if all_positions else logits[:, -1]

@@ -17,7 +17,7 @@ NEVER = -1e9  # added to the score of what must not be chosen
 Rules = Callable[[Tensor, Tensor], Tensor]  # words written (n, T) and scores of the next (n, V) → scores
 
 
-class Memory(Protocol):
+class KVCache(Protocol):
     """What a language model remembers of rows it has read."""
 
     def select(self, rows: Tensor) -> None:
@@ -33,13 +33,13 @@ class Language(Protocol):
     @property
     def context_length(self) -> int: ...  # noqa: D102
     @property
-    def ends(self) -> tuple[int, ...]: ...  # noqa: D102
+    def eos_token_ids(self) -> tuple[int, ...]: ...  # noqa: D102
     @property
-    def starts(self) -> tuple[int, ...]: ...  # noqa: D102
+    def decoder_start_token_ids(self) -> tuple[int, ...]: ...  # noqa: D102
     def embed(self, ids: Tensor) -> Tensor: ...  # noqa: D102
-    def begin(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Any]: ...  # noqa: D102
-    def go_on(self, ids: Tensor, memory: Any, *, every: bool = False) -> Tensor: ...  # noqa: D102
-    def attended(self, embeddings: Tensor, ids: list[int]) -> Tensor: ...  # noqa: D102
+    def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, Any]: ...  # noqa: D102
+    def decode(self, ids: Tensor, kv_cache: Any, *, all_positions: bool = False) -> Tensor: ...  # noqa: D102
+    def prompt_attention(self, embeddings: Tensor, ids: list[int]) -> Tensor: ...  # noqa: D102
 
 
 @dataclass(frozen=True)
@@ -52,7 +52,7 @@ class DecodingSettings:
         top_p: draw from the likeliest words that together have this probability; None chooses the likeliest.
         temperature: above 1 evens out the probabilities that are drawn from, below 1 sharpens them.
         repetition_penalty: above 1 makes words that were written less likely (arXiv:1909.05858, section 4.1).
-        no_repeat_ngram: so many words in a row never come twice; 0 allows it.
+        no_repeat_ngram_size: so many words in a row never come twice; 0 allows it.
         length_penalty: power of the length by which a beam's score is divided.
         early_stopping: a row ends as soon as it has ``num_beams`` finished texts.
         seed: of the drawing.
@@ -63,7 +63,7 @@ class DecodingSettings:
     top_p: float | None = None
     temperature: float = 1.0
     repetition_penalty: float = 1.0
-    no_repeat_ngram: int = 0
+    no_repeat_ngram_size: int = 0
     length_penalty: float = 1.0
     early_stopping: bool = False
     seed: int = 0
@@ -80,7 +80,7 @@ class DecodingSettings:
 
 
 @dataclass(frozen=True)
-class Written:
+class GeneratedText:
     """The tokens of a text without its end, and its score: the mean log-probability of its words, the end included."""
 
     ids: list[int]
@@ -93,10 +93,10 @@ def write(
     embeddings: Tensor,
     mask: Tensor,
     settings: DecodingSettings,
-    each_word: Callable[[], None] | None = None,
+    on_token: Callable[[], None] | None = None,
     *,
     copies: int = 1,
-) -> list[Written]:
+) -> list[GeneratedText]:
     """Texts for rows of embeddings (B, T, D).
 
     Args:
@@ -104,17 +104,17 @@ def write(
         embeddings: words and soft prompts.
         mask: (B, T), false at padding, which stands in front.
         settings: how.
-        each_word: called before each word is chosen; what it raises ends the writing.
+        on_token: called before each word is chosen; what it raises ends the writing.
         copies: how many texts of each row, one after the other; drawn ones differ.
     """
-    logits, memory = language.begin(embeddings, mask)
+    logits, kv_cache = language.prefill(embeddings, mask)
     if copies > 1:
         rows = torch.arange(len(embeddings), device=logits.device).repeat_interleave(copies)
-        memory.select(rows)
+        kv_cache.select(rows)
         logits = logits[rows]
     if settings.num_beams == 1:
-        return singles(language, logits, memory, settings, each_word or nothing)
-    return [texts[0] for texts in beams(language, logits, memory, settings, each_word or nothing)]
+        return singles(language, logits, kv_cache, settings, on_token or nothing)
+    return [texts[0] for texts in beams(language, logits, kv_cache, settings, on_token or nothing)]
 
 
 @torch.inference_mode()
@@ -124,19 +124,19 @@ def write_several(
     mask: Tensor,
     settings: DecodingSettings,
     count: int,
-    each_word: Callable[[], None] | None = None,
-) -> list[list[Written]]:
+    on_token: Callable[[], None] | None = None,
+) -> list[list[GeneratedText]]:
     """Up to ``count`` texts of each row, the arguments those of `write`: its likeliest beams, or drawn with ``top_p``.
 
     Of one row, the likeliest text comes first, and there may be fewer where fewer beams came to an end.
     """
     if settings.top_p is not None:
-        drawn = write(language, embeddings, mask, settings, each_word, copies=count)
+        drawn = write(language, embeddings, mask, settings, on_token, copies=count)
         rows = [drawn[start : start + count] for start in range(0, len(drawn), count)]
         return [sorted(row, key=lambda text: -text.score) for row in rows]
-    logits, memory = language.begin(embeddings, mask)
+    logits, kv_cache = language.prefill(embeddings, mask)
     wide = replace(settings, num_beams=max(settings.num_beams, count))
-    return [texts[:count] for texts in beams(language, logits, memory, wide, each_word or nothing)]
+    return [texts[:count] for texts in beams(language, logits, kv_cache, wide, on_token or nothing)]
 
 
 def nothing() -> None:
@@ -144,19 +144,19 @@ def nothing() -> None:
 
 
 def singles(
-    language: Language, logits: Tensor, memory: Memory, settings: DecodingSettings, each_word: Callable[[], None]
-) -> list[Written]:
+    language: Language, logits: Tensor, kv_cache: KVCache, settings: DecodingSettings, on_token: Callable[[], None]
+) -> list[GeneratedText]:
     """Greedy or drawn texts. A row that has ended leaves the batch."""
     rows = torch.arange(len(logits))
     texts: list[list[int]] = [[] for _ in rows]
     scores = [0.0] * len(rows)
     written = torch.zeros(len(rows), 0, dtype=torch.long)
     choose = chooser(language, settings)
-    ends = torch.tensor(language.ends)
+    eos_token_ids = torch.tensor(language.eos_token_ids)
     for number in range(settings.max_new_tokens):
-        each_word()
+        on_token()
         words, sure = choose(written.to(logits.device), logits)
-        ended = torch.isin(words.cpu(), ends)
+        ended = torch.isin(words.cpu(), eos_token_ids)
         for row, word, gained, end in zip(rows.tolist(), words.tolist(), sure.tolist(), ended.tolist(), strict=True):
             scores[row] += gained
             texts[row].append(word)
@@ -168,24 +168,24 @@ def singles(
         going = ~ended
         rows, written = rows[going], torch.cat([written, words.cpu()[:, None]], 1)[going]
         if ended.any():
-            memory.select(going.nonzero()[:, 0].to(words.device))
-        logits = language.go_on(words[going.to(words.device)][:, None], memory)
-    return [Written(text, score) for text, score in zip(texts, scores, strict=True)]
+            kv_cache.select(going.nonzero()[:, 0].to(words.device))
+        logits = language.decode(words[going.to(words.device)][:, None], kv_cache)
+    return [GeneratedText(text, score) for text, score in zip(texts, scores, strict=True)]
 
 
 @torch.inference_mode()
-def stream(language: Language, logits: Tensor, memory: Memory, settings: DecodingSettings) -> Iterator[int]:
+def stream(language: Language, logits: Tensor, kv_cache: KVCache, settings: DecodingSettings) -> Iterator[int]:
     """The tokens of a single row as they come, without the end. The memory holds all but the last of them."""
     choose = chooser(language, settings)
     written = torch.zeros(1, 0, dtype=torch.long)
     for number in range(settings.max_new_tokens):
         words, _ = choose(written.to(logits.device), logits)
-        if int(words) in language.ends:
+        if int(words) in language.eos_token_ids:
             return
         yield int(words)
         written = torch.cat([written, words.cpu()[:, None]], 1)
         if number + 1 < settings.max_new_tokens:
-            logits = language.go_on(words[:, None], memory)
+            logits = language.decode(words[:, None], kv_cache)
 
 
 def chooser(language: Language, settings: DecodingSettings) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -219,8 +219,8 @@ def gained(logits: Tensor, words: Tensor) -> Tensor:
 
 def rules_of(language: Language, settings: DecodingSettings) -> Rules:
     """What the settings forbid or make less likely."""
-    penalty, gram = settings.repetition_penalty, settings.no_repeat_ngram
-    start = torch.tensor([language.starts], dtype=torch.long)
+    penalty, gram = settings.repetition_penalty, settings.no_repeat_ngram_size
+    start = torch.tensor([language.decoder_start_token_ids], dtype=torch.long)
 
     def apply(written: Tensor, scores: Tensor) -> Tensor:
         if penalty == 1 and not gram:
@@ -263,8 +263,8 @@ def likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 
 def beams(
-    language: Language, logits: Tensor, memory: Memory, settings: DecodingSettings, each_word: Callable[[], None]
-) -> list[list[Written]]:
+    language: Language, logits: Tensor, kv_cache: KVCache, settings: DecodingSettings, on_token: Callable[[], None]
+) -> list[list[GeneratedText]]:
     """Of several texts of each row, followed at once, those that ended, the best first, as transformers chooses them.
 
     All beams of a row begin from one memory of its picture. A row that no running beam can improve leaves the batch.
@@ -272,17 +272,17 @@ def beams(
     count, wide, vocabulary = len(logits), settings.num_beams, logits.shape[-1]
     device = logits.device
     rules = rules_of(language, settings)
-    ends = torch.tensor(language.ends, device=device)
-    kept = max(2, 1 + len(ends)) * wide
+    eos_token_ids = torch.tensor(language.eos_token_ids, device=device)
+    kept = max(2, 1 + len(eos_token_ids)) * wide
     rows = torch.arange(count)
     running = torch.zeros(count, 1, 0, dtype=torch.long, device=device)  # (B, K, T); at first one empty beam
     scores = torch.zeros(count, 1, device=device)
     done = torch.zeros(count, wide, settings.max_new_tokens, dtype=torch.long, device=device)
     lengths = torch.zeros(count, wide, dtype=torch.long, device=device)
     done_scores = torch.full((count, wide), NEVER, device=device)
-    finished: list[list[Written]] = [[] for _ in range(count)]
+    finished: list[list[GeneratedText]] = [[] for _ in range(count)]
     for number in range(settings.max_new_tokens):
-        each_word()
+        on_token()
         held = running.shape[1]
         logits = logits.float()
         gains = rules(running.flatten(0, 1), logits - logits.logsumexp(-1, keepdim=True))
@@ -293,7 +293,7 @@ def beams(
         parents = chosen // each.shape[2]
         words = places.view(len(rows), -1).gather(1, chosen)
         longer = torch.cat([take(running, parents), words[:, :, None]], 2)
-        ended = torch.isin(words, ends) | (number + 1 == settings.max_new_tokens)
+        ended = torch.isin(words, eos_token_ids) | (number + 1 == settings.max_new_tokens)
         # What has ended among the first K is finished; it stays if it is among the K best that ever finished.
         closing = best / (number + 1) ** settings.length_penalty
         closing = closing.masked_fill(~ended | (torch.arange(best.shape[1], device=device) >= wide), NEVER)
@@ -314,8 +314,10 @@ def beams(
             for text, length, score in zip(
                 done[place, :ending].tolist(), lengths[place].tolist(), done_scores[place].tolist(), strict=False
             ):
-                words_alone = text[: length - (text[length - 1] in language.ends)]
-                finished[int(rows[place])].append(Written(words_alone, score * length ** (settings.length_penalty - 1)))
+                words_alone = text[: length - (text[length - 1] in language.eos_token_ids)]
+                finished[int(rows[place])].append(
+                    GeneratedText(words_alone, score * length ** (settings.length_penalty - 1))
+                )
         going = (~over).nonzero()[:, 0]
         if not len(going):
             break
@@ -323,8 +325,8 @@ def beams(
         running, scores = take(longer, chosen)[going], scores[going]
         done, lengths, done_scores = done[going], lengths[going], done_scores[going]
         rows = rows[going.cpu()]
-        memory.select(source.flatten())
-        logits = language.go_on(running[:, :, -1].reshape(-1, 1), memory)
+        kv_cache.select(source.flatten())
+        logits = language.decode(running[:, :, -1].reshape(-1, 1), kv_cache)
     return finished
 
 
@@ -334,7 +336,7 @@ def take(beams: Tensor, chosen: Tensor) -> Tensor:
 
 
 @torch.inference_mode()
-def likelihoods(language: Language, logits: Tensor, memory: Memory, answers: list[list[int]]) -> Tensor:
+def likelihoods(language: Language, logits: Tensor, kv_cache: KVCache, answers: list[list[int]]) -> Tensor:
     """Log-probability of each answer, a list of tokens, behind the single row that the memory holds: (n,)."""
     longest = max(len(answer) for answer in answers)
     ids = torch.zeros(len(answers), longest, dtype=torch.long, device=logits.device)
@@ -342,8 +344,10 @@ def likelihoods(language: Language, logits: Tensor, memory: Memory, answers: lis
     for row, answer in enumerate(answers):
         ids[row, : len(answer)] = torch.tensor(answer, device=logits.device)
         there[row, : len(answer)] = True
-    memory.select(torch.zeros(len(answers), dtype=torch.long, device=logits.device))
+    kv_cache.select(torch.zeros(len(answers), dtype=torch.long, device=logits.device))
     first = logits.expand(len(answers), -1)[:, None]
-    every = first if longest == 1 else torch.cat([first, language.go_on(ids[:, :-1], memory, every=True)], 1)
-    gains = every.float().log_softmax(-1).gather(2, ids[:, :, None])[:, :, 0]
+    all_positions = (
+        first if longest == 1 else torch.cat([first, language.decode(ids[:, :-1], kv_cache, all_positions=True)], 1)
+    )
+    gains = all_positions.float().log_softmax(-1).gather(2, ids[:, :, None])[:, :, 0]
     return (gains * there).sum(1)

@@ -65,8 +65,8 @@ def _past(language: CausalLanguageModel) -> list[Tensor]:
     from transformers.cache_utils import DynamicLayer
 
     with torch.inference_mode():
-        _, memory = language.begin(torch.randn(2, 5, language.width), torch.ones(2, 5, dtype=torch.bool))
-    layers = memory.cache.layers
+        _, kv_cache = language.prefill(torch.randn(2, 5, language.width), torch.ones(2, 5, dtype=torch.bool))
+    layers = kv_cache.cache.layers
     if any(type(layer) is not DynamicLayer for layer in layers):
         raise ModelError("layers of this language model keep something else than all keys and values")
     return [part for layer in layers for part in (layer.keys, layer.values)]
@@ -104,7 +104,7 @@ def _step(language: CausalLanguageModel) -> Any:
         ) -> tuple[Tensor, ...]:
             cache = Past(past)
             hidden = self.language.hidden(vectors, allowed, positions, cache)
-            return (self.language.words(hidden.index_select(1, kept)), *cache.longer)
+            return (self.language.lm_head(hidden.index_select(1, kept)), *cache.longer)
 
     return Step().eval()
 

@@ -100,13 +100,13 @@ async def attention(request: Request, asked: AttentionRequest) -> dict[str, Any]
     The maps lie over ``seen``: the picture as the network sees it, a PNG as a data address.
     """
     writer = service_of(request).writer(asked.model)
-    looked, seen = await writer.looked([asked.image], asked.text)
+    attention_maps, seen = await writer.attention_maps([asked.image], asked.text)
     file = BytesIO()
     seen.save(file, "PNG")
     return {
         "model": writer.name,
-        "words": looked.words,
-        "maps": looked.maps.tolist(),
-        "overall": looked.overall.tolist(),
+        "words": attention_maps.words,
+        "maps": attention_maps.maps.tolist(),
+        "overall": attention_maps.overall.tolist(),
         "seen": "data:image/png;base64," + base64.b64encode(file.getvalue()).decode(),
     }

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     from beholder.runtime.precision import Precision
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.tasks.pictures import Prepared
-    from beholder.tasks.vision_language import Looked, VisionLanguageModel
+    from beholder.tasks.vision_language import AttentionMaps, VisionLanguageModel
 
 Result = TypeVar("Result")
 READERS = 4  # threads that fetch and decode pictures
@@ -151,16 +151,16 @@ class Writer:
                 num_beams=beams,
                 top_p=drawing.top_p,
                 seed=drawing.seed,
-                candidates=candidates,
+                num_candidates=candidates,
                 batch_size=len(batch),
-                each_word=wanted,
+                on_token=wanted,
             )
             return [Written(str(each.caption), each.score, each.candidates) for each in stream]
 
         written: list[Written] = await compute(self.worker, Job(group, list(pictures), work))
         return written[0]
 
-    async def looked(self, addresses: list[str], text: str | None) -> tuple[Looked, Image]:
+    async def attention_maps(self, addresses: list[str], text: str | None) -> tuple[AttentionMaps, Image]:
         """Where in the picture each word of a caption was looked for, and the picture as the network sees it."""
         from beholder.pictures.transform import to_picture
 
@@ -168,10 +168,10 @@ class Writer:
 
         def work(batch: list[Any], wanted: Callable[[], None]) -> Sequence[Any]:
             wanted()
-            return [self.model.looked(each, text) for each in batch]
+            return [self.model.attention_maps(each, text) for each in batch]
 
-        looked: list[Looked] = await compute(self.worker, Job(("attention", text), list(pictures), work))
-        return looked[0], to_picture(pictures[0].pixels, self.model.loaded.preprocessing)
+        attention_maps: list[AttentionMaps] = await compute(self.worker, Job(("attention", text), list(pictures), work))
+        return attention_maps[0], to_picture(pictures[0].pixels, self.model.loaded.preprocessing)
 
     async def talk(
         self, addresses: list[str], turns: list[tuple[str, str]], question: str, drawing: Drawing

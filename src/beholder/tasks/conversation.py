@@ -13,7 +13,7 @@ from beholder.runtime.decoding import DecodingSettings, stream
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from beholder.models.language_model import Memory
+    from beholder.models.language_model import KVCache
     from beholder.tasks.vision_language import VisionLanguageModel
 
 
@@ -47,7 +47,7 @@ class Conversation:
         self.settings = settings
         self.turns: list[Turn] = []
         self.remembered: list[Turn] = []  # those that the model still reads
-        self._memory: Memory | None = None
+        self._kv_cache: KVCache | None = None
         self._unread: list[int] = []  # tokens of the conversation that the memory does not hold yet
 
     @property
@@ -112,10 +112,10 @@ class Conversation:
 
     def _write(self, turn: Turn) -> Iterator[str]:
         self._forget()
-        logits, memory = self._read()
+        logits, kv_cache = self._read()
         shown = turn.answer
         count = 0
-        for token in stream(self.model.language, logits, memory, self.settings):
+        for token in stream(self.model.language, logits, kv_cache, self.settings):
             turn.said.append(token)
             self._unread = [token]  # the memory takes it in before the next one
             count += 1
@@ -127,27 +127,27 @@ class Conversation:
         if turn.finished:
             self._unread = []
 
-    def _read(self) -> tuple[Tensor, Memory]:
+    def _read(self) -> tuple[Tensor, KVCache]:
         """Has the memory take in what it does not hold; the logits of the next word (1, V), and the memory."""
         import torch
 
         language = self.model.language
         with torch.inference_mode():
-            if self._memory is None or language.encoder_decoder:
+            if self._kv_cache is None or language.encoder_decoder:
                 ids = [token for turn in self.remembered for token in (*turn.asked, *turn.said)]
                 if language.encoder_decoder:  # the last answer is the decoder's, what was before it the encoder's
                     ids = ids[: len(ids) - len(self.remembered[-1].said)]
                 embeddings = self.model._with_text(self.prompts, ids)
                 mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.model.device)
-                logits, self._memory = language.begin(embeddings, mask)
+                logits, self._kv_cache = language.prefill(embeddings, mask)
                 self._unread = []
                 said = self.remembered[-1].said
                 if language.encoder_decoder and said:
-                    logits = language.go_on(torch.tensor([said], device=self.model.device), self._memory)
+                    logits = language.decode(torch.tensor([said], device=self.model.device), self._kv_cache)
             else:
-                logits = language.go_on(torch.tensor([self._unread], device=self.model.device), self._memory)
+                logits = language.decode(torch.tensor([self._unread], device=self.model.device), self._kv_cache)
                 self._unread = []
-        return logits, self._memory
+        return logits, self._kv_cache
 
     def _forget(self) -> None:
         """Leaves out the oldest turns where the rest would not fit, and says so."""
@@ -159,7 +159,7 @@ class Conversation:
             first = self.remembered[0]
             first.asked = self.model._encode(self.model.loaded.prompts.asked(first.question), special=True)
         if forgotten:
-            self._memory = None
+            self._kv_cache = None
             turns = "turn was" if forgotten == 1 else f"{forgotten} turns were"
             warnings.warn(
                 f"the conversation is longer than the {room} tokens that the model reads; the oldest {turns} left out",

@@ -21,7 +21,7 @@ from beholder.text.templates import SINGLE
 
 if TYPE_CHECKING:
     from beholder.models.dual_encoder import TwoTowers
-    from beholder.runtime.compiled import CompiledDualEncoder
+    from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
     from beholder.weights.loaded import LoadedDualEncoder
 
 
@@ -53,7 +53,7 @@ class DualEncoder:
         device: str | None = None,
         precision: Precision = "exact",
     ):
-        from beholder.runtime.compiled import CompiledDualEncoder, CompiledTowers
+        from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder, CompiledTowers
 
         precision = checked_precision(precision)
         self.loaded = loaded
@@ -102,7 +102,7 @@ class DualEncoder:
             WeightsMismatch: a tensor is missing, unexpected or of another shape.
             DownloadFailed: a part could not be fetched.
         """
-        from beholder.runtime.compiled import compile_dual_encoder, find_compiled
+        from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled
         from beholder.runtime.device import accelerated
         from beholder.runtime.engine import available
 
@@ -140,7 +140,7 @@ class DualEncoder:
         Raises:
             ModelError: OpenVINO is not installed, or the network can't be compiled or would give other vectors.
         """
-        from beholder.runtime.compiled import compile_dual_encoder, find_compiled
+        from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled
 
         precision = checked_precision(precision)
         folder = _to_compile(name, revision, allow_pickle)
@@ -154,7 +154,7 @@ class DualEncoder:
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Writes a folder that `from_pretrained` loads again bit for bit, with a model card."""
-        from beholder.runtime.compiled import CompiledDualEncoder
+        from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
         from beholder.weights.ours import save_dual_encoder
 
         loaded = self.loaded
@@ -163,7 +163,7 @@ class DualEncoder:
     @property
     def fingerprint(self) -> str:
         """What decides a vector, in hexadecimal: only vectors of the same fingerprint may be compared."""
-        from beholder.runtime.compiled import CompiledDualEncoder
+        from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
 
         if isinstance(self.loaded, CompiledDualEncoder):
             return self.loaded.fingerprint

@@ -14,7 +14,7 @@ from beholder.pictures.read import Source, picture_name, read_picture
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from beholder.tasks.vision_language import Looked
+    from beholder.tasks.vision_language import AttentionMaps
 
 MOST = 60  # pictures or sentences in one drawing; beyond that no screen shows it
 COLUMN, ROW, GAP = 0.95, 0.52, 0.08  # inches
@@ -112,7 +112,7 @@ def draw_matrix(
     save_figure(figure, path)
 
 
-def draw_looked(path: Path, picture: Source, looked: "Looked") -> None:
+def draw_attention_maps(path: Path, picture: Source, attention_maps: "AttentionMaps") -> None:
     """Draw a picture, and again for each word of its caption with the places lit where that word was looked for.
 
     Each drawing is lit from its least to its most looked-at place, however far apart they are.
@@ -120,7 +120,7 @@ def draw_looked(path: Path, picture: Source, looked: "Looked") -> None:
     Args:
         path: the PNG to write.
         picture: the picture.
-        looked: from `VisionLanguageModel.looked`.
+        looked: from `VisionLanguageModel.attention_maps`.
 
     Raises:
         MissingExtra: Matplotlib is not installed.
@@ -136,7 +136,11 @@ def draw_looked(path: Path, picture: Source, looked: "Looked") -> None:
         raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
     whole = read_picture(picture, name=picture_name(picture, 0), reduce_to=360)
     whole.thumbnail((360, 360))
-    panels = [("picture", None), ("the whole caption", looked.overall), *zip(looked.words, looked.maps, strict=True)]
+    panels = [
+        ("picture", None),
+        ("the whole caption", attention_maps.overall),
+        *zip(attention_maps.words, attention_maps.maps, strict=True),
+    ]
     columns = min(len(panels), 5)
     rows = -(-len(panels) // columns)
     figure = Figure(figsize=(columns * 2.2, rows * (2.2 * whole.height / whole.width + 0.3)), dpi=PIXELS_PER_INCH)

@@ -22,13 +22,13 @@ if TYPE_CHECKING:
     from torch import Tensor, nn
 
     from beholder.models.bridge import Bridge
-    from beholder.runtime.compiled_writer import CompiledWriter
-    from beholder.runtime.eyes import Eyes
+    from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
+    from beholder.runtime.vision_front_end import VisionFrontEnd
     from beholder.tasks.conversation import Conversation
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.weights.loaded import LoadedVisionLanguage
 
-WEAK = 0.5  # a caption whose probability to fit is below this is one to look at
+WEAK_BELOW = 0.5  # a caption whose probability to fit is below this is one to look at
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CaptionedPicture:
     @property
     def weak(self) -> bool:
         """Whether a person should look at this caption."""
-        return self.score is not None and self.score < WEAK
+        return self.score is not None and self.score < WEAK_BELOW
 
 
 @dataclass(frozen=True)
@@ -67,7 +67,7 @@ class Answer:
 
 
 @dataclass(frozen=True, eq=False)
-class Looked:
+class AttentionMaps:
     """Where in the picture each word was looked for: ``words`` (W), ``maps`` (W, h, w), each adding up to 1.
 
     ``overall`` (h, w) is their mean; ``queries`` (Q, h, w) is where each query looked.
@@ -95,31 +95,31 @@ class VisionLanguageModel:
 
     def __init__(
         self,
-        loaded: LoadedVisionLanguage | CompiledWriter,
+        loaded: LoadedVisionLanguage | CompiledVisionLanguageModel,
         device: str | None = None,
         precision: Precision = "exact",
     ):
         import torch
 
-        from beholder.runtime.compiled_writer import CompiledWriter
+        from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
         from beholder.runtime.device import halves_are_faster, pick_device
-        from beholder.runtime.eyes import TorchEyes
+        from beholder.runtime.vision_front_end import TorchFrontEnd
 
         self.loaded = loaded
         self.precision = checked_precision(precision)
-        self.eyes: Eyes
+        self.front_end: VisionFrontEnd
         self._language: Language | None
-        if isinstance(loaded, CompiledWriter):
-            from beholder.runtime.checked_writer import arrangement
+        if isinstance(loaded, CompiledVisionLanguageModel):
+            from beholder.runtime.checked_writer import execution_plan
 
             self.device = torch.device("cpu")
-            arranged = arrangement(loaded, precision)
-            self.eyes, self._language = arranged.eyes(loaded), arranged.speaker(loaded)
-            if self._language is None and loaded.words is not None:
+            arranged = execution_plan(loaded, precision)
+            self.front_end, self._language = arranged.front_end(loaded), arranged.load_language_model(loaded)
+            if self._language is None and loaded.language_tokenizer is not None:
                 self._language = loaded.loaded.language
         else:
             self.device = pick_device(device)
-            self.eyes = TorchEyes(loaded.image, loaded.bridge, self.device, precision)
+            self.front_end = TorchFrontEnd(loaded.image, loaded.bridge, self.device, precision)
             if loaded.language is not None:
                 loaded.language.to(self.device)
                 if precision != "exact" and halves_are_faster(self.device):
@@ -142,14 +142,14 @@ class VisionLanguageModel:
         taken from there, and ``"mini"`` is compiled on first use. Where that fails, a warning says why and the
         networks run as they are.
         """
-        from beholder.runtime.compiled_writer import find_compiled_writer
+        from beholder.runtime.compiled_vision_language import find_compiled_vision_language
         from beholder.runtime.device import accelerated
         from beholder.runtime.engine import available
         from beholder.weights.vision_language import load_vision_language
 
         checked_precision(precision)
         if device == "cpu" or (device is None and not accelerated()):
-            compiled = find_compiled_writer(name)
+            compiled = find_compiled_vision_language(name)
             if compiled is not None:
                 return cls(compiled, precision=precision)
             if name == "mini" and available():
@@ -168,12 +168,12 @@ class VisionLanguageModel:
         Raises:
             ModelError: OpenVINO is not installed, or the model can't be compiled or would say something else.
         """
-        from beholder.runtime.compiled_writer import compile_writer, find_compiled_writer
+        from beholder.runtime.compiled_vision_language import compile_vision_language, find_compiled_vision_language
         from beholder.weights.vision_language import load_vision_language
 
-        compiled = find_compiled_writer(name)
+        compiled = find_compiled_vision_language(name)
         if compiled is None:
-            compiled = compile_writer(load_vision_language(name, allow_pickle=allow_pickle), name)
+            compiled = compile_vision_language(load_vision_language(name, allow_pickle=allow_pickle), name)
         return VisionLanguageModel(compiled, precision=precision)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -182,18 +182,18 @@ class VisionLanguageModel:
         Raises:
             InvalidSetting: its weights were rounded when it was loaded.
         """
-        from beholder.runtime.compiled_writer import CompiledWriter
+        from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
         from beholder.weights.vision_language import save_vision_language
 
-        if self.precision != "exact" and not isinstance(self.loaded, CompiledWriter):
+        if self.precision != "exact" and not isinstance(self.loaded, CompiledVisionLanguageModel):
             raise InvalidSetting(f"precision {self.precision!r} has rounded the weights; load it as 'exact' to save it")
         save_vision_language(self._networks, Path(folder))
 
     @property
     def _networks(self) -> LoadedVisionLanguage:
-        from beholder.runtime.compiled_writer import CompiledWriter
+        from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
 
-        return self.loaded.loaded if isinstance(self.loaded, CompiledWriter) else self.loaded
+        return self.loaded.loaded if isinstance(self.loaded, CompiledVisionLanguageModel) else self.loaded
 
     @property
     def image(self) -> nn.Module:
@@ -226,15 +226,15 @@ class VisionLanguageModel:
         top_p: float | None = None,
         temperature: float = 1.0,
         repetition_penalty: float = 1.0,
-        no_repeat_ngram: int = 3,
+        no_repeat_ngram_size: int = 3,
         length_penalty: float = 1.0,
-        candidates: int | None = None,
+        num_candidates: int | None = None,
         seed: int = 0,
         batch_size: int = 8,
         exact: bool = False,
         allow_urls: bool = False,
         limits: Limits | None = None,
-        each_word: Callable[[], None] | None = None,
+        on_token: Callable[[], None] | None = None,
     ) -> Iterator[CaptionedPicture]:
         """Captions pictures in batches; one that can't be used is reported in its place and the rest go on.
 
@@ -247,9 +247,9 @@ class VisionLanguageModel:
             top_p: draw from the likeliest words that together have this probability.
             temperature: above 1 evens out what is drawn from.
             repetition_penalty: above 1 makes words that were written less likely.
-            no_repeat_ngram: so many words in a row never come twice.
+            no_repeat_ngram_size: so many words in a row never come twice.
             length_penalty: above 1 favours longer captions.
-            candidates: write so many, the likeliest beams or what ``top_p`` draws, and keep the one that fits best
+            num_candidates: write so many, the likeliest beams or what ``top_p`` draws, and keep the one that fits best
                 (`match`), with the prompt in front if one is given. By default 1; 12 for ``mini``, unless ``num_beams``
                 or ``top_p`` is given.
             seed: of the drawing.
@@ -257,26 +257,26 @@ class VisionLanguageModel:
             exact: decode large JPEGs in full.
             allow_urls: fetch http(s) addresses.
             limits: the caps on pixels, bytes and sides.
-            each_word: called before each word is chosen; what it raises ends the writing.
+            on_token: called before each word is chosen; what it raises ends the writing.
 
         Raises:
             InvalidSetting: a prompt that leaves no room, or a setting that can't be used.
             ModelError: several candidates asked of a model that can't say how well a text fits.
         """
-        usual = self.loaded.candidates if num_beams is None and top_p is None else 1
-        count = usual if candidates is None else candidates
+        usual = self.loaded.num_candidates if num_beams is None and top_p is None else 1
+        count = usual if num_candidates is None else num_candidates
         settings = DecodingSettings(
             max_new_tokens=max_new_tokens,
             num_beams=1 if top_p else 3 if num_beams is None else num_beams,
             top_p=top_p,
             temperature=temperature,
             repetition_penalty=repetition_penalty,
-            no_repeat_ngram=no_repeat_ngram,
+            no_repeat_ngram_size=no_repeat_ngram_size,
             length_penalty=length_penalty,
             seed=seed,
         )
         if count < 1:
-            raise InvalidSetting("candidates must be at least 1")
+            raise InvalidSetting("num_candidates must be at least 1")
         if count > 1:
             self._check_matching()
         ids = self._ids(self.loaded.prompts.caption if prompt is None else prompt, max_new_tokens)
@@ -291,7 +291,7 @@ class VisionLanguageModel:
         for batch in stream:
             written: Iterator[Sequence[tuple[str, float | None]]] = iter(())
             if batch.pixels is not None:
-                written = iter(self._caption(batch.pixels, prompt or "", ids, settings, count, each_word))
+                written = iter(self._caption(batch.pixels, prompt or "", ids, settings, count, on_token))
             for index, name, error in batch.pictures:
                 if error is not None:
                     yield CaptionedPicture(index, name, None, error=error)
@@ -350,14 +350,14 @@ class VisionLanguageModel:
         ids = self._ids(self.loaded.prompts.asked(question), max_new_tokens)
         if any(not choice.strip() for choice in choices):
             raise InvalidSetting("a choice is empty")
-        embeddings = self._with_text(self.look_at(image, exact=exact, allow_urls=allow_urls), ids)
+        embeddings = self._with_text(self.soft_prompts(image, exact=exact, allow_urls=allow_urls), ids)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device)
         if choices:
-            end = list(self.language.ends[:1])
+            end = list(self.language.eos_token_ids[:1])
             with torch.inference_mode():
-                logits, memory = self.language.begin(embeddings, mask)
+                logits, kv_cache = self.language.prefill(embeddings, mask)
             said = [self._encode(f" {choice.strip()}", special=False) + end for choice in choices]
-            shares = likelihoods(self.language, logits, memory, said).softmax(0).tolist()
+            shares = likelihoods(self.language, logits, kv_cache, said).softmax(0).tolist()
             ranked = best_first(choices, shares)
             return Answer(ranked[0][0], ranked[0][1], tuple(ranked))
         text = write(self.language, embeddings, mask, DecodingSettings(max_new_tokens, num_beams))[0]
@@ -384,7 +384,7 @@ class VisionLanguageModel:
             rows, ids = [], []
             for image, question in batch:
                 if seen is None or image is not seen[0]:
-                    seen = image, self.look_at(image)
+                    seen = image, self.soft_prompts(image)
                 rows.append(seen[1])
                 ids.append(self._ids(self.loaded.prompts.asked(question), max_new_tokens))
             longest = max(map(len, ids))
@@ -412,7 +412,7 @@ class VisionLanguageModel:
         from beholder.tasks.conversation import Conversation
 
         settings = DecodingSettings(max_new_tokens, top_p=top_p, temperature=temperature, seed=seed)
-        return Conversation(self, self.look_at(image, allow_urls=allow_urls), settings)
+        return Conversation(self, self.soft_prompts(image, allow_urls=allow_urls), settings)
 
     def match(
         self, image: Picture, texts: Sequence[str], *, exact: bool = False, allow_urls: bool = False
@@ -425,11 +425,11 @@ class VisionLanguageModel:
         self._check_matching()
         return self._match(self._pixels_of(image, exact, allow_urls), None, [texts])[0]
 
-    def look_at(self, image: Picture, *, exact: bool = False, allow_urls: bool = False) -> Tensor:
+    def soft_prompts(self, image: Picture, *, exact: bool = False, allow_urls: bool = False) -> Tensor:
         """The soft prompts of one picture: (1, Q, D)."""
-        return self.eyes.prompts(self._tokens_of(image, exact, allow_urls))
+        return self.front_end.prompts(self._tokens_of(image, exact, allow_urls))
 
-    def looked(self, image: Picture, text: str | None = None, prompt: str | None = None) -> Looked:
+    def attention_maps(self, image: Picture, text: str | None = None, prompt: str | None = None) -> AttentionMaps:
         """Where the bridge looked for each word of a caption: its own, or a given one.
 
         For each word, how much the language model attended to each soft prompt, times how much that prompt's query
@@ -456,17 +456,19 @@ class VisionLanguageModel:
             ids = self._encode(f" {text.strip()}", special=False) if text.strip() else []
             if not ids:
                 raise InvalidSetting("there is no word to look for")
-            attended = self.language.attended(self._with_text(prompts, before), ids)
-        attended = attended[:, bridge.settings.whole_prompts : prompts.shape[1]]  # (n, Q): the others look nowhere
-        over = output.looked.mean((0, 1, 2))  # (Q, N)
+            prompt_attention = self.language.prompt_attention(self._with_text(prompts, before), ids)
+        prompt_attention = prompt_attention[
+            :, bridge.settings.global_prompts : prompts.shape[1]
+        ]  # (n, Q): the others look nowhere
+        over = output.cross_attentions.mean((0, 1, 2))  # (Q, N)
         height, width = picture_grid(self.image, self.loaded.preprocessing.height, self.loaded.preprocessing.width)
         queries = over[:, -height * width :]
         queries = queries / queries.sum(1, keepdim=True)
-        shares = attended / attended.sum(1, keepdim=True)
+        shares = prompt_attention / prompt_attention.sum(1, keepdim=True)
         words, owner = self._words(ids)
         per_word = torch.stack([shares[owner == number].mean(0) for number in range(len(words))])
         maps = (per_word @ queries).unflatten(1, (height, width)).cpu().numpy()
-        return Looked(words, maps, maps.mean(0), queries.unflatten(1, (height, width)).cpu().numpy())
+        return AttentionMaps(words, maps, maps.mean(0), queries.unflatten(1, (height, width)).cpu().numpy())
 
     def _words(self, ids: list[int]) -> tuple[list[str], Tensor]:
         """The words that tokens spell, and for each token the number of its word."""
@@ -483,7 +485,7 @@ class VisionLanguageModel:
         return words, torch.tensor(owner, device=self.device)
 
     def _tokens_of(self, image: Picture, exact: bool, allow_urls: bool) -> Tensor:
-        return self.eyes.tokens(self._pixels_of(image, exact, allow_urls))
+        return self.front_end.tokens(self._pixels_of(image, exact, allow_urls))
 
     def _pixels_of(self, image: Picture, exact: bool, allow_urls: bool) -> np.ndarray:
         batch = next(prepared([image], self.loaded.preprocessing, batch_size=1, exact=exact, allow_urls=allow_urls))
@@ -499,7 +501,7 @@ class VisionLanguageModel:
         ids: list[int],
         settings: DecodingSettings,
         candidates: int,
-        each_word: Callable[[], None] | None,
+        on_token: Callable[[], None] | None,
     ) -> Sequence[Sequence[tuple[str, float | None]]]:
         """For each picture its candidates, best first, with their scores where there are several.
 
@@ -507,14 +509,14 @@ class VisionLanguageModel:
         """
         import torch
 
-        seen = self.eyes.tokens(pixels)
-        embeddings = self._with_text(self.eyes.prompts(seen), ids)
+        seen = self.front_end.tokens(pixels)
+        embeddings = self._with_text(self.front_end.prompts(seen), ids)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device)
 
         if candidates == 1:
-            texts = write(self.language, embeddings, mask, settings, each_word)
+            texts = write(self.language, embeddings, mask, settings, on_token)
             return [[(self._decode(text.ids), None)] for text in texts]
-        written = write_several(self.language, embeddings, mask, settings, candidates, each_word)
+        written = write_several(self.language, embeddings, mask, settings, candidates, on_token)
         different = [list(dict.fromkeys(self._decode(text.ids) for text in texts)) for texts in written]
         scores = self._match(pixels, seen, [[f"{before} {text}".strip() for text in texts] for texts in different])
         return [best_first(texts, fits.tolist()) for texts, fits in zip(different, scores, strict=True)]
@@ -527,25 +529,25 @@ class VisionLanguageModel:
             )
 
     @cached_property
-    def judge(self) -> DualEncoder:
+    def reranker(self) -> DualEncoder:
         """The dual encoder that says how well a text fits, where the model has one beside its bridge."""
         from beholder.tasks.dual_encoder import DualEncoder
 
-        return DualEncoder.from_pretrained(self.loaded.judge, device=str(self.device), precision=self.precision)
+        return DualEncoder.from_pretrained(self.loaded.reranker, device=str(self.device), precision=self.precision)
 
     def _match(self, pixels: np.ndarray, seen: Tensor | None, texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """The probabilities of each picture's texts; of pictures (B, 3, H, W), with tokens (B, N, Di) if there are."""
-        if self.loaded.judge:
-            pictures = self.judge.embed_images([Prepared(picture) for picture in pixels])
-            words = self.judge.embed_texts([text for candidates in texts for text in candidates])
+        if self.loaded.reranker:
+            pictures = self.reranker.embed_images([Prepared(picture) for picture in pixels])
+            words = self.reranker.embed_texts([text for candidates in texts for text in candidates])
             ends = np.cumsum([len(candidates) for candidates in texts])[:-1]
             own = zip(pictures, np.split(words, ends), strict=True)
-            return [self.judge.match(picture[None], vectors)[0] for picture, vectors in own]
-        seen = self.eyes.tokens(pixels) if seen is None else seen
+            return [self.reranker.match(picture[None], vectors)[0] for picture, vectors in own]
+        seen = self.front_end.tokens(pixels) if seen is None else seen
         probabilities = []
         for row, candidates in enumerate(texts):
             tokens = self.loaded.tokenizer(list(candidates))  # type: ignore[misc]
-            probabilities.append(self.eyes.match(seen[row : row + 1], tokens.ids, tokens.mask))
+            probabilities.append(self.front_end.match(seen[row : row + 1], tokens.ids, tokens.mask))
         return probabilities
 
     def _ids(self, prompt: str, new: int) -> list[int]:
@@ -566,12 +568,12 @@ class VisionLanguageModel:
         return ids
 
     def _encode(self, text: str, special: bool) -> list[int]:
-        if self.loaded.words is None:
+        if self.loaded.language_tokenizer is None:
             raise ModelError(f"{self.loaded.name}: this model has no language model behind it, so it can't write")
-        return self.loaded.words.encode(text, add_special_tokens=special).ids
+        return self.loaded.language_tokenizer.encode(text, add_special_tokens=special).ids
 
     def _decode(self, ids: list[int]) -> str:
-        return self.loaded.prompts.tidy(self.loaded.words.decode(ids, skip_special_tokens=True))  # type: ignore[union-attr]
+        return self.loaded.prompts.tidy(self.loaded.language_tokenizer.decode(ids, skip_special_tokens=True))  # type: ignore[union-attr]
 
     def _with_text(self, prompts: Tensor, ids: list[int]) -> Tensor:
         """Soft prompts (B, Q, D) with the same words behind each: (B, Q + T, D)."""

@@ -7,7 +7,7 @@ from typing import Literal
 from beholder.errors import InvalidSetting
 from beholder.models.bridge import BridgeSettings
 from beholder.text.prompts import Prompts
-from beholder.training.bridge import StageSettings
+from beholder.training.bridge_stages import StageSettings
 from beholder.training.clip_config import beside, folder_beside
 from beholder.training.config_file import read_config
 

@@ -101,7 +101,7 @@ class Training:
         final_rate: where the learning rate ends, as a share of its peak.
         warm_up: share of the steps in which it rises.
         clip: largest norm of the gradient.
-        hottest: largest inverse temperature.
+        max_logit_scale: largest inverse temperature.
         averaging: share of the averaged weights that a step leaves as they are; the result is then the averages.
         precision: ``bfloat16`` computes products in half the digits (autocast); weights stay ``float32``.
         recompute: layers are computed again on the way back, for less memory.
@@ -127,7 +127,7 @@ class Training:
     warm_up: float = 0.05
     weight_decay: float = 0.2
     clip: float = 1.0
-    hottest: float = 100.0
+    max_logit_scale: float = 100.0
     averaging: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     recompute: bool = False
@@ -161,8 +161,8 @@ class Training:
         for name in ("weight_decay", "evaluate_every", "seed"):
             if getattr(self, name) < 0:
                 raise InvalidSetting(f"{name} {getattr(self, name)} must not be below 0")
-        if self.hottest <= 1:
-            raise InvalidSetting(f"hottest {self.hottest} must be more than 1")
+        if self.max_logit_scale <= 1:
+            raise InvalidSetting(f"max_logit_scale {self.max_logit_scale} must be more than 1")
         if self.compile and self.parallel == "fsdp":
             raise InvalidSetting("compile: not with parallel fsdp, which divides the weights that would be compiled")
         if self.loss == "sigmoid" and self.smoothing:

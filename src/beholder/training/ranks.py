@@ -126,7 +126,7 @@ class _Join(torch.autograd.Function):
         return total[context.rows], None, None
 
 
-def spread(model: nn.Module, blocks: Sequence[nn.Module], ranks: Ranks, parallel: Parallel) -> nn.Module:
+def shard(model: nn.Module, blocks: Sequence[nn.Module], ranks: Ranks, parallel: Parallel) -> nn.Module:
     """A model for this rank.
 
     Args:
@@ -158,7 +158,7 @@ def spread(model: nn.Module, blocks: Sequence[nn.Module], ranks: Ranks, parallel
 
 
 @contextmanager
-def kept_to_itself(model: nn.Module, quiet: bool) -> Iterator[None]:
+def no_sync(model: nn.Module, quiet: bool) -> Iterator[None]:
     """Gradients that come into being here are averaged over the ranks only later, while ``quiet``."""
     from torch.distributed.fsdp import FSDPModule
     from torch.nn.parallel import DistributedDataParallel
@@ -180,7 +180,7 @@ def average_scalars(model: nn.Module, ranks: Ranks) -> None:
             weight.grad /= ranks.count
 
 
-def whole(tensor: Tensor) -> Tensor:
+def full_tensor(tensor: Tensor) -> Tensor:
     """A copy of a tensor, all of its parts together where the ranks share it; then all must call."""
     from torch.distributed.tensor import DTensor
 
@@ -188,7 +188,7 @@ def whole(tensor: Tensor) -> Tensor:
     return tensor.full_tensor() if isinstance(tensor, DTensor) else tensor.clone()
 
 
-def as_spread(value: Tensor, like: Tensor) -> Tensor:
+def shard_like(value: Tensor, like: Tensor) -> Tensor:
     """A whole tensor divided over the ranks as another one is."""
     from torch.distributed.tensor import DTensor, distribute_tensor
 

@@ -63,11 +63,11 @@ def drawn_captions(
     prompts = bridge.soft_prompts(image)
     asked = language.embed(torch.tensor([list(prompt)], device=prompts.device)).expand(len(prompts), -1, -1)
     embeddings = torch.cat([prompts.to(asked.dtype), asked], 1)
-    logits, memory = language.begin(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
+    logits, kv_cache = language.prefill(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
     rows = torch.arange(len(image)).repeat_interleave(count)
-    memory.select(rows)
+    kv_cache.select(rows)
     settings = DecodingSettings(longest, top_p=1.0, seed=seed)
-    texts = singles(language, logits[rows], memory, settings, lambda: None)
+    texts = singles(language, logits[rows], kv_cache, settings, lambda: None)
     return [[text.ids for text in texts[row * count : (row + 1) * count]] for row in range(len(image))]
 
 

@@ -18,9 +18,9 @@ from beholder.text.foreign import CONVENTIONS, tokenizer_from_folder, write_toke
 from beholder.text.prompts import Prompts
 from beholder.weights import huggingface
 from beholder.weights import preprocessing as foreign_preprocessing
-from beholder.weights.language_models import frozen_language_model, read_words
+from beholder.weights.language_models import frozen_language_model, read_language_tokenizer
 from beholder.weights.loaded import LoadedVisionLanguage
-from beholder.weights.table import Row, build_empty, fill, give
+from beholder.weights.table import Row, build_empty, load_foreign, to_foreign
 from beholder.weights.tensors import read_tensors
 
 VISION_DEFAULTS = {
@@ -55,7 +55,7 @@ LANGUAGE_PREFIX = "language_model."
 LAYER = "bridge.qformer.layers.*"
 
 
-def look_rows(ours: str, theirs: str, inner: str) -> tuple[Row, ...]:
+def attention_rows(ours: str, theirs: str, inner: str) -> tuple[Row, ...]:
     """An attention of BERT's form; ``inner`` is its part that holds queries, keys and values."""
     return (
         *(Row(f"{ours}.{part}.*", f"{theirs}.{inner}.{part}.*") for part in ("query", "key", "value")),
@@ -64,7 +64,7 @@ def look_rows(ours: str, theirs: str, inner: str) -> tuple[Row, ...]:
     )
 
 
-def feed_rows(ours: str, theirs: str, suffix: str) -> tuple[Row, ...]:
+def feed_forward_rows(ours: str, theirs: str, suffix: str) -> tuple[Row, ...]:
     """A feed-forward of BERT's form; ``suffix`` tells that of the queries from that of the text."""
     return (
         Row(f"{ours}.mlp.up.*", f"{theirs}.intermediate{suffix}.dense.*"),
@@ -76,10 +76,10 @@ def feed_rows(ours: str, theirs: str, suffix: str) -> tuple[Row, ...]:
 def layer_rows(theirs: str, inner: str) -> tuple[Row, ...]:
     """All of the Q-Former's layers, which both publishers name alike but for ``inner``."""
     return (
-        *look_rows(f"{LAYER}.attention", f"{theirs}.attention", inner),
-        *look_rows(f"{LAYER}.look", f"{theirs}.crossattention", inner),
-        *feed_rows(f"{LAYER}.query_feed", theirs, "_query"),
-        *feed_rows(f"{LAYER}.text_feed", theirs, ""),
+        *attention_rows(f"{LAYER}.attention", f"{theirs}.attention", inner),
+        *attention_rows(f"{LAYER}.cross_attention", f"{theirs}.crossattention", inner),
+        *feed_forward_rows(f"{LAYER}.query_feed_forward", theirs, "_query"),
+        *feed_forward_rows(f"{LAYER}.text_feed_forward", theirs, ""),
     )
 
 
@@ -94,9 +94,9 @@ ROWS = (
     Row("image.blocks.*.mlp.up.*", "vision_model.encoder.layers.*.mlp.fc1.*"),
     Row("image.blocks.*.mlp.down.*", "vision_model.encoder.layers.*.mlp.fc2.*"),
     Row("image.final_norm.*", "vision_model.post_layernorm.*"),
-    Row("bridge.qformer.queries", "query_tokens", leading=1),
-    Row("bridge.qformer.words.weight", "embeddings.word_embeddings.weight"),
-    Row("bridge.qformer.positions.weight", "embeddings.position_embeddings.weight"),
+    Row("bridge.qformer.query_tokens", "query_tokens", leading=1),
+    Row("bridge.qformer.word_embeddings.weight", "embeddings.word_embeddings.weight"),
+    Row("bridge.qformer.position_embeddings.weight", "embeddings.position_embeddings.weight"),
     Row("bridge.qformer.norm.*", "qformer.layernorm.*"),
     *layer_rows("qformer.encoder.layer.*", "attention"),
     Row("bridge.image_head.*", "vision_projection.*"),
@@ -127,7 +127,7 @@ def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLan
             {key.removeprefix(LANGUAGE_PREFIX): t for key, t in tensors.items() if key.startswith(LANGUAGE_PREFIX)},
             folder,
         )
-        words = read_words(folder)
+        words = read_language_tokenizer(folder)
     settings = bridge_settings(config, retrieval, language)
     both = nn.ModuleDict(
         {
@@ -135,10 +135,10 @@ def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLan
             "bridge": build_empty(Bridge, settings),
         }
     )
-    fill(both, mine, ROWS, IGNORED)
+    load_foreign(both, mine, ROWS, IGNORED)
     tokenizer = None
     if retrieval:
-        tokenizer = tokenizer_from_folder(folder, "bert", settings.qformer.positions)
+        tokenizer = tokenizer_from_folder(folder, "bert", settings.qformer.max_position_embeddings)
     return LoadedVisionLanguage(
         both["image"],
         foreign_preprocessing.from_huggingface(folder, "Blip"),
@@ -182,9 +182,9 @@ def bridge_settings(config: Mapping[str, Any], retrieval: bool, language: Langua
             heads=qformer["num_attention_heads"],
             mlp_width=qformer["intermediate_size"],
             image_width=qformer["encoder_hidden_size"],
-            cross_every=qformer["cross_attention_frequency"],
+            cross_attention_frequency=qformer["cross_attention_frequency"],
             vocabulary=qformer["vocab_size"] if retrieval else 0,
-            positions=qformer["max_position_embeddings"],
+            max_position_embeddings=qformer["max_position_embeddings"],
             norm_eps=qformer["layer_norm_eps"],
         ),
         embedding=config.get("image_text_hidden_size", 256) if retrieval else 0,
@@ -203,7 +203,7 @@ class Given:
     left_out: list[str]
 
 
-def give_blip2(loaded: LoadedVisionLanguage) -> Given:
+def to_blip2(loaded: LoadedVisionLanguage) -> Given:
     """The config and the tensors of a model of this architecture: ``load`` undone.
 
     With a language model it becomes the writing kind, which keeps nothing of stage 1; without one, the matching kind.
@@ -221,8 +221,8 @@ def give_blip2(loaded: LoadedVisionLanguage) -> Given:
         qformer=replace(bridge.qformer, vocabulary=vocabulary, dropout=0.0),
         embedding=bridge.embedding if retrieval else 0,
         language_width=0 if retrieval else bridge.language_width,
-        whole_tokens=0 if retrieval else bridge.whole_tokens,
-        whole_prompts=0 if retrieval else bridge.whole_prompts,
+        global_tokens=0 if retrieval else bridge.global_tokens,
+        global_prompts=0 if retrieval else bridge.global_prompts,
         inference_only=True,
     )
     config = _config(loaded, wanted)
@@ -235,19 +235,25 @@ def give_blip2(loaded: LoadedVisionLanguage) -> Given:
     own = {f"image.{name}": tensor for name, tensor in loaded.image.state_dict().items()}
     own |= {f"bridge.{name}": tensor for name, tensor in loaded.bridge.state_dict().items() if name in kept}
     lost = [name for name in loaded.bridge.state_dict() if name not in kept]
-    parts = {"text_feed" if ".text_feed." in name else name.removeprefix("qformer.").split(".")[0] for name in lost}
+    parts = {
+        "text_feed_forward" if ".text_feed_forward." in name else name.removeprefix("qformer.").split(".")[0]
+        for name in lost
+    }
     return Given(
-        RETRIEVAL if retrieval else WRITING, config, {**give(own, ROWS), **_language_tensors(loaded)}, sorted(parts)
+        RETRIEVAL if retrieval else WRITING,
+        config,
+        {**to_foreign(own, ROWS), **_language_tensors(loaded)},
+        sorted(parts),
     )
 
 
-def write_words(loaded: LoadedVisionLanguage, config: Mapping[str, Any], folder: Path) -> None:
+def write_language_tokenizer(loaded: LoadedVisionLanguage, config: Mapping[str, Any], folder: Path) -> None:
     """The tokenizer of the text that goes with the pictures, and what the processor needs to know."""
-    if loaded.language is None or loaded.words is None:
+    if loaded.language is None or loaded.language_tokenizer is None:
         if loaded.tokenizer is not None:
             write_tokenizer(loaded.tokenizer, folder, CONVENTIONS["bert"])
         return
-    words = tokenizers.Tokenizer.from_str(loaded.words.to_str())
+    words = tokenizers.Tokenizer.from_str(loaded.language_tokenizer.to_str())
     words.add_special_tokens([IMAGE_MARK])
     words.save(str(folder / "tokenizer.json"))
     text = loaded.language.module.config
@@ -280,9 +286,9 @@ def _config(loaded: LoadedVisionLanguage, bridge: BridgeSettings) -> dict[str, A
             "num_attention_heads": qformer.heads,
             "intermediate_size": qformer.mlp_width,
             "hidden_act": "gelu",
-            "max_position_embeddings": qformer.positions,
+            "max_position_embeddings": qformer.max_position_embeddings,
             "layer_norm_eps": qformer.norm_eps,
-            "cross_attention_frequency": qformer.cross_every,
+            "cross_attention_frequency": qformer.cross_attention_frequency,
             "encoder_hidden_size": qformer.image_width,
             "hidden_dropout_prob": dropout,
             "attention_probs_dropout_prob": dropout,
@@ -293,9 +299,9 @@ def _config(loaded: LoadedVisionLanguage, bridge: BridgeSettings) -> dict[str, A
         config["qformer_config"]["vocab_size"] = qformer.vocabulary
     if bridge.embedding:
         config["image_text_hidden_size"] = bridge.embedding
-    if loaded.language is not None and loaded.words is not None:
-        mark = loaded.words.token_to_id(IMAGE_MARK)
-        mark = loaded.words.get_vocab_size() if mark is None else mark
+    if loaded.language is not None and loaded.language_tokenizer is not None:
+        mark = loaded.language_tokenizer.token_to_id(IMAGE_MARK)
+        mark = loaded.language_tokenizer.get_vocab_size() if mark is None else mark
         rows = loaded.language.module.get_input_embeddings().weight.shape[0]
         if mark >= rows:
             raise ModelError(f"all {rows} rows of its language model are taken by words; none is left for {IMAGE_MARK}")

@@ -23,7 +23,7 @@ from beholder.weights import preprocessing as foreign_preprocessing
 from beholder.weights.card import model_card
 from beholder.weights.loaded import LoadedDualEncoder, LoadedVisionLanguage
 from beholder.weights.ours import replace_folder
-from beholder.weights.table import Row, give
+from beholder.weights.table import Row, to_foreign
 
 Format = Literal["transformers", "open_clip", "onnx"]
 CONFIG, WEIGHTS, CARD = "config.json", "model.safetensors", "README.md"
@@ -172,7 +172,7 @@ def _writer_of_transformers(loaded: LoadedDualEncoder) -> Callable[[Path], None]
     config["text_config"].setdefault("eos_token_id", marks.end_id)
     if marks.start_id is not None:
         config["text_config"]["bos_token_id"] = marks.start_id
-    tensors = give(loaded.network.state_dict(), layout.rows)
+    tensors = to_foreign(loaded.network.state_dict(), layout.rows)
 
     def write(folder: Path) -> None:
         _write_json(folder / CONFIG, {**config, "dtype": "float32"})
@@ -202,7 +202,7 @@ def _writer_of_open_clip(loaded: LoadedDualEncoder) -> Callable[[Path], None]:
     own = open_clip.is_clip_vocabulary(loaded.tokenizer)
     if not own:  # open_clip looks for it beside this config, whatever the name is
         model["text_cfg"]["hf_tokenizer_name"] = loaded.name or "beholder"
-    tensors = give(loaded.network.state_dict(), open_clip.rows((), network.text_head.bias))
+    tensors = to_foreign(loaded.network.state_dict(), open_clip.rows((), network.text_head.bias))
     pixels = foreign_preprocessing.to_open_clip(loaded.preprocessing)
 
     def write(folder: Path) -> None:
@@ -219,7 +219,7 @@ def _writer_of_open_clip(loaded: LoadedDualEncoder) -> Callable[[Path], None]:
 
 def _writer_of_bridge(loaded: LoadedVisionLanguage) -> Callable[[Path], None]:
     try:
-        made = blip2.give_blip2(loaded)
+        made = blip2.to_blip2(loaded)
         pixels = foreign_preprocessing.to_huggingface(loaded.preprocessing, "Blip")
     except ModelError as error:
         raise ModelError(
@@ -233,7 +233,7 @@ def _writer_of_bridge(loaded: LoadedVisionLanguage) -> Callable[[Path], None]:
         _write_json(folder / CONFIG, made.config)
         _write_json(folder / "preprocessor_config.json", pixels)
         save_file(made.tensors, folder / WEIGHTS, metadata={"format": "pt"})
-        blip2.write_words(loaded, made.config, folder)
+        blip2.write_language_tokenizer(loaded, made.config, folder)
         (folder / CARD).write_text(
             f"# {loaded.name or 'A vision-language model'}\n\n{_use(made.architecture)}", "utf-8"
         )

@@ -52,10 +52,10 @@ def read_language_model(folder: Path, gguf: str | None = None) -> tuple[Language
         generation, tensors = module.generation_config, module.state_dict()
         module = _filled(type(module), config, tensors)
         module.generation_config = generation
-    return language_model(module), read_words(folder, gguf)
+    return language_model(module), read_language_tokenizer(folder, gguf)
 
 
-def write_language_model(language: LanguageModel, words: tokenizers.Tokenizer, folder: Path) -> None:
+def write_language_model(language: LanguageModel, language_tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
     """As transformers writes it: config, weights and tokenizer."""
     from safetensors.torch import save_model
 
@@ -64,7 +64,7 @@ def write_language_model(language: LanguageModel, words: tokenizers.Tokenizer, f
     module.config.save_pretrained(folder)
     module.generation_config.save_pretrained(folder)
     save_model(module, str(folder / "model.safetensors"), metadata={"format": "pt"})
-    words.save(str(folder / "tokenizer.json"))
+    language_tokenizer.save(str(folder / "tokenizer.json"))
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n', "utf-8")
 
 
@@ -93,7 +93,7 @@ def frozen_language_model(config: Mapping[str, Any], tensors: Mapping[str, Tenso
     return language_model(module)
 
 
-def read_words(folder: Path, gguf: str | None = None) -> tokenizers.Tokenizer:
+def read_language_tokenizer(folder: Path, gguf: str | None = None) -> tokenizers.Tokenizer:
     """The language model's tokenizer; the arguments and errors are those of ``read_language_model``.
 
     Whatever a person types is text: ``<|im_end|>`` in a question becomes ordinary tokens, never the control token.
@@ -101,13 +101,13 @@ def read_words(folder: Path, gguf: str | None = None) -> tokenizers.Tokenizer:
     from transformers import AutoTokenizer
 
     try:
-        words = AutoTokenizer.from_pretrained(
+        language_tokenizer = AutoTokenizer.from_pretrained(
             folder, local_files_only=True, **({"gguf_file": gguf} if gguf else {})
         ).backend_tokenizer
     except (OSError, ValueError, AttributeError) as error:
         raise ModelError(f"{folder}: the language model's tokenizer cannot be read ({error})") from error
-    words.encode_special_tokens = True
-    return words
+    language_tokenizer.encode_special_tokens = True
+    return language_tokenizer
 
 
 def _filled(kind: Any, config: Any, tensors: Mapping[str, Tensor]) -> Any:

@@ -22,7 +22,7 @@ from beholder.weights.blip2 import layer_rows
 from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.preprocessing import CLIP_MEAN, CLIP_STD
-from beholder.weights.table import Row, build_empty, fill
+from beholder.weights.table import Row, build_empty, load_foreign
 
 VISION, TEXT = "visual_encoder", "Qformer.bert.embeddings"
 ROWS = (
@@ -36,9 +36,9 @@ ROWS = (
     Row("image.blocks.*.mlp.up.*", f"{VISION}.blocks.*.mlp.fc1.*"),
     Row("image.blocks.*.mlp.down.*", f"{VISION}.blocks.*.mlp.fc2.*"),
     Row("image.final_norm.*", "ln_vision.*"),
-    Row("bridge.qformer.queries", "query_tokens"),
-    Row("bridge.qformer.words.weight", f"{TEXT}.word_embeddings.weight"),
-    Row("bridge.qformer.positions.weight", f"{TEXT}.position_embeddings.weight"),
+    Row("bridge.qformer.query_tokens", "query_tokens"),
+    Row("bridge.qformer.word_embeddings.weight", f"{TEXT}.word_embeddings.weight"),
+    Row("bridge.qformer.position_embeddings.weight", f"{TEXT}.position_embeddings.weight"),
     Row("bridge.qformer.norm.*", f"{TEXT}.LayerNorm.*"),
     *layer_rows("Qformer.bert.encoder.layer.*", "self"),
     Row("bridge.language_head.dense.*", "Qformer.cls.predictions.transform.dense.*"),
@@ -92,7 +92,7 @@ def load_lavis(
         raise ModelError(f"{checkpoint}: is of stage 2; name the folder of its language model as language")
     image = _vision_settings(tensors, vision_heads, vision_layers)
     settings = _bridge_settings(tensors, qformer_heads, stage_2)
-    both = fill(
+    both = load_foreign(
         nn.ModuleDict({"image": build_empty(VisionTransformer, image), "bridge": build_empty(Bridge, settings)}),
         tensors,
         ROWS,
@@ -105,7 +105,9 @@ def load_lavis(
         both["bridge"],  # type: ignore[arg-type]
         model,
         vocabulary,
-        tokenizer_from_folder(words, "bert", settings.qformer.positions) if words and settings.embedding else None,
+        tokenizer_from_folder(words, "bert", settings.qformer.max_position_embeddings)
+        if words and settings.embedding
+        else None,
         Prompts(caption="a photo of"),
         checkpoint.stem,
     )
@@ -174,9 +176,9 @@ def _bridge_settings(tensors: Mapping[str, Tensor], heads: int, stage_2: bool) -
             heads=heads,
             mlp_width=tensors[f"{layer}.0.intermediate_query.dense.weight"].shape[0],
             image_width=tensors[f"{layer}.0.crossattention.self.key.weight"].shape[1],
-            cross_every=second,
+            cross_attention_frequency=second,
             vocabulary=0 if words is None else len(words),
-            positions=512 if positions is None else len(positions),
+            max_position_embeddings=512 if positions is None else len(positions),
         ),
         embedding=tensors["vision_proj.weight"].shape[0] if "vision_proj.weight" in tensors else 0,
         language_width=tensors["language_proj.weight"].shape[0] if stage_2 else 0,

@@ -27,7 +27,7 @@ from beholder.weights import (
 from beholder.weights import preprocessing as foreign_preprocessing
 from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder
 from beholder.weights.sources import find, naming
-from beholder.weights.table import Row, build_empty, fill
+from beholder.weights.table import Row, build_empty, load_foreign
 from beholder.weights.tensors import read_tensors, weight_files
 
 IMAGE_ONLY = ("vit", "dinov2", "dinov2_with_registers")
@@ -97,7 +97,7 @@ def load_image_encoder(
         else:
             settings, rows, ignored = dinov2.settings(config), dinov2.rows(config), dinov2.ignored(config)
             preprocessing = foreign_preprocessing.from_huggingface(folder, "Bit")
-        network = fill(build_empty(VisionTransformer, settings), tensors, rows, ignored)
+        network = load_foreign(build_empty(VisionTransformer, settings), tensors, rows, ignored)
         labels = huggingface.labels(config) if settings.classes else ()
         return LoadedImageEncoder(network, preprocessing, labels, str(name))
 
@@ -111,7 +111,7 @@ def load_foreign_network(folder: Path, allow_pickle: bool = False) -> tuple[TwoT
     else:
         foreign = _read_huggingface(folder)
         tensors = read_tensors(folder, huggingface.STEMS, allow_pickle)
-    return fill(build_empty(TwoTowers, foreign.settings), tensors, foreign.rows, foreign.ignored), foreign
+    return load_foreign(build_empty(TwoTowers, foreign.settings), tensors, foreign.rows, foreign.ignored), foreign
 
 
 def _read_huggingface(folder: Path) -> Foreign:

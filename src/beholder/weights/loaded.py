@@ -57,13 +57,13 @@ class LoadedVisionLanguage:
     preprocessing: Preprocessing
     bridge: Bridge
     language: LanguageModel | None = None
-    words: tokenizers.Tokenizer | None = None
+    language_tokenizer: tokenizers.Tokenizer | None = None
     tokenizer: Tokenizer | None = None
     prompts: Prompts = field(default_factory=Prompts)
     name: str = ""
     licence: str = ""
-    judge: str = ""
-    candidates: int = 1
+    reranker: str = ""
+    num_candidates: int = 1
 
     @property
     def soft_prompts(self) -> int:
@@ -71,11 +71,11 @@ class LoadedVisionLanguage:
         return self.bridge.settings.soft_prompts
 
     @property
-    def bridge_judges(self) -> bool:
+    def bridge_matches(self) -> bool:
         """Whether the bridge's own matching head says how well a text fits a picture."""
-        return not self.judge and self.bridge.matching_head is not None and self.tokenizer is not None
+        return not self.reranker and self.bridge.matching_head is not None and self.tokenizer is not None
 
     @property
     def matching(self) -> bool:
         """Whether it can say how well a text fits a picture."""
-        return bool(self.judge) or self.bridge_judges
+        return bool(self.reranker) or self.bridge_matches

@@ -27,7 +27,7 @@ from beholder.weights.huggingface import read_json
 from beholder.weights.loaded import LoadedDualEncoder
 from beholder.weights.mini_parts import HEADS, IMAGE_TOWER, TEXT_TOWER, Part, finished_folder
 from beholder.weights.ours import save_dual_encoder
-from beholder.weights.table import build_empty, fill, fill_with_own
+from beholder.weights.table import build_empty, load_foreign, load_own_tensors
 from beholder.weights.tensors import read_tensors
 
 PREPROCESSING = Preprocessing(260, 260, "squash", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # of the image tower
@@ -113,14 +113,14 @@ def image_tower() -> EfficientNetLite:
 
     # A pickle: its SHA-256 was checked, and weights_only lets it hold nothing but tensors.
     tensors = torch.load(fetch(IMAGE_TOWER) / "efficientnet-lite2.pth", weights_only=True)
-    return fill(build_empty(EfficientNetLite, EfficientNetLiteSettings()), tensors, ROWS)
+    return load_foreign(build_empty(EfficientNetLite, EfficientNetLiteSettings()), tensors, ROWS)
 
 
 def text_tower() -> Bert:
     """The frozen text tower, which pools by the mean as its sentence encoder was trained to."""
     part = fetch(TEXT_TOWER)
     settings = bert.settings(read_json(part / "config.json"), pooling="mean")
-    return fill(build_empty(Bert, settings), read_tensors(part, ("model",)), bert.rows(), bert.ignored())
+    return load_foreign(build_empty(Bert, settings), read_tensors(part, ("model",)), bert.rows(), bert.ignored())
 
 
 def tokenizer() -> Tokenizer:
@@ -155,7 +155,7 @@ def assemble(heads: Path) -> LoadedDualEncoder:
     trained = {name: tensor.float() for name, tensor in read_tensors(heads, ("heads",)).items()}
     towers = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(("image.", "text."))}
     return LoadedDualEncoder(
-        fill_with_own(network, towers | trained),
+        load_own_tensors(network, towers | trained),
         Preprocessing(**config["preprocessing"]),
         tokenizer(),
         Calibration.load(heads),

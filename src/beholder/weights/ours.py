@@ -31,7 +31,7 @@ from beholder.weights.calibration import Calibration
 from beholder.weights.card import model_card
 from beholder.weights.huggingface import read_json
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.table import build_empty, fill_with_own
+from beholder.weights.table import build_empty, load_own_tensors
 from beholder.weights.tensors import read_tensors
 
 CONFIG = "beholder.json"
@@ -99,7 +99,7 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     tensors = read_tensors(folder, (WEIGHTS.removesuffix(".safetensors"),))
     return LoadedDualEncoder(
-        fill_with_own(build_empty(TwoTowers, settings), tensors),
+        load_own_tensors(build_empty(TwoTowers, settings), tensors),
         preprocessing,
         tokenizer,
         Calibration.load(folder),
@@ -108,17 +108,17 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
     )
 
 
-def read_config(folder: Path, kind: str, version: int) -> dict[str, Any]:
-    """The settings of a folder of ours.
+def read_config(folder: Path, kind: str, *versions: int) -> dict[str, Any]:
+    """The settings of a folder of ours, in one of the versions that can be read.
 
     Raises:
         ModelError: the file is missing, broken, or of another kind or version.
     """
     config = read_json(folder / CONFIG)
-    if config.get("format") != kind or config.get("version") != version:
+    if config.get("format") != kind or config.get("version") not in versions:
         raise ModelError(
             f"{folder / CONFIG}: is of format {config.get('format')!r}, version {config.get('version')}; "
-            f"this Beholder reads {kind!r}, version {version}"
+            f"this Beholder reads {kind!r}, version {' or '.join(map(str, versions))}"
         )
     return config
 

@@ -45,7 +45,7 @@ class Row:
         return tuple(pattern.replace("*", "{}").format(*found.groups()) for pattern in patterns)
 
 
-def fill(
+def load_foreign(
     network: Network, tensors: Mapping[str, Tensor], rows: Sequence[Row], ignored: Collection[str] = ()
 ) -> Network:
     """Fill a network, made by ``build_empty``, with foreign tensors, as float32; ``ignored`` are patterns of theirs.
@@ -80,8 +80,8 @@ def fill(
     return network.eval()
 
 
-def give(tensors: Mapping[str, Tensor], rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Our tensors under their foreign names and in their foreign shapes: ``fill`` undone.
+def to_foreign(tensors: Mapping[str, Tensor], rows: Sequence[Row]) -> dict[str, Tensor]:
+    """Our tensors under their foreign names and in their foreign shapes: ``load_foreign`` undone.
 
     Raises:
         WeightsMismatch: the table has no row for a tensor.
@@ -97,11 +97,11 @@ def give(tensors: Mapping[str, Tensor], rows: Sequence[Row]) -> dict[str, Tensor
     return given
 
 
-def fill_with_own(network: Network, tensors: Mapping[str, Tensor]) -> Network:
+def load_own_tensors(network: Network, tensors: Mapping[str, Tensor]) -> Network:
     """Fill a network, made by ``build_empty``, with tensors of our own names, as they are.
 
     Raises:
-        WeightsMismatch: as for ``fill``.
+        WeightsMismatch: as for ``load_foreign``.
     """
     wanted = network.state_dict()
     shared = [name for name in wanted if name in tensors]

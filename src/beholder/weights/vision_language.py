@@ -26,19 +26,19 @@ from beholder.pictures.transform import Preprocessing
 from beholder.text import tokenizer as own_tokenizer
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
-from beholder.weights import blip2, huggingface
+from beholder.weights import blip2, huggingface, version_1
 from beholder.weights.language_models import read_language_model, write_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.ours import CARD, CONFIG, WEIGHTS, read_config, replace_folder
 from beholder.weights.sources import find, naming
-from beholder.weights.table import build_empty, fill_with_own
+from beholder.weights.table import build_empty, load_own_tensors
 from beholder.weights.tensors import read_tensors
 
 FORMAT = "beholder vision-language model"
-VERSION = 1
+VERSION = 2
 LANGUAGE = "language_model"
 FILES = {CONFIG, WEIGHTS, CARD, own_tokenizer.FILE, LANGUAGE}
-JUDGES = ("", "mini")  # a folder from elsewhere can't have another model fetched
+RERANKERS = ("", "mini")  # a folder from elsewhere can't have another model fetched
 
 
 def load_vision_language(
@@ -69,8 +69,11 @@ def load_own(folder: Path) -> LoadedVisionLanguage:
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         ModelError: a file is missing, broken, or of another format or version.
     """
-    config = read_config(folder, FORMAT, VERSION)
+    config = read_config(folder, FORMAT, VERSION, version_1.VERSION)
+    old = config["version"] == version_1.VERSION
     try:
+        if old:
+            config = version_1.current_config(config)
         image: nn.Module
         kind, settings = config["image"]["kind"], config["image"]["settings"]
         match kind:
@@ -87,27 +90,30 @@ def load_own(folder: Path) -> LoadedVisionLanguage:
         preprocessing = Preprocessing(**config["preprocessing"])
         prompts = Prompts(**config["prompts"])
         tokenizer = Tokenizer.load(folder, config["tokenizer"]) if config["tokenizer"] else None
-        judge, candidates = config.get("judge", ""), int(config.get("candidates", 1))
-        if judge not in JUDGES or candidates < 1:
-            raise ModelError(f"{folder / CONFIG}: judge {judge!r} with {candidates} candidates is not known")
+        reranker, num_candidates = config.get("reranker", ""), int(config.get("num_candidates", 1))
+        if reranker not in RERANKERS or num_candidates < 1:
+            raise ModelError(f"{folder / CONFIG}: reranker {reranker!r} with {num_candidates} candidates is not known")
     except (KeyError, TypeError, InvalidSetting) as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
-    both = fill_with_own(nn.ModuleDict({"image": image, "bridge": bridge}), read_tensors(folder, ("model",)))
-    language, words = None, None
+    tensors = read_tensors(folder, ("model",))
+    both = load_own_tensors(
+        nn.ModuleDict({"image": image, "bridge": bridge}), version_1.current_tensors(tensors) if old else tensors
+    )
+    language, language_tokenizer = None, None
     if (folder / LANGUAGE).is_dir():
-        language, words = read_language_model(folder / LANGUAGE)
+        language, language_tokenizer = read_language_model(folder / LANGUAGE)
     return LoadedVisionLanguage(
         both["image"],
         preprocessing,
         both["bridge"],  # type: ignore[arg-type]
         language,
-        words,
+        language_tokenizer,
         tokenizer,
         prompts,
         config.get("name", ""),
         config.get("licence", ""),
-        judge,
-        candidates,
+        reranker,
+        num_candidates,
     )
 
 
@@ -132,8 +138,8 @@ def _write(loaded: LoadedVisionLanguage, folder: Path) -> None:
         "preprocessing": asdict(loaded.preprocessing),
         "prompts": asdict(loaded.prompts),
         "tokenizer": asdict(loaded.tokenizer.settings) if loaded.tokenizer else None,
-        "judge": loaded.judge,
-        "candidates": loaded.candidates,
+        "reranker": loaded.reranker,
+        "num_candidates": loaded.num_candidates,
     }
     (folder / CONFIG).write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     both = nn.ModuleDict({"image": loaded.image, "bridge": loaded.bridge})
@@ -141,8 +147,8 @@ def _write(loaded: LoadedVisionLanguage, folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
     if loaded.tokenizer is not None:
         loaded.tokenizer.save(folder)
-    if loaded.language is not None and loaded.words is not None:
-        write_language_model(loaded.language, loaded.words, folder / LANGUAGE)
+    if loaded.language is not None and loaded.language_tokenizer is not None:
+        write_language_model(loaded.language, loaded.language_tokenizer, folder / LANGUAGE)
     (folder / CARD).write_text(_card(loaded), "utf-8")
 
 

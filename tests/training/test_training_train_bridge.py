@@ -16,9 +16,17 @@ import tiny_vocabularies
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.errors import InvalidSetting
 from beholder.training.bridge_config import BridgeConfig, read_bridge_config
-from beholder.training.own_bridge import described, read_written, train_bridge
+from beholder.training.train_bridge import described, read_written, train_bridge
 
-QFORMER = {"queries": 3, "width": 16, "layers": 2, "heads": 2, "mlp_width": 24, "image_width": 16, "positions": 20}
+QFORMER = {
+    "queries": 3,
+    "width": 16,
+    "layers": 2,
+    "heads": 2,
+    "mlp_width": 24,
+    "image_width": 16,
+    "max_position_embeddings": 20,
+}
 RECIPES = Path(__file__).parent.parent.parent / "recipes"
 STAGE = {"steps": 4, "batch": 4, "learning_rate": 1e-3, "save_every": 3}
 

@@ -14,8 +14,8 @@ from beholder.models.bert import BertSettings
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
-from beholder.runtime import compiled, compiled_folder
-from beholder.runtime.compiled import CompiledDualEncoder, compile_dual_encoder, find_compiled
+from beholder.runtime import compiled_dual_encoder, compiled_folder
+from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder, compile_dual_encoder, find_compiled
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
@@ -105,7 +105,7 @@ def tiny_model_picture(folder: Path) -> Path:
 
 
 def test_other_vectors_are_not_used(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled, "TOLERANCE", -1.0)
+    monkeypatch.setattr(compiled_dual_encoder, "TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="vectors are off by"):
         compile_dual_encoder(load_dual_encoder(tiny_model), tiny_model)
     assert find_compiled(tiny_model) is None
@@ -127,7 +127,7 @@ def test_where_it_cannot_be_compiled_it_runs_all_the_same(tiny_model: Path, monk
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiled, "compile_dual_encoder", full)
+    monkeypatch.setattr(compiled_dual_encoder, "compile_dual_encoder", full)
     with pytest.warns(UserWarning, match="could not be compiled.*No space left"):
         slow = DualEncoder.from_pretrained(tiny_model, device="cpu", precision="fastest")
     assert slow.towers.engine.startswith("torch on cpu")

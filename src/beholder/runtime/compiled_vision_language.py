@@ -51,14 +51,14 @@ if TYPE_CHECKING:
     from beholder.weights.loaded import LoadedVisionLanguage
 
 FILE = "writer.json"
-BUILD = 4  # raised when the folder is made in another way
+BUILD = 5  # raised when the folder is made in another way
 WORDS = "words.npy"
 LANGUAGE = "language_model"
 CHECKED = 3  # pictures
 
 
 @dataclass(frozen=True)
-class CompiledWriter:
+class CompiledVisionLanguageModel:
     """What a compiled folder holds; the networks in torch are loaded only where somebody asks for them.
 
     Attributes:
@@ -67,7 +67,7 @@ class CompiledWriter:
         tokenizer: of the bridge's own text, where it reads any.
         soft_prompts: how many a picture has.
         matching: whether it can say how well a text fits a picture.
-        judge, candidates: as in `beholder.weights.loaded.LoadedVisionLanguage`.
+        reranker, num_candidates: as in `beholder.weights.loaded.LoadedVisionLanguage`.
         decoder: whether the language model was compiled, too.
         ends, context_length: of the language model.
         processor: that it was compiled for.
@@ -79,14 +79,14 @@ class CompiledWriter:
     licence: str
     preprocessing: Preprocessing
     prompts: Prompts
-    words: tokenizers.Tokenizer | None
+    language_tokenizer: tokenizers.Tokenizer | None
     tokenizer: Tokenizer | None
     soft_prompts: int
     matching: bool
-    judge: str
-    candidates: int
+    reranker: str
+    num_candidates: int
     decoder: bool
-    ends: tuple[int, ...]
+    eos_token_ids: tuple[int, ...]
     context_length: int
     processor: str
 
@@ -104,7 +104,7 @@ class CompiledWriter:
         return engine.compiled(self.folder, stage)
 
 
-def find_compiled_writer(name: str | Path) -> CompiledWriter | None:
+def find_compiled_vision_language(name: str | Path) -> CompiledVisionLanguageModel | None:
     """What was compiled of ``"mini"`` or of a folder, if it was and the model has not changed since.
 
     Args:
@@ -114,20 +114,20 @@ def find_compiled_writer(name: str | Path) -> CompiledWriter | None:
     held = found_at(folder, FILE)
     if folder is None or held is None:
         return None
-    words = None
+    language_tokenizer = None
     if (folder / LANGUAGE).is_dir():
         import tokenizers
 
-        words = tokenizers.Tokenizer.from_file(str(folder / LANGUAGE / "tokenizer.json"))
-        words.encode_special_tokens = True
+        language_tokenizer = tokenizers.Tokenizer.from_file(str(folder / LANGUAGE / "tokenizer.json"))
+        language_tokenizer.encode_special_tokens = True
     settings = held.pop("tokenizer")
-    return CompiledWriter(
+    return CompiledVisionLanguageModel(
         folder=folder,
         preprocessing=Preprocessing(**held.pop("preprocessing")),
         prompts=Prompts(**held.pop("prompts")),
-        words=words,
+        language_tokenizer=language_tokenizer,
         tokenizer=Tokenizer.load(folder, settings) if settings else None,
-        ends=tuple(held.pop("ends")),
+        eos_token_ids=tuple(held.pop("eos_token_ids")),
         **held,
     )
 
@@ -139,8 +139,10 @@ def place(name: str | Path) -> Path | None:
     return place_of(name, mini_bridge.finished_folder, BUILD, ["transformers"], "writer-")
 
 
-def compile_writer(loaded: LoadedVisionLanguage, name: str | Path) -> CompiledWriter:
-    """Compile what was loaded under a name, check it against the networks, and keep it for `find_compiled_writer`.
+def compile_vision_language(loaded: LoadedVisionLanguage, name: str | Path) -> CompiledVisionLanguageModel:
+    """Compile what was loaded under a name, check it against the networks, and keep it.
+
+    `find_compiled_vision_language` then finds it.
 
     Args:
         loaded: on the CPU, in single precision.
@@ -164,10 +166,10 @@ def compile_writer(loaded: LoadedVisionLanguage, name: str | Path) -> CompiledWr
         "tokenizer": asdict(loaded.tokenizer.settings) if loaded.tokenizer else None,
         "soft_prompts": loaded.soft_prompts,
         "matching": loaded.matching,
-        "judge": loaded.judge,
-        "candidates": loaded.candidates,
+        "reranker": loaded.reranker,
+        "num_candidates": loaded.num_candidates,
         "decoder": decoder,
-        "ends": list(language.ends) if language else [],
+        "eos_token_ids": list(language.eos_token_ids) if language else [],
         "context_length": language.context_length if language else 0,
         "processor": processor(),
     }
@@ -175,16 +177,16 @@ def compile_writer(loaded: LoadedVisionLanguage, name: str | Path) -> CompiledWr
         (whole / FILE).write_text(json.dumps(held), "utf-8")
         if loaded.tokenizer is not None:
             loaded.tokenizer.save(whole)
-        if loaded.words is not None:
+        if loaded.language_tokenizer is not None:
             (whole / LANGUAGE).mkdir()
-            loaded.words.save(str(whole / LANGUAGE / "tokenizer.json"))
+            loaded.language_tokenizer.save(str(whole / LANGUAGE / "tokenizer.json"))
         try:
-            _write_eyes(loaded, whole)
+            _write_front_end(loaded, whole)
             if decoder:
                 _write_language(loaded, whole)
         except Exception as error:  # OpenVINO's converter raises what it likes
             raise ModelError(f"{name}: OpenVINO can't compile this model ({error})") from error
-    compiled = find_compiled_writer(name)
+    compiled = find_compiled_vision_language(name)
     if compiled is None:
         raise ModelError(f"{name}: its files changed while it was compiled; compile it again")
     try:
@@ -196,7 +198,7 @@ def compile_writer(loaded: LoadedVisionLanguage, name: str | Path) -> CompiledWr
     return compiled
 
 
-def _write_eyes(loaded: LoadedVisionLanguage, folder: Path) -> None:
+def _write_front_end(loaded: LoadedVisionLanguage, folder: Path) -> None:
     import torch
     from torch import Tensor, nn
 
@@ -227,7 +229,7 @@ def _write_eyes(loaded: LoadedVisionLanguage, folder: Path) -> None:
     write_network(Tower(), [pixels], [[-1, *pixels.shape[1:]]], folder / "tower.xml")
     if loaded.language is not None:
         write_network(Prompts(), [tokens], [picture], folder / "bridge.xml")
-    if loaded.bridge_judges:
+    if loaded.bridge_matches:
         texts = torch.ones(2, 5, dtype=torch.long)
         inputs = [tokens[:1], texts, texts.bool()]
         write_network(Matching(), inputs, [[1, *tokens.shape[1:]], [-1, -1], [-1, -1]], folder / "matching.xml")

@@ -12,7 +12,8 @@ from beholder.models.bridge import Bridge, BridgeSettings, picture_tokens
 from beholder.models.language_model import LanguageModel
 from beholder.models.qformer import QFormer, QFormerSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
-from beholder.training.bridge import (
+from beholder.training.bridge_config import read_bridge_config
+from beholder.training.bridge_stages import (
     IGNORED,
     StageSettings,
     pack,
@@ -23,7 +24,6 @@ from beholder.training.bridge import (
     stage_1_losses,
     stage_2_loss,
 )
-from beholder.training.bridge_config import read_bridge_config
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "runtime"))
 from test_runtime_decoding import make
@@ -45,7 +45,7 @@ def bridge(dropout: float = 0.1) -> Bridge:
         mlp_width=24,
         image_width=16,
         vocabulary=30,
-        positions=12,
+        max_position_embeddings=12,
         dropout=dropout,
     )
     return Bridge(BridgeSettings(qformer, embedding=8, language_width=32))
@@ -64,10 +64,10 @@ def slow_loss(part: Bridge, language: LanguageModel, image: torch.Tensor, per_te
             both = torch.cat([part.soft_prompts(image[row : row + 1]), words], 1)
             lost = []
             with torch.no_grad():
-                logits, memory = language.begin(both, torch.ones(both.shape[:2], dtype=torch.bool))
+                logits, kv_cache = language.prefill(both, torch.ones(both.shape[:2], dtype=torch.bool))
                 for word in answer:
                     lost.append(-float(logits.log_softmax(-1)[0, word]))
-                    logits = language.go_on(torch.tensor([[word]]), memory)
+                    logits = language.decode(torch.tensor([[word]]), kv_cache)
             texts_lost.append(lost)
     if per_text:
         return sum(sum(lost) / len(lost) for lost in texts_lost) / len(texts_lost)
@@ -109,7 +109,7 @@ def test_the_frozen_sides_stay_and_keep_no_gradients(kind: str, tmp_path: Path) 
     assert all(torch.equal(tensor, before[name]) for name, tensor in frozen.items())
     for side in (language, tower):
         assert all(not weight.requires_grad and weight.grad is None for weight in side.parameters())
-    for name in ("qformer.queries", "to_language.weight", "qformer.layers.0.look.key.weight"):
+    for name in ("qformer.query_tokens", "to_language.weight", "qformer.layers.0.cross_attention.key.weight"):
         assert not torch.equal(part.state_dict()[name], trained[name]), name
 
 
@@ -172,10 +172,10 @@ def test_a_stage_ends_with_the_average_of_its_weights(tmp_path: Path) -> None:
     step, seen = first_stage(part), []
 
     def note(*_: object) -> None:
-        seen.append(part.qformer.queries.detach().clone())
+        seen.append(part.qformer.query_tokens.detach().clone())
 
     run_stage(part, StageSettings(3, learning_rate=1e-2, averaging=0.5), step, tmp_path / "stage.pt", note)
-    torch.testing.assert_close(part.qformer.queries.detach(), seen[0] / 4 + seen[1] / 4 + seen[2] / 2)
+    torch.testing.assert_close(part.qformer.query_tokens.detach(), seen[0] / 4 + seen[1] / 4 + seen[2] / 2)
 
 
 def test_every_row_keeps_the_same_share_of_its_tokens() -> None:

@@ -279,7 +279,7 @@ def prompted_loss(
     words = language.embed(ids)
     hidden = language.hidden(torch.cat([prompts.to(words.dtype), words], 1), allowed, positions)
     learned = targets != IGNORED
-    logits = language.words(hidden[:, prompts.shape[1] :][learned]).float()
+    logits = language.lm_head(hidden[:, prompts.shape[1] :][learned]).float()
     return text_loss(logits, targets[learned], owner[learned] if by_text else None, weights)
 
 

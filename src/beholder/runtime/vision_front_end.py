@@ -17,12 +17,12 @@ from beholder.models.bridge import Bridge, picture_tokens
 from beholder.runtime.device import halves_are_faster
 
 if TYPE_CHECKING:
-    from beholder.runtime.compiled_writer import CompiledWriter
+    from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
     from beholder.runtime.engine import Stage
     from beholder.runtime.precision import Precision
 
 
-class Eyes(Protocol):
+class VisionFrontEnd(Protocol):
     """A picture tower and a bridge."""
 
     def tokens(self, pixels: np.ndarray) -> Tensor:
@@ -38,7 +38,7 @@ class Eyes(Protocol):
         ...
 
 
-class TorchEyes:
+class TorchFrontEnd:
     """The networks themselves; "fast" and "fastest" are bfloat16 where that is faster."""
 
     def __init__(self, tower: nn.Module, bridge: Bridge, device: torch.device, precision: Precision = "exact"):
@@ -67,15 +67,15 @@ class TorchEyes:
         return torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext()
 
 
-class CompiledEyes:
+class CompiledFrontEnd:
     """The compiled networks, each read when it is first needed.
 
     Args:
-        compiled: what `beholder.runtime.compiled_writer` made.
+        compiled: what `beholder.runtime.compiled_vision_language` made.
         tower, bridge: how they are computed; the matching head is as exact as the bridge.
     """
 
-    def __init__(self, compiled: CompiledWriter, tower: Stage, bridge: Stage):
+    def __init__(self, compiled: CompiledVisionLanguageModel, tower: Stage, bridge: Stage):
         self.compiled = compiled
         self.stages = tower, bridge
 

@@ -9,10 +9,10 @@ from PIL import Image
 
 from beholder import VisionLanguageModel
 from beholder.errors import InvalidSetting, ModelError
-from beholder.runtime import device, eyes
-from beholder.runtime.checked_writer import cosine, said
+from beholder.runtime import device, vision_front_end
+from beholder.runtime.checked_writer import cosine, teacher_forced_logits
 from beholder.runtime.compiled_language import CompiledLanguageModel
-from beholder.runtime.compiled_writer import CompiledWriter, find_compiled_writer
+from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel, find_compiled_vision_language
 from beholder.runtime.precision import BOUNDS
 from beholder.runtime.samples import sample_pixels
 from beholder.weights.vision_language import load_vision_language
@@ -32,7 +32,7 @@ def pair(
         patch.setenv("BEHOLDER_CACHE", str(tmp_path_factory.mktemp("cache")))
         network = VisionLanguageModel.from_pretrained(folder, device="cpu")
         compiled = VisionLanguageModel.compile(folder)
-        assert isinstance(VisionLanguageModel.from_pretrained(folder, device="cpu").loaded, CompiledWriter)
+        assert isinstance(VisionLanguageModel.from_pretrained(folder, device="cpu").loaded, CompiledVisionLanguageModel)
     return network, compiled
 
 
@@ -67,11 +67,11 @@ def test_a_conversation_is_the_same(pair: tuple[VisionLanguageModel, ...]) -> No
     for question in ("what is this ?", "how many dog ?", "where ?"):
         other.ask("no ?")
         assert chats[0].ask(question) == chats[1].ask(question)
-    assert chats[0].turns[-1].said == chats[1].turns[-1].said
+    assert chats[0].turns[-1].teacher_forced_logits == chats[1].turns[-1].teacher_forced_logits
 
 
 def test_where_it_looked_is_the_same(pair: tuple[VisionLanguageModel, ...]) -> None:
-    one, other = (model.looked(picture(), "the dog is red .") for model in pair)
+    one, other = (model.attention_maps(picture(), "the dog is red .") for model in pair)
     np.testing.assert_allclose(one.maps, other.maps, atol=1e-5)
 
 
@@ -88,17 +88,17 @@ def test_a_precision_keeps_its_promise(pair: tuple[VisionLanguageModel, ...], pr
     network, compiled = pair
     model = VisionLanguageModel(compiled.loaded, precision=precision)  # type: ignore[arg-type]
     pixels = sample_pixels(compiled.loaded.preprocessing, 6)
-    exact = network.eyes.prompts(network.eyes.tokens(pixels))
-    prompts = model.eyes.prompts(model.eyes.tokens(pixels))
+    exact = network.front_end.prompts(network.front_end.tokens(pixels))
+    prompts = model.front_end.prompts(model.front_end.tokens(pixels))
     assert cosine(prompts.flatten(1), exact.flatten(1)) >= BOUNDS[precision]  # type: ignore[index]
-    logits, words = said(network.language, exact)
-    assert cosine(said(model.language, exact, words)[0], logits) >= BOUNDS[precision]  # type: ignore[index]
+    logits, words = teacher_forced_logits(network.language, exact)
+    assert cosine(teacher_forced_logits(model.language, exact, words)[0], logits) >= BOUNDS[precision]  # type: ignore[index]
     again = VisionLanguageModel(compiled.loaded, precision=precision)  # type: ignore[arg-type]
     assert again.caption(PICTURES) == model.caption(PICTURES)
 
 
 def say_that_halves_are_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
-    for module in (device, eyes):
+    for module in (device, vision_front_end):
         monkeypatch.setattr(module, "halves_are_faster", lambda place: faster)
 
 
@@ -108,9 +108,9 @@ def test_half_precision_is_near_where_nothing_is_compiled(tmp_path: Path, monkey
     loaded = load_vision_language(tmp_path / "opt")
     pixels = sample_pixels(loaded.preprocessing, 4)
     exact = VisionLanguageModel(loaded, "cpu")
-    expected = exact.eyes.prompts(exact.eyes.tokens(pixels))
+    expected = exact.front_end.prompts(exact.front_end.tokens(pixels))
     fast = VisionLanguageModel(loaded, "cpu", "fast")
-    found = fast.eyes.prompts(fast.eyes.tokens(pixels))
+    found = fast.front_end.prompts(fast.front_end.tokens(pixels))
     assert 0.99 < cosine(found.flatten(1), expected.flatten(1)) < 1
     assert all(fast.caption(PICTURES))
     with pytest.raises(InvalidSetting, match="rounded the weights"):
@@ -123,7 +123,9 @@ def test_where_halves_are_slower_nothing_is_rounded(tmp_path: Path, monkeypatch:
     loaded = load_vision_language(tmp_path / "opt")
     exact, fast = VisionLanguageModel(loaded, "cpu"), VisionLanguageModel(loaded, "cpu", "fast")
     pixels = sample_pixels(loaded.preprocessing, 4)
-    assert torch.equal(fast.eyes.prompts(fast.eyes.tokens(pixels)), exact.eyes.prompts(exact.eyes.tokens(pixels)))
+    assert torch.equal(
+        fast.front_end.prompts(fast.front_end.tokens(pixels)), exact.front_end.prompts(exact.front_end.tokens(pixels))
+    )
     assert {weight.dtype for weight in fast.language.parameters()} == {torch.float32}  # type: ignore[attr-defined]
 
 
@@ -131,11 +133,13 @@ def test_what_changes_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.Monke
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
     make("opt", tmp_path / "opt")
     first = VisionLanguageModel.compile(tmp_path / "opt").loaded
-    assert isinstance(first, CompiledWriter) and find_compiled_writer(tmp_path / "opt") is not None
+    assert (
+        isinstance(first, CompiledVisionLanguageModel) and find_compiled_vision_language(tmp_path / "opt") is not None
+    )
     make("opt", tmp_path / "opt")  # written again
-    assert find_compiled_writer(tmp_path / "opt") is None
+    assert find_compiled_vision_language(tmp_path / "opt") is None
     second = VisionLanguageModel.compile(tmp_path / "opt").loaded
-    assert isinstance(second, CompiledWriter)
+    assert isinstance(second, CompiledVisionLanguageModel)
     assert second.folder.is_dir() and not first.folder.exists()
 
 

@@ -35,8 +35,8 @@ from beholder.runtime.pipeline import map_ahead
 from beholder.text.foreign import tokenizer_from_folder
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
-from beholder.training.bridge import Pair, StageSettings, draw_pictures, run_stage, stage_1_losses, stage_2_loss
 from beholder.training.bridge_config import BridgeConfig, BridgeData
+from beholder.training.bridge_stages import Pair, StageSettings, draw_pictures, run_stage, stage_1_losses, stage_2_loss
 from beholder.training.broken import BrokenFile
 from beholder.training.examples import key_of, texts_of
 from beholder.training.frozen_features import views_of
@@ -48,7 +48,7 @@ from beholder.weights.load import IMAGE_ONLY, load_dual_encoder, load_image_enco
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.ours import CONFIG
 from beholder.weights.sources import find
-from beholder.weights.table import build_empty, fill
+from beholder.weights.table import build_empty, load_foreign
 from beholder.weights.tensors import read_tensors
 from beholder.weights.vision_language import save_vision_language
 
@@ -132,7 +132,7 @@ def train_bridge(
 
     # The frozen sides, and the bridge between them
     tower, preprocessing = picture_tower(config.vision)
-    language, words = language_side(config)
+    language, language_tokenizer = language_side(config)
     tokenizer, begin_with = text_side(config)
     check_sizes(config, tower, preprocessing, language, tokenizer, begin_with)
     torch.manual_seed(config.stage_1.seed)
@@ -156,7 +156,7 @@ def train_bridge(
         raise InvalidSetting(f"{data.train}: too few pictures with texts could be used; {broken.path} names the others")
 
     prompts = config.prompts or mini_bridge.PROMPTS
-    said = [_pairs(each, prompts, words, language, data) for each in written]
+    said = [_pairs(each, prompts, language_tokenizer, language, data) for each in written]
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=config.precision == "bfloat16")
 
     def first(generator: torch.Generator) -> dict[str, Tensor]:
@@ -173,7 +173,7 @@ def train_bridge(
         with autocast:
             return {"language": stage_2_loss(bridge, language, image.to(place), rows, per_text=True)}
 
-    kept_back = [_pairs(each, prompts, words, language, data)[: data.texts] for each in judged]
+    kept_back = [_pairs(each, prompts, language_tokenizer, language, data)[: data.texts] for each in judged]
     whole = KeptFeatures([usable[each.path] for each in judged])
 
     @torch.no_grad()
@@ -208,7 +208,15 @@ def train_bridge(
 
     # Result
     loaded = LoadedVisionLanguage(
-        tower.cpu(), preprocessing, bridge.cpu(), language.cpu(), words, tokenizer, prompts, config.name, config.licence
+        tower.cpu(),
+        preprocessing,
+        bridge.cpu(),
+        language.cpu(),
+        language_tokenizer,
+        tokenizer,
+        prompts,
+        config.name,
+        config.licence,
     )
     save_vision_language(loaded, out / "model")
     return out / "model"
@@ -245,14 +253,14 @@ def described(config: BridgeConfig) -> dict[str, Any]:
     """
     data, written, judged = read_bridge_data(config)
     tower, preprocessing = picture_tower(config.vision)
-    language, words = language_side(config)
+    language, language_tokenizer = language_side(config)
     tokenizer, begin_with = text_side(config)
     check_sizes(config, tower, preprocessing, language, tokenizer, begin_with)
     bridge = Bridge(config.bridge)
     if begin_with is not None:
         mini_bridge.start_from(bridge, begin_with)
     for each in written:
-        _pairs(each, config.prompts or mini_bridge.PROMPTS, words, language, data)
+        _pairs(each, config.prompts or mini_bridge.PROMPTS, language_tokenizer, language, data)
     return {
         "pictures": len(written),
         "captions": sum(len(each.captions) for each in written),
@@ -292,9 +300,9 @@ def language_side(config: BridgeConfig) -> tuple[LanguageModel, Words]:
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
     if config.language == "mini":
         return mini_bridge.language_model(dtype)
-    language, words = find_language_model(config.language)
+    language, language_tokenizer = find_language_model(config.language)
     language.module.to(dtype)
-    return language, words
+    return language, language_tokenizer
 
 
 def text_side(config: BridgeConfig) -> tuple[Tokenizer, Bert | None]:
@@ -302,12 +310,12 @@ def text_side(config: BridgeConfig) -> tuple[Tokenizer, Bert | None]:
     if config.text == "mini":
         return mini_bridge.tokenizer(), mini.text_tower() if config.begun else None
     folder = find(config.text)
-    tokenizer = tokenizer_from_folder(folder, "bert", config.bridge.qformer.positions)
+    tokenizer = tokenizer_from_folder(folder, "bert", config.bridge.qformer.max_position_embeddings)
     if not config.begun:
         return tokenizer, None
     settings = bert.settings(huggingface.read_json(folder / "config.json"), pooling="first")
     tensors = read_tensors(folder, huggingface.STEMS)
-    return tokenizer, fill(build_empty(Bert, settings), tensors, bert.rows(), bert.ignored())
+    return tokenizer, load_foreign(build_empty(Bert, settings), tensors, bert.rows(), bert.ignored())
 
 
 def check_sizes(
@@ -341,14 +349,15 @@ def check_sizes(
     wrong = [f"{name} {given} must be {whose} {right}" for name, given, right, whose in wanted if given != right]
     if begin_with is not None:
         known = begin_with.settings
-        if qformer.layers > known.layers or qformer.positions >= known.context_length:
+        if qformer.layers > known.layers or qformer.max_position_embeddings >= known.context_length:
             wrong.append(
-                f"bridge.qformer.layers {qformer.layers} and positions {qformer.positions} must be at most those of "
-                f"what it begins from, {known.layers} and {known.context_length - 1}"
+                f"bridge.qformer.layers {qformer.layers} and max_position_embeddings "
+                f"{qformer.max_position_embeddings} must be at most those of what it begins from, {known.layers} and {known.context_length - 1}"
             )
-    if tokenizer.settings.context_length > qformer.positions:
+    if tokenizer.settings.context_length > qformer.max_position_embeddings:
         wrong.append(
-            f"bridge.qformer.positions {qformer.positions} must be {tokenizer.settings.context_length} at least"
+            f"bridge.qformer.max_position_embeddings {qformer.max_position_embeddings} must be "
+            f"{tokenizer.settings.context_length} at least"
         )
     room = language.context_length
     data = config.data
@@ -425,16 +434,18 @@ def keep_features(
     return {path: file for path, file in files.items() if file.exists()}
 
 
-def _pairs(each: Written, prompts: Prompts, words: Words, language: LanguageModel, data: BridgeData) -> list[Pair]:
+def _pairs(
+    each: Written, prompts: Prompts, language_tokenizer: Words, language: LanguageModel, data: BridgeData
+) -> list[Pair]:
     """Everything that is written about a picture, as tokens of a prompt and of what follows it."""
 
     def pair(prompt: str, text: str) -> Pair:
         text = " ".join(text.split())
-        said = words.encode(f" {text.lower() if prompts.lower else text}", add_special_tokens=False).ids
-        asked = words.encode(prompt, add_special_tokens=True).ids
+        said = language_tokenizer.encode(f" {text.lower() if prompts.lower else text}", add_special_tokens=False).ids
+        asked = language_tokenizer.encode(prompt, add_special_tokens=True).ids
         if not asked:
             raise InvalidSetting("prompts.caption: this language model needs at least a word in front of a caption")
-        return asked, [*said[: data.longest], *language.ends[:1]]
+        return asked, [*said[: data.longest], *language.eos_token_ids[:1]]
 
     captions = [
         pair(prompts.caption, f"{caption.rstrip(' .')}." if prompts.lower else caption) for caption in each.captions

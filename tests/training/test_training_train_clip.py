@@ -18,9 +18,9 @@ import tiny_model
 import tiny_pairs
 from beholder import DualEncoder
 from beholder.errors import InvalidSetting, NotFinite, WriteFailed
-from beholder.training import clip
+from beholder.training import train_clip as module
 from beholder.training.checkpoints import checkpoints
-from beholder.training.clip import train_clip
+from beholder.training.train_clip import train_clip
 from beholder.weights.ours import load_dual_encoder
 
 MODEL = "model/model.safetensors"
@@ -232,7 +232,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pairs.paint(tmp_path)
-    monkeypatch.setattr(clip, "contrastive_loss", lambda image, *_: image.sum() * float("nan"))
+    monkeypatch.setattr(module, "contrastive_loss", lambda image, *_: image.sum() * float("nan"))
     with pytest.raises(NotFinite, match="step 1: the loss is nan"):
         train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
 
@@ -319,7 +319,7 @@ def test_compiled_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
         calls.append(embed)
         return real(embed, backend="aot_eager")  # all but the C++, which takes half a minute
 
-    monkeypatch.setattr(clip.torch, "compile", traced)
+    monkeypatch.setattr(module.torch, "compile", traced)
     for name, compiled in (("plain", False), ("compiled", True)):
         options["train"]["compile"] = compiled  # type: ignore[index]
         train_clip(tiny_pairs.config(tmp_path, **options), tmp_path / name)

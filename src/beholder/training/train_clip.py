@@ -46,13 +46,13 @@ from beholder.training.log import Log, Row
 from beholder.training.losses import contrastive_loss, same_pairs, sigmoid_loss
 from beholder.training.order import Order, RowOrder
 from beholder.training.pairs import PairBatch, normalised, pair_batches
-from beholder.training.ranks import Ranks, as_spread, average_scalars, kept_to_itself, spread, whole
+from beholder.training.ranks import Ranks, average_scalars, full_tensor, no_sync, shard, shard_like
 from beholder.training.schedule import decayed_apart, rate
 from beholder.training.shards import ShardOrder, is_shards, list_shards, read_shard
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
 from beholder.weights.ours import save_dual_encoder
-from beholder.weights.table import build_empty, fill_with_own
+from beholder.weights.table import build_empty, load_own_tensors
 
 VOCABULARY_TEXTS = 200_000  # of shards, from which a vocabulary is learned
 HARMLESS = [f"train.{name}" for name in ("save_every", "keep", "evaluate_every", "report_every", "parallel", "compile")]
@@ -309,7 +309,7 @@ def _train(
     if train.recompute:
         recompute_activations(network)
     blocks = [*network.image.blocks, *network.text.blocks]
-    model = spread(Pairs(network, loaded.preprocessing, train, ranks.device), blocks, ranks, train.parallel)
+    model = shard(Pairs(network, loaded.preprocessing, train, ranks.device), blocks, ranks, train.parallel)
 
     # Optimiser
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
@@ -333,7 +333,7 @@ def _train(
         return Embedded(*model(part.pixels, part.ids, part.mask))
 
     def weights() -> dict[str, Tensor]:
-        return {name: whole(weight) for name, weight in (averages or trained).items()}
+        return {name: full_tensor(weight) for name, weight in (averages or trained).items()}
 
     def checkpoint(step: int) -> None:
         state = {
@@ -342,10 +342,10 @@ def _train(
             "data": ranks.listed(seen),
             "config": _written(config, data),
             "tokenizer": loaded.tokenizer.backend.to_str(),
-            "weights": {name: whole(weight).cpu() for name, weight in trained.items()},
-            "averages": averages and {name: whole(weight).cpu() for name, weight in averages.items()},
+            "weights": {name: full_tensor(weight).cpu() for name, weight in trained.items()},
+            "averages": averages and {name: full_tensor(weight).cpu() for name, weight in averages.items()},
             "optimizer": {
-                name: {part: whole(value).cpu() for part, value in optimizer.state[weight].items()}
+                name: {part: full_tensor(value).cpu() for part, value in optimizer.state[weight].items()}
                 for name, weight in trained.items()
             },
         }
@@ -381,14 +381,14 @@ def _train(
                 embed,
                 parts_of(batch, chunk),
                 lambda embedded, batch=batch: pair_loss(embedded, batch, train, ranks),  # type: ignore[misc]
-                partial(kept_to_itself, model) if ranks.count > 1 else lambda _: nullcontext(),
+                partial(no_sync, model) if ranks.count > 1 else lambda _: nullcontext(),
             )
             if train.parallel == "fsdp":
                 average_scalars(model, ranks)
             norm = clip_gradients(list(trained.values()), train.clip)
             optimizer.step()
             with torch.no_grad():
-                network.logit_scale.clamp_(0, math.log(train.hottest))
+                network.logit_scale.clamp_(0, math.log(train.max_logit_scale))
                 if averages is not None and train.averaging is not None:
                     torch._foreach_lerp_(list(averages.values()), list(trained.values()), 1 - train.averaging)
             pairs += train.batch
@@ -439,7 +439,7 @@ def _train(
 def clip_gradients(weights: Sequence[Tensor], most: float) -> Tensor:
     """Scales the gradients down together to a norm of at most ``most``; gives the norm before."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
-    norm = torch.linalg.vector_norm(torch.stack([whole(each) for each in torch._foreach_norm(gradients)]))
+    norm = torch.linalg.vector_norm(torch.stack([full_tensor(each) for each in torch._foreach_norm(gradients)]))
     factor = (most / (norm + 1e-6)).clamp(max=1)
     for gradient in gradients:  # a number and a divided tensor do not mix in one call
         gradient.mul_(factor)
@@ -449,7 +449,7 @@ def clip_gradients(weights: Sequence[Tensor], most: float) -> Tensor:
 def finished(loaded: LoadedDualEncoder, spare: TwoTowers, learned: dict[str, Tensor]) -> LoadedDualEncoder:
     """The model with learned weights, additions of low rank merged into their matrices."""
     spare.load_state_dict(learned, strict=False)
-    network = fill_with_own(build_empty(TwoTowers, loaded.network.settings), merged(spare))
+    network = load_own_tensors(build_empty(TwoTowers, loaded.network.settings), merged(spare))
     return replace(loaded, network=network)
 
 
@@ -485,13 +485,13 @@ def _restore(
 ) -> None:
     with torch.no_grad():
         for name, weight in trained.items():
-            weight.copy_(as_spread(saved["weights"][name], weight))
+            weight.copy_(shard_like(saved["weights"][name], weight))
             optimizer.state[weight] = {
-                part: as_spread(value, weight) if value.ndim else value.to(weight.device)
+                part: shard_like(value, weight) if value.ndim else value.to(weight.device)
                 for part, value in saved["optimizer"][name].items()
             }
             if averages is not None:
-                averages[name].copy_(as_spread(saved["averages"][name], weight))
+                averages[name].copy_(shard_like(saved["averages"][name], weight))
 
 
 def _written(config: ClipConfig, data: TrainingData) -> dict[str, Any]:
