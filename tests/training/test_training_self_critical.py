@@ -3,7 +3,7 @@ import torch
 
 pytest.importorskip("pycocoevalcap", reason="captions are judged by pycocoevalcap")
 
-from test_training_bridge import bridge, make
+from test_training_bridge_stages import bridge, make
 
 from beholder.evaluation.caption_metrics import words
 from beholder.training.bridge_stages import stage_2_loss
