@@ -49,7 +49,7 @@ class QFormerSettings:
 
 
 class QFormerOutput(NamedTuple):
-    """Hidden states of the queries (B, Q, D) and of the text (B, T, D), and the cross-attention weights (L, B, H, Q, N)."""
+    """Hidden states of the queries (B, Q, D) and the text (B, T, D), and cross-attention weights (L, B, H, Q, N)."""
 
     queries: Tensor | None
     text: Tensor | None

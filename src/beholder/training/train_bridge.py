@@ -352,7 +352,8 @@ def check_sizes(
         if qformer.layers > known.layers or qformer.max_position_embeddings >= known.context_length:
             wrong.append(
                 f"bridge.qformer.layers {qformer.layers} and max_position_embeddings "
-                f"{qformer.max_position_embeddings} must be at most those of what it begins from, {known.layers} and {known.context_length - 1}"
+                f"{qformer.max_position_embeddings} must be at most those of what it begins from, "
+                f"{known.layers} and {known.context_length - 1}"
             )
     if tokenizer.settings.context_length > qformer.max_position_embeddings:
         wrong.append(
