@@ -46,7 +46,8 @@ class BridgeSettings:
             raise InvalidSetting("the heads of stage 1 need a Q-Former that reads text: give it a vocabulary")
         if min(self.global_tokens, self.global_prompts) < 0 or bool(self.global_tokens) != bool(self.global_prompts):
             raise InvalidSetting(
-                f"global_tokens {self.global_tokens} and global_prompts {self.global_prompts} must both be 0 or not"
+                f"global_tokens {self.global_tokens} and global_prompts {self.global_prompts} "
+                "must both be 0, or both above"
             )
         if self.global_prompts and not self.language_width:
             raise InvalidSetting("global_prompts are for a language model: they need a language_width above 0")
