@@ -1,15 +1,14 @@
 """Data to evaluate on: JSON lines beside their pictures, or a folder of classes."""
 
-import json
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 from beholder.errors import InvalidSetting
 from beholder.pictures.walk import walk
-
-Example = TypeVar("Example")
+from beholder.text.json_lines import read_json_lines
 
 
 @dataclass(frozen=True)
@@ -43,12 +42,13 @@ def read_captioned(file: Path) -> list[Captioned]:
     Raises:
         InvalidSetting: the file is missing or empty, or a line is not of this form; the message has its number.
     """
-    return _lines(file, "image and captions (a list)", _captioned)
+    return list(read_json_lines(file, partial(_captioned, file.parent), "image and captions (a list)"))
 
 
 def read_asked(file: Path) -> list[Asked]:
     """JSON lines with ``image``, ``question``, and ``answer`` or a list ``answers``. Errors as for `read_captioned`."""
-    return _lines(file, "image, question and answer (or a list of answers)", _asked)
+    form = "image, question and answer (or a list of answers)"
+    return list(read_json_lines(file, partial(_asked, file.parent), form))
 
 
 def read_labelled(data: Path) -> list[Labelled]:
@@ -62,23 +62,23 @@ def read_labelled(data: Path) -> list[Labelled]:
         examples = [Labelled(path, folder.name) for folder in folders for path in walk(folder)]
         wanted = "a folder of classes holds a folder of pictures for each class"
     else:
-        examples = _lines(data, "image and label", _labelled)
+        examples = list(read_json_lines(data, partial(_labelled, data.parent), "image and label"))
         wanted = "a choice needs several"
     if len({example.label for example in examples}) < 2:
         raise InvalidSetting(f"{data}: holds {len({e.label for e in examples})} classes; {wanted}")
     return examples
 
 
-def _captioned(row: Mapping[str, Any], folder: Path) -> Captioned:
+def _captioned(folder: Path, row: Mapping[str, Any]) -> Captioned:
     return Captioned(folder / row["image"], _texts(row["captions"]))
 
 
-def _asked(row: Mapping[str, Any], folder: Path) -> Asked:
+def _asked(folder: Path, row: Mapping[str, Any]) -> Asked:
     answers = row["answers"] if "answers" in row else [row["answer"]]
     return Asked(folder / row["image"], _texts([row["question"]])[0], _texts(answers))
 
 
-def _labelled(row: Mapping[str, Any], folder: Path) -> Labelled:
+def _labelled(folder: Path, row: Mapping[str, Any]) -> Labelled:
     return Labelled(folder / row["image"], _texts([row["label"]])[0])
 
 
@@ -86,25 +86,3 @@ def _texts(values: Any) -> tuple[str, ...]:
     if not isinstance(values, list) or not values or not all(isinstance(value, str) and value for value in values):
         raise TypeError("texts are wanted")
     return tuple(values)
-
-
-def _lines(file: Path, wanted: str, make: Callable[[Mapping[str, Any], Path], Example]) -> list[Example]:
-    try:
-        text = file.read_bytes().decode("utf-8-sig")
-    except OSError as error:
-        raise InvalidSetting(
-            f"{file}: cannot be read ({error.strerror or error}); it should hold JSON lines with {wanted}"
-        ) from None
-    except UnicodeDecodeError:
-        raise InvalidSetting(f"{file}: is not UTF-8 text; it should hold JSON lines with {wanted}") from None
-    examples = []
-    for number, line in enumerate(text.split("\n"), start=1):
-        if not line.strip():
-            continue
-        try:
-            examples.append(make(json.loads(line), file.parent))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidSetting(f"{file}, line {number}: not a JSON object with {wanted}") from error
-    if not examples:
-        raise InvalidSetting(f"{file}: is empty; it should hold JSON lines with {wanted}")
-    return examples
