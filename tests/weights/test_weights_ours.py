@@ -1,5 +1,6 @@
 import dataclasses
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 
@@ -113,7 +114,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 
 
-@pytest.mark.parametrize("failing", ["save_file", "model_card", "_to_disk"])
+@pytest.mark.parametrize("failing", ["save_file", "model_card", "fsync"])
 @pytest.mark.parametrize("there_before", [False, True])
 def test_a_write_that_fails_leaves_the_old_model_or_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, there_before: bool
@@ -125,7 +126,7 @@ def test_a_write_that_fails_leaves_the_old_model_or_nothing(
     def disk_full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(ours, failing, disk_full)
+    monkeypatch.setattr(os if failing == "fsync" else ours, failing, disk_full)
     with pytest.raises(OSError, match="No space"):
         save_dual_encoder(build("siglip"), tmp_path / "model")
     monkeypatch.undo()

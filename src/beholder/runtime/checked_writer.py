@@ -15,11 +15,12 @@ import torch
 from torch import Tensor
 
 from beholder.errors import ModelError
+from beholder.files import write_text
 from beholder.runtime import quantised
 from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.compiled_vision_language import WORDS, CompiledVisionLanguageModel
 from beholder.runtime.decoding import Language
-from beholder.runtime.engine import KERNELS, Stage, library, save, written_aside
+from beholder.runtime.engine import KERNELS, Stage, library, save
 from beholder.runtime.precision import Precision, keeps
 from beholder.runtime.samples import sample_pixels
 from beholder.runtime.vision_front_end import CompiledFrontEnd, TorchFrontEnd, VisionFrontEnd
@@ -106,8 +107,7 @@ def execution_plan(compiled: CompiledVisionLanguageModel, precision: Precision) 
     if precision not in held:
         held[precision] = asdict(_arranged(compiled, precision))
         shutil.rmtree(compiled.folder / KERNELS, ignore_errors=True)  # most of what was tried will not be used
-        with written_aside(compiled.folder) as scratch:
-            (scratch / KEPT).write_text(json.dumps(held), "utf-8")
+        write_text(compiled.folder / KEPT, json.dumps(held))
     return ExecutionPlan(**{part: stage and Stage(**stage) for part, stage in held[precision].items()})
 
 

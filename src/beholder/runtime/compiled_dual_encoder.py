@@ -22,12 +22,12 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beholder.errors import ModelError
+from beholder.files import atomic_folder
 from beholder.pictures.transform import Preprocessing
 from beholder.runtime.compiled_folder import (
     found_at,
     place_of,
     place_to_compile,
-    put_in_place,
     remove_older,
     source_of,
     write_network,
@@ -201,7 +201,7 @@ def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> Compile
         "fingerprint": fingerprint(loaded),
         "processor": processor(),
     }
-    with put_in_place(folder) as whole:
+    with atomic_folder(folder, replace=False) as whole:
         (whole / FILE).write_text(json.dumps(held), "utf-8")
         loaded.tokenizer.save(whole)
         if loaded.calibration is not None:

@@ -5,10 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import shutil
-import tempfile
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -71,19 +69,6 @@ def place_to_compile(name: str | Path, place: Callable[[str | Path], Path | None
 def source_of(name: str | Path) -> str:
     """What a model is called wherever one stands: ``"mini"``, or the whole path."""
     return str(name) if name == "mini" else str(Path(name).expanduser().absolute())
-
-
-@contextmanager
-def put_in_place(folder: Path) -> Iterator[Path]:
-    """Gives an empty folder beside the place, which takes it when all is written without an error."""
-    from beholder.weights.mini import move_into_place
-
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".compiling-", dir=folder.parent) as scratch:
-        whole = Path(scratch) / "whole"
-        whole.mkdir()
-        yield whole
-        move_into_place(whole, folder)
 
 
 def write_network(

@@ -28,13 +28,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beholder.errors import ModelError
+from beholder.files import atomic_folder
 from beholder.pictures.transform import Preprocessing
 from beholder.runtime import engine
 from beholder.runtime.compiled_folder import (
     found_at,
     place_of,
     place_to_compile,
-    put_in_place,
     remove_older,
     source_of,
     write_network,
@@ -173,7 +173,7 @@ def compile_vision_language(loaded: LoadedVisionLanguage, name: str | Path) -> C
         "context_length": language.context_length if language else 0,
         "processor": processor(),
     }
-    with put_in_place(folder) as whole:
+    with atomic_folder(folder, replace=False) as whole:
         (whole / FILE).write_text(json.dumps(held), "utf-8")
         if loaded.tokenizer is not None:
             loaded.tokenizer.save(whole)

@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 import sys
-import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from beholder.files import atomic_files
 
 KERNELS = "kernels"
 
@@ -80,18 +80,9 @@ def compiled(folder: Path, stage: Stage, **options: Any) -> Any:
     return library().Core().compile_model(str(folder / stage.file), "CPU", stage.options | kept | options)
 
 
-@contextmanager
-def written_aside(folder: Path) -> Iterator[Path]:
-    """A place whose files come into the folder when the block has ended well: what is there is whole."""
-    with tempfile.TemporaryDirectory(prefix=".aside-", dir=folder) as scratch:
-        yield Path(scratch)
-        for file in sorted(Path(scratch).iterdir(), key=lambda file: file.suffix):  # an .xml behind its .bin
-            file.replace(folder / file.name)
-
-
 def save(model: Any, file: Path) -> None:
     """Writes a network as an .xml with its .bin beside it."""
-    with written_aside(file.parent) as scratch:
+    with atomic_files(file.parent) as scratch:
         library().save_model(model, str(scratch / file.name), compress_to_fp16=False)
 
 

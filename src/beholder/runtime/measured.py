@@ -15,8 +15,9 @@ from typing import Any
 
 import numpy as np
 
+from beholder.files import write_text
 from beholder.runtime import divided, quantised
-from beholder.runtime.engine import Stage, Stages, library, save, written_aside
+from beholder.runtime.engine import Stage, Stages, library, save
 from beholder.runtime.precision import MARGIN, Precision, keeps
 
 SEARCH_MARGIN = 2.0  # a search, which goes as near to the bound as it can, keeps farther off than others
@@ -142,5 +143,4 @@ def _keep(folder: Path, choice: Choice, models: Sequence[Any], kept: Path) -> No
     for stage, model in zip(choice.stages, models, strict=True):
         if not (folder / stage.file).is_file():
             save(model, folder / stage.file)
-    with written_aside(folder) as scratch:
-        (scratch / kept.name).write_text(json.dumps(asdict(choice), indent=1), "utf-8")
+    write_text(folder / kept.name, json.dumps(asdict(choice), indent=1))

@@ -20,8 +20,8 @@ from typing import TYPE_CHECKING, Protocol
 import numpy as np
 
 from beholder import __version__
+from beholder.files import write_text
 from beholder.runtime.device import hardware
-from beholder.runtime.engine import written_aside
 from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
 from beholder.weights.cache import cache_folder
@@ -215,8 +215,7 @@ def torch_towers(loaded: LoadedDualEncoder, device: torch.device, precision: Pre
     if all_tried:
         with suppress(OSError):  # a full disk only means that it is measured again
             place.parent.mkdir(parents=True, exist_ok=True)
-            with written_aside(place.parent) as scratch:
-                (scratch / place.name).write_text(best.engine, "utf-8")
+            write_text(place, best.engine)
     return best
 
 

