@@ -1,7 +1,8 @@
-# make demo   sets everything up, looks at the sample photographs and leaves demo/index.html
-# make test   sets everything up and runs the tests
-# make docs   sets everything up and leaves the guide in build/docs
-# make bench  sets everything up and measures Beholder against what one would pick instead; takes half an hour
+# make demo       set up, process the sample photographs, write demo/index.html
+# make test       set up and run all tests, the fast ones first
+# make test-fast  set up and run the tests that are not marked slow, in about two minutes
+# make docs       set up and build the guide in build/docs
+# make bench      set up and compare Beholder with the libraries one would use instead; takes half an hour
 
 PYTHON ?= python3
 VENV := .venv
@@ -9,13 +10,18 @@ TORCH := 2.13.0
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 UV := 0.13.9
 
-.PHONY: demo test bench lint docs links lock audit clean
+.PHONY: demo test test-fast test-slow bench lint docs links lock audit clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo.py
 
-test: $(VENV)/installed
-	$(VENV)/bin/python -m pytest
+test: test-fast test-slow
+
+test-fast: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m "not slow"
+
+test-slow: $(VENV)/installed
+	$(VENV)/bin/python -m pytest -m slow
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/bench.py
@@ -28,18 +34,18 @@ docs: $(VENV)/installed docs/drawn/finished
 	$(VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/docs
 	$(VENV)/bin/python docs/check_links.py build/docs
 
-# The figures show what mini makes of photographs, so they are drawn anew when either or a script changes.
+# The figures show mini's outputs, so they are drawn again when the weights, the photographs or a script change.
 docs/drawn/finished: $(wildcard docs/figures/*.py demo/photographs/* src/beholder/weights/mini_*/*) | $(VENV)/installed
 	$(VENV)/bin/python docs/figures/draw.py
 	touch $@
 
-# Links to other sites, too; needs a network.
+# External links as well; needs network access.
 links: docs
 	$(VENV)/bin/python -m sphinx --quiet -b linkcheck -d build/doctrees docs build/links
 
-# Everything but torch is taken from requirements.lock, by version and SHA-256; without its dependencies, which the lock
-# has, too. So nothing can pull in the CUDA build of torch, or torchvision, for which open_clip asks. torch's CPU build
-# is another file on every system and comes from an index of its own, so it is named by its version alone.
+# Everything but torch is installed from requirements.lock, pinned by version and SHA-256, with --no-deps: the lock lists
+# all dependencies, so nothing can pull in the CUDA build of torch, or torchvision, which open_clip asks for. torch's CPU
+# build is a different file on every system and comes from its own index, so it is pinned by version only.
 $(VENV)/installed: pyproject.toml requirements.lock Makefile
 	$(PYTHON) -m venv $(VENV)
 	sed -n '/^pip==/,/[^\\]$$/p' requirements.lock > $(VENV)/pip.lock
@@ -50,7 +56,7 @@ $(VENV)/installed: pyproject.toml requirements.lock Makefile
 	$(VENV)/bin/python -m pip install --quiet --no-deps --no-build-isolation --editable .
 	touch $@
 
-# Brings the lock up to date with pyproject.toml, for Python 3.11 and newer on any system.
+# Update the lock from pyproject.toml, for Python 3.11 and newer on any system.
 lock: $(VENV)/installed
 	$(VENV)/bin/python -m pip install --quiet "uv==$(UV)"
 	mkdir -p build
@@ -59,7 +65,7 @@ lock: $(VENV)/installed
 		--generate-hashes --excludes build/left-out.txt --no-annotate --no-header --quiet \
 		--output-file requirements.lock
 
-# Does the lock hold anything with a known vulnerability? Needs the package index's list of them.
+# Check the lock for known vulnerabilities; needs the package index's advisory database.
 audit: $(VENV)/installed
 	$(VENV)/bin/python .ci/audit.py requirements.lock
 
