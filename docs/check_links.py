@@ -1,4 +1,4 @@
-"""Looks through the built guide for links that lead nowhere, and for anything that a page would fetch from elsewhere.
+"""Check the built guide for broken links, and for anything that a page would fetch from another site.
 
 python docs/check_links.py build/docs
 """
@@ -18,7 +18,7 @@ FETCHED = {
 
 
 class Page(HTMLParser):
-    """What a page links to, what it fetches, and the places in it that a link may name."""
+    """The links, fetched resources and anchors of a page."""
 
     def __init__(self, text: str):
         super().__init__()
@@ -28,7 +28,7 @@ class Page(HTMLParser):
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
-        """Called for every tag."""
+        """Collect links, resources and anchors."""
         values = {name: value for name, value in attrs if value}
         self.anchors |= {values[name] for name in ("id", "name") if name in values}
         self.fetched += [values[name] for name in FETCHED.get(tag, ()) if name in values]
@@ -37,7 +37,7 @@ class Page(HTMLParser):
 
 
 def faults(folder: Path) -> list[str]:
-    """What is wrong with the pages of a folder, one line each."""
+    """Return the faults of a folder of pages, one line each."""
     pages = {file: Page(file.read_text("utf-8")) for file in sorted(folder.rglob("*.html"))}
     found = [] if pages else [f"{folder}: there are no pages"]
     for file, page in pages.items():
@@ -55,13 +55,13 @@ def faults(folder: Path) -> list[str]:
             if target.is_dir():
                 target /= "index.html"
             if not target.is_file():
-                found.append(f"{where}: {address} is not there")
+                found.append(f"{where}: {address} does not exist")
             elif target in pages and unquote(parts.fragment) not in pages[target].anchors:
-                found.append(f"{where}: {address} names no place in {target.relative_to(folder)}")
+                found.append(f"{where}: {address} has no anchor in {target.relative_to(folder)}")
     for style in sorted(folder.rglob("*.css")):
         text = style.read_text("utf-8")
         if "url(http" in text.replace('"', "").replace("'", "") or "@import" in text:
-            found.append(f"{style.relative_to(folder)}: fetches from elsewhere")
+            found.append(f"{style.relative_to(folder)}: fetches from another site")
     return found
 
 

@@ -1,4 +1,4 @@
-"""How Sphinx builds the guide: `make docs`. Nothing is fetched, neither here nor by a page that it writes."""
+"""Sphinx configuration of the guide (`make docs`). Neither the build nor its pages fetch anything."""
 
 import json
 import os
@@ -18,7 +18,7 @@ from beholder.server.settings import ServerSettings
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
-ELSEWHERE = {  # texts of the project that are pages of the guide, too
+ELSEWHERE = {  # documents of the project that are also pages of the guide
     "src/beholder/weights/mini_heads/README.md": "models/mini.md",
     "src/beholder/weights/mini_bridge/README.md": "models/mini-bridge.md",
     "recipes/clip/README.md": "models/recipes.md",
@@ -27,8 +27,8 @@ ELSEWHERE = {  # texts of the project that are pages of the guide, too
 }
 HTTP_HEAD = """# The HTTP interface
 
-Fields with a question mark may be left out. Every error has the form of OpenAI's interface: `error` with `message`,
-`type`, `param` and `code`. Where the server was given a key, each request carries `Authorization: Bearer KEY`.
+Fields with a question mark are optional. Errors have the form of OpenAI's API: `error` with `message`, `type`, `param`
+and `code`. If the server has a key, every request must carry `Authorization: Bearer KEY`.
 
 """
 
@@ -42,7 +42,7 @@ myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
 smartquotes = False  # two hyphens are an option, not a dash
 default_role = "any"  # `DualEncoder.match` in a docstring is a link
-suppress_warnings = ["ref.any"]  # … and plain code where it names what has no place in the guide
+suppress_warnings = ["ref.any"]  # … and plain code where the target is not in the guide
 
 autodoc_member_order = "bysource"
 autodoc_typehints = "signature"
@@ -65,16 +65,16 @@ copybutton_exclude = ".linenos, .gp, .go"
 
 
 def write_command_line() -> str:
-    """The commands' own help, their examples set apart from the prose."""
+    """Return the help of all commands as Markdown, with their examples as code blocks."""
     group = typer.main.get_command(command_line)
     with typer.Context(group, info_name="beholder") as context:
         text = get_docs_for_click(obj=group, ctx=context, name="beholder", title="The command line")
-    text = text.replace("\b\n", "")  # typer's mark for lines that stay as they are
+    text = text.replace("\b\n", "")  # Click's marker for preformatted paragraphs
     return re.sub(r"((?:^beholder .*\n)+)", r"```sh\n\1```\n", text, flags=re.M)
 
 
 def write_http() -> str:
-    """Every route with what it takes, from the description that the server gives of itself."""
+    """Return every route with its parameters as Markdown, from the server's OpenAPI document."""
     described = make_app(Service(ServerSettings(), lambda: ({}, {}))).app.openapi()
     parts = [HTTP_HEAD]
     for address, operations in described["paths"].items():
@@ -91,17 +91,19 @@ def write_http() -> str:
                 for name, schema in fields.get("properties", {}).items()
             ]
             if rows:
-                said_of_any = any(said for _, _, said in rows)
-                parts.append("| field | type | |\n|---|---|---|\n" if said_of_any else "| field | type |\n|---|---|\n")
-                for name, schema, said in rows:
-                    last = f" {' '.join(said.split())} |" if said_of_any else ""
+                documented = any(description for _, _, description in rows)
+                parts.append(
+                    "| field | type | |\n|---|---|---|\n" if documented else "| field | type |\n|---|---|\n"
+                )
+                for name, schema, description in rows:
+                    last = f" {' '.join(description.split())} |" if documented else ""
                     parts.append(f"| `{name}` | {kind_of(schema)} |{last}\n")
                 parts.append("\n")
     return "".join(parts)
 
 
 def kind_of(schema: dict[str, Any]) -> str:
-    """A JSON schema in a few words."""
+    """Summarize a JSON schema in a few words."""
     if "$ref" in schema:
         return schema["$ref"].rsplit("/", 1)[-1]
     if "enum" in schema or "const" in schema:
@@ -114,10 +116,10 @@ def kind_of(schema: dict[str, Any]) -> str:
 
 
 def write_pages(_: object) -> None:
-    """Writes the pages that the program and other texts tell; those that stay the same are left alone."""
+    """Write the generated pages; unchanged files are left alone, so that Sphinx does not rebuild them."""
     pages = {"reference/command-line.md": write_command_line(), "reference/http.md": write_http()}
     for source, name in ELSEWHERE.items():
-        pages[name] = lead((ROOT / source).read_text("utf-8"), (ROOT / source).parent, (DOCS / name).parent)
+        pages[name] = relocate_links((ROOT / source).read_text("utf-8"), (ROOT / source).parent, (DOCS / name).parent)
     for name, text in pages.items():
         page = DOCS / name
         page.parent.mkdir(exist_ok=True)
@@ -125,34 +127,34 @@ def write_pages(_: object) -> None:
             page.write_text(text, "utf-8")
 
 
-def lead_out(_: object, page: str, text: list[str]) -> None:
-    """Links of a page to files of the project outside the guide lead to their pages, or download them."""
-    text[0] = lead(text[0], (DOCS / page).parent, (DOCS / page).parent)
+def rewrite_links(_: object, page: str, text: list[str]) -> None:
+    """Rewrite links to files outside the guide: to their page if they have one, otherwise to a download."""
+    text[0] = relocate_links(text[0], (DOCS / page).parent, (DOCS / page).parent)
 
 
-def lead(text: str, lies: Path, shown: Path) -> str:
-    """The text with its links changed from the folder where it lies to the folder of the page that shows it."""
+def relocate_links(text: str, source: Path, page: Path) -> str:
+    """Rewrite relative links from the folder of the source to the folder of the page."""
 
     def one(link: re.Match[str]) -> str:
-        file = (lies / link[1]).resolve()
-        if not file.is_file() or (lies == shown and file.is_relative_to(DOCS)):
+        file = (source / link[1]).resolve()
+        if not file.is_file() or (source == page and file.is_relative_to(DOCS)):
             return link[0]
         target = ELSEWHERE.get(file.relative_to(ROOT).as_posix())
         if target:
-            return f"]({os.path.relpath(DOCS / target, shown)}{link[2]})"
-        return f"](path:{os.path.relpath(file, shown)})"
+            return f"]({os.path.relpath(DOCS / target, page)}{link[2]})"
+        return f"](path:{os.path.relpath(file, page)})"
 
     return re.sub(r"\]\(([^)#:\s]+)(#[^)\s]*|)\)", one, text)
 
 
-def colon_is_no_type(_: object, what: str, name: str, subject: object, options: object, lines: list[str]) -> None:
-    """Napoleon takes what stands before a colon in a property's docstring for its type; ours hold prose."""
+def keep_colons(_: object, what: str, name: str, subject: object, options: object, lines: list[str]) -> None:
+    """Keep Napoleon from parsing the text before a colon in a property's docstring as its type."""
     if what in ("attribute", "data", "property"):
         lines[:1] = [line.replace(": ", "; ", 1) for line in lines[:1]]
 
 
 def setup(app: Sphinx) -> None:
-    """Called by Sphinx."""
+    """Register the extension hooks."""
     app.connect("builder-inited", write_pages)
-    app.connect("source-read", lead_out)
-    app.connect("autodoc-process-docstring", colon_is_no_type, priority=400)  # before Napoleon
+    app.connect("source-read", rewrite_links)
+    app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before Napoleon

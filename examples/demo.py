@@ -1,9 +1,9 @@
-"""Looks at the photographs in demo/photographs with Beholder and writes what it sees to demo/index.html.
+"""Run Beholder on the photographs in demo/photographs and write the results to demo/index.html.
 
     python examples/demo.py
     python examples/demo.py --model openai/clip-vit-base-patch32
 
-The page holds everything it shows, pictures too, and needs no script.
+The page is self-contained, including pictures, and needs no JavaScript.
 
 Shapes: n photographs, m sentences, L labels, E the shared space.
 """
@@ -47,7 +47,7 @@ LABELS_SHOWN, FOUND_SHOWN = 3, 5
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph of the demo with what a person wrote about it."""
+    """A photograph of the demo with its human caption and label."""
 
     path: Path
     picture: Image.Image
@@ -55,24 +55,24 @@ class Photograph:
     label: str
 
     def tag(self, side: int) -> str:
-        """An ``<img>`` that holds the photograph, at most ``side`` pixels a side."""
+        """Return an ``<img>`` with the photograph embedded, at most ``side`` pixels a side."""
         small = self.picture.copy()
         small.thumbnail((side, side))
         return image_tag(small, self.caption)
 
 
 def main() -> None:
-    """Reads, looks, writes the page."""
+    """Run the models and write the page."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--model", default="mini", help="the dual encoder: a name, a folder or a hub id")
     parser.add_argument("--writer", default="mini", help="the vision-language model: a name, a folder or a hub id")
     given = parser.parse_args()
     model = given.model
 
-    print(f"Loading {model} (the first time, its parts are fetched)")
+    print(f"Loading {model} (downloading its parts on first use)")
     encoder = DualEncoder.from_pretrained(model)
     photographs = read_photographs()
-    print(f"Looking at {len(photographs)} photographs")
+    print(f"Embedding {len(photographs)} photographs")
     images = encoder.embed_images([photograph.path for photograph in photographs])  # (n, E)
     captions = [photograph.caption for photograph in photographs]
     texts = encoder.embed_texts(captions)  # (n, E)
@@ -83,8 +83,8 @@ def main() -> None:
     print(f"  own caption ranked first: {best} of {len(photographs)} photographs")
     print(f"  own label ranked first:   {right} of {len(photographs)} photographs")
 
-    print("Writing captions and answers")
-    written = captions_and_answers(VisionLanguageModel.from_pretrained(given.writer), photographs)
+    print("Generating captions and answers")
+    generated = captions_and_answers(VisionLanguageModel.from_pretrained(given.writer), photographs)
 
     sections = (
         header(len(photographs), best, right),
@@ -93,7 +93,7 @@ def main() -> None:
         matrix(photographs, cosines, match, best),
         labels,
         search(encoder, photographs, images),
-        written,
+        generated,
         "</main>",
         footer(model, given.writer),
     )
@@ -104,7 +104,7 @@ def main() -> None:
 
 
 def read_photographs() -> list[Photograph]:
-    """The photographs that captions.jsonl names, in its order."""
+    """Return the photographs listed in captions.jsonl, in order."""
     lines = (PHOTOGRAPHS / "captions.jsonl").read_text(encoding="utf-8").splitlines()
     rows = [json.loads(line) for line in lines]
     paths = [PHOTOGRAPHS / row["image"] for row in rows]
@@ -115,16 +115,16 @@ def read_photographs() -> list[Photograph]:
 
 
 def header(photographs: int, captions_right: int, labels_right: int) -> str:
-    """What the page is about, and its two figures."""
+    """Return the header, with the two key figures."""
     return f"""<header><h1>What Beholder sees in {photographs} photographs</h1>
-<p class="soft">Made on this machine by <code>examples/demo.py</code>, without any training on these photographs.</p>
+<p class="soft">Generated on this machine by <code>examples/demo.py</code>, without training on these photographs.</p>
 <ul class="figures">
-<li><b>{captions_right} of {photographs}</b> photographs fit their own caption best</li>
-<li><b>{labels_right} of {photographs}</b> photographs get their own label</li></ul></header>"""
+<li><b>{captions_right} of {photographs}</b> photographs match their own caption best</li>
+<li><b>{labels_right} of {photographs}</b> photographs get the right label</li></ul></header>"""
 
 
 def what_the_model_sees(encoder: DualEncoder, photographs: list[Photograph]) -> str:
-    """For a few photographs: as they are, as the network gets them, and the cells it divides them into."""
+    """Return the section that shows a few photographs as the network receives them, and its grid cells."""
     preprocessing = encoder.loaded.preprocessing
     rows, columns = cells(encoder)
     height, width = preprocessing.height, preprocessing.width
@@ -132,32 +132,32 @@ def what_the_model_sees(encoder: DualEncoder, photographs: list[Photograph]) -> 
     for photograph in photographs:
         if photograph.path.name not in SHOWN_TO_THE_MODEL:
             continue
-        seen = to_picture(to_pixels(photograph.picture, preprocessing), preprocessing)
+        model_input = to_picture(to_pixels(photograph.picture, preprocessing), preprocessing)
         size = f"{photograph.picture.width} × {photograph.picture.height} pixels"
         shown = (
             (photograph.tag(420), f"The photograph, {size}"),
-            (image_tag(seen, "the same, as the model gets it"), f"What the model gets, {width} × {height} pixels"),
+            (image_tag(model_input, "the same photograph as model input"), f"Model input, {width} × {height} pixels"),
             (
-                image_tag(with_grid(seen, rows, columns), "the same, divided into cells"),
-                f"Its {columns} × {rows} cells, each of which becomes a vector",
+                image_tag(with_grid(model_input, rows, columns), "the same photograph divided into cells"),
+                f"Its {columns} × {rows} cells, each of which becomes a feature vector",
             ),
         )
         parts = (f"<figure>{tag}<figcaption>{caption}</figcaption></figure>" for tag, caption in shown)
         figures.append(f'<div class="seen">{"".join(parts)}</div>')
     return f"""<section><h2>What the model sees</h2>
-<p>A photograph is resized, fitted into the shape that the network was trained with, and its values are scaled. The
-middle column is the way back from these numbers to a picture: what is not in it, the model does not know.</p>
+<p>A photograph is resized to the shape that the network was trained with, and its values are normalized. The middle
+column converts these numbers back to a picture: what is not in it, the model cannot know.</p>
 <div class="seens">{"".join(figures)}</div></section>"""
 
 
 def cells(encoder: DualEncoder) -> tuple[int, int]:
-    """Rows and columns of the grid into which the image tower divides a picture."""
+    """Return rows and columns of the image encoder's grid."""
     preprocessing = encoder.loaded.preprocessing
     return picture_grid(encoder.network.image, preprocessing.height, preprocessing.width)
 
 
 def with_grid(picture: Image.Image, rows: int, columns: int) -> Image.Image:
-    """The picture, enlarged so that thin lines stay thin, with the lines between its cells."""
+    """Draw the grid onto an enlarged picture."""
     large = picture.resize((picture.width * 2, picture.height * 2))
     draw = ImageDraw.Draw(large, "RGBA")
     for row in range(1, rows):
@@ -170,7 +170,7 @@ def with_grid(picture: Image.Image, rows: int, columns: int) -> Image.Image:
 
 
 def matrix(photographs: list[Photograph], cosines: np.ndarray, match: np.ndarray, best: int) -> str:
-    """A table of sentences and photographs; cosines and match are (n photographs, n sentences)."""
+    """Return the similarity matrix as a table; cosines and match are (n photographs, n sentences)."""
     top = "".join(f'<th scope="col">{photograph.tag(96)}</th>' for photograph in photographs)
     rows = []
     for row, photograph in enumerate(photographs):
@@ -182,15 +182,15 @@ def matrix(photographs: list[Photograph], cosines: np.ndarray, match: np.ndarray
             parts.append(f'<td class="{classes}" style="--match:{percent:.0f}" title="{title}">{percent:.0f}</td>')
         rows.append(f'<tr><th scope="row">{html.escape(photograph.caption)}</th>{"".join(parts)}</tr>')
     return f"""<section><h2>Every photograph with every caption</h2>
-<p>A cell shows <em>match</em>, in percent: how sure the model is that the sentence fits the photograph, if it were as
-likely to fit as not. Hold the pointer over a cell for the cosine that it comes from. Framed cells are a photograph with
-its own caption. For {best} of {len(photographs)} photographs, their own caption is the best of all.</p>
+<p>Each cell shows <em>match</em> in percent: the probability that the sentence fits the photograph, assuming even odds
+beforehand. Hover over a cell to see the underlying cosine. Framed cells pair a photograph with its own caption. For
+{best} of {len(photographs)} photographs, their own caption scores highest.</p>
 <div class="scroll" tabindex="0" role="region" aria-label="Similarity matrix"><table class="matrix">
 <thead><tr><th></th>{top}</tr></thead><tbody>{"".join(rows)}</tbody></table></div></section>"""
 
 
 def zero_shot(encoder: DualEncoder, photographs: list[Photograph], images: np.ndarray) -> tuple[int, str]:
-    """For how many photographs the first label is their own, and the section that shows the labels."""
+    """Return how many photographs get their own label, and the section that shows the labels."""
     labels = [*dict.fromkeys(photograph.label for photograph in photographs), *DISTRACTORS]
     ranked = encoder.label(images, labels, encoder.embed_labels(labels))
     right = 0
@@ -209,18 +209,18 @@ def zero_shot(encoder: DualEncoder, photographs: list[Photograph], images: np.nd
         verdict = (
             '<p class="verdict right">✓ right</p>'
             if place == 1
-            else f'<p class="verdict wrong">✗ {html.escape(photograph.label)} came in place {place}</p>'
+            else f'<p class="verdict wrong">✗ {html.escape(photograph.label)} is ranked {place}</p>'
         )
         cards.append(f'<div class="card">{photograph.tag(200)}<div>{"".join(bars)}{verdict}</div></div>')
-    section = f"""<section><h2>Labels without training</h2>
-<p>Each photograph chooses among {len(labels)} words, {len(DISTRACTORS)} of which belong to none of them
-({", ".join(DISTRACTORS)}). For {right} of {len(photographs)} the first choice is the label that a person gave.</p>
+    section = f"""<section><h2>Zero-shot classification</h2>
+<p>Each photograph is classified among {len(labels)} labels, {len(DISTRACTORS)} of which fit none of them
+({", ".join(DISTRACTORS)}). For {right} of {len(photographs)} the top label is the human one.</p>
 <div class="cards">{"".join(cards)}</div></section>"""
     return right, section
 
 
 def search(encoder: DualEncoder, photographs: list[Photograph], images: np.ndarray) -> str:
-    """For sentences that are nobody's caption, the photographs that fit best."""
+    """Return the section with the best photographs for sentences that are not captions."""
     vectors = encoder.embed_texts(SEARCHES)  # (m, E)
     match = encoder.match(images, vectors)  # (n, m)
     parts = []
@@ -232,31 +232,31 @@ def search(encoder: DualEncoder, photographs: list[Photograph], images: np.ndarr
         )
         parts.append(f'<h3>“{html.escape(sentence)}”</h3><div class="found">{figures}</div>')
     return f"""<section><h2>Search</h2>
-<p>Sentences that are nobody's caption, and the {FOUND_SHOWN} photographs that fit best, the best one first. There is
-always a best one; a low match says that it hardly fits.</p>{"".join(parts)}</section>"""
+<p>The {FOUND_SHOWN} best photographs for sentences that are not captions, best first. There is always a best one; a low
+match means that it hardly fits.</p>{"".join(parts)}</section>"""
 
 
-def captions_and_answers(writer: VisionLanguageModel, photographs: list[Photograph]) -> str:
-    """What the model writes about each photograph, and how it answers two questions."""
+def captions_and_answers(model: VisionLanguageModel, photographs: list[Photograph]) -> str:
+    """Return the section with a generated caption and two answers for each photograph."""
     cards = []
-    for photograph, caption in zip(photographs, writer.caption([p.path for p in photographs]), strict=True):
+    for photograph, caption in zip(photographs, model.caption([p.path for p in photographs]), strict=True):
         answers = ""
         for question in QUESTIONS:
-            answer = writer.ask(photograph.path, question)
+            answer = model.ask(photograph.path, question)
             answers += (
                 f'<p class="turn"><span class="soft">{html.escape(question)}</span> {html.escape(answer.text)} '
                 f'<span class="soft">({answer.confidence:.0%})</span></p>'
             )
-        written = f'<p class="written">{html.escape(caption)}</p>{answers}'
-        cards.append(f'<div class="card">{photograph.tag(200)}<div>{written}</div></div>')
+        generated = f'<p class="written">{html.escape(caption)}</p>{answers}'
+        cards.append(f'<div class="card">{photograph.tag(200)}<div>{generated}</div></div>')
     return f"""<section><h2>Captions and answers</h2>
-<p>A sentence that the model wrote about each photograph, and its answers to two questions, with the probability that it
-gives them. It was trained on few photographs, mostly of people and dogs outdoors; elsewhere it guesses.</p>
+<p>A generated caption for each photograph, and the answers to two questions with the probability that the model assigns
+to them. It was trained on few photographs, mostly of people and dogs outdoors; elsewhere it guesses.</p>
 <div class="cards">{"".join(cards)}</div></section>"""
 
 
 def footer(model: str, writer: str) -> str:
-    """Where models and photographs come from."""
+    """Return the footer, with the sources of models and photographs."""
     made = "mini: a frozen EfficientNet-Lite2 and a frozen MiniLM, joined by two small heads trained on captions"
     described = made if model == "mini" else html.escape(model)
     bridge = "a Q-Former between the same EfficientNet-Lite2 and a frozen SmolLM2-135M"
@@ -267,7 +267,7 @@ demo/photographs/LICENCES.md.</p></footer>"""
 
 
 def page(content: str) -> str:
-    """The whole document."""
+    """Return the whole document."""
     style = Path(__file__).with_suffix(".css").read_text(encoding="utf-8")
     return f"""<!doctype html>
 <html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
@@ -278,7 +278,7 @@ def page(content: str) -> str:
 
 
 def image_tag(picture: Image.Image, alternative: str) -> str:
-    """An ``<img>`` that holds the picture as JPEG."""
+    """Return an ``<img>`` with the picture embedded as JPEG."""
     data = BytesIO()
     picture.save(data, "JPEG", quality=85)
     source = base64.b64encode(data.getvalue()).decode()

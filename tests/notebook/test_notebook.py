@@ -204,7 +204,7 @@ def test_a_matrix_holds_the_numbers_of_the_library(calibrated: bool, photographs
 
 def execute(encoder: str, writer: str) -> Any:
     notebook = nbformat.read(EXAMPLE, 4)
-    notebook.cells[1].source = f"ENCODER, WRITER = {encoder!r}, {writer!r}"
+    notebook.cells[1].source = f"ENCODER, VISION_LANGUAGE_MODEL = {encoder!r}, {writer!r}"
     resources = {"metadata": {"path": str(EXAMPLE.parent)}}
     client = nbclient.NotebookClient(notebook, timeout=300, kernel_name="python3", resources=resources)
     return client.execute(env={**os.environ, "PYTHONPATH": str(Path(beholder.__file__).parents[1])})
