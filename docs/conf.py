@@ -92,9 +92,7 @@ def write_http() -> str:
             ]
             if rows:
                 documented = any(description for _, _, description in rows)
-                parts.append(
-                    "| field | type | |\n|---|---|---|\n" if documented else "| field | type |\n|---|---|\n"
-                )
+                parts.append("| field | type | |\n|---|---|---|\n" if documented else "| field | type |\n|---|---|\n")
                 for name, schema, description in rows:
                     last = f" {' '.join(description.split())} |" if documented else ""
                     parts.append(f"| `{name}` | {kind_of(schema)} |{last}\n")
