@@ -23,7 +23,7 @@ from PIL import Image, ImageDraw
 from beholder import BeholderError, DualEncoder, VisionLanguageModel
 from beholder.models.bridge import picture_grid
 from beholder.pictures.read import read_picture
-from beholder.pictures.transform import to_picture, to_pixels
+from beholder.pictures.transform import to_pil_image, to_pixels
 from beholder.tasks.plot import draw_matrix
 
 ROOT = Path(__file__).parent.parent
@@ -132,7 +132,7 @@ def what_the_model_sees(encoder: DualEncoder, photographs: list[Photograph]) -> 
     for photograph in photographs:
         if photograph.path.name not in SHOWN_TO_THE_MODEL:
             continue
-        model_input = to_picture(to_pixels(photograph.picture, preprocessing), preprocessing)
+        model_input = to_pil_image(to_pixels(photograph.picture, preprocessing), preprocessing)
         size = f"{photograph.picture.width} × {photograph.picture.height} pixels"
         shown = (
             (photograph.tag(420), f"The photograph, {size}"),

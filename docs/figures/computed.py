@@ -11,7 +11,7 @@ from PIL import Image
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.models.bridge import picture_grid, picture_tokens
 from beholder.pictures.read import read_picture
-from beholder.pictures.transform import Preprocessing, to_picture, to_pixels
+from beholder.pictures.transform import Preprocessing, to_pil_image, to_pixels
 from beholder.tasks.vision_language import AttentionMaps
 from beholder.weights.vision_language import load_vision_language
 
@@ -50,7 +50,7 @@ class Computed:
 
     def prepared(self, name: str) -> Image.Image:
         """The model's input, as an image."""
-        return to_picture(to_pixels(self.photograph(name), self.preprocessing), self.preprocessing)
+        return to_pil_image(to_pixels(self.photograph(name), self.preprocessing), self.preprocessing)
 
     def tokens(self, name: str) -> np.ndarray:
         """The frozen image encoder's features of the grid cells: (h · w, Di)."""

@@ -409,7 +409,7 @@ AWKWARD: list[Awkward] = [
         lambda: encoded(quadrants(), "PNG", icc_profile=swapped_profile()),
         shows(((30, 200, 30), (180, 30, 60), (60, 40, 200), (220, 230, 40)), within=12),
     ),
-    bad("cut.jpg", lambda: _cut(encoded(_detailed(), "JPEG")), PictureBroken, "cut short"),
+    bad("cut.jpg", lambda: _cut(encoded(_detailed(), "JPEG")), PictureBroken, "truncated"),
     bad("cut in header.jpg", lambda: encoded(quadrants(), "JPEG")[:100], PictureBroken),
     bad("first bytes.jpg", lambda: b"\xff\xd8\xff\xe0", PictureBroken),
     bad("bomb.jpg", _jpeg_bomb, PictureTooLarge, "65000 x 65000"),
@@ -459,7 +459,7 @@ AWKWARD: list[Awkward] = [
     bad("just over.png", lambda: png(10_001, 10_000, 8, 0, None), PictureTooLarge, "100 million"),
     bad("no pixels.png", lambda: png(0, 0, 8, 2, None), PictureBroken),
     bad("promised pixels.png", lambda: png(500, 500, 8, 2, None), PictureBroken),
-    bad("cut.png", lambda: _cut(encoded(_detailed(), "PNG")), PictureBroken, "cut short"),
+    bad("cut.png", lambda: _cut(encoded(_detailed(), "PNG")), PictureBroken, "truncated"),
     bad("wrong checksum.png", _wrong_checksum, PictureBroken),
     # GIF
     good("plain.gif", lambda: encoded(quadrants(), "GIF"), shows()),

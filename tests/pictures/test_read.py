@@ -21,9 +21,9 @@ from beholder.errors import (
     PictureTooLarge,
     PictureUnreadable,
 )
-from beholder.pictures.colour import ColourProfileWarning
+from beholder.pictures.color import ColorProfileWarning
 from beholder.pictures.limits import Limits
-from beholder.pictures.read import picture_name, read_picture
+from beholder.pictures.read import display_name, read_picture
 
 
 @pytest.mark.parametrize("case", AWKWARD, ids=lambda case: case.name)
@@ -38,7 +38,7 @@ def test_an_awkward_picture_is_shown_or_refused_as_the_table_says(case: Awkward,
         with pytest.raises(PictureError) as caught:
             read_picture(source)
     assert type(caught.value) is case.error
-    assert str(caught.value).startswith(picture_name(source, 0) + ": ")
+    assert str(caught.value).startswith(display_name(source, 0) + ": ")
     assert case.says in caught.value.reason
     assert " at 0x" not in str(caught.value)
 
@@ -85,13 +85,13 @@ def test_a_damaged_colour_profile_is_left_out_with_a_warning(profile: bytes):
     if not profile:
         shows()(read_picture(data))
         return
-    with pytest.warns(ColourProfileWarning, match="photo: its colour profile"):
+    with pytest.warns(ColorProfileWarning, match="photo: its color profile"):
         image = read_picture(data, name="photo")
     shows()(image)
 
 
 def test_a_profile_for_grey_in_a_colour_picture_is_left_out_with_a_warning():
-    with pytest.warns(ColourProfileWarning):
+    with pytest.warns(ColorProfileWarning):
         image = read_picture(encoded(quadrants(), "PNG", icc_profile=linear_grey_profile()))
     shows()(image)
 
@@ -129,8 +129,8 @@ def test_an_array_gives_its_own_colours(array: np.ndarray, expected: np.ndarray)
         (np.zeros((3, 8, 9), np.uint8), r"3 x 8 x 9; channels come last: array.transpose\(1, 2, 0\)"),
         (np.zeros((2, 8, 9, 3), np.uint8), "one by one"),
         (np.zeros((8, 9, 2), np.uint8), "8 x 9 x 2"),
-        (np.zeros(9, np.uint8), "this one is 9"),
-        (np.zeros((0, 9, 3), np.uint8), "without pixels"),
+        (np.zeros(9, np.uint8), "not 9"),
+        (np.zeros((0, 9, 3), np.uint8), "no pixels"),
         (np.zeros((8, 9, 3), np.int64), "int64"),
         (np.zeros((8, 9), bool), "bool"),
         (np.full((8, 9, 3), 255.0), "255"),
@@ -195,7 +195,7 @@ def test_limits_hold_for_arrays_bytes_and_images():
         read_picture(encoded(quadrants(), "BMP"), limits=Limits(megabytes=0.001))
 
 
-@pytest.mark.parametrize("limit", ["megapixels", "megabytes", "aspect", "seconds"])
+@pytest.mark.parametrize("limit", ["megapixels", "megabytes", "aspect_ratio", "timeout"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
 def test_a_limit_that_is_not_above_zero_is_refused_by_name(limit: str, value: float):
     with pytest.raises(InvalidSetting, match=limit):
@@ -271,14 +271,14 @@ def test_only_jpegs_are_reduced():
     ],
 )
 def test_a_picture_is_called_by_its_path_or_place(source: object, expected: str):
-    assert picture_name(source, 3) == expected
+    assert display_name(source, 3) == expected
 
 
 def test_an_opened_image_is_called_by_its_file(tmp_path: Path):
     path = tmp_path / "named.png"
     path.write_bytes(encoded(quadrants(), "PNG"))
     with Image.open(path) as image:
-        assert picture_name(image, 0) == str(path)
+        assert display_name(image, 0) == str(path)
 
 
 def test_reading_pictures_loads_no_torch():

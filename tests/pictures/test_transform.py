@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from beholder.errors import InvalidSetting, NotFinite
-from beholder.pictures.transform import ExtremeShapeWarning, Preprocessing, to_picture, to_pixels
+from beholder.pictures.transform import ExtremeShapeWarning, Preprocessing, to_pil_image, to_pixels
 
 CLIP = Preprocessing(
     224, 224, resize=224, mean=(0.48145466, 0.4578275, 0.40821073), std=(0.26862954, 0.26130258, 0.27577711)
@@ -29,7 +29,7 @@ def _columns(width: int, height: int) -> Image.Image:
 
 
 def _shown(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
-    return np.asarray(to_picture(to_pixels(picture, preprocessing), preprocessing))
+    return np.asarray(to_pil_image(to_pixels(picture, preprocessing), preprocessing))
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
@@ -53,14 +53,14 @@ def test_the_way_there_and_back_keeps_each_channel_within_one_step(preprocessing
 
 def test_what_a_network_could_not_have_been_shown_is_clipped():
     pixels = np.array([[[-9.0]], [[0.0]], [[9.0]]], np.float32)
-    assert to_picture(pixels, CLIP).getpixel((0, 0)) == (0, round(0.4578275 * 255), 255)
+    assert to_pil_image(pixels, CLIP).getpixel((0, 0)) == (0, round(0.4578275 * 255), 255)
 
 
 def test_pixels_that_are_no_picture_are_refused():
     with pytest.raises(InvalidSetting, match=r"\(3, H, W\)"):
-        to_picture(np.zeros((1, 3, 4, 4)), CLIP)
+        to_pil_image(np.zeros((1, 3, 4, 4)), CLIP)
     with pytest.raises(NotFinite):
-        to_picture(np.full((3, 4, 4), np.nan), CLIP)
+        to_pil_image(np.full((3, 4, 4), np.nan), CLIP)
 
 
 @pytest.mark.parametrize(("centre", "first_column"), [("floor", 1), ("round", 2)])

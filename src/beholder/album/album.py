@@ -32,14 +32,14 @@ from beholder.album.search import MATCHES_ABOVE, Found, Query, combined, search
 from beholder.album.store import BY_HAND, Model, Picture, Store
 from beholder.album.thumbnail import thumbnail
 from beholder.errors import AlbumBusy, AlbumError, InvalidSetting
-from beholder.pictures.read import Limits, Source, read_file
+from beholder.pictures.read import ImageSource, Limits, read_file
 from beholder.tasks.pictures import Prepared, several
 
 if TYPE_CHECKING:
     from beholder.runtime.precision import Precision
     from beholder.tasks.dual_encoder import DualEncoder
 
-Example = Source | Prepared  # what may be given as a picture whose likes to look for
+Example = ImageSource | Prepared  # what may be given as a picture whose likes to look for
 
 LOCK, HOLDER = "album.lock", "album.holder"
 

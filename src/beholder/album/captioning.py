@@ -15,7 +15,7 @@ from beholder.album.store import Stamp, Store
 from beholder.errors import PictureNotFound, PictureUnreadable
 from beholder.pictures.caption_metadata import sidecar, write_caption
 from beholder.pictures.photo_metadata import photo_metadata
-from beholder.pictures.read import picture_name, read_file
+from beholder.pictures.read import display_name, read_file
 
 
 def caption_into_files(store: Store, content: int, caption: str) -> list[Path]:
@@ -34,10 +34,10 @@ def caption_into_files(store: Store, content: int, caption: str) -> list[Path]:
     files = [Path(os.fsdecode(path)) for path in paths]
     for file in files:  # all are looked at before any is written
         if file.is_symlink():
-            raise PictureUnreadable(picture_name(file, 0), "is a link to a file elsewhere; it was left alone")
+            raise PictureUnreadable(display_name(file, 0), "is a link to a file elsewhere; it was left alone")
         if hashlib.sha256(read_file(file)).digest() != known:
             raise PictureUnreadable(
-                picture_name(file, 0), "has changed since it was indexed; index it again, then write its caption"
+                display_name(file, 0), "has changed since it was indexed; index it again, then write its caption"
             )
     written = [write_caption(file, caption) for file in files]
     stamps = [_stamp(file) for file in files]

@@ -22,7 +22,7 @@ from beholder.album.store import Stamp, Store
 from beholder.errors import PictureBroken, PictureError, PictureUnreadable
 from beholder.pictures.caption_metadata import sidecar
 from beholder.pictures.photo_metadata import PhotoMetadata, photo_metadata
-from beholder.pictures.read import FileBytes, Limits, picture_name, read_file
+from beholder.pictures.read import FileBytes, Limits, display_name, read_file
 from beholder.pictures.walk import walk
 from beholder.runtime.pipeline import map_ahead
 
@@ -50,7 +50,7 @@ class IndexedPicture:
     @property
     def name(self) -> str:
         """The path, safe to print."""
-        return picture_name(self.path, 0)
+        return display_name(self.path, 0)
 
 
 @dataclass

@@ -21,7 +21,7 @@ import numpy as np
 
 from beholder.album.schema import translated
 from beholder.pictures.photo_metadata import PhotoMetadata
-from beholder.pictures.read import picture_name
+from beholder.pictures.read import display_name
 
 FROM_FILE = "file"  # the source of captions and tags that the picture's own metadata holds
 BY_HAND = "user"  # the source of what a person says of it, which goes before all others
@@ -75,7 +75,7 @@ class Picture:
     @property
     def name(self) -> str:
         """The path, safe to print."""
-        return picture_name(self.path, 0)
+        return display_name(self.path, 0)
 
 
 class Store:
@@ -395,4 +395,4 @@ def below(root: bytes) -> tuple[bytes, bytes, bytes]:
 
 def short_name(path: bytes) -> str:
     """A file's name behind that of its folder, as text that can be stored, searched and printed."""
-    return picture_name(os.fsdecode(b"/".join(path.split(b"/")[-2:])), 0)
+    return display_name(os.fsdecode(b"/".join(path.split(b"/")[-2:])), 0)

@@ -47,7 +47,7 @@ def command(
     from beholder.album.contact_sheet import write_contact_sheet
     from beholder.cli.pictures import PictureRun, find_pictures, load_encoder, print_json, warnings_on_one_line
     from beholder.errors import InvalidSetting
-    from beholder.pictures.read import picture_name
+    from beholder.pictures.read import display_name
 
     captions: list[str | None] = []
     code = 0
@@ -74,10 +74,10 @@ def command(
         found = find_clusters(vectors, captions, words.embed_texts, clusters, keyword, seed)
     sections = []
     for each in found:
-        names = [picture_name(paths[row], 0) for row in each.rows]
+        names = [display_name(paths[row], 0) for row in each.rows]
         others = [word for word in each.keywords if word != each.name]
         heading = f"{each.name} ({len(names)})" + (f", also {', '.join(others)}" if others else "")
-        sections.append((heading, [(paths[row], [Path(picture_name(paths[row], 0)).name]) for row in each.rows]))
+        sections.append((heading, [(paths[row], [Path(display_name(paths[row], 0)).name]) for row in each.rows]))
         if json:
             for name in names:
                 row: dict[str, object] = {"image": name, "cluster": each.number, "name": each.name}
@@ -85,5 +85,5 @@ def command(
         else:
             print(heading, *(f"  {name}" for name in names), sep="\n")
     if html is not None:
-        write_contact_sheet(html, f"Groups in {picture_name(folder, 0)}", sections)
+        write_contact_sheet(html, f"Groups in {display_name(folder, 0)}", sections)
     raise typer.Exit(code)

@@ -34,13 +34,13 @@ def command(
     from beholder.album.album import Album
     from beholder.album.contact_sheet import write_contact_sheet
     from beholder.cli.pictures import print_json, warnings_on_one_line
-    from beholder.pictures.read import picture_name
+    from beholder.pictures.read import display_name
 
     sections = []
     with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
         groups = opened.duplicates(where, distance=distance, model=model)
     for group in groups:
-        names = [picture_name(path, 0) for path in group.paths]
+        names = [display_name(path, 0) for path in group.paths]
         heading = f"{group.kind}, distance {group.distance:.3f}"
         shown = zip(group.paths, names, strict=True)
         sections.append((heading, [(path, ["keep" if path == group.paths[0] else "", name]) for path, name in shown]))

@@ -137,7 +137,7 @@ def _shown(json: bool) -> Iterator[tuple]:
 
 def _check(album: Album, json: bool) -> int:
     from beholder.cli.pictures import print_json
-    from beholder.pictures.read import picture_name
+    from beholder.pictures.read import display_name
 
     failed = album.failed()
     well = True
@@ -149,7 +149,7 @@ def _check(album: Album, json: bool) -> int:
             print(f"{'ok  ' if ok else 'BAD '} {what}: {detail}")
     if not json:
         for path, reason in failed:
-            print(f"not in the album: {picture_name(path, 0)}: {reason}")
+            print(f"not in the album: {display_name(path, 0)}: {reason}")
     return 0 if well else 1
 
 

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
     from beholder.notebook.chat_box import ChatBox
     from beholder.notebook.matrix import Matrix
     from beholder.notebook.picture_gallery import Gallery
-    from beholder.pictures.read import Source
+    from beholder.pictures.read import ImageSource
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.tasks.vision_language import VisionLanguageModel
 
 __all__ = ["chat", "gallery", "similarity"]
 
 
-def chat(image: Source, model: str | VisionLanguageModel = "mini", *, max_new_tokens: int = 40) -> ChatBox:
+def chat(image: ImageSource, model: str | VisionLanguageModel = "mini", *, max_new_tokens: int = 40) -> ChatBox:
     """A picture with a box for questions beside it; what was said stands above the box.
 
     Args:
@@ -60,7 +60,7 @@ def gallery(results: Iterable[Any]) -> Gallery:
     return Gallery(results)
 
 
-def similarity(images: Sequence[Source], texts: Sequence[str], model: str | DualEncoder = "mini") -> Matrix:
+def similarity(images: Sequence[ImageSource], texts: Sequence[str], model: str | DualEncoder = "mini") -> Matrix:
     """How well each sentence fits each picture: a table to look at, with ``cosines`` and ``match`` as arrays.
 
     The arguments and errors are those of `DualEncoder.similarity`; ``model`` is a name, a folder, a hub id, or a model

@@ -9,7 +9,7 @@ import ipywidgets
 
 from beholder.errors import InvalidSetting
 from beholder.notebook.markup import safe, small, turns
-from beholder.pictures.read import Source
+from beholder.pictures.read import ImageSource
 from beholder.tasks.conversation import Conversation
 
 SIDE = 480  # pixels of the picture's longer side
@@ -23,7 +23,7 @@ class ChatBox(ipywidgets.HBox):
         conversation: of the library; its ``history`` holds all questions and answers.
     """
 
-    def __init__(self, image: Source, conversation: Conversation):
+    def __init__(self, image: ImageSource, conversation: Conversation):
         self.conversation = conversation
         self.notes: list[str] = []
         self.picture = ipywidgets.Image(value=small(image, 0, SIDE), format="jpeg", layout={"max_width": "45%"})

@@ -7,19 +7,19 @@ from collections.abc import Iterable
 from html import escape
 from io import BytesIO
 
-from beholder.pictures.read import Source, picture_name, read_picture
+from beholder.pictures.read import ImageSource, display_name, read_picture
 
 ASKED = "margin:.3em 0;text-align:right;font-weight:600"
 SAID = "margin:.3em 0"
 
 
-def small(picture: Source, index: int, side: int) -> bytes:
+def small(picture: ImageSource, index: int, side: int) -> bytes:
     """A JPEG of a picture that fits into a square.
 
     Raises:
         PictureError: it can't be used.
     """
-    image = read_picture(picture, name=picture_name(picture, index), reduce_to=side).copy()
+    image = read_picture(picture, name=display_name(picture, index), reduce_to=side).copy()
     image.thumbnail((side, side))
     file = BytesIO()
     image.save(file, "JPEG", quality=88)

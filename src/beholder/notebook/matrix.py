@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from beholder.notebook.markup import safe, small, tag
-from beholder.pictures.read import Source, picture_name
+from beholder.pictures.read import ImageSource, display_name
 from beholder.tasks.dual_encoder import DualEncoder
 
 SIDE = 160  # pixels of a thumbnail's longer side
@@ -34,7 +34,7 @@ class Matrix:
     thumbnails: list[bytes]
 
     @classmethod
-    def of(cls, encoder: DualEncoder, images: Sequence[Source], texts: Sequence[str]) -> Matrix:
+    def of(cls, encoder: DualEncoder, images: Sequence[ImageSource], texts: Sequence[str]) -> Matrix:
         """Computes it.
 
         Raises:
@@ -42,7 +42,7 @@ class Matrix:
         """
         pictures, sentences = encoder.embed_images(images), encoder.embed_texts(texts)
         return cls(
-            [picture_name(image, index) for index, image in enumerate(images)],
+            [display_name(image, index) for index, image in enumerate(images)],
             list(texts),
             pictures @ sentences.T,
             encoder.match(pictures, sentences) if encoder.calibrated else None,

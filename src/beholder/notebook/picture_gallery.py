@@ -12,7 +12,7 @@ from beholder.album.search import Found
 from beholder.album.store import Picture as AlbumPicture
 from beholder.errors import PictureError
 from beholder.notebook.markup import safe, small, tag
-from beholder.pictures.read import picture_name
+from beholder.pictures.read import display_name
 from beholder.tasks.dual_encoder import EmbeddedPicture
 from beholder.tasks.vision_language import CaptionedPicture
 
@@ -33,7 +33,7 @@ class Gallery:
         self.rows: list[tuple[str, str, PictureError | None]] = []
         self._figures: list[str] = []
         for index, (picture, words) in enumerate(part for result in results for part in _parts(result)):
-            name = picture.name if isinstance(picture, PictureError) else picture_name(picture, index)
+            name = picture.name if isinstance(picture, PictureError) else display_name(picture, index)
             shown = words or (Path(name).name if isinstance(picture, str | Path) else name)
             error = None
             try:
@@ -71,8 +71,8 @@ def _parts(result: Any) -> Iterator[tuple[Any, str]]:
         case AlbumPicture():
             yield result.path, result.caption or ""
         case DuplicateGroup(paths=(kept, *others), kind=kind):
-            yield kept, f"keep {Path(picture_name(kept, 0)).name}"
-            yield from ((other, f"{Path(picture_name(other, 0)).name}, {kind}") for other in others)
+            yield kept, f"keep {Path(display_name(kept, 0)).name}"
+            yield from ((other, f"{Path(display_name(other, 0)).name}, {kind}") for other in others)
         case CaptionedPicture(name=name, caption=caption, error=error):
             yield error or name, caption or ""
         case EmbeddedPicture(name=name, error=error):

@@ -1,1 +1,1 @@
-"""Pictures come in: read from anywhere, brought to upright sRGB, prepared for a network, and back."""
+"""Image input: find and read image files, normalize them to upright sRGB, preprocess them for a network."""

@@ -1,7 +1,7 @@
-"""Tells a picture's format by its first bytes and opens it with the one decoder of that format.
+"""Detect an image format from the first bytes and open the image with the one decoder for that format.
 
-No decoder outside the table below is ever asked, whatever the file's name says, and Pillow's list of plugins is left
-alone. Opening reads the header; nothing is decoded yet.
+Only the decoders listed below are ever used, whatever the file name says; Pillow's plugin registry is left alone.
+Opening reads the header and decodes no pixels.
 """
 
 from collections.abc import Callable
@@ -49,12 +49,12 @@ _SIGNATURES = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
 )
-_BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)  # two letters "BM" alone begin many a text
+_BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)  # "BM" alone also starts ordinary text files
 _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
 
 
-def format_of(data: bytes) -> str | None:
-    """Name of the format that these bytes begin, readable here or not; None where they begin none that is known."""
+def detect_format(data: bytes) -> str | None:
+    """Return the name of the format, whether it can be decoded here or not; None if it is unknown."""
     for signature, name in _SIGNATURES:
         if data.startswith(signature):
             return name
@@ -75,22 +75,22 @@ def format_of(data: bytes) -> str | None:
     return None
 
 
-def open_header(data: bytes, name: str) -> tuple[Image.Image, str]:
-    """Open a picture without decoding it.
+def open_image(data: bytes, name: str) -> tuple[Image.Image, str]:
+    """Open an image lazily: read its header, decode no pixels.
 
     Args:
-        data: the whole file.
-        name: what errors call the picture.
+        data: The whole file.
+        name: The name of the picture in error messages.
 
     Returns:
-        The image, whose size is known and whose pixels are not yet read, and the name of its format.
+        The image and the name of its format.
 
     Raises:
-        NotAPicture: no known format begins so.
-        PictureRefused: the format is known and not read here, or needs an optional part.
-        Exception: whatever the decoder throws at a damaged header.
+        NotAPicture: The data is in no known image format.
+        PictureRefused: The format is not supported, or needs an optional dependency.
+        Exception: Whatever the decoder raises on a damaged header.
     """
-    found = format_of(data)
+    found = detect_format(data)
     if found is None:
         raise NotAPicture(name, f"not a picture in a format that can be read ({READABLE})")
     if found == "HEIC":

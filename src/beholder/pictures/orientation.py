@@ -1,9 +1,9 @@
-"""Which way is up, by the EXIF note of a camera."""
+"""EXIF orientation."""
 
 from PIL import Image
 
 _ORIENTATION = 0x0112  # EXIF 2.3, section 4.6.4
-_TURNS = {
+_TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -14,12 +14,12 @@ _TURNS = {
 }
 
 
-def turn_of(image: Image.Image) -> Image.Transpose | None:
-    """The turn that brings a decoded picture upright; None where it is so already.
+def exif_transposition(image: Image.Image) -> Image.Transpose | None:
+    """Return the transposition that brings a decoded image upright, or None if it already is.
 
-    TIFF and HEIC pictures were turned by their decoders and hold no such note any more.
+    The decoders of TIFF and HEIC apply the orientation themselves and drop the tag.
     """
     try:
-        return _TURNS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damage of any kind in the EXIF is no reason to refuse the pixels
+        return _TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION, 1))
+    except Exception:  # damaged EXIF is no reason to refuse the pixels
         return None

@@ -15,7 +15,7 @@ from PIL import Image
 
 from beholder.errors import PictureBroken, PictureError
 from beholder.pictures.caption_metadata import DC, RDF, description_of, sidecar
-from beholder.pictures.formats import open_header
+from beholder.pictures.formats import open_image
 
 EXIF, GPS = 0x8769, 0x8825
 TIMES = (0x9003, 0x9004)  # DateTimeOriginal, DateTimeDigitized, both in the EXIF part
@@ -58,11 +58,11 @@ def photo_metadata(data: bytes, path: Path) -> PhotoMetadata:
         PictureError: the bytes are no picture that can be opened.
     """
     try:
-        image, kind = open_header(data, str(path))
+        image, kind = open_image(data, str(path))
     except PictureError:
         raise
     except Exception as error:  # decoders meet damage with errors of any type
-        raise PictureBroken(str(path), "begins as a picture and is damaged or cut short in its header") from error
+        raise PictureBroken(str(path), "its header is damaged or truncated") from error
     width, height = image.size
     exif = _tags(image.getexif)
     if exif.get(0x0112) in TURNED and kind == "JPEG":

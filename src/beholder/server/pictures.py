@@ -13,11 +13,11 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 from beholder.errors import PictureBroken, PictureError, PictureRefused, PictureTooLarge
-from beholder.pictures.address import fetch, is_address
-from beholder.pictures.formats import open_header
+from beholder.pictures.formats import open_image
 from beholder.pictures.limits import Limits
 from beholder.pictures.read import FileBytes
 from beholder.pictures.transform import Preprocessing
+from beholder.pictures.url import fetch, is_url
 from beholder.server.settings import ServerSettings
 from beholder.tasks.pictures import Prepared, prepare
 
@@ -81,7 +81,7 @@ def _given(
         if in_album is None:
             raise PictureRefused(name, "this server serves no album")
         return _Given(in_album(address, name), name, Limits())
-    if not is_address(address):
+    if not is_url(address):
         raise PictureRefused(name, "a picture is given as a data address: data:image/jpeg;base64,…")
     if not settings.allow_urls:
         raise PictureRefused(name, "this server fetches no pictures: send a data address (data:image/jpeg;base64,…)")
@@ -102,10 +102,10 @@ def _of_data(address: str, name: str, settings: ServerSettings) -> bytes:
 def _pixels(given: _Given) -> int:
     """From the header alone; a picture that has none is refused when it is read."""
     try:
-        width, height = open_header(given.data, given.name)[0].size
+        width, height = open_image(given.data, given.name)[0].size
     except PictureError:
         raise
     except Exception as error:  # decoders meet damage with errors of any type
-        raise PictureBroken(given.name, "begins as a picture and is damaged or cut short in its header") from error
+        raise PictureBroken(given.name, "its header is damaged or truncated") from error
     given.limits.check_shape(width, height, given.name)
     return int(width * height)

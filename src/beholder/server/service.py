@@ -162,7 +162,7 @@ class Writer:
 
     async def attention_maps(self, addresses: list[str], text: str | None) -> tuple[AttentionMaps, Image]:
         """Where in the picture each word of a caption was looked for, and the picture as the network sees it."""
-        from beholder.pictures.transform import to_picture
+        from beholder.pictures.transform import to_pil_image
 
         pictures = await self.service.read(addresses, self.model.loaded.preprocessing)
 
@@ -171,7 +171,7 @@ class Writer:
             return [self.model.attention_maps(each, text) for each in batch]
 
         attention_maps: list[AttentionMaps] = await compute(self.worker, Job(("attention", text), list(pictures), work))
-        return attention_maps[0], to_picture(pictures[0].pixels, self.model.loaded.preprocessing)
+        return attention_maps[0], to_pil_image(pictures[0].pixels, self.model.loaded.preprocessing)
 
     async def talk(
         self, addresses: list[str], turns: list[tuple[str, str]], question: str, drawing: Drawing

@@ -38,7 +38,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     allow_urls: bool = False
     read_only: bool = False
-    limits: Limits = field(default_factory=lambda: Limits(megapixels=50, megabytes=20, seconds=10))
+    limits: Limits = field(default_factory=lambda: Limits(megapixels=50, megabytes=20, timeout=10))
     body_megabytes: float = 32.0
     pictures: int = 16
     megapixels: float = 100.0

@@ -10,10 +10,10 @@ from typing import Any
 
 from beholder.errors import InvalidSetting, WriteFailed
 
-SUFFIXES = (".jsonl", ".csv")
+EXTENSIONS = (".jsonl", ".csv")
 
 
-class RowFile:
+class ResultFile:
     """Appends to a file that may hold rows already: ``known`` are their texts by what they are about.
 
     Args:
@@ -30,7 +30,7 @@ class RowFile:
     text: str
 
     def __init__(self, path: Path):
-        if path.suffix.lower() not in SUFFIXES:
+        if path.suffix.lower() not in EXTENSIONS:
             raise InvalidSetting(f"{path}: {self.what} go into a .jsonl or a .csv file")
         self.path = path
         self.csv = path.suffix.lower() == ".csv"
@@ -100,7 +100,7 @@ class RowFile:
         return line.getvalue()
 
 
-class CaptionFile(RowFile):
+class CaptionFile(ResultFile):
     """Captions; ``captions`` are those that it had by picture, ``done`` its pictures."""
 
     what, columns, about, text = "captions", ("image", "caption", "score", "weak"), ("image",), "caption"
@@ -111,7 +111,7 @@ class CaptionFile(RowFile):
         self.done = set(self.captions)
 
 
-class AnswerFile(RowFile):
+class AnswerFile(ResultFile):
     """Answers, known by picture and question."""
 
     what, columns, about, text = "answers", ("image", "question", "answer"), ("image", "question"), "answer"

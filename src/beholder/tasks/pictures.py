@@ -10,7 +10,7 @@ from typing import NamedTuple
 import numpy as np
 
 from beholder.errors import PictureError
-from beholder.pictures.read import Limits, Source, picture_name, read_picture
+from beholder.pictures.read import ImageSource, Limits, display_name, read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.runtime.pipeline import batches, map_ahead
 
@@ -22,7 +22,7 @@ class Prepared:
     pixels: np.ndarray
 
 
-Picture = Source | Prepared
+Picture = ImageSource | Prepared
 
 
 class PreparedBatch(NamedTuple):
@@ -45,7 +45,7 @@ def prepared(
 
     def one(numbered: tuple[int, Picture]) -> tuple[int, str, np.ndarray | PictureError]:
         index, source = numbered
-        name = picture_name(source, index)
+        name = display_name(source, index)
         try:
             made = prepare(source, preprocessing, name=name, exact=exact, allow_urls=allow_urls, limits=limits)
             return index, name, made.pixels

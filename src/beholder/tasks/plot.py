@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beholder.errors import InvalidSetting, MissingExtra, PictureError
-from beholder.pictures.read import Source, picture_name, read_picture
+from beholder.pictures.read import ImageSource, display_name, read_picture
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -36,7 +36,7 @@ EASTERN_FONTS = (
 
 def draw_matrix(
     path: Path,
-    pictures: Sequence[str | Source],
+    pictures: Sequence[str | ImageSource],
     texts: Sequence[str],
     values: np.ndarray,
     title: str,
@@ -91,7 +91,7 @@ def draw_matrix(
         left, side = column * COLUMN, COLUMN - GAP
         thumbnail = thumbnail_of(picture, column, round(side * PIXELS_PER_INCH))
         if thumbnail is None:
-            name = in_lines(Path(picture_name(picture, column)).name, 12, 5)
+            name = in_lines(Path(display_name(picture, column)).name, 12, 5)
             axes.text(left + COLUMN / 2, -COLUMN / 2, name, ha="center", va="center", fontsize=6, **font)
             continue
         wide, tall = (side * length / max(thumbnail.size) for length in thumbnail.size)
@@ -112,7 +112,7 @@ def draw_matrix(
     save_figure(figure, path)
 
 
-def draw_attention_maps(path: Path, picture: Source, attention_maps: "AttentionMaps") -> None:
+def draw_attention_maps(path: Path, picture: ImageSource, attention_maps: "AttentionMaps") -> None:
     """Draw a picture, and again for each word of its caption with the places lit where that word was looked for.
 
     Each drawing is lit from its least to its most looked-at place, however far apart they are.
@@ -134,7 +134,7 @@ def draw_attention_maps(path: Path, picture: Source, attention_maps: "AttentionM
 
     if path.suffix.lower() != ".png":
         raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
-    whole = read_picture(picture, name=picture_name(picture, 0), reduce_to=360)
+    whole = read_picture(picture, name=display_name(picture, 0), reduce_to=360)
     whole.thumbnail((360, 360))
     panels = [
         ("picture", None),
@@ -187,10 +187,10 @@ def save_figure(figure: Any, path: Path) -> None:
         raise InvalidSetting(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def thumbnail_of(picture: Source, index: int, side: int) -> "Image | None":
+def thumbnail_of(picture: ImageSource, index: int, side: int) -> "Image | None":
     """The picture within ``side`` by ``side`` pixels; None where it can't be read."""
     try:
-        thumbnail = read_picture(picture, name=picture_name(picture, index), reduce_to=side)
+        thumbnail = read_picture(picture, name=display_name(picture, index), reduce_to=side)
     except PictureError:
         return None
     thumbnail.thumbnail((side, side))

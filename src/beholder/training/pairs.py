@@ -13,7 +13,7 @@ from torch import Tensor
 
 from beholder.errors import InvalidSetting, PictureError
 from beholder.pictures.read import read_picture
-from beholder.pictures.transform import Preprocessing, fitted
+from beholder.pictures.transform import Preprocessing, resize_and_crop
 from beholder.runtime.pipeline import map_ahead
 from beholder.text.tokenizer import TextCutWarning, Tokenizer
 from beholder.training.augmentation import Augmentation, augment
@@ -107,7 +107,7 @@ def _prepare(draw: Draw, preprocessing: Preprocessing, augmentation: Augmentatio
     pixels = None
     try:
         picture = read_picture(example.picture, name=example.name, reduce_to=preprocessing.shorter_side)
-        pixels = np.asarray(fitted(augment(picture, augmentation, generator), preprocessing))
+        pixels = np.asarray(resize_and_crop(augment(picture, augmentation, generator), preprocessing))
     except PictureError as error:
         refuse(example.name, error.reason)
     return _Pair(pixels, text, picture_key, text_key(text, example.label))

@@ -16,17 +16,17 @@ import pytest
 from awkward import encoded, quadrants, shows
 
 from beholder.errors import PictureError, PictureNotFound, PictureRefused, PictureTooLarge, PictureUnreadable
-from beholder.pictures import address
-from beholder.pictures.address import fetch, is_address, is_public, without_password
+from beholder.pictures import url
 from beholder.pictures.limits import Limits
 from beholder.pictures.read import read_picture
+from beholder.pictures.url import fetch, is_public, is_url, redact_url
 
 PICTURE = encoded(quadrants(), "PNG")
 CERTIFICATE = Path(__file__).parent / "certificate_for_pictures.example.pem"
-LIMITS = Limits(megabytes=0.1, seconds=5)
+LIMITS = Limits(megabytes=0.1, timeout=5)
 
 
-def _is_loopback(ip: address.IPAddress) -> bool:
+def _is_loopback(ip: url.IPAddress) -> bool:
     return ip.is_loopback
 
 
@@ -217,8 +217,8 @@ def test_the_server_is_told_the_name_and_nothing_about_the_user(server: tuple[_S
         ("status-302", PictureUnreadable, "302"),  # without saying where to
         ("says-large", PictureTooLarge, "0.1 MB"),
         ("endless", PictureTooLarge, "0.1 MB"),
-        ("ends-early", PictureUnreadable, "broke off"),
-        ("nonsense", PictureUnreadable, "makes no sense"),
+        ("ends-early", PictureUnreadable, "incomplete or malformed"),
+        ("nonsense", PictureUnreadable, "incomplete or malformed"),
     ],
 )
 def test_an_answer_that_is_no_picture_has_its_own_error(
@@ -235,8 +235,8 @@ def test_a_packed_body_is_not_unpacked(server: tuple[_Server, str]):
 @pytest.mark.parametrize("path", ["drip", "drip-without-length", "drip-chunk-sizes", "drip-headers", "silent"])
 def test_a_slow_server_is_left_when_time_is_up(server: tuple[_Server, str], path: str):
     start = time.monotonic()
-    with pytest.raises(PictureUnreadable, match="took longer than the limit"):
-        fetch(f"{server[1]}/{path}", "p", Limits(seconds=0.4), _is_loopback)
+    with pytest.raises(PictureUnreadable, match="took longer than the time limit"):
+        fetch(f"{server[1]}/{path}", "p", Limits(timeout=0.4), _is_loopback)
     assert time.monotonic() - start < 1.5
 
 
@@ -244,7 +244,7 @@ def test_time_runs_over_all_redirects_together(server: tuple[_Server, str]):
     server[0].targets["to-drip"] = "/drip"
     start = time.monotonic()
     with pytest.raises(PictureUnreadable, match="took longer"):
-        fetch(f"{server[1]}/to-drip", "p", Limits(seconds=0.4), _is_loopback)
+        fetch(f"{server[1]}/to-drip", "p", Limits(timeout=0.4), _is_loopback)
     assert time.monotonic() - start < 1.5
 
 
@@ -376,7 +376,7 @@ def test_slow_tls_is_left_when_time_is_up(secure_server: _Server, monkeypatch: p
     _answer_lookups(monkeypatch, ["127.0.0.1"])
     start = time.monotonic()
     with pytest.raises(PictureUnreadable, match="took longer"):
-        fetch(f"https://pictures.example:{secure_server.server_port}/drip", "p", Limits(seconds=0.6), _is_loopback)
+        fetch(f"https://pictures.example:{secure_server.server_port}/drip", "p", Limits(timeout=0.6), _is_loopback)
     assert time.monotonic() - start < 2
 
 
@@ -386,7 +386,7 @@ def test_a_server_that_accepts_and_never_shakes_hands_is_left_when_time_is_up():
         mute.listen()
         start = time.monotonic()
         with pytest.raises(PictureUnreadable, match="took longer"):
-            fetch(f"https://127.0.0.1:{mute.getsockname()[1]}/", "p", Limits(seconds=0.4), _is_loopback)
+            fetch(f"https://127.0.0.1:{mute.getsockname()[1]}/", "p", Limits(timeout=0.4), _is_loopback)
         assert time.monotonic() - start < 1.5
 
 
@@ -423,9 +423,9 @@ def test_an_address_that_is_local_reserved_or_carries_another_inside_is_not_publ
     ],
 )
 def test_an_address_is_told_from_a_path(source: object, expected: bool):
-    assert is_address(source) is expected
+    assert is_url(source) is expected
 
 
 def test_a_password_is_never_shown():
-    assert without_password("https://ann:secret@example.org/a@b") == "https://***@example.org/a@b"
-    assert without_password("https://example.org/a@b?c=d@e") == "https://example.org/a@b?c=d@e"
+    assert redact_url("https://ann:secret@example.org/a@b") == "https://***@example.org/a@b"
+    assert redact_url("https://example.org/a@b?c=d@e") == "https://example.org/a@b?c=d@e"
