@@ -134,7 +134,7 @@ def test_an_array_gives_its_own_colours(array: np.ndarray, expected: np.ndarray)
         (np.zeros((8, 9, 3), np.int64), "int64"),
         (np.zeros((8, 9), bool), "bool"),
         (np.full((8, 9, 3), 255.0), "255"),
-        (np.full((8, 9, 3), -0.1), "scale them"),
+        (np.full((8, 9, 3), -0.1), "scale the values"),
         (np.full((8, 9, 3), np.nan), "nan"),
     ],
 )

@@ -270,7 +270,7 @@ def test_redirects_in_a_circle_end(server: tuple[_Server, str]):
         ("file:///etc/hostname", "only http and https"),
         ("gopher://127.0.0.1/", "only http and https"),
         ("http://ann:secret@127.0.0.1/", "password"),
-        ("http://[bad/", "can't be understood"),
+        ("http://[bad/", "can't be parsed"),
     ],
 )
 def test_a_redirect_is_checked_like_the_first_address(server: tuple[_Server, str], target: str, says: str):
@@ -341,7 +341,7 @@ def test_a_name_that_is_unknown_and_a_port_that_is_closed_are_unreadable(monkeyp
         with pytest.raises(PictureUnreadable, match="can't be connected to"):
             fetch(f"http://127.0.0.1:{unused.getsockname()[1]}/", "p", LIMITS, _is_loopback)
     monkeypatch.setattr(socket, "getaddrinfo", fail)
-    with pytest.raises(PictureUnreadable, match="can't be found"):
+    with pytest.raises(PictureUnreadable, match="can't be resolved"):
         fetch("http://pictures.example/", "p", LIMITS)
 
 
