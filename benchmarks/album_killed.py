@@ -64,11 +64,11 @@ def draw(folder: Path, count: int) -> None:
 
 def vectors(folder: Path) -> dict[str, np.ndarray]:
     with Album.open(folder, create_new=False) as album:
-        damage = album.store.value("PRAGMA integrity_check")
+        damage = album.store.scalar("PRAGMA integrity_check")
         if damage != "ok":
             raise SystemExit(f"the database is damaged: {damage}")
-        rows = album.store.rows("SELECT path, data FROM picture JOIN vector USING (content)")
-        counted = album.store.rows("SELECT count(*), count(DISTINCT content) FROM picture")[0]
+        rows = album.store.query("SELECT path, data FROM picture JOIN vector USING (content)")
+        counted = album.store.query("SELECT count(*), count(DISTINCT content) FROM picture")[0]
         if len(rows) != counted[0] or counted[0] != counted[1]:
             raise SystemExit(f"{len(rows)} vectors of {counted[0]} files and {counted[1]} contents")
         return {path.decode(): np.frombuffer(data, np.float16) for path, data in rows}
@@ -138,7 +138,7 @@ def main() -> None:
             sizes.append(len(there))
             if ended and len(there) == len(expected):
                 rounds += 1
-                with Album.open(album) as emptied, emptied.store.writing():
+                with Album.open(album) as emptied, emptied.store.transaction():
                     emptied.store.connection.execute("DELETE FROM picture; DELETE FROM content")
                 acknowledged = set()
         if index(album, output).wait() != 0:

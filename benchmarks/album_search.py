@@ -89,19 +89,19 @@ def model_folder(work: Path, dimensions: int) -> str:
 
 
 def fill_album(folder: Path, halves: np.ndarray, work: Path) -> None:
-    from beholder.album import known_models
+    from beholder.album import model_identity
     from beholder.album.album import Album
     from beholder.tasks.dual_encoder import DualEncoder
 
     dimensions = halves.shape[1]
     with Album.open(folder) as album:
         if dimensions == 512 and len(halves) <= APPROXIMATE_ABOVE:  # as if mini had made them, for the cold start
-            model = known_models.identified(album.store, DualEncoder.from_pretrained("mini"), "mini")
+            model = model_identity.register(album.store, DualEncoder.from_pretrained("mini"), "mini")
         else:
-            model = album.store.keep_model("f" * 64, "made", dimensions, model_folder(work, dimensions), None)
+            model = album.store.add_model("f" * 64, "made", dimensions, model_folder(work, dimensions), None)
         execute = album.store.connection.execute
         for start in range(0, len(halves), 50_000):
-            with album.store.writing():
+            with album.store.transaction():
                 for row in range(start, min(start + 50_000, len(halves))):
                     path, data, number = f"/p/{row // 1000}/{row}.jpg".encode(), halves[row].tobytes(), row + 1
                     execute("INSERT INTO content VALUES (?, ?, 1, 1, 'JPEG', NULL, NULL, NULL, NULL)", (number, path))
@@ -112,22 +112,22 @@ def fill_album(folder: Path, halves: np.ndarray, work: Path) -> None:
 
 def album_build(work: Path) -> list[dict]:
     from beholder.album.album import Album
-    from beholder.album.neighbours import Neighbours
+    from beholder.album.vector_index import VectorIndex
 
     with Album.open(work / "album") as album:
         start = time.perf_counter()
-        Neighbours(album.store, album.store.models()[0]).bring_up_to_date(RECALL)
+        VectorIndex(album.store, album.store.models()[0]).update(RECALL)
         return [{"side": "album, index", "build_s": round(time.perf_counter() - start, 1)}]
 
 
 def album_side(work: Path) -> list[dict]:
     from beholder.album.album import Album
-    from beholder.album.neighbours import Neighbours
     from beholder.album.search import Query, search
+    from beholder.album.vector_index import VectorIndex
 
     queries, truth = np.load(work / "queries.npy"), np.load(work / "truth.npy")
     with Album.open(work / "album") as album:
-        near = Neighbours(album.store, album.store.models()[0])
+        near = VectorIndex(album.store, album.store.models()[0])
         start = time.perf_counter()
         near.refresh()
         opened = time.perf_counter() - start
@@ -140,7 +140,7 @@ def album_side(work: Path) -> list[dict]:
             return np.array([one.picture.content - 1 for one in search(album.store, near, Query(query), K)[0]])
 
         whole_times = measure(whole, queries, truth)[1]
-        about = near.about
+        about = near.description
         setting = f"{about.probes} of {about.cells} cells" if about is not None and about.probes else "exact"
         row = {"side": "album", "setting": setting, "recall": recall, "ms": times, "whole_search_ms": whole_times}
         row |= {"recall_pictures_sentences": by_kind, "open_s": round(opened, 2)}
@@ -153,7 +153,7 @@ HALVES = (slice(0, QUERIES // 2), slice(QUERIES // 2, QUERIES))
 
 def under_filters(work: Path, near: object, queries: np.ndarray) -> dict:
     """Under filters at random, and under one that lets through what lies farthest from the query."""
-    from beholder.album.recall import exact_search, found_share
+    from beholder.album.recall import exact_search, recall_at_k
 
     halves = np.load(work / "vectors.npy", mmap_mode="r")
     random, ids, times = np.random.default_rng(2), np.arange(1, len(halves) + 1), {}
@@ -173,7 +173,7 @@ def under_filters(work: Path, near: object, queries: np.ndarray) -> dict:
     far = queries[np.argsort(queries @ direction)[:MEASURED_TWICE]]
     truth = exact_search([(kept, halves[kept - 1])], far, K)
     found = [near.search(query, K, kept)[0] for query in far]  # type: ignore[attr-defined]
-    return {"filtered_ms": times, "filtered_recall": round(found_share(found, truth), 3)}
+    return {"filtered_ms": times, "filtered_recall": round(recall_at_k(found, truth), 3)}
 
 
 def resident() -> float:

@@ -30,7 +30,7 @@ def tiny_encoder() -> DualEncoder:
 
 def content(album: Album) -> dict[str, object]:
     """All that an album says, without the numbers by which it keeps it."""
-    rows = album.store.rows
+    rows = album.store.query
     vectors = {}
     sql = """SELECT path, fingerprint, data FROM picture JOIN vector USING (content) JOIN model ON model.id = model"""
     for path, fingerprint, data in rows(sql):

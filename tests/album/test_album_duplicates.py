@@ -9,7 +9,7 @@ from PIL import Image, ImageFilter
 from small_album import draw, tiny_encoder
 
 from beholder.album.album import Album
-from beholder.album.clusters import LOOSE, cluster, everyday_words, names_by_captions, names_by_words
+from beholder.album.clusters import NOISE, cluster, everyday_words, names_by_captions, names_by_words
 from beholder.errors import InvalidSetting
 
 
@@ -89,7 +89,7 @@ def groups() -> tuple[np.ndarray, np.ndarray]:
 def test_groups_are_found_the_largest_first(clusters: int | None) -> None:
     vectors, kinds = groups()
     found = cluster(vectors, clusters)
-    sure = found != LOOSE
+    sure = found != NOISE
     assert sure.mean() > 0.8 and (found == kinds)[sure].all()
 
 

@@ -51,7 +51,7 @@ def test_all_are_added_and_then_unchanged(album: Album, folder: Path, encoder: D
     assert told(album, folder, encoder=encoder) == dict.fromkeys(names, "unchanged")
     assert_same(content(album), before)
     direct = encoder.embed_images([folder / "a.png"])[0]
-    kept = album.store.vector_of(album.store.value("SELECT sha256 FROM content WHERE id = 1"), 1)
+    kept = album.store.vector_by_hash(album.store.scalar("SELECT sha256 FROM content WHERE id = 1"), 1)
     np.testing.assert_allclose(kept, direct, atol=1e-3)
 
 
@@ -139,11 +139,11 @@ def test_a_folder_that_is_away_keeps_its_pictures(album: Album, folder: Path, en
     assert len(album.index(folder, model=encoder).failed) == 1
     assert len(album) == 4
     folder.mkdir()  # an empty mount point, as far as the device's number tells
-    with album.store.writing():
+    with album.store.transaction():
         album.store.connection.execute("UPDATE root SET device = device + 1")
     summary = album.index(folder, model=encoder)
     assert "disk" in str(summary.failed[0].error) and len(album) == 4
-    with album.store.writing():
+    with album.store.transaction():
         album.store.connection.execute("UPDATE root SET device = device - 1")
     assert album.index(folder, model=encoder).removed == 4
 
@@ -325,7 +325,7 @@ class Life(RuleBasedStateMachine):
     @invariant()
     def it_is_whole(self) -> None:
         if getattr(self, "indexed", False):
-            assert self.album.store.value("PRAGMA quick_check") == "ok"
+            assert self.album.store.scalar("PRAGMA quick_check") == "ok"
 
     def touch(self, path: Path) -> None:
         self.clock += 1_000_000_000  # what is written later has a later time, however quick the test is

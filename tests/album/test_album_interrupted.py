@@ -74,7 +74,7 @@ def test_stopped_at_random_moments_it_goes_on_and_ends_like_an_undisturbed_run(
                 stops += 1
         process.communicate()
         with Album.open(tmp_path) as album:
-            assert album.store.value("PRAGMA integrity_check") == "ok"
+            assert album.store.scalar("PRAGMA integrity_check") == "ok"
             there = {one.path for one in album.pictures()}
             assert acknowledged <= there
             assert not there or album.search(image=next(iter(there)), top=1)[0].cosine > 0.99
@@ -151,7 +151,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
     assert process.returncode == 1 and "WriteFailed" in errors and "full" in errors, errors
     acknowledged = [line for line in output.splitlines() if line.startswith("added")]
     with Album.open(tmp_path) as album:
-        assert album.store.value("PRAGMA integrity_check") == "ok"
+        assert album.store.scalar("PRAGMA integrity_check") == "ok"
         assert 0 < len(acknowledged) <= len(album) < PICTURES
         assert album.search("a dog", top=1)
         album.index(folder, model=str(tiny_model))
@@ -185,7 +185,7 @@ def test_on_a_disk_that_is_full_search_stays_up_and_with_room_indexing_goes_on(
         assert 0 < there < PICTURES and album.search("a dog", top=1)
         subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
         assert album.index(folder, model=str(tiny_model)).unchanged == there
-        assert album.store.value("PRAGMA integrity_check") == "ok"
+        assert album.store.scalar("PRAGMA integrity_check") == "ok"
         assert_same(content(album), undisturbed)
 
 
@@ -244,7 +244,7 @@ def test_whichever_write_or_sync_fails_the_next_run_goes_on(tmp_path: Path, monk
         system.left = -1
         monkeypatch.setattr(schema.apsw, "Connection", connection)
         with Album.open(place) as album:
-            assert album.store.value("PRAGMA integrity_check") == "ok"
+            assert album.store.scalar("PRAGMA integrity_check") == "ok"
             album.index(folder, model=encoder)
             assert_same(content(album), content(whole))
         if not system.fired:

@@ -8,10 +8,10 @@ import pytest
 from PIL import Image
 from small_album import draw, tiny_encoder
 
-from beholder.album import layout
+from beholder.album import map_layout
 from beholder.album.album import Album
-from beholder.album.layout import lay_out, place_among
-from beholder.album.outliers import unlikeness
+from beholder.album.map_layout import compute_layout, interpolate_layout
+from beholder.album.outliers import knn_distance
 from beholder.album.schema import FILE
 from beholder.errors import InvalidSetting
 from beholder.tasks.dual_encoder import DualEncoder
@@ -45,7 +45,7 @@ def stems(pictures) -> list[str]:
 
 
 def test_pages_of_a_search_are_the_whole_in_pieces(album: Album) -> None:
-    newest = [Path(album.known([one])[one].path).stem for one in album.contents(order="newest")]
+    newest = [Path(album.get_pictures([one])[one].path).stem for one in album.contents(order="newest")]
     assert newest[:3] == ["29", "28", "26"] and newest[20:] == [f"{number:02}" for number in range(0, COUNT, 3)]
     whole = [one.picture.content for one in album.search("a dog", top=COUNT)]
     pieces = [one.picture.content for start in range(0, COUNT, 7) for one in album.search("a dog", top=7, skip=start)]
@@ -59,7 +59,7 @@ def test_a_number_stays_through_a_move_and_is_not_given_again(album: Album, fold
     (folder / "07.jpg").rename(folder / "moved.jpg")
     last = max(one.content for one in album.pictures())
     album.index(folder, model=encoder)
-    moved = album.known([number]).get(number)
+    moved = album.get_pictures([number]).get(number)
     assert moved is not None and Path(moved.path).name == "moved.jpg"
     data = album.thumbnail(number, 20)
     assert data is not None and max(Image.open(io.BytesIO(data)).size) == 20
@@ -67,7 +67,7 @@ def test_a_number_stays_through_a_move_and_is_not_given_again(album: Album, fold
     assert album.thumbnail(number) is None
     draw(folder / "new.jpg", 1000)
     album.index(folder, model=encoder)
-    assert not album.known([number]) and next(album.pictures("name:new")).content > last
+    assert not album.get_pictures([number]) and next(album.pictures("name:new")).content > last
 
 
 def test_what_is_similar_to_a_picture_is_nearest_to_it_and_not_itself(album: Album) -> None:
@@ -121,27 +121,27 @@ def grouped(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 @pytest.mark.parametrize("landmarks", [1000, 60], ids=["all", "landmarks"])
 def test_neighbours_on_the_map_are_of_one_kind(landmarks: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(layout, "LANDMARKS", landmarks)
+    monkeypatch.setattr(map_layout, "LANDMARKS", landmarks)
     vectors, kinds = grouped(200)
-    places = lay_out(vectors)
+    places = compute_layout(vectors)
     apart = np.linalg.norm(places[:, None] - places[None], axis=2)
     np.fill_diagonal(apart, np.inf)
     assert (kinds[apart.argmin(axis=1)] == kinds).mean() > 0.95
-    assert (lay_out(vectors) == places).all()
+    assert (compute_layout(vectors) == places).all()
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
 def test_few_pictures_have_places_too(count: int) -> None:
     vectors = grouped(count)[0] if count else np.zeros((0, 16), np.float32)
-    places = lay_out(vectors)
+    places = compute_layout(vectors)
     assert places.shape == (count, 2) and np.isfinite(places).all()
-    assert place_among(vectors[:0], vectors, places).shape == (0, 2)
+    assert interpolate_layout(vectors[:0], vectors, places).shape == (0, 2)
 
 
 def test_what_is_like_nothing_else_comes_first_and_stands_out(album: Album) -> None:
     vectors, _ = grouped(100)
     vectors[42] = -vectors[42]
-    assert unlikeness(vectors).argmax() == 42
+    assert knn_distance(vectors).argmax() == 42
     found = album.outliers(top=3)
     assert len(found) == 3 and [one.distance for one in found] == sorted((one.distance for one in found), reverse=True)
     assert album.outliers("name:03") == []

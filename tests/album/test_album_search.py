@@ -8,11 +8,11 @@ import numpy as np
 import pytest
 from small_album import draw
 
-from beholder.album import neighbours as neighbours_module
 from beholder.album import search as search_module
+from beholder.album import vector_index as vector_index_module
 from beholder.album.album import Album
-from beholder.album.neighbours import Neighbours
-from beholder.album.recall import exact_search, found_share
+from beholder.album.recall import exact_search, recall_at_k
+from beholder.album.vector_index import VectorIndex
 from beholder.errors import AlbumError, InvalidSetting
 from beholder.tasks.dual_encoder import DualEncoder
 
@@ -104,51 +104,51 @@ def test_only_what_stands_out_of_the_album_fits(album: Album, encoder: DualEncod
     noise[17] = word * 10
     put(album, noise)
     fits = [one.fits for one in album.search("a dog", top=3)]
-    assert not fits[1] and fits[0] == (album.search("a dog")[0].match >= search_module.MATCHES_ABOVE)
+    assert not fits[1] and fits[0] == (album.search("a dog")[0].match >= search_module.MATCH_THRESHOLD)
     like = album.search(image=list(album.pictures())[17].path, top=2)
     assert [one.fits for one in like] == [True, False]
 
 
 def put(album: Album, vectors: np.ndarray) -> None:
     vectors = vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
-    with album.store.writing():
+    with album.store.transaction():
         for row, vector in enumerate(vectors):
             album.store.connection.execute(
                 "UPDATE vector SET data = ? WHERE id = ?", (vector.astype(np.float16).tobytes(), row + 1)
             )
     for file in album.folder.glob("search-*"):
         file.unlink()
-    album._neighbours.clear()
+    album._indexes.clear()
 
 
 def test_an_index_file_that_is_lost_damaged_or_of_something_else_is_made_anew(album: Album, tmp_path: Path) -> None:
     expected = names(album.search("a dog"))
     (data,) = album.folder.glob("search-*.faiss")
-    (about,) = album.folder.glob("search-*.json")
-    whole, described = data.read_bytes(), json.loads(about.read_text())
+    (description,) = album.folder.glob("search-*.json")
+    whole, described = data.read_bytes(), json.loads(description.read_text())
     for harm in (
         lambda: data.unlink(),
-        lambda: about.unlink(),
+        lambda: description.unlink(),
         lambda: data.write_bytes(whole[:-100]),
         lambda: data.write_bytes(whole[:200] + b"\xff" * 64 + whole[264:]),
-        lambda: about.write_text("not JSON"),
-        lambda: about.write_text(json.dumps(described | {"fingerprint": "another"})),
-        lambda: about.write_text(json.dumps(described | {"last": 10**9})),
-        lambda: about.write_text(json.dumps(described | {"file": "../../etc/passwd"})),
+        lambda: description.write_text("not JSON"),
+        lambda: description.write_text(json.dumps(described | {"fingerprint": "another"})),
+        lambda: description.write_text(json.dumps(described | {"last": 10**9})),
+        lambda: description.write_text(json.dumps(described | {"file": "../../etc/passwd"})),
     ):
         harm()
         with Album.open(album.folder) as again:
             assert names(again.search("a dog")) == expected
             assert all(ok for _, ok, _ in again.check())
         data.write_bytes(whole)
-        about.write_text(json.dumps(described))
+        description.write_text(json.dumps(described))
 
 
 def test_a_stale_index_file_still_finds_what_came_and_passes_over_what_went(
     album: Album, folder: Path, encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     album.search("a dog")
-    monkeypatch.setattr(Neighbours, "bring_up_to_date", lambda *_: None)
+    monkeypatch.setattr(VectorIndex, "update", lambda *_: None)
     draw(folder / "new.png", 1000)
     gone = names(album.search("a dog", top=1))[0]
     (folder / gone).unlink()
@@ -163,48 +163,52 @@ def test_a_folder_that_can_not_be_written_searches_in_memory(album: Album, monke
     expected = names(album.search("a dog"))
     for file in album.folder.glob("search-*"):
         file.unlink()
-    monkeypatch.setattr(neighbours_module, "write_index", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
+    monkeypatch.setattr(vector_index_module, "write_index", lambda *_: (_ for _ in ()).throw(OSError("read-only")))
     with Album.open(album.folder) as again:
         assert names(again.search("a dog")) == expected
 
 
 @pytest.fixture
-def large(album: Album, monkeypatch: pytest.MonkeyPatch) -> tuple[Neighbours, np.ndarray, np.ndarray]:
+def large(album: Album, monkeypatch: pytest.MonkeyPatch) -> tuple[VectorIndex, np.ndarray, np.ndarray]:
     """An inverted file over 6,000 vectors of 32 dimensions in 80 groups of one kind each; ids and kinds."""
-    monkeypatch.setattr(neighbours_module, "EXACT_UP_TO", 1000)
-    monkeypatch.setattr(neighbours_module, "AT_ONCE", 700)
+    monkeypatch.setattr(vector_index_module, "EXACT_UP_TO", 1000)
+    monkeypatch.setattr(vector_index_module, "AT_ONCE", 700)
     random = np.random.default_rng(0)
     kinds = random.integers(0, 80, 6000)
     vectors = random.normal(size=(80, 32))[kinds] + 0.7 * random.normal(size=(6000, 32))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
-    model = album.store.keep_model("f" * 64, "made", 32, None, None)
-    with album.store.writing():
+    model = album.store.add_model("f" * 64, "made", 32, None, None)
+    with album.store.transaction():
         for number, vector in enumerate(vectors):
             execute = album.store.connection.execute
             sha = number.to_bytes(32, "big")
             execute("INSERT INTO content (sha256, width, height, format) VALUES (?, 1, 1, 'PNG')", (sha,))
             row = (model.id, album.store.connection.last_insert_rowid(), vector.tobytes())
             execute("INSERT INTO vector (model, content, data) VALUES (?, ?, ?)", row)
-    near = Neighbours(album.store, model)
-    near.bring_up_to_date(0.95)
-    return Neighbours(album.store, model), album.store.vectors(model)[0], kinds
+    near = VectorIndex(album.store, model)
+    near.update(0.95)
+    return VectorIndex(album.store, model), album.store.vectors(model)[0], kinds
 
 
-def test_a_large_album_keeps_the_recall_that_was_asked_for(large: tuple[Neighbours, np.ndarray, np.ndarray]) -> None:
+def test_a_large_album_keeps_the_recall_that_was_asked_for(large: tuple[VectorIndex, np.ndarray, np.ndarray]) -> None:
     near, ids, _ = large
-    assert near.measured_recall() >= 0.95
-    assert near.about is not None and 0 < near.about.probes < near.about.cells == len(ids) // 250
-    file, probes = near.about.file, near.about.probes
-    near.bring_up_to_date()  # nothing new: nothing is made
-    near.bring_up_to_date(0.999)
-    assert near.about.file == file and near.about.probes > probes and near.measured_recall() >= 0.999
-    again = Neighbours(near.store, near.model)
-    again.bring_up_to_date()  # what was asked for once holds on
-    assert again.about is not None and again.about.aim == 0.999 and again.about.probes == near.about.probes
+    assert near.measure_recall() >= 0.95
+    assert near.description is not None and 0 < near.description.probes < near.description.cells == len(ids) // 250
+    file, probes = near.description.file, near.description.probes
+    near.update()  # nothing new: nothing is made
+    near.update(0.999)
+    assert near.description.file == file and near.description.probes > probes and near.measure_recall() >= 0.999
+    again = VectorIndex(near.store, near.model)
+    again.update()  # what was asked for once holds on
+    assert (
+        again.description is not None
+        and again.description.aim == 0.999
+        and again.description.probes == near.description.probes
+    )
 
 
 @pytest.mark.parametrize("which", ["half", "a twentieth", "twelve", "other kinds", "one far kind"])
-def test_under_a_filter_the_recall_is_kept_too(large: tuple[Neighbours, np.ndarray, np.ndarray], which: str) -> None:
+def test_under_a_filter_the_recall_is_kept_too(large: tuple[VectorIndex, np.ndarray, np.ndarray], which: str) -> None:
     """Filters at random, and such that what they let through lies far from what is looked for."""
     near, ids, kinds = large
     near.refresh()
@@ -223,11 +227,11 @@ def test_under_a_filter_the_recall_is_kept_too(large: tuple[Neighbours, np.ndarr
         truth.append(exact_search([(ids[kept], halves[kept])], vector[None])[0])
         found.append(near.search(vector, 10, allowed=ids[kept])[0])
         assert len(found[-1]) == 10 and np.isin(found[-1], ids[kept]).all()
-    assert found_share(found, np.stack(truth)) >= 0.95
+    assert recall_at_k(found, np.stack(truth)) >= 0.95
     assert len(near.search(vector, 10, allowed=ids[:0])[0]) == 0
 
 
-def test_exact_search_over_parts_is_a_plain_product(large: tuple[Neighbours, np.ndarray, np.ndarray]) -> None:
+def test_exact_search_over_parts_is_a_plain_product(large: tuple[VectorIndex, np.ndarray, np.ndarray]) -> None:
     near, ids, _ = large
     halves = near.store.vectors(near.model)[1]
     queries = np.random.default_rng(2).normal(size=(5, 32)).astype(np.float32)
@@ -239,7 +243,7 @@ def test_exact_search_over_parts_is_a_plain_product(large: tuple[Neighbours, np.
 @pytest.mark.parametrize("inverted", [False, True], ids=["exact", "inverted file"])
 @pytest.mark.parametrize("nth", range(5))
 def test_whichever_step_of_writing_an_index_fails_the_search_goes_on(
-    large: tuple[Neighbours, np.ndarray, np.ndarray], inverted: bool, nth: int, monkeypatch: pytest.MonkeyPatch
+    large: tuple[VectorIndex, np.ndarray, np.ndarray], inverted: bool, nth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each fsync and rename in turn; then as if the process had ended there."""
     near, ids, _ = large
@@ -260,7 +264,7 @@ def test_whichever_step_of_writing_an_index_fails_the_search_goes_on(
     near.build(inverted=inverted)
     monkeypatch.undo()
     assert next(steps) > nth, "the step was not reached"
-    for one in (near, Neighbours(near.store, near.model)):
+    for one in (near, VectorIndex(near.store, near.model)):
         one.refresh()
         assert one.search(query, 1)[0][0] == ids[17]
     assert not [path.name for path in near.store.folder.iterdir() if path.name.endswith("ing")]

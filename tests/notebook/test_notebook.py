@@ -17,8 +17,8 @@ from IPython.core.interactiveshell import InteractiveShell
 import beholder
 import serving
 from beholder import Album, DualEncoder, VisionLanguageModel
-from beholder.album.asking import AlbumAnswer
 from beholder.album.duplicates import DuplicateGroup
+from beholder.album.question_answering import AlbumAnswer
 from beholder.errors import PictureNotFound
 from beholder.notebook import chat, gallery, similarity
 from beholder.notebook.display import show_results

@@ -27,7 +27,7 @@ def photographs(folder: Path, encoder: DualEncoder, count: int = 24) -> Path:
     (photos / "picture 00.jpg").rename(photos / f"{MARKUP}.jpg")
     with Album.open(folder / "holiday") as album:
         album.index(photos, model=encoder)
-        known = album.known(album.contents())
+        known = album.get_pictures(album.contents())
         named = {Path(picture.path).name: picture for picture in known.values()}
         album.describe(named["picture 01.jpg"], caption="a red boat by the sea", tags=["sea", "boat"])
         album.describe(named["picture 02.jpg"], caption=MARKUP, tags=["<b>bold</b>"])
@@ -45,7 +45,7 @@ def large(folder: Path, encoder: DualEncoder, count: int) -> Path:
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
         (folder / "many").mkdir()
         execute = album.store.connection.execute
-        with album.store.writing():
+        with album.store.transaction():
             for number, vector in enumerate(vectors.astype(np.float16)):
                 place, row = divmod(number, len(names))
                 link = folder / "many" / f"{place:05}"

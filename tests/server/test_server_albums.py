@@ -38,7 +38,7 @@ def served(folder: Path, encoder: DualEncoder, writer: VisionLanguageModel) -> I
 @pytest.fixture(scope="module")
 def album(folder: Path, encoder: DualEncoder) -> Iterator[Album]:
     with Album.open(folder, create_new=False) as album:
-        album.adopt(encoder)
+        album.use_encoder(encoder)
         yield album
 
 
@@ -56,9 +56,9 @@ def test_albums_are_listed_by_name_and_without_any_path(served: Running, folder:
         "read_only": False,
     }
     assert served.ask("GET", "/v1/albums/nothing").code == "album_not_found"
-    facts = get(served)
-    assert facts["pictures"] == 24 and facts["captions"] == 3
-    assert facts["cameras"] == [["Canon", 4], ["Leica", 4], ["Nikon", 4]]
+    facets = get(served)
+    assert facets["pictures"] == 24 and facets["captions"] == 3
+    assert facets["cameras"] == [["Canon", 4], ["Leica", 4], ["Nikon", 4]]
     for path in ("", "/ids", "/pictures?ids=1,2,3", "/pictures/1"):
         assert str(folder.parent).encode() not in served.ask("GET", f"/v1/albums/holiday{path}").data
 
@@ -72,7 +72,7 @@ def test_numbers_and_pictures_are_those_of_the_library(served: Running, album: A
     numbers = [*reversed(album.contents()), 999]
     rows = get(served, f"/pictures?ids={','.join(map(str, numbers))}")["data"]
     assert [row["id"] for row in rows] == numbers[:-1]
-    known = album.known(numbers)
+    known = album.get_pictures(numbers)
     assert [row["caption"] for row in rows] == [known[number].caption for number in numbers[:-1]]
     assert f"photos/{MARKUP}.jpg" in [row["name"] for row in rows]
     one = get(served, f"/pictures/{numbers[0]}")
@@ -104,7 +104,9 @@ def test_a_search_finds_what_the_library_finds(served: Running, album: Album) ->
 
 
 def test_pictures_are_made_anew_and_small(served: Running, album: Album) -> None:
-    number = next(content for content, known in album.known(album.contents()).items() if "picture 02" in known.path)
+    number = next(
+        content for content, known in album.get_pictures(album.contents()).items() if "picture 02" in known.path
+    )
     path = f"/v1/albums/holiday/pictures/{number}"
     for kind in ("thumbnail", "view"):
         answer = served.ask("GET", f"{path}/{kind}")
@@ -120,7 +122,7 @@ def test_an_album_s_picture_can_be_asked_about(
     served: Running, album: Album, writer: VisionLanguageModel, encoder: DualEncoder
 ) -> None:
     number = album.contents()[5]
-    path = album.known([number])[number].path
+    path = album.get_pictures([number])[number].path
     address = f"album:holiday/{number}"
     assert served.post("/v1/caption", {"image": address}).json["caption"] == writer.caption(path)[0]
     labels = served.post("/v1/classify", {"image": address, "labels": ["a dog", "a cat"]}).json["labels"]

@@ -296,7 +296,7 @@ def test_no_hostile_write_changes_anything(plain: Running, album: Path) -> None:
     def state() -> tuple[dict[str, bytes], dict[str, object]]:
         files = {file.name: file.read_bytes() for file in (album.parent / "photos").iterdir()}
         with Album.open(album) as opened:
-            return files, {sql: opened.store.rows(f"SELECT * FROM {sql} ORDER BY 1") for sql in ("caption", "tag")}
+            return files, {sql: opened.store.query(f"SELECT * FROM {sql} ORDER BY 1") for sql in ("caption", "tag")}
 
     before = state()
     for name, path, body, headers, status in WRITES:

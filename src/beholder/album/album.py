@@ -19,18 +19,18 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beholder.album import filters, known_models, listing
-from beholder.album.captioning import caption_into_files
+from beholder.album import browse, filters, model_identity
+from beholder.album.caption_writeback import write_caption_to_files
 from beholder.album.clusters import PictureCluster, find_clusters
 from beholder.album.duplicates import DISTANCE, DuplicateGroup, find_duplicates
-from beholder.album.indexing import IndexedPicture, Indexing, IndexSummary
-from beholder.album.neighbours import RECALL, Neighbours
+from beholder.album.indexing import IndexedPicture, Indexer, IndexSummary
 from beholder.album.outliers import Outlier, find_outliers
-from beholder.album.picture_map import MapPoint, places
+from beholder.album.picture_map import MapPoint, map_coordinates
 from beholder.album.schema import create, open_existing
-from beholder.album.search import MATCHES_ABOVE, Found, Query, combined, search
-from beholder.album.store import BY_HAND, Model, Picture, Store
+from beholder.album.search import MATCH_THRESHOLD, Query, SearchResult, combine_queries, search
+from beholder.album.store import USER_SOURCE, IndexedModel, Picture, Store
 from beholder.album.thumbnail import thumbnail
+from beholder.album.vector_index import RECALL, VectorIndex
 from beholder.errors import AlbumBusy, AlbumError, InvalidSetting
 from beholder.pictures.read import ImageSource, Limits, read_file
 from beholder.tasks.pictures import Prepared, several
@@ -39,7 +39,7 @@ if TYPE_CHECKING:
     from beholder.runtime.precision import Precision
     from beholder.tasks.dual_encoder import DualEncoder
 
-Example = ImageSource | Prepared  # what may be given as a picture whose likes to look for
+ImageQuery = ImageSource | Prepared  # an image given as a search example
 
 LOCK, HOLDER = "album.lock", "album.holder"
 
@@ -61,7 +61,7 @@ class Album:
     def __init__(self, store: Store):
         self.store = store
         self.folder = store.folder
-        self._neighbours: dict[int, Neighbours] = {}
+        self._indexes: dict[int, VectorIndex] = {}
         self._encoders: dict[int, DualEncoder] = {}
 
     @classmethod
@@ -91,7 +91,7 @@ class Album:
 
     def __len__(self) -> int:
         """Pictures in it; copies count once."""
-        return self.store.value("SELECT count(*) FROM content")
+        return self.store.scalar("SELECT count(*) FROM content")
 
     # Indexing
 
@@ -136,13 +136,13 @@ class Album:
             raise InvalidSetting("nothing to index: name a folder of pictures")
         if recall is not None and not 0 < recall < 1:
             raise InvalidSetting(f"recall {recall} is not between 0 and 1")
-        with self._indexing_alone():
+        with self._writer_lock():
             entry = self._entry(model)
             own = precision == "exact" or not isinstance(model, str)
-            run = Indexing(
+            run = Indexer(
                 self.store,
                 entry.id,
-                lambda: self._encoder(entry) if own else known_models.encoder_of(entry, precision),
+                lambda: self._encoder(entry) if own else model_identity.load_encoder(entry, precision),
                 exclude=exclude,
                 report=report,
                 expect=expect,
@@ -151,7 +151,7 @@ class Album:
                 limits=limits,
             )
             summary = run.run([Path(folder).expanduser() for folder in named])
-            self._at(entry).bring_up_to_date(recall)
+            self._at(entry).update(recall)
             self.store.used(entry)  # not before: until all are embedded, a search goes by the model that was there
         return summary
 
@@ -161,15 +161,15 @@ class Album:
         self,
         words: str = "",
         *,
-        image: Example | Sequence[Example] = (),
+        image: ImageQuery | Sequence[ImageQuery] = (),
         minus: str | Sequence[str] = (),
-        minus_image: Example | Sequence[Example] = (),
+        minus_image: ImageQuery | Sequence[ImageQuery] = (),
         like: Sequence[int] = (),
         where: str | None = None,
         top: int = 10,
         skip: int = 0,
         model: str | DualEncoder | None = None,
-    ) -> list[Found]:
+    ) -> list[SearchResult]:
         """The pictures that go best with words, with a picture, or with both, best first.
 
         Args:
@@ -199,18 +199,22 @@ class Album:
         text = texts[0] if words.strip() else None
         pictures = np.concatenate([self._image_vectors(entry, image), self._known_vectors(entry, like)])
         plus = np.concatenate([texts[: text is not None], pictures])
-        query = combined(plus, np.concatenate([texts[text is not None :], self._image_vectors(entry, minus_image)]))
-        with self.store.reading():
-            neighbours = self._at(entry)
-            neighbours.refresh()
-            found, vectors = search(self.store, neighbours, Query(query, words, text), top + skip, condition)
+        query = combine_queries(
+            plus, np.concatenate([texts[text is not None :], self._image_vectors(entry, minus_image)])
+        )
+        with self.store.snapshot():
+            vector_index = self._at(entry)
+            vector_index.refresh()
+            found, vectors = search(self.store, vector_index, Query(query, words, text), top + skip, condition)
         found, vectors = found[skip:], vectors[skip:]
         if text is None or not found or not self._encoder(entry).calibrated:
             return found
         sure = self._encoder(entry).match(vectors, text[None])[:, 0]
         alone = not len(pictures) and not subtracted
         return [
-            replace(one, match=float(match), fits=one.fits and (not alone or one.named or bool(match >= MATCHES_ABOVE)))
+            replace(
+                one, match=float(match), fits=one.fits and (not alone or one.named or bool(match >= MATCH_THRESHOLD))
+            )
             for one, match in zip(found, sure, strict=True)
         ]
 
@@ -222,7 +226,7 @@ class Album:
         top: int = 10,
         skip: int = 0,
         model: str | DualEncoder | None = None,
-    ) -> list[Found]:
+    ) -> list[SearchResult]:
         """The pictures that are most like one of the album, which is left out.
 
         Args:
@@ -246,7 +250,7 @@ class Album:
         *,
         caption: str | None = None,
         tags: Sequence[str] = (),
-        source: str = BY_HAND,
+        source: str = USER_SOURCE,
     ) -> None:
         """Sets the caption and the tags that one source gives a picture, in the place of those that it gave before.
 
@@ -257,12 +261,12 @@ class Album:
             content = picture.content
         else:
             path = os.fsencode(Path(picture).expanduser().absolute())
-            content = self.store.value("SELECT content FROM picture WHERE path = ?", (path,))
+            content = self.store.scalar("SELECT content FROM picture WHERE path = ?", (path,))
             if content is None:
                 raise InvalidSetting(f"{picture}: is not in the album; index it first")
         self.store.describe(content, source, caption, tags)
 
-    def caption_into_files(self, content: int, caption: str) -> list[Path]:
+    def write_caption_to_files(self, content: int, caption: str) -> list[Path]:
         """Writes a caption into a picture's own metadata, in all its copies; the album goes on knowing it.
 
         Args:
@@ -276,8 +280,8 @@ class Album:
             PictureError: a file is gone, is a link, has changed since it was indexed, or can't be written.
             AlbumBusy: another process is indexing into this album.
         """
-        with self._indexing_alone():
-            return caption_into_files(self.store, content, caption)
+        with self._writer_lock():
+            return write_caption_to_files(self.store, content, caption)
 
     def contents(self, where: str | None = None, order: str = "path") -> list[int]:
         """The numbers (`Picture.content`) of the pictures that a filter lets through, in an order.
@@ -286,44 +290,44 @@ class Album:
             where: a filter.
             order: ``path``, ``newest`` or ``oldest``.
         """
-        return listing.contents(self.store, filters.parse(where), order)
+        return browse.contents(self.store, filters.parse(where), order)
 
-    def known(self, contents: Sequence[int]) -> dict[int, Picture]:
+    def get_pictures(self, contents: Sequence[int]) -> dict[int, Picture]:
         """Pictures by their numbers; those that are gone are left out."""
         return self.store.pictures(contents)
 
-    def hash_of(self, content: int) -> bytes | None:
+    def sha256_of(self, content: int) -> bytes | None:
         """The SHA-256 of a picture's file; None if it is not in the album."""
-        return self.store.value("SELECT sha256 FROM content WHERE id = ?", (content,))
+        return self.store.scalar("SELECT sha256 FROM content WHERE id = ?", (content,))
 
-    def contents_at(self, paths: Sequence[str]) -> dict[str, int]:
+    def content_ids(self, paths: Sequence[str]) -> dict[str, int]:
         """The numbers of the pictures at some paths; those that are not in the album are left out."""
         found: dict[str, int] = {}
         for start in range(0, len(paths), 500):
             some = [os.fsencode(path) for path in paths[start : start + 500]]
             marks = ", ".join("?" * len(some))
-            for path, content in self.store.rows(f"SELECT path, content FROM picture WHERE path IN ({marks})", some):
+            for path, content in self.store.query(f"SELECT path, content FROM picture WHERE path IN ({marks})", some):
                 found[os.fsdecode(path)] = content
         return found
 
     def copies(self, content: int) -> list[str]:
         """The paths of all files with this content, the first the one that `Picture.path` names."""
-        rows = self.store.rows("SELECT path FROM picture WHERE content = ? ORDER BY path", (content,))
+        rows = self.store.query("SELECT path FROM picture WHERE content = ? ORDER BY path", (content,))
         return [os.fsdecode(row[0]) for row in rows]
 
     def tags_of(self, content: int, source: str) -> list[str]:
         """The tags that one source gives a picture."""
         sql = "SELECT text FROM tag WHERE content = ? AND source = ? ORDER BY text"
-        return [row[0] for row in self.store.rows(sql, (content, source))]
+        return [row[0] for row in self.store.query(sql, (content, source))]
 
-    def facts(self) -> listing.Facts:
+    def facets(self) -> browse.Facets:
         """How many pictures there are, from which years, cameras and so on."""
-        return listing.facts(self.store)
+        return browse.facets(self.store)
 
     def pictures(self, where: str | None = None) -> Iterator[Picture]:
         """The pictures that a filter lets through, ordered by path; copies come once."""
         condition = filters.parse(where)
-        contents = listing.contents(self.store, condition, "path")
+        contents = browse.contents(self.store, condition, "path")
         for start in range(0, len(contents), 500):
             some = contents[start : start + 500]
             known = self.store.pictures(some, condition.sql, condition.bound)
@@ -331,12 +335,12 @@ class Album:
 
     def thumbnail(self, content: int, side: int = 240) -> bytes | None:
         """A JPEG of at most ``side`` pixels either way; None if the picture is gone or can't be read any more."""
-        picture = self.known([content]).get(content)
+        picture = self.get_pictures([content]).get(content)
         return None if picture is None else thumbnail(picture.path, side)
 
     def failed(self) -> list[tuple[str, str]]:
         """Files that could not be used when they were last looked at, each with the reason."""
-        rows = self.store.rows("SELECT path, reason FROM failed ORDER BY path")
+        rows = self.store.query("SELECT path, reason FROM failed ORDER BY path")
         return [(os.fsdecode(path), reason) for path, reason in rows]
 
     def embeddings(
@@ -344,10 +348,10 @@ class Album:
     ) -> tuple[list[Picture], np.ndarray]:
         """Pictures and their vectors (n, E) float32, ordered by path."""
         entry = self._model(model)
-        with self.store.reading():
+        with self.store.snapshot():
             pictures = list(self.pictures(where))
             sql = "SELECT content, data FROM vector WHERE model = ?"
-            data: dict[int, bytes] = dict(self.store.rows(sql, (entry.id,)))
+            data: dict[int, bytes] = dict(self.store.query(sql, (entry.id,)))
         pictures = [picture for picture in pictures if picture.content in data]
         halves = np.frombuffer(b"".join(data[picture.content] for picture in pictures), np.float16)
         return pictures, halves.reshape(len(pictures), entry.embedding).astype(np.float32)
@@ -371,7 +375,7 @@ class Album:
         pictures, vectors = self.embeddings(where, model)
         paths: dict[int, list[str]] = {}
         condition = filters.parse(where)
-        for content, path in self.store.rows(
+        for content, path in self.store.query(
             f"""SELECT content.id, picture.path FROM picture JOIN content ON content.id = picture.content
             WHERE {condition.sql} ORDER BY length(picture.path), picture.path""",
             condition.bound,
@@ -425,7 +429,7 @@ class Album:
             AlbumError: the album holds no vectors of this model.
             MissingExtra: scikit-learn is not installed.
         """
-        found = places(self.store, self._model(model))
+        found = map_coordinates(self.store, self._model(model))
         return [MapPoint(one, *found[one.content]) for one in self.pictures(where) if one.content in found]
 
     def outliers(
@@ -449,13 +453,13 @@ class Album:
         Raises:
             AlbumDamaged: the file can't be read at all.
         """
-        damage = [row[0] for row in self.store.rows("PRAGMA integrity_check(10)") if row[0] != "ok"]
+        damage = [row[0] for row in self.store.query("PRAGMA integrity_check(10)") if row[0] != "ok"]
         checks = [("database", not damage, "; ".join(damage) or f"{len(self)} pictures")]
-        loose = self.store.value("SELECT count(*) FROM picture WHERE content NOT IN (SELECT id FROM content)")
+        loose = self.store.scalar("SELECT count(*) FROM picture WHERE content NOT IN (SELECT id FROM content)")
         checks.append(("files", loose == 0, f"{loose} files without content" if loose else "each has its content"))
         for model in self.store.models():
             size = 2 * model.embedding
-            bad = self.store.value(
+            bad = self.store.scalar(
                 "SELECT count(*) FROM vector WHERE model = ? AND length(data) != ?", (model.id, size)
             )
             count = 0
@@ -465,14 +469,18 @@ class Album:
                 count += len(halves)
             checks.append((f"vectors of {model.name}", bad == 0, f"{count} vectors, {bad} of them broken"))
             if not bad:
-                recall = self._at(model).measured_recall()
-                about = self._at(model).about
-                aim = RECALL if about is None or not about.probes else about.aim
-                how = "exact search" if about is None or not about.probes else f"{about.probes} of {about.cells} cells"
+                recall = self._at(model).measure_recall()
+                description = self._at(model).description
+                aim = RECALL if description is None or not description.probes else description.aim
+                how = (
+                    "exact search"
+                    if description is None or not description.probes
+                    else f"{description.probes} of {description.cells} cells"
+                )
                 checks.append((f"search by {model.name}", recall >= aim, f"recall@10 {recall:.3f}, {how}"))
         return checks
 
-    def adopt(self, encoder: DualEncoder) -> bool:
+    def use_encoder(self, encoder: DualEncoder) -> bool:
         """Has a model that is loaded already make the queries, where the album has vectors of it; whether it has."""
         made = encoder.fingerprint
         known = [model for model in self.store.models() if model.fingerprint == made]
@@ -485,23 +493,23 @@ class Album:
 
     # Models
 
-    def _entry(self, model: str | DualEncoder) -> Model:
+    def _entry(self, model: str | DualEncoder) -> IndexedModel:
         """The album's entry for a model that is to index."""
         if not isinstance(model, str):
-            entry = known_models.identified(self.store, model, model.loaded.name)
+            entry = model_identity.register(self.store, model, model.loaded.name)
             self._encoders[entry.id] = model
             return entry
-        known = known_models.recognised(self.store, model)
+        known = model_identity.recognize(self.store, model)
         if known is not None:
-            return self.store.keep_model(known.fingerprint, known.name, known.embedding, known.folder, known.stamp)
+            return self.store.add_model(known.fingerprint, known.name, known.embedding, known.folder, known.stamp)
         from beholder.tasks.dual_encoder import DualEncoder
 
         encoder = DualEncoder.from_pretrained(model)
-        entry = known_models.identified(self.store, encoder, model)
+        entry = model_identity.register(self.store, encoder, model)
         self._encoders[entry.id] = encoder
         return entry
 
-    def _model(self, name: str | DualEncoder | None) -> Model:
+    def _model(self, name: str | DualEncoder | None) -> IndexedModel:
         """The album's entry for a model that is to search."""
         models = self.store.models()
         if name is not None and not isinstance(name, str):
@@ -515,7 +523,7 @@ class Album:
             raise AlbumError(f"{self.folder}: the album is empty; fill it with: beholder index FOLDER")
         if name is None:
             return models[0]
-        found = known_models.recognised(self.store, name)
+        found = model_identity.recognize(self.store, name)
         found = found or next((model for model in models if model.name == name), None)
         if found is None:
             names = ", ".join(dict.fromkeys(model.name for model in models))
@@ -525,12 +533,12 @@ class Album:
             )
         return found
 
-    def _encoder(self, entry: Model) -> DualEncoder:
+    def _encoder(self, entry: IndexedModel) -> DualEncoder:
         if entry.id not in self._encoders:
-            self._encoders[entry.id] = known_models.encoder_of(entry)
+            self._encoders[entry.id] = model_identity.load_encoder(entry)
         return self._encoders[entry.id]
 
-    def _image_vectors(self, entry: Model, images: Example | Sequence[Example]) -> np.ndarray:
+    def _image_vectors(self, entry: IndexedModel, images: ImageQuery | Sequence[ImageQuery]) -> np.ndarray:
         """(n, E); a file whose content the album knows needs no network."""
         found = []
         for image in several(images):
@@ -538,26 +546,26 @@ class Album:
             if isinstance(image, str | Path):
                 image = read_file(Path(image).expanduser())
             if isinstance(image, bytes):
-                vector = self.store.vector_of(hashlib.sha256(image).digest(), entry.id)
+                vector = self.store.vector_by_hash(hashlib.sha256(image).digest(), entry.id)
             found.append(self._encoder(entry).embed_images([image])[0] if vector is None else vector)
         return np.stack(found) if found else np.zeros((0, entry.embedding), np.float32)
 
-    def _known_vectors(self, entry: Model, contents: Sequence[int]) -> np.ndarray:
+    def _known_vectors(self, entry: IndexedModel, contents: Sequence[int]) -> np.ndarray:
         """(n, E) of pictures that the model has seen."""
-        known = self.store.vectors_of(entry.id, contents)
+        known = self.store.vectors_by_content(entry.id, contents)
         for content in contents:
             if content not in known:
                 raise InvalidSetting(f"the album has no picture {content} that {entry.name} has seen")
         found = [known[content] for content in contents]
         return np.stack(found) if found else np.zeros((0, entry.embedding), np.float32)
 
-    def _at(self, entry: Model) -> Neighbours:
-        if entry.id not in self._neighbours:
-            self._neighbours[entry.id] = Neighbours(self.store, entry)
-        return self._neighbours[entry.id]
+    def _at(self, entry: IndexedModel) -> VectorIndex:
+        if entry.id not in self._indexes:
+            self._indexes[entry.id] = VectorIndex(self.store, entry)
+        return self._indexes[entry.id]
 
     @contextmanager
-    def _indexing_alone(self) -> Iterator[None]:
+    def _writer_lock(self) -> Iterator[None]:
         """Holds the album's lock, which ends with the process, however that ends."""
         from filelock import FileLock, Timeout
 

@@ -13,12 +13,12 @@ from pathlib import Path
 
 import numpy as np
 
-from beholder.album.search import SMALL_WORDS
+from beholder.album.search import STOP_WORDS
 from beholder.album.store import Picture
 from beholder.errors import InvalidSetting, MissingExtra
 from beholder.text.templates import fill
 
-LOOSE = -1  # the cluster of pictures that belong to none
+NOISE = -1  # the cluster of pictures that belong to none
 EVERYDAY = Path(__file__).parent / "everyday_words.txt"
 SAMPLE = 10_000  # pictures among which clusters are looked for; the others join those that they are nearest to
 
@@ -72,10 +72,10 @@ def find_clusters(
         InvalidSetting: there are fewer pictures than clusters.
         MissingExtra: scikit-learn is not installed.
     """
-    return named_clusters(cluster(vectors, clusters, seed), vectors, captions, embed, keywords)
+    return name_clusters(cluster(vectors, clusters, seed), vectors, captions, embed, keywords)
 
 
-def named_clusters(
+def name_clusters(
     found: np.ndarray,
     vectors: np.ndarray,
     captions: Sequence[str | None],
@@ -87,14 +87,14 @@ def named_clusters(
     if keywords:
         words = embed(fill(["a photo of a {}"], keywords))
         named = names_by_words(vectors, found, keywords, words)
-        owned = words_by_cluster(vectors, found, keywords, words)
+        owned = keywords_by_cluster(vectors, found, keywords, words)
     elif any(captions):
         named = names_by_captions(captions, found)
     else:
         everyday = everyday_words()
         named = names_by_words(vectors, found, everyday, embed(fill(["a photo of {}"], everyday)))
     made = []
-    for number in sorted(set(found.tolist()), key=lambda number: (number == LOOSE, number)):
+    for number in sorted(set(found.tolist()), key=lambda number: (number == NOISE, number)):
         rows = np.flatnonzero(found == number)
         typical = rows[np.argsort(-(vectors[rows] @ vectors[rows].mean(axis=0)), kind="stable")]
         name = named.get(number, "in no group")
@@ -119,7 +119,7 @@ def cluster(vectors: np.ndarray, clusters: int | None, seed: int = 0) -> np.ndar
     except ImportError as error:
         raise MissingExtra("clustering", "cluster") from error
     if len(vectors) > SAMPLE and (clusters is None or clusters <= SAMPLE):
-        return _joined(vectors, clusters, seed)
+        return _cluster_by_sample(vectors, clusters, seed)
     if clusters is not None and not 1 <= clusters <= len(vectors):
         raise InvalidSetting(f"{clusters} clusters of {len(vectors)} pictures: ask for 1 to {len(vectors)}")
     if clusters is None:
@@ -132,7 +132,7 @@ def cluster(vectors: np.ndarray, clusters: int | None, seed: int = 0) -> np.ndar
     return _largest_first(found)
 
 
-def _joined(vectors: np.ndarray, clusters: int | None, seed: int) -> np.ndarray:
+def _cluster_by_sample(vectors: np.ndarray, clusters: int | None, seed: int) -> np.ndarray:
     """Clusters of a sample; every other vector belongs where the one of the sample that is nearest to it does."""
     import faiss
 
@@ -143,9 +143,9 @@ def _joined(vectors: np.ndarray, clusters: int | None, seed: int) -> np.ndarray:
 
 
 def _largest_first(found: np.ndarray) -> np.ndarray:
-    sizes = Counter(found[found != LOOSE].tolist())
+    sizes = Counter(found[found != NOISE].tolist())
     order = {old: new for new, (old, _) in enumerate(sorted(sizes.items(), key=lambda item: (-item[1], item[0])))}
-    return np.array([order.get(int(old), LOOSE) for old in found], np.int64)
+    return np.array([order.get(int(old), NOISE) for old in found], np.int64)
 
 
 def names_by_words(vectors: np.ndarray, found: np.ndarray, names: Sequence[str], words: np.ndarray) -> dict[int, str]:
@@ -157,7 +157,7 @@ def names_by_words(vectors: np.ndarray, found: np.ndarray, names: Sequence[str],
         names: L of them.
         words: (L, E), their vectors.
     """
-    labels, apart = _apart(vectors, found, words)
+    labels, apart = _distinctiveness(vectors, found, words)
     chosen: dict[int, str] = {}
     taken: set[int] = set()
     for place in np.argsort(-apart, axis=None, kind="stable"):
@@ -170,22 +170,22 @@ def names_by_words(vectors: np.ndarray, found: np.ndarray, names: Sequence[str],
     return chosen
 
 
-def words_by_cluster(
+def keywords_by_cluster(
     vectors: np.ndarray, found: np.ndarray, names: Sequence[str], words: np.ndarray
 ) -> dict[int, list[str]]:
     """For each cluster the names (shapes as in `names_by_words`) that set it apart more than any other cluster."""
-    labels, apart = _apart(vectors, found, words)
+    labels, apart = _distinctiveness(vectors, found, words)
     owned: dict[int, list[tuple[float, str]]] = {}
     for column, row in enumerate(apart.argmax(axis=0) if labels else ()):
         owned.setdefault(labels[row], []).append((-float(apart[row, column]), names[column]))
     return {label: [name for _, name in sorted(pairs)] for label, pairs in owned.items()}
 
 
-def _apart(vectors: np.ndarray, found: np.ndarray, words: np.ndarray) -> tuple[list[int], np.ndarray]:
+def _distinctiveness(vectors: np.ndarray, found: np.ndarray, words: np.ndarray) -> tuple[list[int], np.ndarray]:
     """The clusters, and by how many standard deviations each word (L, E) sets each apart: (C, L)."""
     cosines = vectors @ words.T  # (n, L)
     spread = np.maximum(cosines.std(axis=0), 1e-6)
-    labels = sorted(set(found.tolist()) - {LOOSE})
+    labels = sorted(set(found.tolist()) - {NOISE})
     if len(labels) == 1:
         return labels, cosines[found == labels[0]].mean(axis=0, keepdims=True)
     rows = [(cosines[found == label].mean(axis=0) - cosines.mean(axis=0)) / spread for label in labels]
@@ -194,11 +194,11 @@ def _apart(vectors: np.ndarray, found: np.ndarray, words: np.ndarray) -> tuple[l
 
 def names_by_captions(captions: Sequence[str | None], found: np.ndarray) -> dict[int, str]:
     """For each cluster the two words of its captions that are most its own (by tf-idf over clusters)."""
-    labels = sorted(set(found.tolist()) - {LOOSE})
+    labels = sorted(set(found.tolist()) - {NOISE})
     within: dict[int, Counter[str]] = {label: Counter() for label in labels}
     for caption, label in zip(captions, found.tolist(), strict=True):
-        if label != LOOSE and caption:
-            words = set(re.findall(r"\w+", caption.casefold())) - SMALL_WORDS
+        if label != NOISE and caption:
+            words = set(re.findall(r"\w+", caption.casefold())) - STOP_WORDS
             within[label].update(words)
     everywhere = Counter(word for counts in within.values() for word in counts)
     named = {}

@@ -141,7 +141,7 @@ def _alike(vectors: np.ndarray) -> dict[tuple[int, int], float]:
 def _looks(store: Store, pictures: list[Picture]) -> dict[int, _Look]:
     """What the pixels look like in small, from the album or made now and kept there."""
     found: dict[int, _Look] = {}
-    known = {row[0]: row[1:] for row in store.rows("SELECT content, grey, sharpness FROM look")}
+    known = {row[0]: row[1:] for row in store.query("SELECT content, grey, sharpness FROM look")}
     missing = [picture for picture in pictures if picture.content not in known]
     made = []
     for picture, look in zip(missing, map_ahead(_look, missing, 32), strict=True):
@@ -149,7 +149,7 @@ def _looks(store: Store, pictures: list[Picture]) -> dict[int, _Look]:
             known[picture.content] = look
             made.append((picture.content, *look))
     if made:
-        with store.writing():
+        with store.transaction():
             for row in made:
                 store.connection.execute("INSERT OR IGNORE INTO look (content, grey, sharpness) VALUES (?, ?, ?)", row)
     for picture in pictures:

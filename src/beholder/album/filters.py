@@ -28,8 +28,8 @@ from typing import Any
 from beholder.album.store import BELOW, below
 from beholder.errors import InvalidSetting
 
-DEEPEST = 50  # brackets and negations within each other
-LONGEST = 10_000  # characters
+MAX_DEPTH = 50  # brackets and negations within each other
+MAX_LENGTH = 10_000  # characters
 
 TOKEN = re.compile(
     r"""\s*(?:(?P<bracket>[()])
@@ -57,7 +57,7 @@ class Condition:
     bound: tuple[Any, ...] = ()
 
 
-EVERYTHING = Condition("1")
+MATCH_ALL = Condition("1")
 
 
 def parse(text: str | None) -> Condition:
@@ -67,13 +67,13 @@ def parse(text: str | None) -> Condition:
         InvalidSetting: the filter can't be understood; the message says where and why.
     """
     if text is None or not text.strip():
-        return EVERYTHING
-    if len(text) > LONGEST:
-        raise InvalidSetting(f"the filter is {len(text)} characters long; at most {LONGEST} are read")
+        return MATCH_ALL
+    if len(text) > MAX_LENGTH:
+        raise InvalidSetting(f"the filter is {len(text)} characters long; at most {MAX_LENGTH} are read")
     parser = _Parser(text)
-    condition = parser.either(0)
+    condition = parser.parse_or(0)
     if parser.token is not None:
-        raise parser.wrong("a bracket is closed that was not opened")
+        raise parser.error("a bracket is closed that was not opened")
     return condition
 
 
@@ -93,11 +93,11 @@ class _Parser:
             return
         found = TOKEN.match(self.text, self.place)
         if found is None:
-            raise self.wrong("a term is a field, an operator and a value, such as date>=2024-05 or camera:canon")
+            raise self.error("a term is a field, an operator and a value, such as date>=2024-05 or camera:canon")
         self.start = found.start() + len(found[0]) - len(found[0].lstrip())
         self.token, self.place = found.groupdict(), found.end()
 
-    def wrong(self, reason: str) -> InvalidSetting:
+    def error(self, reason: str) -> InvalidSetting:
         rest = self.text[self.start :].strip()
         where = f'at "{rest[:40]}"' if rest else "at its end"
         return InvalidSetting(f"the filter can't be understood {where}: {reason}")
@@ -105,50 +105,50 @@ class _Parser:
     def named(self, *names: str) -> bool:
         return self.token is not None and (self.token["name"] or "").lower() in names
 
-    def either(self, depth: int) -> Condition:
-        parts = [self.all_of(depth)]
+    def parse_or(self, depth: int) -> Condition:
+        parts = [self.parse_and(depth)]
         while self.named("or"):
             self.next()
-            parts.append(self.all_of(depth))
+            parts.append(self.parse_and(depth))
         return _join(parts, " OR ")
 
-    def all_of(self, depth: int) -> Condition:
-        parts = [self.term(depth)]
+    def parse_and(self, depth: int) -> Condition:
+        parts = [self.parse_term(depth)]
         while self.token is not None and not self.named("or") and self.token["bracket"] != ")":
             if self.named("and"):
                 self.next()
-            parts.append(self.term(depth))
+            parts.append(self.parse_term(depth))
         return _join(parts, " AND ")
 
-    def term(self, depth: int) -> Condition:
-        if depth > DEEPEST:
-            raise self.wrong(f"more than {DEEPEST} brackets within each other")
+    def parse_term(self, depth: int) -> Condition:
+        if depth > MAX_DEPTH:
+            raise self.error(f"more than {MAX_DEPTH} brackets within each other")
         token = self.token
         if token is None:
-            raise self.wrong("something is missing here")
+            raise self.error("something is missing here")
         if token["minus"] or self.named("not"):
             self.next()
-            inner = self.term(depth + 1)
+            inner = self.parse_term(depth + 1)
             return Condition(f"NOT coalesce(({inner.sql}), 0)", inner.bound)
         if token["bracket"] == "(":
             self.next()
-            inner = self.either(depth + 1)
+            inner = self.parse_or(depth + 1)
             if self.token is None or self.token["bracket"] != ")":
-                raise self.wrong("a bracket is not closed")
+                raise self.error("a bracket is not closed")
             self.next()
             return inner
         if not token["field"]:
-            raise self.wrong("a term is expected here")
+            raise self.error("a term is expected here")
         field = token["field"].lower()
         if field not in FIELDS:
-            raise self.wrong(f"{field} is none of {', '.join(FIELDS)}")
+            raise self.error(f"{field} is none of {', '.join(FIELDS)}")
         quoted = token["quoted"]
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else token["word"] or ""
         operator = "=" if token["operator"] == ":" else token["operator"] or ""
         try:
             condition = FIELDS[field](operator, value)
         except ValueError as error:
-            raise self.wrong(str(error)) from None
+            raise self.error(str(error)) from None
         self.next()
         return condition
 
@@ -161,45 +161,45 @@ def _join(parts: list[Condition], how: str) -> Condition:
     )
 
 
-def _only_equal(operator: str) -> None:
+def _require_equality(operator: str) -> None:
     if operator != "=":
         raise ValueError(f"{operator} does not go with this field; it takes : or =")
 
 
 def _folder(operator: str, value: str) -> Condition:
-    _only_equal(operator)
+    _require_equality(operator)
     path = os.fsencode(Path(os.path.abspath(Path(value).expanduser())))  # noqa: PTH100 (links stay as they are)
     return Condition(BELOW.replace("path", "picture.path"), below(path))
 
 
 def _contains(column: str) -> Callable[[str, str], Condition]:
     def made(operator: str, value: str) -> Condition:
-        _only_equal(operator)
+        _require_equality(operator)
         return Condition(f"instr(casefold({column}), ?)", (value.casefold(),))
 
     return made
 
 
 def _caption(operator: str, value: str) -> Condition:
-    _only_equal(operator)
+    _require_equality(operator)
     inside = "SELECT 1 FROM caption WHERE caption.content = content.id AND instr(casefold(caption.text), ?)"
     return Condition(f"EXISTS ({inside})", (value.casefold(),))
 
 
 def _tag(operator: str, value: str) -> Condition:
-    _only_equal(operator)
+    _require_equality(operator)
     inside = "SELECT 1 FROM tag WHERE tag.content = content.id AND casefold(tag.text) = ?"
     return Condition(f"EXISTS ({inside})", (value.casefold(),))
 
 
 def _format(operator: str, value: str) -> Condition:
-    _only_equal(operator)
+    _require_equality(operator)
     known = {"jpg": "jpeg", "tif": "tiff", "heif": "heic"}.get(value.casefold(), value.casefold())
     return Condition("casefold(content.format) = ?", (known,))
 
 
 def _has(operator: str, value: str) -> Condition:
-    _only_equal(operator)
+    _require_equality(operator)
     if value.lower() not in HAS:
         raise ValueError(f"has: takes {', '.join(HAS)}")
     return Condition(HAS[value.lower()])
@@ -241,7 +241,7 @@ def _number(expression: str, units: tuple[str, ...]) -> Callable[[str, str], Con
 
 
 def _near(operator: str, value: str) -> Condition:
-    _only_equal(operator)
+    _require_equality(operator)
     try:
         latitude, longitude, distance = (float(part) for part in value.split(","))
     except ValueError:

@@ -56,30 +56,30 @@ def read_index(folder: Path, fingerprint: str) -> tuple[Any, Description] | None
 
     for _ in range(3):  # another process may be putting a new one in its place
         try:
-            about = Description(**json.loads(description_file(folder, fingerprint).read_text("utf-8")))
-            if about.version != VERSION or about.fingerprint != fingerprint:
+            description = Description(**json.loads(description_file(folder, fingerprint).read_text("utf-8")))
+            if description.version != VERSION or description.fingerprint != fingerprint:
                 return None
-            path = folder / Path(about.file).name
+            path = folder / Path(description.file).name
             with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != about.sha256:
+                if hashlib.file_digest(file, "sha256").hexdigest() != description.sha256:
                     return None
-            index = mapped(path, about)
+            index = mapped(path, description)
         except FileNotFoundError:
             continue
         except (OSError, ValueError, TypeError, RuntimeError):
             return None
-        return (index, about) if isinstance(index, faiss.Index) and index.ntotal == about.count else None
+        return (index, description) if isinstance(index, faiss.Index) and index.ntotal == description.count else None
     return None
 
 
-def mapped(path: Path, about: Description) -> Any:
+def mapped(path: Path, description: Description) -> Any:
     """An index file as FAISS reads it: what is not looked at stays on the disk."""
     import faiss
 
-    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP if about.probes else faiss.IO_FLAG_MMAP_IFC)
+    return faiss.read_index(str(path), faiss.IO_FLAG_MMAP if description.probes else faiss.IO_FLAG_MMAP_IFC)
 
 
-def write_index(folder: Path, index: Any, about: Description) -> Description:
+def write_index(folder: Path, index: Any, description: Description) -> Description:
     """Puts an index file in place, with its description, and removes the one that was there before.
 
     Raises:
@@ -93,20 +93,20 @@ def write_index(folder: Path, index: Any, about: Description) -> Description:
         with aside.open("rb") as file:
             digest = hashlib.file_digest(file, "sha256").hexdigest()
             os.fsync(file.fileno())
-        name = f"search-{about.fingerprint[:16]}-{digest[:16]}.faiss"
+        name = f"search-{description.fingerprint[:16]}-{digest[:16]}.faiss"
         aside.replace(folder / name)
-        described = replace(about, file=name, sha256=digest)
+        described = replace(description, file=name, sha256=digest)
         write_description(folder, described)
     finally:
         aside.unlink(missing_ok=True)
-    for old in folder.glob(f"search-{about.fingerprint[:16]}-*.faiss"):
+    for old in folder.glob(f"search-{description.fingerprint[:16]}-*.faiss"):
         if old.name != name:
             with suppress(OSError):
                 old.unlink()
     return described
 
 
-def write_description(folder: Path, about: Description) -> None:
+def write_description(folder: Path, description: Description) -> None:
     """Puts a description in place.
 
     Raises:
@@ -115,10 +115,10 @@ def write_description(folder: Path, about: Description) -> None:
     aside = folder / f".search-{os.getpid()}.describing"
     try:
         with aside.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(about)))
+            file.write(json.dumps(asdict(description)))
             file.flush()
             os.fsync(file.fileno())
-        aside.replace(description_file(folder, about.fingerprint))
+        aside.replace(description_file(folder, description.fingerprint))
         _sync(folder)
     finally:
         aside.unlink(missing_ok=True)

@@ -18,7 +18,7 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from beholder.album.store import Stamp, Store
+from beholder.album.store import FileStamp, Store
 from beholder.errors import PictureBroken, PictureError, PictureUnreadable
 from beholder.pictures.caption_metadata import sidecar
 from beholder.pictures.photo_metadata import PhotoMetadata, photo_metadata
@@ -77,7 +77,7 @@ class _File:
     """A file on its way: read, or the reason why not."""
 
     path: bytes
-    stamp: Stamp
+    stamp: FileStamp
     data: FileBytes | None = None
     sha256: bytes = b""
     metadata: PhotoMetadata | None = None
@@ -85,7 +85,7 @@ class _File:
     vector: np.ndarray | None = None
 
 
-class Indexing:
+class Indexer:
     """One run over some folders.
 
     Args:
@@ -136,7 +136,7 @@ class Indexing:
         roots = [os.fsencode(Path(folder).absolute()) for folder in folders]
         roots = [root for root in dict.fromkeys(roots) if self._usable(root)]
         found, unlisted = self._scan(roots)
-        known = self.store.known_under(roots, self.model)
+        known = self.store.files_under(roots, self.model)
         todo: list[bytes] = []
         unchanged: list[bytes] = []
         for path, stamp in found.items():
@@ -154,7 +154,7 @@ class Indexing:
         self._remove(gone)
         self.store.clean(roots, self.failed)
         for root in roots:
-            self.store.keep_root(root, Path(os.fsdecode(root)).stat().st_dev)
+            self.store.record_root(root, Path(os.fsdecode(root)).stat().st_dev)
         return self.summary
 
     def _usable(self, root: bytes) -> bool:
@@ -167,18 +167,18 @@ class Indexing:
             self._fail(root, f"can't be indexed: {error.strerror}; what the album knows of it stays")
             return False
         before = self.store.device(root)
-        if empty and before not in (None, device) and self.store.known_under([root], self.model):
+        if empty and before not in (None, device) and self.store.files_under([root], self.model):
             self._fail(root, "is empty and on another disk than before, so a disk seems to be away; its pictures stay")
             return False
         return True
 
-    def _scan(self, roots: Sequence[bytes]) -> tuple[dict[bytes, Stamp], tuple[bytes, ...]]:
+    def _scan(self, roots: Sequence[bytes]) -> tuple[dict[bytes, FileStamp], tuple[bytes, ...]]:
         """All pictures below the roots with their stamps, and the folders that could not be listed."""
-        found: dict[bytes, Stamp] = {}
+        found: dict[bytes, FileStamp] = {}
         unlisted: list[bytes] = []
         for root in roots:
             top = Path(os.fsdecode(root))
-            for path in walk(top, skip=excluder(top, self.exclude)):
+            for path in walk(top, skip=exclude_filter(top, self.exclude)):
                 raw = os.fsencode(path)
                 try:
                     status = path.stat()
@@ -194,7 +194,7 @@ class Indexing:
                     beside = sidecar(path).stat().st_mtime_ns
                 except OSError:
                     beside = 0
-                found[raw] = Stamp(status.st_size, status.st_mtime_ns, beside)
+                found[raw] = FileStamp(status.st_size, status.st_mtime_ns, beside)
         self.seen = set(found)
         return found, tuple(unlisted)
 
@@ -251,7 +251,7 @@ class Indexing:
         if not self.ready:
             return
         done: list[tuple[bytes, Status, str | None, bytes | None]] = []
-        with self.store.writing():
+        with self.store.transaction():
             for file in self.ready:
                 if file.error is not None or file.metadata is None:
                     reason = file.error.reason if file.error is not None else "can't be read"
@@ -269,17 +269,17 @@ class Indexing:
             self._tell(*told)
 
     def _remove(self, gone: Sequence[bytes]) -> None:
-        moved = {path for path in gone if self.store.value("SELECT 1 FROM picture WHERE path = ?", (path,)) is None}
+        moved = {path for path in gone if self.store.scalar("SELECT 1 FROM picture WHERE path = ?", (path,)) is None}
         left = [path for path in gone if path not in moved]
         for start in range(0, len(left), 1000):
-            with self.store.writing():
+            with self.store.transaction():
                 for path in left[start : start + 1000]:
                     self.store.remove(path)
             for path in left[start : start + 1000]:
                 self._tell(path, "removed")
 
     def _fail(self, path: bytes, reason: str) -> None:
-        with self.store.writing():
+        with self.store.transaction():
             self.store.fail(path, reason, forget=False)
         self.failed.add(path)
         self._tell(path, "failed", reason)
@@ -291,7 +291,7 @@ class Indexing:
             self.report(picture)
 
 
-def excluder(root: Path, patterns: Sequence[str]) -> Callable[[Path, bool], bool] | None:
+def exclude_filter(root: Path, patterns: Sequence[str]) -> Callable[[Path, bool], bool] | None:
     """For `walk`: whether a path below the root is left out by patterns as in a ``.gitignore``."""
     if not patterns:
         return None

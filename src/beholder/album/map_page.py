@@ -72,7 +72,7 @@ def write_map(path: Path, title: str, points: Sequence[MapPoint], regions: Seque
     Raises:
         WriteFailed: the file can't be written.
     """
-    first = _spread_out(points)
+    first = _coarse_to_fine(points)
     ordered = [points[row] for row in first]
     shown = map_ahead(lambda point: thumbnail(point.picture.path, SIDE), ordered[:THUMBNAILS], AHEAD)
     pictures = []
@@ -96,7 +96,7 @@ def write_map(path: Path, title: str, points: Sequence[MapPoint], regions: Seque
     )
 
 
-def _spread_out(points: Sequence[MapPoint]) -> list[int]:
+def _coarse_to_fine(points: Sequence[MapPoint]) -> list[int]:
     """An order in which the first few, many or most lie spread over the map: one of each cell of ever finer grids."""
     places = np.array([(point.x, point.y) for point in points]).reshape(-1, 2)
     order: dict[int, None] = {}

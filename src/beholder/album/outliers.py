@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beholder.album.search import FITS_ABOVE, middle_and_spread
+from beholder.album.search import FIT_THRESHOLD, median_and_spread
 from beholder.album.store import Picture
 
 NEAREST = 5  # others that a picture is compared with
@@ -42,15 +42,15 @@ def find_outliers(pictures: list[Picture], vectors: np.ndarray, top: int) -> lis
     """
     if len(pictures) < 2:
         return []
-    distances = unlikeness(vectors)
-    middle, spread = middle_and_spread(distances)
+    distances = knn_distance(vectors)
+    middle, spread = median_and_spread(distances)
     return [
-        Outlier(pictures[row], round(float(distances[row]), 4), bool(distances[row] > middle + FITS_ABOVE * spread))
+        Outlier(pictures[row], round(float(distances[row]), 4), bool(distances[row] > middle + FIT_THRESHOLD * spread))
         for row in np.argsort(-distances, kind="stable")[:top]
     ]
 
 
-def unlikeness(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
+def knn_distance(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     """1 minus the mean cosine of each vector (n, E) to the nearest others: (n,)."""
     import faiss
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beholder.album.clusters import Cluster, cluster, named_clusters
-from beholder.album.layout import lay_out, place_among
-from beholder.album.store import Model, Picture, Store
+from beholder.album.clusters import Cluster, cluster, name_clusters
+from beholder.album.map_layout import compute_layout, interpolate_layout
+from beholder.album.store import IndexedModel, Picture, Store
 from beholder.errors import WriteFailed
 
 MOST_REGIONS = 12
@@ -26,28 +26,28 @@ class MapPoint:
     y: float
 
 
-def places(store: Store, model: Model) -> dict[int, tuple[float, float]]:
+def map_coordinates(store: Store, model: IndexedModel) -> dict[int, tuple[float, float]]:
     """The place of each content that the model has seen; what is new lies among what it is like.
 
     Raises:
         MissingExtra: scikit-learn is not installed.
     """
     sql = "SELECT content, x, y FROM place WHERE model = ?"
-    with store.reading():
-        found = {content: (x, y) for content, x, y in store.rows(sql, (model.id,))}
-        contents = [row[0] for row in store.rows("SELECT content FROM vector WHERE model = ?", (model.id,))]
+    with store.snapshot():
+        found = {content: (x, y) for content, x, y in store.query(sql, (model.id,))}
+        contents = [row[0] for row in store.query("SELECT content FROM vector WHERE model = ?", (model.id,))]
         new = [content for content in contents if content not in found]
         if not new:
             return found
-        data = dict(store.rows("SELECT content, data FROM vector WHERE model = ?", (model.id,)))
+        data = dict(store.query("SELECT content, data FROM vector WHERE model = ?", (model.id,)))
     if len(new) > NEW * len(contents):
         found, new = {}, contents
-        made = lay_out(_stacked(data, contents))
+        made = compute_layout(_stacked(data, contents))
     else:
         known = list(found)
-        made = place_among(_stacked(data, new), _stacked(data, known), np.array([found[each] for each in known]))
+        made = interpolate_layout(_stacked(data, new), _stacked(data, known), np.array([found[each] for each in known]))
     found |= {content: (float(x), float(y)) for content, (x, y) in zip(new, made, strict=True)}
-    with suppress(WriteFailed), store.writing():  # where nothing may be written, it is made anew each time
+    with suppress(WriteFailed), store.transaction():  # where nothing may be written, it is made anew each time
         for content in new:
             store.connection.execute(
                 """INSERT OR REPLACE INTO place (model, content, x, y) SELECT ?, id, ?, ? FROM content WHERE id = ?""",
@@ -80,7 +80,7 @@ def regions(
         return []
     wanted = count or min(len(keywords) or MOST_REGIONS, max(1, len(points) // 8))
     found = cluster(np.array([(point.x, point.y) for point in points]), wanted)
-    return named_clusters(found, vectors, [point.picture.caption for point in points], embed, keywords)
+    return name_clusters(found, vectors, [point.picture.caption for point in points], embed, keywords)
 
 
 def _stacked(data: dict[int, bytes], contents: list[int]) -> np.ndarray:

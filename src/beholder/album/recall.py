@@ -9,7 +9,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-AT = 10  # recall is measured among so many results
+K = 10  # recall is measured among so many results
 SAMPLE = 200  # queries to measure it with
 
 
@@ -21,13 +21,13 @@ class ExactSearch:
         k: results.
     """
 
-    def __init__(self, queries: np.ndarray, k: int = AT):
+    def __init__(self, queries: np.ndarray, k: int = K):
         self.queries = queries
         self.k = k
         self.cosines = np.zeros((len(queries), 0), np.float32)
         self.ids = np.zeros((len(queries), 0), np.int64)  # (m, up to k), best first
 
-    def see(self, ids: np.ndarray, vectors: np.ndarray) -> None:
+    def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
         """Takes vectors (n, E) float32 with rising ids (n,) into account."""
         cosines = self.queries @ vectors.T  # (m, n)
         if self.k < len(ids):
@@ -41,21 +41,21 @@ class ExactSearch:
         self.cosines, self.ids = np.take_along_axis(cosines, kept, 1), np.take_along_axis(ids, kept, 1)
 
 
-def exact_search(parts: Iterable[tuple[np.ndarray, np.ndarray]], queries: np.ndarray, k: int = AT) -> np.ndarray:
+def exact_search(parts: Iterable[tuple[np.ndarray, np.ndarray]], queries: np.ndarray, k: int = K) -> np.ndarray:
     """Ids (m, min(k, n)) of the nearest to each query, over parts of ids (n,) and half-precision vectors (n, E)."""
     search = ExactSearch(queries, k)
     for ids, halves in parts:
-        search.see(ids, halves.astype(np.float32))
+        search.add(ids, halves.astype(np.float32))
     return search.ids
 
 
-def found_share(found: Iterable[np.ndarray], truth: np.ndarray) -> float:
+def recall_at_k(found: Iterable[np.ndarray], truth: np.ndarray) -> float:
     """The share of the true nearest (m, k) that is among what was found for each of m queries."""
     hits = sum(len(np.intersect1d(some, best)) for some, best in zip(found, truth, strict=True))
     return hits / truth.size if truth.size else 1.0
 
 
-def mixed_queries(pictures: np.ndarray, sentences: np.ndarray, sample: int = SAMPLE) -> np.ndarray:
+def sample_queries(pictures: np.ndarray, sentences: np.ndarray, sample: int = SAMPLE) -> np.ndarray:
     """Queries (m, E) float32: half of them vectors of pictures, half of sentences where there are any.
 
     Sentences lie elsewhere than pictures, and less of what is near to them lies in few cells.

@@ -13,8 +13,8 @@ from beholder.errors import AlbumDamaged, AlbumNotFound, WriteFailed
 
 FILE = "album.sqlite"
 APPLICATION = 0x42484C44  # "BHLD", in the file's header
-LEAST_SQLITE = (3, 51, 3)
-PATIENCE = 60_000  # milliseconds to wait for another process that writes
+MIN_SQLITE = (3, 51, 3)
+BUSY_TIMEOUT = 60_000  # milliseconds to wait for another process that writes
 
 # One text for each version of the schema, in order; an album of version n has seen the first n.
 MIGRATIONS = (
@@ -101,8 +101,8 @@ def create(folder: Path) -> apsw.Connection:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         connection = _open(folder / FILE, apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
-        with translated(folder):
-            _log_ahead(connection)
+        with sqlite_errors(folder):
+            _enable_wal(connection)
             _migrate(connection, folder)
         return connection
     except OSError as error:
@@ -119,14 +119,14 @@ def open_existing(folder: Path) -> apsw.Connection:
     if not (folder / FILE).is_file():
         raise AlbumNotFound(f"{folder}: there is no album here; make one with: beholder index FOLDER --album {folder}")
     connection = _open(folder / FILE, apsw.SQLITE_OPEN_READWRITE)
-    with translated(folder):
+    with sqlite_errors(folder):
         _migrate(connection, folder)
     return connection
 
 
-def _log_ahead(connection: apsw.Connection) -> None:
+def _enable_wal(connection: apsw.Connection) -> None:
     """Turns the write-ahead log on; SQLite itself does not wait here for another that makes the same album."""
-    until = time.monotonic() + PATIENCE / 1000
+    until = time.monotonic() + BUSY_TIMEOUT / 1000
     while True:
         try:
             connection.execute("PRAGMA journal_mode = WAL")
@@ -137,7 +137,7 @@ def _log_ahead(connection: apsw.Connection) -> None:
             time.sleep(0.01)
 
 
-class translated:  # noqa: N801 (used as a function)
+class sqlite_errors:  # noqa: N801 (used as a function)
     """What SQLite raises becomes an error that names the album and says what to do."""
 
     def __init__(self, folder: Path):
@@ -163,16 +163,16 @@ class translated:  # noqa: N801 (used as a function)
                 raise WriteFailed(f"{self.folder / FILE}: can't be opened for writing ({error})") from error
             case apsw.BusyError():
                 raise WriteFailed(
-                    f"{self.folder / FILE}: locked by another program for {PATIENCE // 1000} s; try again later"
+                    f"{self.folder / FILE}: locked by another program for {BUSY_TIMEOUT // 1000} s; try again later"
                 ) from error
 
 
 def _open(file: Path, flags: int) -> apsw.Connection:
-    if tuple(map(int, apsw.sqlitelibversion().split("."))) < LEAST_SQLITE:
+    if tuple(map(int, apsw.sqlitelibversion().split("."))) < MIN_SQLITE:
         raise AlbumDamaged(f"SQLite {apsw.sqlitelibversion()} can damage albums: pip install --upgrade apsw")
-    with translated(file.parent):
+    with sqlite_errors(file.parent):
         connection = apsw.Connection(str(file), flags=flags)
-        connection.set_busy_timeout(PATIENCE)
+        connection.set_busy_timeout(BUSY_TIMEOUT)
         connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF")
         connection.create_scalar_function("casefold", _casefold, 1, deterministic=True)  # type: ignore[arg-type]
     return connection

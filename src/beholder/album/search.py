@@ -10,19 +10,19 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beholder.album.filters import EVERYTHING, Condition
-from beholder.album.neighbours import Neighbours
+from beholder.album.filters import MATCH_ALL, Condition
 from beholder.album.store import Picture, Store
+from beholder.album.vector_index import VectorIndex
 from beholder.errors import InvalidSetting
 
 BACKGROUND = 1000  # pictures of the album that a query's scores are compared with
-WORDS_HITS = 200  # pictures that are considered for their captions and names alone
-WORDS_LIFT = 3.0  # standard deviations by which the best match of all words lifts a picture
+TEXT_HITS = 200  # pictures that are considered for their captions and names alone
+TEXT_BOOST = 3.0  # standard deviations by which the best match of all words lifts a picture
 # A picture fits if it stands so many standard deviations out of the album's own background and, where the model is
 # calibrated, words match it so surely: `match` is at even odds, and an album is mostly pictures of something else.
-FITS_ABOVE = 3.0
-MATCHES_ABOVE = 0.95
-FEWEST = 20  # pictures that make a background
+FIT_THRESHOLD = 3.0
+MATCH_THRESHOLD = 0.95
+MIN_BACKGROUND = 20  # pictures that make a background
 
 
 @dataclass(frozen=True)
@@ -35,7 +35,7 @@ class Query:
 
 
 @dataclass(frozen=True)
-class Found:
+class SearchResult:
     """One picture that was found.
 
     Attributes:
@@ -55,7 +55,7 @@ class Found:
     fits: bool
 
 
-def combined(plus: np.ndarray, minus: np.ndarray) -> np.ndarray:
+def combine_queries(plus: np.ndarray, minus: np.ndarray) -> np.ndarray:
     """One query (E,) of unit length from vectors (n, E) that are added and others that are subtracted.
 
     Raises:
@@ -72,46 +72,46 @@ def combined(plus: np.ndarray, minus: np.ndarray) -> np.ndarray:
     return (total / length).astype(np.float32)
 
 
-def background(store: Store, neighbours: Neighbours, most: int = BACKGROUND) -> np.ndarray:
+def background(store: Store, vector_index: VectorIndex, most: int = BACKGROUND) -> np.ndarray:
     """Vectors (m, E) float32 of pictures spread evenly over the album, always the same ones for the same album."""
-    model = neighbours.model
+    model = vector_index.model
     end = "SELECT id FROM vector NOT INDEXED WHERE model = ? ORDER BY id"  # by id, not through all of the model's
-    low, high = (store.value(f"{end} {way} LIMIT 1", (model.id,)) for way in ("ASC", "DESC"))
+    low, high = (store.scalar(f"{end} {way} LIMIT 1", (model.id,)) for way in ("ASC", "DESC"))
     if low is None:
         return np.zeros((0, model.embedding), np.float32)
-    known = neighbours.background
+    known = vector_index.background
     if known is not None and known[0] == (low, high):
         return known[1]
     found: dict[int, bytes] = {}
     for place in np.unique(np.linspace(low, high, min(most, high - low + 1)).astype(np.int64)).tolist():
         sql = "SELECT id, data FROM vector NOT INDEXED WHERE id >= ? AND model = ? ORDER BY id LIMIT 1"
-        found |= dict(store.rows(sql, (place, model.id)))
+        found |= dict(store.query(sql, (place, model.id)))
     data = np.frombuffer(b"".join(found.values()), np.float16)
     made = data.reshape(len(found), model.embedding).astype(np.float32)
-    neighbours.background = (low, high), made
+    vector_index.background = (low, high), made
     return made
 
 
 def search(
-    store: Store, neighbours: Neighbours, query: Query, top: int, condition: Condition = EVERYTHING
-) -> tuple[list[Found], np.ndarray]:
+    store: Store, vector_index: VectorIndex, query: Query, top: int, condition: Condition = MATCH_ALL
+) -> tuple[list[SearchResult], np.ndarray]:
     """The best pictures for one query, and their vectors (n, E); `match` is for the caller to add."""
     allowed = None
-    if condition.sql != EVERYTHING.sql:
-        rows = store.rows(
+    if condition.sql != MATCH_ALL.sql:
+        rows = store.query(
             f"""SELECT DISTINCT vector.id FROM picture JOIN content ON content.id = picture.content
             JOIN vector ON vector.content = content.id AND vector.model = ? WHERE {condition.sql} ORDER BY vector.id""",
-            (neighbours.model.id, *condition.bound),
+            (vector_index.model.id, *condition.bound),
         )
         allowed = np.fromiter((row[0] for row in rows), np.int64, len(rows))
     # (m,); not by BLAS, whose threads take longer to meet than this takes
-    against = np.einsum("ij,j->i", background(store, neighbours), query.vector)
-    middle, spread = middle_and_spread(against)
-    lifts = _found_by_words(store, neighbours, query.words, condition)
+    against = np.einsum("ij,j->i", background(store, vector_index), query.vector)
+    middle, spread = median_and_spread(against)
+    lifts = _text_matches(store, vector_index, query.words, condition)
     wanted = top
     while True:  # until enough of the nearest are still in the album
-        ids, cosines = neighbours.search(query.vector, wanted, allowed)
-        contents = store.contents_of(ids.tolist())
+        ids, cosines = vector_index.search(query.vector, wanted, allowed)
+        contents = store.contents_by_vector(ids.tolist())
         if len(contents) >= top or len(ids) < wanted:
             break
         wanted *= 2
@@ -121,23 +121,23 @@ def search(
         if vector in contents
     }
     wanted_too = [content for content in lifts if content not in scored]
-    vectors = store.vectors_of(neighbours.model.id, [*scored, *wanted_too])
+    vectors = store.vectors_by_content(vector_index.model.id, [*scored, *wanted_too])
     for content in lifts:
         if content in vectors:
             scored[content] = float(vectors[content] @ query.vector)
-    order = sorted(scored, key=lambda content: -(scored[content] + spread * WORDS_LIFT * lifts.get(content, 0.0)))
+    order = sorted(scored, key=lambda content: -(scored[content] + spread * TEXT_BOOST * lifts.get(content, 0.0)))
     pictures = store.pictures(order, condition.sql, condition.bound)
-    found: list[Found] = []
+    found: list[SearchResult] = []
     for content in order:
         if content in pictures and len(found) < top:
-            score = scored[content] + spread * WORDS_LIFT * lifts.get(content, 0.0)
-            stands_out = len(against) < FEWEST or score - middle > FITS_ABOVE * spread
-            found.append(Found(pictures[content], score, scored[content], None, content in lifts, stands_out))
+            score = scored[content] + spread * TEXT_BOOST * lifts.get(content, 0.0)
+            stands_out = len(against) < MIN_BACKGROUND or score - middle > FIT_THRESHOLD * spread
+            found.append(SearchResult(pictures[content], score, scored[content], None, content in lifts, stands_out))
     kept = [vectors[one.picture.content] for one in found]
     return found, np.stack(kept) if kept else np.zeros((0, len(query.vector)), np.float32)
 
 
-def middle_and_spread(against: np.ndarray) -> tuple[float, float]:
+def median_and_spread(against: np.ndarray) -> tuple[float, float]:
     """Median, and standard deviation as the quartiles of a normal distribution tell it: the hits move neither."""
     if not len(against):
         return 0.0, 0.0
@@ -145,17 +145,17 @@ def middle_and_spread(against: np.ndarray) -> tuple[float, float]:
     return float(middle), float(high - low) / 1.349
 
 
-def _found_by_words(store: Store, neighbours: Neighbours, words: str, condition: Condition) -> dict[int, float]:
+def _text_matches(store: Store, vector_index: VectorIndex, words: str, condition: Condition) -> dict[int, float]:
     """Contents whose captions, tags or names hold all the words, each with 0 to 1 for how well (BM25)."""
-    terms = [f'"{word}"' for word in re.findall(r"\w+", words) if word.casefold() not in SMALL_WORDS]
+    terms = [f'"{word}"' for word in re.findall(r"\w+", words) if word.casefold() not in STOP_WORDS]
     if not terms:
         return {}
-    rows = store.rows(
+    rows = store.query(
         f"""SELECT content.id, min(rank) FROM
         (SELECT rowid AS row, bm25(words, 1.0, 2.0, 2.0) AS rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?)
         JOIN picture ON picture.id = row JOIN content ON content.id = picture.content
         WHERE {condition.sql} GROUP BY content.id""",
-        (" ".join(terms), WORDS_HITS, *condition.bound),
+        (" ".join(terms), TEXT_HITS, *condition.bound),
     )
     best = min((rank for _, rank in rows), default=0.0)
     return {content: rank / best if best < 0 else 1.0 for content, rank in rows}
@@ -164,4 +164,4 @@ def _found_by_words(store: Store, neighbours: Neighbours, words: str, condition:
 # Words that say nothing of a picture; a query's other words must all be in the caption or the name.
 SMALL = """a an and are as at be by for from has in into is it its of on or our photo photograph picture that the their
 this to was we with"""
-SMALL_WORDS = frozenset(SMALL.split())
+STOP_WORDS = frozenset(SMALL.split())

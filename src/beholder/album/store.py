@@ -19,15 +19,15 @@ from typing import Any, NamedTuple
 import apsw
 import numpy as np
 
-from beholder.album.schema import translated
+from beholder.album.schema import sqlite_errors
 from beholder.pictures.photo_metadata import PhotoMetadata
 from beholder.pictures.read import display_name
 
-FROM_FILE = "file"  # the source of captions and tags that the picture's own metadata holds
-BY_HAND = "user"  # the source of what a person says of it, which goes before all others
+FILE_SOURCE = "file"  # the source of captions and tags that the picture's own metadata holds
+USER_SOURCE = "user"  # the source of what a person says of it, which goes before all others
 
 
-class Stamp(NamedTuple):
+class FileStamp(NamedTuple):
     """By what a file is known to be unchanged: its size in bytes, its time and its sidecar's time in nanoseconds."""
 
     size: int
@@ -35,15 +35,15 @@ class Stamp(NamedTuple):
     sidecar: int
 
 
-class Known(NamedTuple):
+class KnownFile(NamedTuple):
     """A file as the album knows it; ``embedded`` says whether the model at hand has seen it."""
 
-    stamp: Stamp
+    stamp: FileStamp
     embedded: bool
 
 
 @dataclass(frozen=True)
-class Model:
+class IndexedModel:
     """A model whose vectors the album holds; ``folder`` and ``stamp`` are set where it is a folder of our format."""
 
     id: int
@@ -92,9 +92,9 @@ class Store:
             self.connection.close()
 
     @contextmanager
-    def reading(self) -> Iterator[None]:
+    def snapshot(self) -> Iterator[None]:
         """The album stands still inside, however much another process writes."""
-        with self.lock, translated(self.folder):
+        with self.lock, sqlite_errors(self.folder):
             if self.connection.in_transaction:
                 yield
                 return
@@ -106,9 +106,9 @@ class Store:
                     self.connection.execute("ROLLBACK")
 
     @contextmanager
-    def writing(self) -> Iterator[None]:
+    def transaction(self) -> Iterator[None]:
         """All of what is written inside, on disk when it ends, or none of it."""
-        with self.lock, translated(self.folder):
+        with self.lock, sqlite_errors(self.folder):
             self.connection.execute("BEGIN IMMEDIATE")
             try:
                 yield
@@ -118,26 +118,28 @@ class Store:
                     self.connection.execute("ROLLBACK")
                 raise
 
-    def rows(self, sql: str, bound: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
+    def query(self, sql: str, bound: Sequence[Any] = ()) -> list[tuple[Any, ...]]:
         """All rows of a query."""
-        with self.lock, translated(self.folder):
+        with self.lock, sqlite_errors(self.folder):
             return list(self.connection.execute(sql, tuple(bound)))
 
-    def value(self, sql: str, bound: Sequence[Any] = ()) -> Any:
+    def scalar(self, sql: str, bound: Sequence[Any] = ()) -> Any:
         """The first column of the first row; None where there is none."""
-        rows = self.rows(sql, bound)
+        rows = self.query(sql, bound)
         return rows[0][0] if rows else None
 
     # Models
 
-    def models(self) -> list[Model]:
+    def models(self) -> list[IndexedModel]:
         """Those that have vectors here; first the one that was the last to index to the end."""
-        rows = self.rows("SELECT id, fingerprint, name, embedding, folder, stamp FROM model ORDER BY used DESC, id")
-        return [Model(*row) for row in rows]
+        rows = self.query("SELECT id, fingerprint, name, embedding, folder, stamp FROM model ORDER BY used DESC, id")
+        return [IndexedModel(*row) for row in rows]
 
-    def keep_model(self, fingerprint: str, name: str, embedding: int, folder: str | None, stamp: str | None) -> Model:
+    def add_model(
+        self, fingerprint: str, name: str, embedding: int, folder: str | None, stamp: str | None
+    ) -> IndexedModel:
         """The model with this fingerprint, made if it is new."""
-        with self.writing():
+        with self.transaction():
             self.connection.execute(
                 """INSERT INTO model (fingerprint, name, embedding, folder, stamp, used) VALUES (?, ?, ?, ?, ?, 0)
                 ON CONFLICT (fingerprint) DO UPDATE SET name = excluded.name,
@@ -146,51 +148,51 @@ class Store:
             )
         return next(model for model in self.models() if model.fingerprint == fingerprint)
 
-    def used(self, model: Model) -> None:
+    def used(self, model: IndexedModel) -> None:
         """From now on a search that names no model goes by this one."""
-        with self.writing():
+        with self.transaction():
             self.connection.execute("UPDATE model SET used = ? WHERE id = ?", (time.time(), model.id))
 
     # Files
 
-    def known_under(self, roots: Sequence[bytes], model: int) -> dict[bytes, Known]:
+    def files_under(self, roots: Sequence[bytes], model: int) -> dict[bytes, KnownFile]:
         """What the album knows below some folders, or of some files."""
-        found: dict[bytes, Known] = {}
+        found: dict[bytes, KnownFile] = {}
         for root in roots:
-            for path, size, modified, sidecar, embedded in self.rows(
+            for path, size, modified, sidecar, embedded in self.query(
                 f"""SELECT path, size, modified, sidecar, vector.id IS NOT NULL FROM picture
                 LEFT JOIN vector ON vector.content = picture.content AND vector.model = ?
                 WHERE {BELOW}""",
                 (model, *below(root)),
             ):
-                found[path] = Known(Stamp(size, modified, sidecar), bool(embedded))
+                found[path] = KnownFile(FileStamp(size, modified, sidecar), bool(embedded))
         return found
 
     def has_vector(self, sha256: bytes, model: int) -> bool:
         """Whether the model has seen a content."""
         sql = "SELECT 1 FROM vector JOIN content ON content.id = content WHERE sha256 = ? AND model = ?"
-        return self.value(sql, (sha256, model)) is not None
+        return self.scalar(sql, (sha256, model)) is not None
 
-    def vector_of(self, sha256: bytes, model: int) -> np.ndarray | None:
+    def vector_by_hash(self, sha256: bytes, model: int) -> np.ndarray | None:
         """A content's vector (E,) float32, if the model has seen it."""
         sql = "SELECT data FROM vector JOIN content ON content.id = content WHERE sha256 = ? AND model = ?"
-        data = self.value(sql, (sha256, model))
+        data = self.scalar(sql, (sha256, model))
         return None if data is None else np.frombuffer(data, np.float16).astype(np.float32)
 
-    def vectors_of(self, model: int, contents: Sequence[int]) -> dict[int, np.ndarray]:
+    def vectors_by_content(self, model: int, contents: Sequence[int]) -> dict[int, np.ndarray]:
         """The vectors (E,) float32 of some contents, of those that the model has seen."""
         found: dict[int, np.ndarray] = {}
         for start in range(0, len(contents), 500):
             some = contents[start : start + 500]
             sql = f"SELECT content, data FROM vector WHERE model = ? AND content IN ({', '.join('?' * len(some))})"
-            for content, data in self.rows(sql, (model, *some)):
+            for content, data in self.query(sql, (model, *some)):
                 found[content] = np.frombuffer(data, np.float16).astype(np.float32)
         return found
 
     def place(
         self,
         path: bytes,
-        stamp: Stamp,
+        stamp: FileStamp,
         sha256: bytes,
         metadata: PhotoMetadata,
         model: int,
@@ -213,11 +215,11 @@ class Store:
             What happened: added, changed, moved or unchanged; and where it was before, if it was moved.
         """
         execute = self.connection.execute
-        facts = astuple(metadata)[:7]  # width, height, format, taken, camera, latitude, longitude
+        facets = astuple(metadata)[:7]  # width, height, format, taken, camera, latitude, longitude
         execute(
             """INSERT INTO content (sha256, width, height, format, taken, camera, latitude, longitude)
             VALUES (?, ?, ?, ?, ?, ?, ?, ?) ON CONFLICT (sha256) DO NOTHING""",
-            (sha256, *facts),
+            (sha256, *facets),
         )
         content = execute("SELECT id FROM content WHERE sha256 = ?", (sha256,)).get
         new = False
@@ -225,7 +227,7 @@ class Store:
             data = vector.astype(np.float16).tobytes()
             execute("INSERT OR IGNORE INTO vector (model, content, data) VALUES (?, ?, ?)", (model, content, data))
             new = self.connection.changes() > 0
-        self._describe(content, FROM_FILE, metadata.caption, metadata.tags)
+        self._describe(content, FILE_SOURCE, metadata.caption, metadata.tags)
         execute("DELETE FROM failed WHERE path = ?", (path,))
         old = execute("SELECT content FROM picture WHERE path = ?", (path,)).get
         status, before = "unchanged", None
@@ -264,39 +266,39 @@ class Store:
 
     def clean(self, roots: Sequence[bytes], failed: set[bytes]) -> None:
         """Removes contents that no file has any more, and failures below the roots that are none now."""
-        with self.writing():
+        with self.transaction():
             self.connection.execute("DELETE FROM content WHERE id NOT IN (SELECT content FROM picture)")
             for root in roots:
-                for (path,) in self.rows(f"SELECT path FROM failed WHERE {BELOW}", below(root)):
+                for (path,) in self.query(f"SELECT path FROM failed WHERE {BELOW}", below(root)):
                     if path not in failed:
                         self.connection.execute("DELETE FROM failed WHERE path = ?", (path,))
 
     def device(self, root: bytes) -> int | None:
         """The number of the device on which a root lay when it was last indexed."""
-        return self.value("SELECT device FROM root WHERE path = ?", (root,))
+        return self.scalar("SELECT device FROM root WHERE path = ?", (root,))
 
-    def keep_root(self, root: bytes, device: int) -> None:
+    def record_root(self, root: bytes, device: int) -> None:
         """Remembers that a folder was indexed."""
-        with self.writing():
+        with self.transaction():
             self.connection.execute("INSERT OR REPLACE INTO root (path, device) VALUES (?, ?)", (root, device))
 
     # Words
 
     def describe(self, content: int, source: str, caption: str | None, tags: Sequence[str]) -> None:
         """Sets what one source says of a content: a caption, tags."""
-        with self.writing():
+        with self.transaction():
             self._describe(content, source, caption, tags)
             self._reword("content = ?", (content,))
 
     def rewritten(
-        self, content: int, sha256: bytes, files: Sequence[tuple[bytes, Stamp]], metadata: PhotoMetadata
+        self, content: int, sha256: bytes, files: Sequence[tuple[bytes, FileStamp]], metadata: PhotoMetadata
     ) -> None:
         """All files of a content have other bytes now and the same pixels; what is known of it stays.
 
         Where another content has these bytes already, nothing is done: the next `index` sorts it out.
         """
-        with self.writing():
-            if self.value("SELECT 1 FROM content WHERE sha256 = ? AND id != ?", (sha256, content)) is not None:
+        with self.transaction():
+            if self.scalar("SELECT 1 FROM content WHERE sha256 = ? AND id != ?", (sha256, content)) is not None:
                 return
             self.connection.execute("UPDATE content SET sha256 = ? WHERE id = ?", (sha256, content))
             for path, stamp in files:
@@ -304,7 +306,7 @@ class Store:
                     "UPDATE picture SET size = ?, modified = ?, sidecar = ? WHERE path = ? AND content = ?",
                     (*stamp, path, content),
                 )
-            self._describe(content, FROM_FILE, metadata.caption, metadata.tags)
+            self._describe(content, FILE_SOURCE, metadata.caption, metadata.tags)
             self._reword("content = ?", (content,))
 
     def _describe(self, content: int, source: str, caption: str | None, tags: Sequence[str]) -> None:
@@ -329,7 +331,7 @@ class Store:
         )
 
     def _moved_from(self, content: int, seen: set[bytes]) -> bytes | None:
-        for (path,) in self.rows("SELECT path FROM picture WHERE content = ? ORDER BY path", (content,)):
+        for (path,) in self.query("SELECT path FROM picture WHERE content = ? ORDER BY path", (content,)):
             if path not in seen and not os.path.lexists(path):
                 return path
         return None
@@ -341,10 +343,10 @@ class Store:
         found: dict[int, Picture] = {}
         for start in range(0, len(contents), 500):
             some = contents[start : start + 500]
-            rows = self.rows(
+            rows = self.query(
                 f"""SELECT picture.path, content.id, width, height, size, taken, camera,
                 (SELECT text FROM caption WHERE caption.content = content.id
-                    ORDER BY source != '{BY_HAND}', source LIMIT 1),
+                    ORDER BY source != '{USER_SOURCE}', source LIMIT 1),
                 (SELECT json_group_array(DISTINCT text) FROM tag WHERE tag.content = content.id)
                 FROM picture JOIN content ON content.id = picture.content
                 WHERE content.id IN ({", ".join("?" * len(some))}) AND ({where}) ORDER BY picture.path DESC""",
@@ -355,17 +357,17 @@ class Store:
                 found[content] = Picture(os.fsdecode(path), content, width, height, size, taken, camera, caption, words)
         return found
 
-    def contents_of(self, vectors: Sequence[int]) -> dict[int, int]:
+    def contents_by_vector(self, vectors: Sequence[int]) -> dict[int, int]:
         """Vector ids to contents; those that are gone are left out."""
         found: dict[int, int] = {}
         for start in range(0, len(vectors), 500):
             some = vectors[start : start + 500]
             marks = ", ".join("?" * len(some))
-            found |= dict(self.rows(f"SELECT id, content FROM vector WHERE id IN ({marks})", some))
+            found |= dict(self.query(f"SELECT id, content FROM vector WHERE id IN ({marks})", some))
         return found
 
     def vectors(
-        self, model: Model, after: int = 0, last: int | None = None, most: int | None = None
+        self, model: IndexedModel, after: int = 0, last: int | None = None, most: int | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Ids (n,) int64, rising, and vectors (n, E) float16 of a model.
 
@@ -375,7 +377,7 @@ class Store:
             last: only those up to this id; None for all.
             most: at most so many.
         """
-        rows = self.rows(  # by id: few are beyond it
+        rows = self.query(  # by id: few are beyond it
             "SELECT id, data FROM vector NOT INDEXED WHERE model = ? AND id > ? AND id <= ? ORDER BY id LIMIT ?",
             (model.id, after, 2**62 if last is None else last, -1 if most is None else most),
         )

@@ -84,7 +84,7 @@ def _ask_album(
     precision: str,
 ) -> int:
     from beholder.album.album import Album
-    from beholder.album.asking import ask_album
+    from beholder.album.question_answering import ask_album
     from beholder.cli.pictures import fail, load_vision_language_model, print_json
     from beholder.errors import PictureError
 

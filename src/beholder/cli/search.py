@@ -12,7 +12,7 @@ import typer
 from beholder.cli.options import AlbumFolder, AlbumModel, Json, Where
 
 if TYPE_CHECKING:
-    from beholder.album.search import Found
+    from beholder.album.search import SearchResult
 
 Queries = Annotated[
     list[str], typer.Argument(metavar="QUERY...", help="What to look for; each is a search of its own.")
@@ -103,14 +103,14 @@ def command(
         write_contact_sheet(html, ", ".join(heading for heading, _ in sections), sections)
 
 
-def _row(query: str, found: Found) -> dict[str, object]:
+def _row(query: str, found: SearchResult) -> dict[str, object]:
     picture = found.picture
     row: dict[str, object] = {"image": picture.name, "score": found.score, "cosine": found.cosine}
     row |= {"match": found.match, "fits": found.fits, "query": query}
     return row | {"taken": picture.taken, "camera": picture.camera, "caption": picture.caption}
 
 
-def _lines(found: Found) -> list[str]:
+def _lines(found: SearchResult) -> list[str]:
     picture = found.picture
     about = [
         None if found.match is None else f"match {found.match:.0%}",

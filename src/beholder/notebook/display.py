@@ -8,9 +8,9 @@ from beholder.notebook.markup import shares, turns
 
 # Of each kind of result where it lives and how it is shown; named, so that none is loaded before there is one.
 PICTURES = {
-    "beholder.album.asking": ("AlbumAnswer",),
+    "beholder.album.question_answering": ("AlbumAnswer",),
     "beholder.album.duplicates": ("DuplicateGroup",),
-    "beholder.album.search": ("Found",),
+    "beholder.album.search": ("SearchResult",),
     "beholder.album.store": ("Picture",),
     "beholder.tasks.dual_encoder": ("EmbeddedPicture",),
     "beholder.tasks.vision_language": ("CaptionedPicture",),

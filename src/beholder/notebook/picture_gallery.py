@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from beholder.album.asking import AlbumAnswer
 from beholder.album.duplicates import DuplicateGroup
-from beholder.album.search import Found
+from beholder.album.question_answering import AlbumAnswer
+from beholder.album.search import SearchResult
 from beholder.album.store import Picture as AlbumPicture
 from beholder.errors import PictureError
 from beholder.notebook.markup import safe, small, tag
@@ -63,7 +63,7 @@ class Gallery:
 def _parts(result: Any) -> Iterator[tuple[Any, str]]:
     """The pictures of a result, each with the words below it."""
     match result:
-        case Found(picture=picture, match=match, fits=fits):
+        case SearchResult(picture=picture, match=match, fits=fits):
             sure = f"{result.score:.3f}" if match is None else f"{match:.0%}"
             yield picture.path, f"{Path(picture.name).name}, {sure}" + ("" if fits else ", hardly fits")
         case AlbumAnswer(picture=picture, answer=answer):

@@ -77,8 +77,8 @@ async def albums(request: Request) -> dict[str, Any]:
 async def album(request: Request, album: Name) -> dict[str, Any]:
     """How many pictures there are, and what filters can choose from, each with its number of pictures."""
     served = _album(request, album)
-    facts = asdict(await asyncio.to_thread(served.catalogue.facts))
-    return {"id": served.name, "object": "album", **facts}
+    facets = asdict(await asyncio.to_thread(served.catalogue.facets))
+    return {"id": served.name, "object": "album", **facets}
 
 
 @router.get("/albums/{album}/ids")
@@ -93,7 +93,7 @@ async def pictures(request: Request, album: Name, ids: Numbers) -> dict[str, Any
     """Pictures by their numbers, in this order; those that are gone are left out."""
     served = _album(request, album)
     numbers = [int(number) for number in ids.split(",")]
-    known = await asyncio.to_thread(served.catalogue.known, numbers)
+    known = await asyncio.to_thread(served.catalogue.get_pictures, numbers)
     return {"album": served.name, "data": [row(known[number]) for number in numbers if number in known]}
 
 

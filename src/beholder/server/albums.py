@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from beholder.album.album import Album
-from beholder.album.store import BY_HAND, Picture, short_name
+from beholder.album.store import USER_SOURCE, Picture, short_name
 from beholder.errors import AlbumError, InvalidSetting, ModelError, PictureError, PictureNotFound
 from beholder.pictures.read import FileBytes, Limits, read_file
 from beholder.server.faults import Fault
@@ -24,7 +24,7 @@ from beholder.server.worker import Job
 if TYPE_CHECKING:
     import numpy as np
 
-    from beholder.album.search import Found
+    from beholder.album.search import SearchResult
     from beholder.pictures.transform import Preprocessing
     from beholder.server.service import Encoder, Service
     from beholder.tasks.dual_encoder import DualEncoder
@@ -103,17 +103,17 @@ class ServedAlbum:
         """Has the model of the album make its queries: one of those that are served, or one loaded for it."""
         if self.preprocessing is not None or not self.catalogue.store.models():
             return  # it is empty; what fills it brings its model
-        if not any(self._adopted(encoder) for encoder in self.service.encoders.values()):
+        if not any(self._uses_encoder(encoder) for encoder in self.service.encoders.values()):
             self.own = self.service.encoder_of(self.searched.encoder())
-            self._adopted(self.own)
+            self._uses_encoder(self.own)
 
-    def _adopted(self, encoder: Encoder) -> bool:
+    def _uses_encoder(self, encoder: Encoder) -> bool:
         shared = cast("DualEncoder", InItsThread(encoder))
         if self.catalogue.store.models()[0].fingerprint != shared.fingerprint:
             return False
         self.preprocessing = encoder.model.loaded.preprocessing
         for album in (self.searched, self.slow):
-            album.adopt(shared)
+            album.use_encoder(shared)
         return True
 
     def close(self) -> None:
@@ -129,7 +129,7 @@ class ServedAlbum:
         Raises:
             Fault: it is not in the album.
         """
-        found = self.catalogue.known([content]).get(content)
+        found = self.catalogue.get_pictures([content]).get(content)
         if found is None:
             raise Fault(404, "this album has no picture of this number", code="picture_not_found", param="id")
         return found
@@ -138,7 +138,7 @@ class ServedAlbum:
         """All that is known of one picture."""
         picture = self.find(content)
         copies = [short_name(os.fsencode(path)) for path in self.catalogue.copies(content)]
-        by_hand = self.catalogue.tags_of(content, BY_HAND)
+        by_hand = self.catalogue.tags_of(content, USER_SOURCE)
         return row(picture) | {"bytes": picture.size, "copies": copies, "own_tags": by_hand}
 
     def rendered(self, content: int, kind: str) -> bytes:
@@ -154,7 +154,7 @@ class ServedAlbum:
 
     def tag(self, content: int) -> str:
         """What changes when the picture of a number does, for a browser's cache."""
-        digest = self.catalogue.hash_of(content)
+        digest = self.catalogue.sha256_of(content)
         if digest is None:
             raise Fault(404, "this album has no picture of this number", code="picture_not_found", param="id")
         return f'"{digest.hex()[:32]}"'
@@ -162,7 +162,7 @@ class ServedAlbum:
     def version(self) -> tuple[int, int]:
         """What is another once anybody has written to the album."""
         connection = self.catalogue.store.connection
-        return self.catalogue.store.value("PRAGMA data_version"), connection.total_changes()
+        return self.catalogue.store.scalar("PRAGMA data_version"), connection.total_changes()
 
     # Writing
 
@@ -180,25 +180,25 @@ class ServedAlbum:
             if not caption:
                 raise InvalidSetting("into_file: goes with a caption")
             try:
-                self.catalogue.caption_into_files(content, caption)
+                self.catalogue.write_caption_to_files(content, caption)
             except PictureError as error:
                 raise type(error)(f"picture {content}", error.reason) from None
-        kept = self.catalogue.tags_of(content, BY_HAND) if tags is None else tags
+        kept = self.catalogue.tags_of(content, USER_SOURCE) if tags is None else tags
         said = caption if caption is not None else self._said(content)
         self.catalogue.describe(picture, caption=said or None, tags=kept)
 
     def _said(self, content: int) -> str | None:
         sql = "SELECT text FROM caption WHERE content = ? AND source = ?"
-        return self.catalogue.store.value(sql, (content, BY_HAND))
+        return self.catalogue.store.scalar(sql, (content, USER_SOURCE))
 
     # Searching, and what takes long
 
-    async def search(self, wish: Wish) -> list[Found]:
+    async def search(self, wish: Wish) -> list[SearchResult]:
         """The errors are those of `Album.search`."""
         loop = asyncio.get_running_loop()
         return await loop.run_in_executor(self._searching, self._search, wish)
 
-    def _search(self, wish: Wish) -> list[Found]:
+    def _search(self, wish: Wish) -> list[SearchResult]:
         try:
             self.use()  # it may have been empty before
         except ModelError as error:  # whose words may hold a path
@@ -251,8 +251,8 @@ class ServedAlbum:
 
         def work() -> list[dict[str, Any]]:
             found = self.slow.duplicates(where, distance=distance)
-            numbers = self.slow.contents_at([path for group in found for path in group.paths])
-            known = self.slow.known(list(dict.fromkeys(numbers.values())))
+            numbers = self.slow.content_ids([path for group in found for path in group.paths])
+            known = self.slow.get_pictures(list(dict.fromkeys(numbers.values())))
             groups = []
             for group in found:
                 here = dict.fromkeys(numbers[path] for path in group.paths if path in numbers)
@@ -299,7 +299,7 @@ def file_in_album(albums: dict[str, ServedAlbum], address: str, name: str) -> Fi
     """
     called, _, number = address.removeprefix(ALBUM).rpartition("/")
     known = called in albums and number.isascii() and number.isdigit() and len(number) < 19
-    found = albums[called].catalogue.known([int(number)]) if known else {}
+    found = albums[called].catalogue.get_pictures([int(number)]) if known else {}
     if not found:
         raise PictureNotFound(name, "no album of this server has such a picture: album:NAME/NUMBER")
     try:

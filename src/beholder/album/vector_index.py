@@ -23,18 +23,18 @@ from typing import Any
 import numpy as np
 
 from beholder.album.index_file import Description, mapped, read_index, write_description, write_index
-from beholder.album.recall import AT, SAMPLE, ExactSearch, exact_search, found_share, mixed_queries
-from beholder.album.store import Model, Store
+from beholder.album.recall import SAMPLE, ExactSearch, K, exact_search, recall_at_k, sample_queries
+from beholder.album.store import IndexedModel, Store
 
 EXACT_UP_TO = 250_000  # vectors: exact search of so many takes about as long as a person notices (see benchmarks)
-VECTORS_A_CELL = 250
-TRAIN_ON = 40  # vectors for each cell
+VECTORS_PER_CELL = 250
+TRAIN_PER_CELL = 40  # vectors for each cell
 STALE = 0.05  # share of new or lost vectors above which an inverted file is made anew
 RECALL = 0.95
-AT_ONCE = 50_000  # vectors that are taken from the album together
+READ_BATCH = 50_000  # vectors that are taken from the album together
 
 
-class Neighbours:
+class VectorIndex:
     """The search over all vectors of one model.
 
     Args:
@@ -42,11 +42,11 @@ class Neighbours:
         model: whose vectors.
     """
 
-    def __init__(self, store: Store, model: Model):
+    def __init__(self, store: Store, model: IndexedModel):
         self.store = store
         self.model = model
         self.index: Any = None
-        self.about: Description | None = None
+        self.description: Description | None = None
         self.background: tuple[tuple[int, int], np.ndarray] | None = None  # for which ids, and some of their vectors
         self.fresh_ids = np.zeros(0, np.int64)
         self.fresh = np.zeros((0, model.embedding), np.float32)
@@ -56,9 +56,9 @@ class Neighbours:
         """Opens the index file, or makes it anew if it is missing, damaged or of something else; reads what is new."""
         if self.index is None and not self._open():
             self.build()  # exact, which takes seconds: the next `index` makes an inverted file
-        if self.about is None:
+        if self.description is None:
             return
-        last = int(self.fresh_ids[-1]) if len(self.fresh_ids) else self.about.last
+        last = int(self.fresh_ids[-1]) if len(self.fresh_ids) else self.description.last
         ids, vectors = self.store.vectors(self.model, after=last)
         if len(ids):
             self.fresh_ids = np.concatenate([self.fresh_ids, ids])
@@ -73,8 +73,8 @@ class Neighbours:
             allowed: ids, rising; None allows all.
         """
         ids, cosines = np.zeros(0, np.int64), np.zeros(0, np.float32)
-        if self.about is not None and self.about.count:
-            ids, cosines = self._search_file(query, min(k, self.about.count), allowed)
+        if self.description is not None and self.description.count:
+            ids, cosines = self._search_file(query, min(k, self.description.count), allowed)
         fresh_ids, fresh = self.fresh_ids, self.fresh
         if allowed is not None and len(fresh_ids):
             kept = np.isin(fresh_ids, allowed)
@@ -85,25 +85,25 @@ class Neighbours:
         order = np.argsort(-cosines, kind="stable")[:k]
         return ids[order], cosines[order]
 
-    def bring_up_to_date(self, recall: float | None = None) -> None:
+    def update(self, recall: float | None = None) -> None:
         """Makes the index file anew where it lacks too much; called after indexing.
 
         Args:
             recall: the share of the true nearest that an inverted file must find; None for what it was before.
         """
-        alive = self.store.value("SELECT count(*) FROM vector WHERE model = ?", (self.model.id,))
-        if self._open() and self.about is not None:
+        alive = self.store.scalar("SELECT count(*) FROM vector WHERE model = ?", (self.model.id,))
+        if self._open() and self.description is not None:
             fresh = "SELECT count(*) FROM vector WHERE model = ? AND id > ?"
-            new = self.store.value(fresh, (self.model.id, self.about.last))
-            changed = new + self.about.count + new - alive
-            if self.about.probes and alive > EXACT_UP_TO and changed <= STALE * alive:
-                if recall not in (None, self.about.aim):
-                    self._aim(recall)
+            new = self.store.scalar(fresh, (self.model.id, self.description.last))
+            changed = new + self.description.count + new - alive
+            if self.description.probes and alive > EXACT_UP_TO and changed <= STALE * alive:
+                if recall not in (None, self.description.aim):
+                    self._retune(recall)
                 return
-            if not self.about.probes and alive <= EXACT_UP_TO and changed == 0:
+            if not self.description.probes and alive <= EXACT_UP_TO and changed == 0:
                 return
-            if self.about.probes:
-                recall = recall or self.about.aim
+            if self.description.probes:
+                recall = recall or self.description.aim
         self.build(recall or RECALL, inverted=alive > EXACT_UP_TO)
 
     def build(self, recall: float = RECALL, inverted: bool = False) -> None:
@@ -112,8 +112,8 @@ class Neighbours:
 
         half, product = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
         embedding = self.model.embedding
-        with self.store.reading():
-            count = self.store.value("SELECT count(*) FROM vector WHERE model = ?", (self.model.id,))
+        with self.store.snapshot():
+            count = self.store.scalar("SELECT count(*) FROM vector WHERE model = ?", (self.model.id,))
             truth = None
             if inverted:
                 index, truth = self._trained(count)
@@ -125,39 +125,39 @@ class Neighbours:
                 index.add_with_ids(vectors, ids)
                 last = int(ids[-1])
                 if truth is not None:
-                    truth.see(ids, vectors)
-        about = Description("", "", self.model.fingerprint, index.ntotal, last)
+                    truth.add(ids, vectors)
+        description = Description("", "", self.model.fingerprint, index.ntotal, last)
         if truth is not None:
-            probes, found = _fewest_probes(index, truth, recall)
-            about = replace(about, probes=probes, cells=index.nlist, aim=recall, recall=found)
-        self._take(index, about)
+            probes, found = _tune_nprobe(index, truth, recall)
+            description = replace(description, probes=probes, cells=index.nlist, aim=recall, recall=found)
+        self._set(index, description)
         with suppress(OSError, RuntimeError):  # a read-only or full disk: the index stays in memory
-            about = write_index(self.store.folder, index, about)
-            self._take(mapped(self.store.folder / about.file, about), about)
+            description = write_index(self.store.folder, index, description)
+            self._set(mapped(self.store.folder / description.file, description), description)
 
-    def measured_recall(self) -> float:
+    def measure_recall(self) -> float:
         """The share of the true ten nearest that the search finds, over queries taken from the album."""
         self.refresh()
-        with self.store.reading():
-            queries = self._queries(self.store.value("SELECT count(*) FROM vector WHERE model = ?", (self.model.id,)))
+        with self.store.snapshot():
+            queries = self._queries(self.store.scalar("SELECT count(*) FROM vector WHERE model = ?", (self.model.id,)))
             truth = exact_search(self.parts(), queries)
-        return found_share((self.search(query, AT)[0] for query in queries), truth)
+        return recall_at_k((self.search(query, K)[0] for query in queries), truth)
 
     def _search_file(self, query: np.ndarray, k: int, allowed: np.ndarray | None) -> tuple[np.ndarray, np.ndarray]:
         import faiss
 
-        about = self.about
-        if about is None:
+        description = self.description
+        if description is None:
             return np.zeros(0, np.int64), np.zeros(0, np.float32)
         selector: Any = None
         if allowed is not None:
-            selector = faiss.IDSelectorBitmap(_bits(allowed, about.last))  # type: ignore[call-arg, arg-type]
-        if about.probes and allowed is not None:
+            selector = faiss.IDSelectorBitmap(_bitmap(allowed, description.last))  # type: ignore[call-arg, arg-type]
+        if description.probes and allowed is not None:
             rows, found = self._search_cells(query, k, allowed, selector)
         else:
             settings: Any = faiss.SearchParameters(sel=selector)  # type: ignore[call-arg]
-            if about.probes:
-                settings = faiss.SearchParametersIVF(nprobe=about.probes)  # type: ignore[call-arg]
+            if description.probes:
+                settings = faiss.SearchParametersIVF(nprobe=description.probes)  # type: ignore[call-arg]
             cosines, ids = self.index.search(query[None], k, params=settings)
             rows, found = ids[0], cosines[0]
         return rows[rows >= 0], found[rows >= 0]
@@ -169,9 +169,9 @@ class Neighbours:
         import faiss
 
         near, order = self.index.quantizer.search(query[None], self.index.nlist)
-        cells = self._cells()[allowed[allowed <= self.about.last]]  # type: ignore[union-attr]
+        cells = self._cells()[allowed[allowed <= self.description.last]]  # type: ignore[union-attr]
         held = np.bincount(cells[cells >= 0], minlength=self.index.nlist)[order[0]]  # allowed ones, the nearest first
-        wanted = self.about.probes * self.about.count / self.about.cells  # type: ignore[union-attr]
+        wanted = self.description.probes * self.description.count / self.description.cells  # type: ignore[union-attr]
         chosen = (held > 0) & (np.cumsum(held) - held < wanted)
         keys = np.ascontiguousarray(order[:, chosen], np.int64)
         distances = np.ascontiguousarray(near[:, chosen], np.float32)
@@ -188,7 +188,7 @@ class Neighbours:
         if self._cell_of is None:
             import faiss
 
-            self._cell_of = np.full(self.about.last + 1, -1, np.int32)  # type: ignore[union-attr]
+            self._cell_of = np.full(self.description.last + 1, -1, np.int32)  # type: ignore[union-attr]
             lists = self.index.invlists
             for cell in range(self.index.nlist):
                 size = lists.list_size(cell)
@@ -202,33 +202,33 @@ class Neighbours:
         """An empty inverted file with its centres, and what will find the truth about its recall."""
         import faiss
 
-        cells = max(1, count // VECTORS_A_CELL)
+        cells = max(1, count // VECTORS_PER_CELL)
         centres = faiss.IndexFlatIP(self.model.embedding)
         half, product = faiss.ScalarQuantizer.QT_fp16, faiss.METRIC_INNER_PRODUCT
         index: Any = faiss.IndexIVFScalarQuantizer(centres, self.model.embedding, cells, half, product, False)
         index.cp.niter = 8
         index.cp.spherical = True
-        index.train(self._sampled(count, TRAIN_ON * cells))
+        index.train(self._sampled(count, TRAIN_PER_CELL * cells))
         return index, ExactSearch(self._queries(count))
 
-    def _aim(self, recall: float) -> None:
+    def _retune(self, recall: float) -> None:
         """Chooses the cells to look into for another recall; the file stays as it is."""
-        if self.about is None:
+        if self.description is None:
             return
-        with self.store.reading():
-            truth = ExactSearch(self._queries(self.about.count))
-            for ids, halves in self.parts(last=self.about.last):
-                truth.see(ids, halves.astype(np.float32))
-        probes, found = _fewest_probes(self.index, truth, recall)
-        self.about = replace(self.about, probes=probes, aim=recall, recall=found)
+        with self.store.snapshot():
+            truth = ExactSearch(self._queries(self.description.count))
+            for ids, halves in self.parts(last=self.description.last):
+                truth.add(ids, halves.astype(np.float32))
+        probes, found = _tune_nprobe(self.index, truth, recall)
+        self.description = replace(self.description, probes=probes, aim=recall, recall=found)
         with suppress(OSError):
-            write_description(self.store.folder, self.about)
+            write_description(self.store.folder, self.description)
 
     def parts(self, last: int | None = None) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """All of the model's ids, rising, and vectors (n, E) float16, in parts."""
         after = 0
         while True:
-            ids, halves = self.store.vectors(self.model, after, last, AT_ONCE)
+            ids, halves = self.store.vectors(self.model, after, last, READ_BATCH)
             if not len(ids):
                 return
             yield ids, halves
@@ -250,7 +250,7 @@ class Neighbours:
         with suppress(OSError, ValueError, KeyError):
             if self.model.folder and (calibration := Calibration.load(Path(self.model.folder))) is not None:
                 sentences = calibration.background
-        return mixed_queries(self._sampled(count, SAMPLE, seed=1), sentences)
+        return sample_queries(self._sampled(count, SAMPLE, seed=1), sentences)
 
     def _open(self) -> bool:
         """Whether the index file is there, whole, and of this album and model."""
@@ -258,23 +258,23 @@ class Neighbours:
         if found is None or found[0].d != self.model.embedding:
             return False
         newest = "SELECT max(seq) FROM sqlite_sequence WHERE name = 'vector'"
-        if found[1].last > (self.store.value(newest) or 0):
+        if found[1].last > (self.store.scalar(newest) or 0):
             return False  # of an album that was here before
-        self._take(*found)
+        self._set(*found)
         return True
 
-    def _take(self, index: Any, about: Description) -> None:
-        self.index, self.about, self._cell_of = index, about, None
+    def _set(self, index: Any, description: Description) -> None:
+        self.index, self.description, self._cell_of = index, description, None
         self.fresh_ids, self.fresh = self.fresh_ids[:0], self.fresh[:0]
 
 
-def _fewest_probes(index: Any, truth: ExactSearch, recall: float) -> tuple[int, float]:
+def _tune_nprobe(index: Any, truth: ExactSearch, recall: float) -> tuple[int, float]:
     """The fewest cells to look into for the recall that is aimed at, with what was measured."""
     aim = recall + (1 - recall) / 3  # so that other queries than these reach it, too
 
     def found(probes: int) -> float:
         index.nprobe = probes
-        return found_share(index.search(truth.queries, truth.ids.shape[1])[1], truth.ids)
+        return recall_at_k(index.search(truth.queries, truth.ids.shape[1])[1], truth.ids)
 
     low, high, cells = 0, 1, index.nlist
     while high < cells and found(high) < aim:
@@ -285,7 +285,7 @@ def _fewest_probes(index: Any, truth: ExactSearch, recall: float) -> tuple[int, 
     return high, found(high)
 
 
-def _bits(ids: np.ndarray, last: int) -> np.ndarray:
+def _bitmap(ids: np.ndarray, last: int) -> np.ndarray:
     """A bit for each id up to the last, set for those that are given."""
     chosen = np.zeros(last + 1, bool)
     chosen[ids[ids <= last]] = True

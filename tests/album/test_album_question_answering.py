@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from small_album import draw
 
-from beholder.album.asking import described
+from beholder.album.question_answering import strip_question
 from tiny_blip2 import make
 
 RUN = "from beholder.cli.main import run; run()"
@@ -29,7 +29,7 @@ RUN = "from beholder.cli.main import run; run()"
     ],
 )
 def test_a_question_is_about_what_is_left_without_the_words_that_ask(question: str, about: str) -> None:
-    assert described(question) == about
+    assert strip_question(question) == about
 
 
 @pytest.mark.parametrize("kind", ["opt"])

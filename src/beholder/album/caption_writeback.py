@@ -11,14 +11,14 @@ import hashlib
 import os
 from pathlib import Path
 
-from beholder.album.store import Stamp, Store
+from beholder.album.store import FileStamp, Store
 from beholder.errors import PictureNotFound, PictureUnreadable
 from beholder.pictures.caption_metadata import sidecar, write_caption
 from beholder.pictures.photo_metadata import photo_metadata
 from beholder.pictures.read import display_name, read_file
 
 
-def caption_into_files(store: Store, content: int, caption: str) -> list[Path]:
+def write_caption_to_files(store: Store, content: int, caption: str) -> list[Path]:
     """Writes a caption into the metadata of all files of a content, or beside those that can't hold it.
 
     Returns:
@@ -27,8 +27,8 @@ def caption_into_files(store: Store, content: int, caption: str) -> list[Path]:
     Raises:
         PictureError: a file is gone, is a link, has changed since it was indexed, or can't be written.
     """
-    known = store.value("SELECT sha256 FROM content WHERE id = ?", (content,))
-    paths = [row[0] for row in store.rows("SELECT path FROM picture WHERE content = ? ORDER BY path", (content,))]
+    known = store.scalar("SELECT sha256 FROM content WHERE id = ?", (content,))
+    paths = [row[0] for row in store.query("SELECT path FROM picture WHERE content = ? ORDER BY path", (content,))]
     if not paths:
         raise PictureNotFound(f"picture {content}", "is not in the album any more")
     files = [Path(os.fsdecode(path)) for path in paths]
@@ -49,6 +49,6 @@ def caption_into_files(store: Store, content: int, caption: str) -> list[Path]:
     return written
 
 
-def _stamp(file: Path) -> Stamp:
+def _stamp(file: Path) -> FileStamp:
     status, beside = file.stat(), sidecar(file)
-    return Stamp(status.st_size, status.st_mtime_ns, beside.stat().st_mtime_ns if beside.exists() else 0)
+    return FileStamp(status.st_size, status.st_mtime_ns, beside.stat().st_mtime_ns if beside.exists() else 0)

@@ -19,7 +19,7 @@ Counted = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
-class Facts:
+class Facets:
     """What is in an album: values with the number of pictures that have them, the most frequent first.
 
     Attributes:
@@ -49,7 +49,7 @@ def contents(store: Store, condition: Condition, order: str) -> list[int]:
     """
     if order not in ORDERS:
         raise InvalidSetting(f"order {order!r} is none of {', '.join(ORDERS)}")
-    rows = store.rows(
+    rows = store.query(
         f"""SELECT content.id FROM picture JOIN content ON content.id = picture.content WHERE {condition.sql}
         GROUP BY content.id ORDER BY {ORDERS[order]}""",
         condition.bound,
@@ -57,16 +57,16 @@ def contents(store: Store, condition: Condition, order: str) -> list[int]:
     return [row[0] for row in rows]
 
 
-def facts(store: Store) -> Facts:
+def facets(store: Store) -> Facets:
     """What is in an album."""
 
     def counted(sql: str, order: str = "2 DESC, 1") -> Counted:
-        return tuple((row[0], row[1]) for row in store.rows(f"{sql} GROUP BY 1 ORDER BY {order} LIMIT {MOST}"))
+        return tuple((row[0], row[1]) for row in store.query(f"{sql} GROUP BY 1 ORDER BY {order} LIMIT {MOST}"))
 
-    with store.reading():
-        return Facts(
-            store.value("SELECT count(*) FROM content"),
-            store.value("SELECT count(DISTINCT content) FROM caption"),
+    with store.snapshot():
+        return Facets(
+            store.scalar("SELECT count(*) FROM content"),
+            store.scalar("SELECT count(DISTINCT content) FROM caption"),
             counted("SELECT substr(taken, 1, 4), count(*) FROM content WHERE taken IS NOT NULL", "1 DESC"),
             counted("SELECT camera, count(*) FROM content WHERE camera IS NOT NULL"),
             counted("SELECT text, count(DISTINCT content) FROM tag"),

@@ -10,12 +10,12 @@ import numpy as np
 from beholder.errors import MissingExtra
 
 LANDMARKS = 2500  # pictures that t-SNE sees; it takes about ten seconds for so many
-AMONG = 5  # neighbours between which another picture is placed
-AXES = 50  # principal components that t-SNE sees
-FEWEST = 4  # pictures that t-SNE can lay out
+NUM_NEIGHBORS = 5  # neighbours between which another picture is placed
+PCA_COMPONENTS = 50  # principal components that t-SNE sees
+MIN_PICTURES = 4  # pictures that t-SNE can lay out
 
 
-def lay_out(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
+def compute_layout(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     """Places (n, 2) float32 within ±1 on both axes.
 
     Args:
@@ -28,19 +28,19 @@ def lay_out(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
     random = np.random.default_rng(seed)
     some = np.sort(random.choice(len(vectors), min(len(vectors), LANDMARKS), replace=False))
     places = np.zeros((len(vectors), 2), np.float32)
-    places[some] = _spread(vectors[some], seed)
+    places[some] = _tsne(vectors[some], seed)
     others = np.setdiff1d(np.arange(len(vectors)), some)
-    places[others] = place_among(vectors[others], vectors[some], places[some], seed)
+    places[others] = interpolate_layout(vectors[others], vectors[some], places[some], seed)
     return places
 
 
-def place_among(vectors: np.ndarray, known: np.ndarray, places: np.ndarray, seed: int = 0) -> np.ndarray:
+def interpolate_layout(vectors: np.ndarray, known: np.ndarray, places: np.ndarray, seed: int = 0) -> np.ndarray:
     """Places (n, 2) for vectors (n, E), each between the nearest of those (m, E) whose places (m, 2) are known."""
     import faiss
 
     if not len(vectors) or not len(known):
         return np.zeros((len(vectors), 2), np.float32)
-    cosines, rows = faiss.knn(vectors, known, min(AMONG, len(known)), metric=faiss.METRIC_INNER_PRODUCT)
+    cosines, rows = faiss.knn(vectors, known, min(NUM_NEIGHBORS, len(known)), metric=faiss.METRIC_INNER_PRODUCT)
     weights = np.exp((cosines - cosines[:, :1]) * 20)
     weights /= weights.sum(axis=1, keepdims=True)
     # The nearest alone decides the region: a mean of far places lies where neither of them does.
@@ -50,19 +50,19 @@ def place_among(vectors: np.ndarray, known: np.ndarray, places: np.ndarray, seed
     return np.clip((weights[:, :, None] * places[rows]).sum(axis=1) + jitter, -1, 1).astype(np.float32)
 
 
-def _spread(vectors: np.ndarray, seed: int) -> np.ndarray:
+def _tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
     try:
         from sklearn.decomposition import PCA
         from sklearn.manifold import TSNE
         from threadpoolctl import threadpool_limits
     except ImportError as error:
         raise MissingExtra("a map", "cluster") from error
-    if len(vectors) < FEWEST:
+    if len(vectors) < MIN_PICTURES:
         angles = 2 * np.pi * np.arange(len(vectors)) / max(len(vectors), 1)
         return 0.5 * np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
     with threadpool_limits(1):  # the steps are short: on busy cores, threads that wait for each other are far slower
-        reduced = PCA(min(AXES, *vectors.shape), random_state=seed).fit_transform(vectors)
+        reduced = PCA(min(PCA_COMPONENTS, *vectors.shape), random_state=seed).fit_transform(vectors)
         places = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(reduced)
     middle = (places.max(axis=0) + places.min(axis=0)) / 2
     return ((places - middle) / max(float(np.abs(places - middle).max()), 1e-6)).astype(np.float32)

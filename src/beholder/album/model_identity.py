@@ -9,7 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beholder.album.store import Model, Store
+from beholder.album.store import IndexedModel, Store
 from beholder.errors import AlbumError
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CONFIG = "beholder.json"
 
 
-def own_folder(name: str) -> Path | None:
+def native_folder(name: str) -> Path | None:
     """The folder in our own format that a model's name leads to, if it does and is there."""
     if name == "mini":
         from beholder.weights.mini_parts import finished_folder
@@ -36,19 +36,19 @@ def stamp(folder: Path) -> str:
     return " ".join(f"{name}:{status.st_size}:{status.st_mtime_ns}" for name, status in files)
 
 
-def recognised(store: Store, name: str) -> Model | None:
+def recognize(store: Store, name: str) -> IndexedModel | None:
     """The model of the album that has this name, if its files are those that it had."""
-    folder = own_folder(name)
+    folder = native_folder(name)
     if folder is None:
         return None
     now = stamp(folder)
     return next((model for model in store.models() if model.folder == str(folder) and model.stamp == now), None)
 
 
-def identified(store: Store, encoder: DualEncoder, name: str) -> Model:
+def register(store: Store, encoder: DualEncoder, name: str) -> IndexedModel:
     """The album's entry for a loaded model, made if it is new."""
-    folder = own_folder(name)
-    return store.keep_model(
+    folder = native_folder(name)
+    return store.add_model(
         encoder.fingerprint,
         name,
         encoder.towers.embedding,
@@ -57,7 +57,7 @@ def identified(store: Store, encoder: DualEncoder, name: str) -> Model:
     )
 
 
-def encoder_of(model: Model, precision: Precision = "exact") -> DualEncoder:
+def load_encoder(model: IndexedModel, precision: Precision = "exact") -> DualEncoder:
     """One of the album's models, as near to its own vectors as the precision says.
 
     Raises:

@@ -1,7 +1,7 @@
-"""A question to a whole album: the pictures nearest to it are looked at one by one.
+"""Questions to a whole album, put to the pictures that the search finds for them.
 
-Whether a picture bears on the question is what the search says (`Found.fits`). A question that asks for pictures is
-answered by what the vision-language model sees on each; any other is put to each of them as it is.
+Whether a picture is relevant is the search's decision (`SearchResult.fits`). A question that asks for pictures
+("which photographs show …?") is answered with their captions; any other question is put to each picture as it is.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from beholder.tasks.vision_language import VisionLanguageModel
 
 # What makes a question of a description: "on which photographs is the dog in water?" asks for "the dog in water".
-ASKING = re.compile(
+QUESTION_PREFIX = re.compile(
     r"""^\s*(?:(?:(?:on|in)\s+)?(?:which|what|how\s+many)(?:\s+of\s+(?:my|the|these))?\s+
         (?:photographs?|photos?|pictures?|images?)\s*(?:show|shows|have|has|contain|contains|with|of|is|are|do|does)?
     |where\s+(?:is|are)|(?:is|are)\s+there(?:\s+any)?(?:\s+(?:photographs?|photos?|pictures?|images?)\s+(?:of|with))?
@@ -47,9 +47,9 @@ class AlbumAnswer:
     relied_on: bool
 
 
-def described(question: str) -> str:
+def strip_question(question: str) -> str:
     """What a question is about, without the words that only ask."""
-    return ASKING.sub("", question, count=1).strip().rstrip("?.! ") or question.strip()
+    return QUESTION_PREFIX.sub("", question, count=1).strip().rstrip("?.! ") or question.strip()
 
 
 def ask_album(
@@ -64,11 +64,11 @@ def ask_album(
         where: a filter.
         top: pictures to look at.
     """
-    about = described(question)
+    about = strip_question(question)
     for found in album.search(about, where=where, top=top):
         path, confidence = found.picture.path, None
         try:
-            if ASKING.match(question):
+            if QUESTION_PREFIX.match(question):
                 words = writer.caption(path)[0]
             else:
                 answer = writer.ask(path, question)

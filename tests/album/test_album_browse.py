@@ -36,7 +36,7 @@ def album(tmp_path: Path, encoder: DualEncoder) -> Album:
 
 
 def names(album: Album, contents: list[int]) -> str:
-    known = album.known(contents)
+    known = album.get_pictures(contents)
     return "".join(Path(known[content].path).stem for content in contents)
 
 
@@ -50,23 +50,25 @@ def test_pictures_come_in_the_order_that_is_asked_for(album: Album) -> None:
 
 
 def test_the_facts_are_what_can_be_filtered_by(album: Album) -> None:
-    album.describe(album.known(album.contents())[album.contents()[0]], caption="a boat", tags=["sea", "sea", "boat"])
-    facts = album.facts()
-    assert (facts.pictures, facts.captions) == (4, 1)
-    assert facts.years == (("2024", 1), ("2023", 1), ("2022", 1))
-    assert facts.cameras == (("Canon", 2), ("Nikon", 1))
-    assert facts.tags == (("boat", 1), ("sea", 1))
-    assert facts.formats == (("jpeg", 3), ("png", 1))
+    album.describe(
+        album.get_pictures(album.contents())[album.contents()[0]], caption="a boat", tags=["sea", "sea", "boat"]
+    )
+    facets = album.facets()
+    assert (facets.pictures, facets.captions) == (4, 1)
+    assert facets.years == (("2024", 1), ("2023", 1), ("2022", 1))
+    assert facets.cameras == (("Canon", 2), ("Nikon", 1))
+    assert facets.tags == (("boat", 1), ("sea", 1))
+    assert facets.formats == (("jpeg", 3), ("png", 1))
 
 
 def test_what_a_person_says_goes_before_what_the_file_says(album: Album) -> None:
     content = album.contents()[0]
-    picture = album.known([content])[content]
+    picture = album.get_pictures([content])[content]
     album.describe(picture, caption="from the file", source="file")
     album.describe(picture, caption="by hand")
-    assert album.known([content])[content].caption == "by hand"
+    assert album.get_pictures([content])[content].caption == "by hand"
     album.describe(picture, caption=None)
-    assert album.known([content])[content].caption == "from the file"
+    assert album.get_pictures([content])[content].caption == "from the file"
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "c.png"])
@@ -74,13 +76,13 @@ def test_a_caption_goes_into_the_file_and_the_album_still_knows_it(
     album: Album, encoder: DualEncoder, name: str
 ) -> None:
     content = next(content for content in album.contents() if Path(album.copies(content)[0]).name == name)
-    picture = album.known([content])[content]
+    picture = album.get_pictures([content])[content]
     album.describe(picture, tags=["kept"])
     pixels = Image.open(picture.path).tobytes()
-    assert album.caption_into_files(content, "A <b>red</b> boat") == [Path(picture.path)]
+    assert album.write_caption_to_files(content, "A <b>red</b> boat") == [Path(picture.path)]
     assert read_caption(Path(picture.path)) == "A <b>red</b> boat"
     assert Image.open(picture.path).tobytes() == pixels
-    again = album.known([content])[content]
+    again = album.get_pictures([content])[content]
     assert again.caption == "A <b>red</b> boat" and again.tags == ("kept",)
     summary = album.index(Path(picture.path).parent, model=encoder)
     assert (summary.unchanged, summary.changed, summary.added) == (4, 0, 0)
@@ -93,7 +95,7 @@ def test_a_caption_goes_into_every_copy(album: Album, encoder: DualEncoder, tmp_
     album.index(tmp_path / "photos", model=encoder)
     content = album.contents()[0]
     assert [Path(path).name for path in album.copies(content)] == ["a.jpg", "z.jpg"]
-    assert len(album.caption_into_files(content, "twice")) == 2
+    assert len(album.write_caption_to_files(content, "twice")) == 2
     assert read_caption(copy) == "twice" and len(album) == 4
     assert album.index(tmp_path / "photos", model=encoder).unchanged == 5
 
@@ -103,9 +105,9 @@ def test_a_sidecar_takes_it_where_the_file_can_not(album: Album, encoder: DualEn
     album.index(tmp_path / "photos", model=encoder)
     content = album.contents("format:webp")[0]
     before = hashlib.sha256((tmp_path / "photos" / "e.webp").read_bytes()).digest()
-    assert album.caption_into_files(content, "beside") == [tmp_path / "photos" / "e.webp.xmp"]
+    assert album.write_caption_to_files(content, "beside") == [tmp_path / "photos" / "e.webp.xmp"]
     assert hashlib.sha256((tmp_path / "photos" / "e.webp").read_bytes()).digest() == before
-    assert album.known([content])[content].caption == "beside"
+    assert album.get_pictures([content])[content].caption == "beside"
     assert album.index(tmp_path / "photos", model=encoder).unchanged == 5
 
 
@@ -115,21 +117,21 @@ def test_what_is_not_the_picture_that_was_indexed_is_left_alone(album: Album, tm
     draw(a, 9)
     changed = a.read_bytes()
     with pytest.raises(PictureUnreadable, match="has changed since it was indexed"):
-        album.caption_into_files(first, "no")
+        album.write_caption_to_files(first, "no")
     assert a.read_bytes() == changed
     elsewhere = tmp_path / "elsewhere.jpg"
     b.rename(elsewhere)
     b.symlink_to(elsewhere)
     with pytest.raises(PictureUnreadable, match="is a link"):
-        album.caption_into_files(second, "no")
+        album.write_caption_to_files(second, "no")
     assert b.is_symlink() and read_caption(elsewhere) is None
     c.unlink()
     with pytest.raises(PictureNotFound):
-        album.caption_into_files(third, "no")
+        album.write_caption_to_files(third, "no")
     with pytest.raises(PictureNotFound, match="not in the album"):
-        album.caption_into_files(999, "no")
+        album.write_caption_to_files(999, "no")
 
 
 def test_no_caption_is_written_while_another_indexes(album: Album) -> None:
-    with album._indexing_alone(), pytest.raises(AlbumBusy):
-        album.caption_into_files(album.contents()[0], "no")
+    with album._writer_lock(), pytest.raises(AlbumBusy):
+        album.write_caption_to_files(album.contents()[0], "no")
