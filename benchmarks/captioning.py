@@ -142,7 +142,9 @@ def conversation(reference: Blip2ForConditionalGeneration, model: VisionLanguage
         pieces = chat.stream(" ".join(str(word) for word in range(10 * number + 5, 10 * number + 15)))
         next(pieces)
         fast = time.perf_counter() - began
-        before = [token for turn in chat.turns[:-1] for token in (*turn.asked, *turn.said)] + chat.turns[-1].asked
+        before = [token for turn in chat.turns[:-1] for token in (*turn.question_ids, *turn.answer_ids)] + chat.turns[
+            -1
+        ].question_ids
         ids = torch.tensor([[IMAGE_TOKEN] * 32 + before])
         began = time.perf_counter()
         with torch.inference_mode():
@@ -150,7 +152,7 @@ def conversation(reference: Blip2ForConditionalGeneration, model: VisionLanguage
                 pixels, input_ids=ids, attention_mask=torch.ones_like(ids), max_new_tokens=1, do_sample=False
             )[0, -1]
         slow = time.perf_counter() - began
-        same = int(first) == chat.turns[-1].said[0]
+        same = int(first) == chat.turns[-1].answer_ids[0]
         for _ in pieces:
             pass
         yield {

@@ -24,7 +24,7 @@ from beholder import BeholderError, DualEncoder, VisionLanguageModel
 from beholder.models.bridge import picture_grid
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import to_pil_image, to_pixels
-from beholder.tasks.plot import draw_matrix
+from beholder.tasks.plot import plot_similarity
 
 ROOT = Path(__file__).parent.parent
 PHOTOGRAPHS = ROOT / "demo" / "photographs"
@@ -98,7 +98,9 @@ def main() -> None:
         footer(model, given.writer),
     )
     PAGE.write_text(page("".join(sections)), encoding="utf-8")
-    draw_matrix(MATRIX, [photograph.path for photograph in photographs], captions, match, "match", limits=(0.0, 1.0))
+    plot_similarity(
+        MATRIX, [photograph.path for photograph in photographs], captions, match, "match", limits=(0.0, 1.0)
+    )
     print(f"The page:   {PAGE.resolve().as_uri()}")
     print(f"The matrix: {MATRIX.resolve().as_uri()}")
 
@@ -192,7 +194,7 @@ beforehand. Hover over a cell to see the underlying cosine. Framed cells pair a 
 def zero_shot(encoder: DualEncoder, photographs: list[Photograph], images: np.ndarray) -> tuple[int, str]:
     """Return how many photographs get their own label, and the section that shows the labels."""
     labels = [*dict.fromkeys(photograph.label for photograph in photographs), *DISTRACTORS]
-    ranked = encoder.label(images, labels, encoder.embed_labels(labels))
+    ranked = encoder.classify_embeddings(images, labels, encoder.embed_labels(labels))
     right = 0
     cards = []
     for photograph, answer in zip(photographs, ranked, strict=True):

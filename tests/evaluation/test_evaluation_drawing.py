@@ -8,7 +8,7 @@ from PIL import Image
 
 from beholder.errors import InvalidSetting
 from beholder.evaluation.confidence import Figure
-from beholder.evaluation.drawing import draw_report, examples
+from beholder.evaluation.drawing import examples, plot_report
 from beholder.evaluation.report import Report, Result
 
 pytest.importorskip("matplotlib", reason="drawing needs the extra beholder[plot]")
@@ -44,7 +44,7 @@ def test_every_task_is_drawn_with_its_pictures(task: str, tmp_path: Path, recwar
     for name, colour in (("a", "red"), ("b", "lime"), ("c", "yellow"), ("d", "cyan")):
         paths.append(tmp_path / f"{name}.png")
         Image.new("RGB", (90, 60), colour).save(paths[-1])
-    draw_report(tmp_path / "report.png", report(task, [*paths, tmp_path / "gone.png"]))
+    plot_report(tmp_path / "report.png", report(task, [*paths, tmp_path / "gone.png"]))
     with Image.open(tmp_path / "report.png") as drawn:
         counted = {colour: count for count, colour in drawn.convert("RGB").getcolors(drawn.width * drawn.height)}
         assert 1000 < drawn.width < 2000 and 700 < drawn.height < 1100
@@ -55,13 +55,13 @@ def test_every_task_is_drawn_with_its_pictures(task: str, tmp_path: Path, recwar
 
 @pytest.mark.parametrize("labels", [2, 24, 300])
 def test_any_number_of_labels_can_be_drawn(labels: int, tmp_path: Path) -> None:
-    draw_report(tmp_path / "report.png", report("zero-shot", [], labels))
+    plot_report(tmp_path / "report.png", report("zero-shot", [], labels))
     assert (tmp_path / "report.png").stat().st_size > 10_000
 
 
 def test_what_is_no_png_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="PNG"):
-        draw_report(tmp_path / "report.pdf", report("vqa", []))
+        plot_report(tmp_path / "report.pdf", report("vqa", []))
 
 
 def test_the_examples_are_half_good_and_half_bad_and_of_different_pictures() -> None:

@@ -22,7 +22,7 @@ from beholder.album.question_answering import AlbumAnswer
 from beholder.errors import PictureNotFound
 from beholder.notebook import chat, gallery, similarity
 from beholder.notebook.display import show_results
-from beholder.tasks.conversation import ForgottenWarning
+from beholder.tasks.conversation import ConversationTruncatedWarning
 from serving import picture
 
 EXAMPLE = Path(__file__).parents[2] / "examples" / "notebook.ipynb"
@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said_in_the_box(writer: VisionLanguageModel) -> None:
     assert box.conversation.history == []
     for _ in range(4):
         box.ask("dog " * 12)
-    assert any("left out" in note for note in box.notes), ForgottenWarning
+    assert any("left out" in note for note in box.notes), ConversationTruncatedWarning
 
 
 def test_markup_in_words_stays_words(writer: VisionLanguageModel, tmp_path: Path) -> None:

@@ -69,8 +69,8 @@ def test_a_question_is_answered_as_in_the_library(client: openai.OpenAI, writer:
     turn = chat.turns[0]
     assert answer.choices[0].finish_reason == ("stop" if turn.finished else "length")
     assert answer.usage is not None
-    assert answer.usage.completion_tokens == len(turn.said)
-    assert answer.usage.prompt_tokens == writer.bridge.settings.soft_prompts + len(turn.asked)
+    assert answer.usage.completion_tokens == len(turn.answer_ids)
+    assert answer.usage.prompt_tokens == writer.bridge.settings.soft_prompts + len(turn.question_ids)
     assert answer.model == "tiny" and answer.object == "chat.completion"
 
 
@@ -91,7 +91,7 @@ def test_a_stream_holds_the_same_words_and_the_usage(client: openai.OpenAI) -> N
 
 def test_a_conversation_goes_on_where_it_was(client: openai.OpenAI, writer: VisionLanguageModel) -> None:
     chat = writer.chat(picture(2), max_new_tokens=6)
-    chat.remember("what is this ?", "a red dog")
+    chat.add_turn("what is this ?", "a red dog")
     second = chat.ask("how many ?")
     messages = [
         asked("what is this ?", 2),
@@ -101,7 +101,7 @@ def test_a_conversation_goes_on_where_it_was(client: openai.OpenAI, writer: Visi
     answer = client.chat.completions.create(model="tiny", messages=messages, max_tokens=6)
     assert answer.choices[0].message.content == second.strip()
     assert answer.usage is not None
-    assert answer.usage.prompt_tokens == chat.tokens - len(chat.turns[-1].said)
+    assert answer.usage.prompt_tokens == chat.num_tokens - len(chat.turns[-1].answer_ids)
 
 
 def test_what_the_system_says_stands_before_the_first_question(client: openai.OpenAI) -> None:

@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from beholder.errors import InvalidSetting, MissingExtra
-from beholder.tasks.plot import MOST, draw_matrix
+from beholder.tasks.plot import MOST, plot_similarity
 
 pytest.importorskip("matplotlib", reason="drawing needs the extra beholder[plot]")
 
@@ -29,8 +29,10 @@ def colours(path: Path) -> set[tuple[int, int, int]]:
 
 
 def test_the_drawing_shows_each_picture_and_grows_with_pictures_and_sentences(tmp_path: Path, pictures: list[str]):
-    draw_matrix(tmp_path / "small.png", pictures[:1], ["a"], np.array([[0.5]]), "match")
-    draw_matrix(tmp_path / "large.png", pictures, ["a", "b", "c", "d"], np.linspace(0, 1, 12).reshape(3, 4), "match")
+    plot_similarity(tmp_path / "small.png", pictures[:1], ["a"], np.array([[0.5]]), "match")
+    plot_similarity(
+        tmp_path / "large.png", pictures, ["a", "b", "c", "d"], np.linspace(0, 1, 12).reshape(3, 4), "match"
+    )
     with Image.open(tmp_path / "small.png") as small, Image.open(tmp_path / "large.png") as large:
         assert large.width > 1.5 * small.width
         assert large.height > 1.5 * small.height
@@ -47,13 +49,13 @@ def test_the_numbers_are_drawn_into_the_cells(
     monkeypatch.setattr(
         Axes, "text", lambda self, x, y, s, **options: (written.append(s), draw_text(self, x, y, s, **options))[1]
     )
-    draw_matrix(tmp_path / "m.png", pictures[:2], ["a", "b"], np.array([[0.11, 0.22], [0.33, 0.44]]), "cosine")
+    plot_similarity(tmp_path / "m.png", pictures[:2], ["a", "b"], np.array([[0.11, 0.22], [0.33, 0.44]]), "cosine")
     assert {"0.11", "0.22", "0.33", "0.44", "a", "b", "cosine"} == set(written)
 
 
 def test_equal_values_get_the_shade_that_the_limits_give_them(tmp_path: Path, pictures: list[str]):
     for name, value in (("low", 0.0), ("high", 1.0)):
-        draw_matrix(tmp_path / f"{name}.png", pictures[:1], ["a"], np.array([[value]]), "match", limits=(0.0, 1.0))
+        plot_similarity(tmp_path / f"{name}.png", pictures[:1], ["a"], np.array([[value]]), "match", limits=(0.0, 1.0))
     low, high = (min(map(sum, colours(tmp_path / f"{name}.png") - {(255, 0, 0)})) for name in ("low", "high"))
     assert low > high + 200
 
@@ -75,7 +77,7 @@ def test_equal_values_get_the_shade_that_the_limits_give_them(tmp_path: Path, pi
 def test_no_sentence_breaks_the_drawing(
     tmp_path: Path, pictures: list[str], text: str, recwarn: pytest.WarningsRecorder
 ):
-    draw_matrix(tmp_path / "m.png", pictures[:1], [text], np.array([[0.5]]), "match")
+    plot_similarity(tmp_path / "m.png", pictures[:1], [text], np.array([[0.5]]), "match")
     with Image.open(tmp_path / "m.png") as drawn:
         assert drawn.width < 2000
         assert drawn.height < 400
@@ -84,7 +86,7 @@ def test_no_sentence_breaks_the_drawing(
 
 def test_a_picture_that_is_gone_is_shown_by_its_name(tmp_path: Path, pictures: list[str]):
     values = np.full((2, 1), 0.5)
-    draw_matrix(tmp_path / "m.png", [pictures[0], str(tmp_path / "gone.png")], ["a"], values, "match")
+    plot_similarity(tmp_path / "m.png", [pictures[0], str(tmp_path / "gone.png")], ["a"], values, "match")
     assert (255, 0, 0) in colours(tmp_path / "m.png")
 
 
@@ -103,7 +105,7 @@ def test_what_cannot_be_drawn_is_said_and_leaves_no_file(
 ):
     texts = ["a"] * values.shape[1]
     with pytest.raises(InvalidSetting):
-        draw_matrix(tmp_path / name, pictures[:1], texts, values, "match")
+        plot_similarity(tmp_path / name, pictures[:1], texts, values, "match")
     assert not (tmp_path / name).exists()
 
 
@@ -112,4 +114,4 @@ def test_without_matplotlib_the_error_names_the_extra(tmp_path: Path, monkeypatc
 
     monkeypatch.setitem(sys.modules, "matplotlib", None)
     with pytest.raises(MissingExtra, match=r"beholder\[plot\]"):
-        draw_matrix(tmp_path / "m.png", [], [], np.zeros((0, 0)), "match")
+        plot_similarity(tmp_path / "m.png", [], [], np.zeros((0, 0)), "match")

@@ -7,7 +7,7 @@ from PIL import Image
 
 from beholder import VisionLanguageModel
 from beholder.errors import InvalidSetting, PictureNotFound
-from beholder.tasks.conversation import Conversation, ForgottenWarning
+from beholder.tasks.conversation import Conversation, ConversationTruncatedWarning
 from tiny_blip2 import make
 
 KINDS = ["opt", "t5"]
@@ -95,7 +95,7 @@ def test_an_empty_question_is_refused(model: VisionLanguageModel, bad: str) -> N
 def slow_answer(model: VisionLanguageModel, chat: Conversation, most: int) -> list[int]:
     """What the model says to the last question, after reading picture and conversation anew, greedily."""
     turns = chat.remembered
-    ids = [token for turn in turns[:-1] for token in (*turn.asked, *turn.said)] + turns[-1].asked
+    ids = [token for turn in turns[:-1] for token in (*turn.question_ids, *turn.answer_ids)] + turns[-1].question_ids
     embeddings = model._with_text(chat.prompts, ids)
     from beholder.runtime.decoding import DecodingSettings, write
 
@@ -108,7 +108,7 @@ def test_a_conversation_says_what_reading_all_of_it_anew_would_say(model: Vision
     chat = model.chat(picture(), max_new_tokens=4)
     for question in ("what is this ?", "how many dog ?", "where ?"):
         said = chat.ask(question)
-        assert chat.turns[-1].said == slow_answer(model, chat, 4)
+        assert chat.turns[-1].answer_ids == slow_answer(model, chat, 4)
         assert chat.history[-1] == (question, said)
     assert len(chat.history) == 3
 
@@ -136,10 +136,10 @@ def test_the_oldest_turns_go_and_the_user_is_told(model: VisionLanguageModel) ->
     if model.language.encoder_decoder:
         pytest.skip("its positions have no end")
     chat = model.chat(picture(), max_new_tokens=5)
-    with pytest.warns(ForgottenWarning, match="left out"):
+    with pytest.warns(ConversationTruncatedWarning, match="left out"):
         for _ in range(8):
             chat.ask("how many dog photo of a cat ?")
-            assert chat.turns[-1].said == slow_answer(model, chat, 5)
+            assert chat.turns[-1].answer_ids == slow_answer(model, chat, 5)
     assert len(chat.history) == 8 > len(chat.remembered)
     with pytest.raises(InvalidSetting, match="the language model reads 64"):
         chat.ask("dog " * 60)
@@ -201,13 +201,13 @@ def test_a_remembered_turn_is_read_as_if_it_had_been_spoken(model: VisionLanguag
     for forgetful in (False, True):
         chat = model.chat(picture(), max_new_tokens=4)
         chat.ask("red ?")
-        chat.remember("what is this ?", "a red dog")
+        chat.add_turn("what is this ?", "a red dog")
         if forgetful:
             chat._kv_cache = None  # everything is read anew, from the turns alone
-        before = chat.tokens
+        before = chat.num_tokens
         answers.append(chat.ask("how many ?"))
         assert chat.history[1] == ("what is this ?", "a red dog")
-        assert chat.tokens > before
+        assert chat.num_tokens > before
     assert answers[0] == answers[1]
     spoken = model.chat(picture(), max_new_tokens=4)
     spoken.ask("red ?")

@@ -33,13 +33,13 @@ from beholder.album.thumbnail import thumbnail
 from beholder.album.vector_index import RECALL, VectorIndex
 from beholder.errors import AlbumBusy, AlbumError, InvalidSetting
 from beholder.pictures.read import ImageSource, Limits, read_file
-from beholder.tasks.pictures import Prepared, several
+from beholder.tasks.pictures import PreprocessedImage, image_list
 
 if TYPE_CHECKING:
     from beholder.runtime.precision import Precision
     from beholder.tasks.dual_encoder import DualEncoder
 
-ImageQuery = ImageSource | Prepared  # an image given as a search example
+ImageQuery = ImageSource | PreprocessedImage  # an image given as a search example
 
 LOCK, HOLDER = "album.lock", "album.holder"
 
@@ -541,7 +541,7 @@ class Album:
     def _image_vectors(self, entry: IndexedModel, images: ImageQuery | Sequence[ImageQuery]) -> np.ndarray:
         """(n, E); a file whose content the album knows needs no network."""
         found = []
-        for image in several(images):
+        for image in image_list(images):
             vector = None
             if isinstance(image, str | Path):
                 image = read_file(Path(image).expanduser())

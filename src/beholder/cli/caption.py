@@ -124,9 +124,9 @@ def command(
                     score = f"  ({picture.score:.0%}{', weak' if picture.weak else ''})" if asked else ""
                     print(f"{picture.name}: {picture.caption}{score}", flush=True)
                 if attention is not None:
-                    from beholder.tasks.plot import draw_attention_maps
+                    from beholder.tasks.plot import plot_attention
 
-                    draw_attention_maps(
+                    plot_attention(
                         attention, picture.name, writer.attention_maps(picture.name, picture.caption, prompt)
                     )
         if file is not None:

@@ -50,7 +50,7 @@ def command(
             if not question.strip():
                 continue
             try:
-                pieces = chat.go_on() if question.strip() == "more" else chat.stream(question)
+                pieces = chat.continue_answer() if question.strip() == "more" else chat.stream(question)
                 for piece in pieces:
                     if not json:
                         print(piece, end="", flush=True)

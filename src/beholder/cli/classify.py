@@ -59,7 +59,7 @@ def command(
         label_vectors = encoder.embed_labels(labels, tuple(template) or (ENSEMBLE if ensemble else SINGLE))
         run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
         for name, vector in run:
-            ranked = encoder.label(vector[None], labels, label_vectors, none=none, multi=multi)[0][:top]
+            ranked = encoder.classify_embeddings(vector[None], labels, label_vectors, none=none, multi=multi)[0][:top]
             if json:
                 rows = [{"label": fitting, "probability": share} for fitting, share in ranked]
                 print_json({"image": name, "labels": rows})

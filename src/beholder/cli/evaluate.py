@@ -120,9 +120,9 @@ def judge(evaluate: Callable[[], Report], json: bool, report: Path | None, plot:
     if report is not None:
         made.write(report)
     if plot is not None:
-        from beholder.evaluation.drawing import draw_report
+        from beholder.evaluation.drawing import plot_report
 
-        draw_report(plot, made)
+        plot_report(plot, made)
     raise typer.Exit(1 if made.failed else 0)
 
 

@@ -80,11 +80,11 @@ def command(
                     shown = "match  n/a" if sure is None else f"match {sure:4.0%}"
                     print(f"{shown}  cosine {cosine:+.3f}  {name}  {sentence}")
         if plot is not None and done:
-            from beholder.tasks.plot import draw_matrix
+            from beholder.tasks.plot import plot_similarity
 
             names, cosines_rows, match_rows = zip(*done, strict=True)
             sure = encoder.calibrated or rerank
             values = np.array(match_rows if sure else cosines_rows)
             title, limits = ("match", (0.0, 1.0)) if sure else ("cosine", None)
-            draw_matrix(plot, list(names), text, values, title, limits)
+            plot_similarity(plot, list(names), text, values, title, limits)
     raise typer.Exit(run.exit_code)

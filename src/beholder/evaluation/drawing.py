@@ -8,7 +8,7 @@ import numpy as np
 
 from beholder.errors import InvalidSetting, MissingExtra
 from beholder.evaluation.report import Report, Result
-from beholder.tasks.plot import PIXELS_PER_INCH, font_options, in_lines, save_figure, thumbnail_of
+from beholder.tasks.plot import PIXELS_PER_INCH, font_options, load_thumbnail, save_figure, wrap_text
 
 INK, FAINT, GRID = "#26323d", "#7b8894", "#e6eaee"
 BLUE, OCHRE, GREEN, RED = "#2f6fa7", "#d29a2e", "#3b8f5a", "#c0543c"
@@ -24,7 +24,7 @@ TITLES = {
 }
 
 
-def draw_report(path: Path, report: Report) -> None:
+def plot_report(path: Path, report: Report) -> None:
     """Draw a report into a PNG.
 
     Raises:
@@ -48,7 +48,7 @@ def draw_report(path: Path, report: Report) -> None:
 
     title = f"{TITLES[report.task]}: {Path(report.model).name or 'a model'}"
     figure.text(0.35 / WIDTH, 1 - 0.42 / height, title, fontsize=17, fontweight="bold", color=INK, **font)
-    figure.text(0.35 / WIDTH, 1 - 0.72 / height, in_lines(_subtitle(report), 150, 1), fontsize=9, color=FAINT, **font)
+    figure.text(0.35 / WIDTH, 1 - 0.72 / height, wrap_text(_subtitle(report), 150, 1), fontsize=9, color=FAINT, **font)
     _figures(place(1.75, 1.15, 3.0, CHART - 0.75), report, font)
     match report.task:
         case "retrieval":
@@ -179,7 +179,7 @@ def _confusion(place: Any, report: Report, font: dict[str, Any]) -> None:
             axes.text(column + 0.5, row + 0.5, said, ha="center", va="center", fontsize=7.5, color=colour, **font)
     ticks = np.arange(len(names)) + 0.5
     size = 8.5 if len(names) <= 14 else 6.5
-    labels = [in_lines(name.replace("_", " "), 20, 1) for name in names]
+    labels = [wrap_text(name.replace("_", " "), 20, 1) for name in names]
     axes.set(xticks=ticks, yticks=ticks)
     axes.set_xticklabels(labels, rotation=40, ha="right", rotation_mode="anchor", fontsize=size, color=INK, **font)
     axes.set_yticklabels(labels, fontsize=size, color=INK, **font)
@@ -211,7 +211,7 @@ def _beginnings(axes: Any, report: Report, font: dict[str, Any]) -> None:
     _clean(axes)
     axes.grid(axis="y", visible=False)
     axes.set(xlim=(0, 1), ylim=(min(-0.6, len(groups) - 8.0), len(groups) - 0.4), yticks=rows)
-    axes.set_yticklabels([in_lines(f"{name} …", 22, 1) for name, _ in groups], color=INK, fontsize=9, **font)
+    axes.set_yticklabels([wrap_text(f"{name} …", 22, 1) for name, _ in groups], color=INK, fontsize=9, **font)
     axes.set_title("by the question's first words", fontsize=10, color=INK, loc="left", **font)
 
 
@@ -220,7 +220,7 @@ def _example(axes: Any, result: Result, good: bool, task: str, font: dict[str, A
     width, height = axes.get_window_extent().width, axes.get_window_extent().height
     room = width * 0.72  # pixels of height for the picture
     colour = GREEN if good else RED
-    picture = thumbnail_of(result.image, 0, round(width * 2))
+    picture = load_thumbnail(result.image, 0, round(width * 2))
     if picture is None:
         axes.text(width / 2, room / 2, Path(result.image).name, ha="center", va="center", fontsize=7, **font)
     else:
@@ -231,14 +231,14 @@ def _example(axes: Any, result: Result, good: bool, task: str, font: dict[str, A
         axes.add_patch(_frame(left, top, wide, tall, colour))
     lines: list[tuple[str, str]] = []
     if result.question:
-        lines.append((in_lines(result.question, 34, 3), INK))
+        lines.append((wrap_text(result.question, 34, 3), INK))
     if task == "retrieval":
         said = "found" if result.score else f"another's; its own has {result.said}"
-        lines.append((in_lines(said, 34, 3), colour))
+        lines.append((wrap_text(said, 34, 3), colour))
     else:
-        lines.append((in_lines(result.said.replace("_", " ") or "(nothing)", 34, 3), colour))
+        lines.append((wrap_text(result.said.replace("_", " ") or "(nothing)", 34, 3), colour))
         if task == "caption" or result.score < 1:
-            lines.append((in_lines(f"({result.expected.replace('_', ' ')})", 34, 3), FAINT))
+            lines.append((wrap_text(f"({result.expected.replace('_', ' ')})", 34, 3), FAINT))
     down = room + 8
     for text, shade in lines:
         axes.text(width / 2, down, text, ha="center", va="top", fontsize=8, color=shade, linespacing=1.2, **font)

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from beholder.pictures.transform import Preprocessing
     from beholder.server.service import Encoder, Service
     from beholder.tasks.dual_encoder import DualEncoder
-    from beholder.tasks.pictures import Prepared
+    from beholder.tasks.pictures import PreprocessedImage
 
 Result = TypeVar("Result")
 PATIENCE = 5.0  # seconds that a request waits for what takes long
@@ -40,7 +40,7 @@ class Wish:
 
     words: str
     like: int | None
-    image: Prepared | None
+    image: PreprocessedImage | None
     minus: str
     where: str | None
     top: int

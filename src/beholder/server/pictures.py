@@ -19,7 +19,7 @@ from beholder.pictures.read import FileBytes
 from beholder.pictures.transform import Preprocessing
 from beholder.pictures.url import fetch, is_url
 from beholder.server.settings import ServerSettings
-from beholder.tasks.pictures import Prepared, prepare
+from beholder.tasks.pictures import PreprocessedImage, preprocess_image
 
 ALBUM = "album:"
 DATA = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+\"-]*)*)(;base64)?,", re.ASCII | re.IGNORECASE)
@@ -35,7 +35,7 @@ def read_all(
     preprocessing: Preprocessing,
     settings: ServerSettings,
     in_album: Callable[[str, str], FileBytes] | None = None,
-) -> list[Prepared]:
+) -> list[PreprocessedImage]:
     """The pictures of a request as a network takes them. Blocks: it fetches and decodes.
 
     The count is checked before any is fetched, and the pixels of all before any is decoded.
@@ -61,7 +61,7 @@ def read_all(
         raise PictureTooLarge(
             "the request", f"holds {pixels / 1e6:.0f} million pixels; the limit is {settings.megapixels:g} million"
         )
-    return [prepare(each.data, preprocessing, name=each.name, limits=each.limits) for each in given]
+    return [preprocess_image(each.data, preprocessing, name=each.name, limits=each.limits) for each in given]
 
 
 class _Given(NamedTuple):

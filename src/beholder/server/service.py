@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from beholder.pictures.transform import Preprocessing
     from beholder.runtime.precision import Precision
     from beholder.tasks.dual_encoder import DualEncoder
-    from beholder.tasks.pictures import Prepared
+    from beholder.tasks.pictures import PreprocessedImage
     from beholder.tasks.vision_language import AttentionMaps, VisionLanguageModel
 
 Result = TypeVar("Result")
@@ -122,7 +122,7 @@ class Encoder:
         image = await self.embed_pictures(addresses)
         vectors = (await self.embed_texts(sentences)).reshape(len(labels), len(templates), -1).mean(1)
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
-        return self.model.label(image, labels, vectors, none=none, multi=multi)[0]
+        return self.model.classify_embeddings(image, labels, vectors, none=none, multi=multi)[0]
 
 
 class Writer:
@@ -206,7 +206,7 @@ class Writer:
             talk.abandoned = True
 
     def _answer(
-        self, picture: Prepared, turns: list[tuple[str, str]], question: str, drawing: Drawing
+        self, picture: PreprocessedImage, turns: list[tuple[str, str]], question: str, drawing: Drawing
     ) -> Iterator[str | Ended]:
         chat = self.model.chat(
             picture,
@@ -216,9 +216,9 @@ class Writer:
             seed=drawing.seed,
         )
         for asked, answered in turns:
-            chat.remember(asked, answered)
+            chat.add_turn(asked, answered)
         pieces = chat.stream(question)
-        read = chat.tokens
+        read = chat.num_tokens
         room = self.model.language.context_length
         if room and read + drawing.tokens > room:
             raise Fault(
@@ -231,7 +231,7 @@ class Writer:
         yield ""  # everything is in order: the answer may begin
         yield from pieces
         turn = chat.turns[-1]
-        yield Ended(turn.finished, read, len(turn.said))
+        yield Ended(turn.finished, read, len(turn.answer_ids))
 
 
 class Service:
@@ -350,7 +350,7 @@ class Service:
             )
         return among[name]
 
-    async def read(self, addresses: list[str], preprocessing: Preprocessing) -> list[Prepared]:
+    async def read(self, addresses: list[str], preprocessing: Preprocessing) -> list[PreprocessedImage]:
         """The pictures of a request, fetched and decoded in threads beside."""
         read = await self.in_reader(read_all, addresses, preprocessing, self.settings, in_album(self.albums))
         self.metrics.pictures.inc(len(read))

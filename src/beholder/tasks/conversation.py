@@ -17,7 +17,7 @@ if TYPE_CHECKING:
     from beholder.tasks.vision_language import VisionLanguageModel
 
 
-class ForgottenWarning(UserWarning):
+class ConversationTruncatedWarning(UserWarning):
     """The conversation became longer than the model reads, and its oldest turns were left out."""
 
 
@@ -26,8 +26,8 @@ class Turn:
     """A question and its answer, with the tokens that the model read and wrote for them."""
 
     question: str
-    asked: list[int]
-    said: list[int] = field(default_factory=list)
+    question_ids: list[int]
+    answer_ids: list[int] = field(default_factory=list)
     answer: str = ""
     finished: bool = False
 
@@ -69,7 +69,7 @@ class Conversation:
         """
         return self._write(self._add(question))
 
-    def remember(self, question: str, answer: str) -> None:
+    def add_turn(self, question: str, answer: str) -> None:
         """Puts a turn that was spoken elsewhere, such as the one before a restart, into the conversation.
 
         Raises:
@@ -77,11 +77,11 @@ class Conversation:
         """
         turn = self._add(question)
         turn.answer, turn.finished = answer, True
-        turn.said = self.model._encode(f" {self.model.loaded.prompts.as_taught(answer)}", special=False)
-        self._unread += turn.said
+        turn.answer_ids = self.model._encode(f" {self.model.loaded.prompts.as_taught(answer)}", special=False)
+        self._unread += turn.answer_ids
 
     @property
-    def tokens(self) -> int:
+    def num_tokens(self) -> int:
         """The soft prompts and tokens that the model reads before its next word, the words of the last answer among
         them."""
         return self._held()
@@ -100,7 +100,7 @@ class Conversation:
         self._unread += ids
         return turn
 
-    def go_on(self) -> Iterator[str]:
+    def continue_answer(self) -> Iterator[str]:
         """More of the last answer, where it was stopped or had reached its longest.
 
         Raises:
@@ -116,10 +116,10 @@ class Conversation:
         shown = turn.answer
         count = 0
         for token in stream(self.model.language, logits, kv_cache, self.settings):
-            turn.said.append(token)
+            turn.answer_ids.append(token)
             self._unread = [token]  # the memory takes it in before the next one
             count += 1
-            turn.answer = self.model._decode(turn.said)
+            turn.answer = self.model._decode(turn.answer_ids)
             if not turn.answer.endswith("�"):  # half of a character
                 yield turn.answer[len(shown) :]
                 shown = turn.answer
@@ -134,14 +134,14 @@ class Conversation:
         language = self.model.language
         with torch.inference_mode():
             if self._kv_cache is None or language.encoder_decoder:
-                ids = [token for turn in self.remembered for token in (*turn.asked, *turn.said)]
+                ids = [token for turn in self.remembered for token in (*turn.question_ids, *turn.answer_ids)]
                 if language.encoder_decoder:  # the last answer is the decoder's, what was before it the encoder's
-                    ids = ids[: len(ids) - len(self.remembered[-1].said)]
+                    ids = ids[: len(ids) - len(self.remembered[-1].answer_ids)]
                 embeddings = self.model._with_text(self.prompts, ids)
                 mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.model.device)
                 logits, self._kv_cache = language.prefill(embeddings, mask)
                 self._unread = []
-                said = self.remembered[-1].said
+                said = self.remembered[-1].answer_ids
                 if language.encoder_decoder and said:
                     logits = language.decode(torch.tensor([said], device=self.model.device), self._kv_cache)
             else:
@@ -157,13 +157,13 @@ class Conversation:
             self.remembered.pop(0)
             forgotten += 1
             first = self.remembered[0]
-            first.asked = self.model._encode(self.model.loaded.prompts.asked(first.question), special=True)
+            first.question_ids = self.model._encode(self.model.loaded.prompts.asked(first.question), special=True)
         if forgotten:
             self._kv_cache = None
             turns = "turn was" if forgotten == 1 else f"{forgotten} turns were"
             warnings.warn(
                 f"the conversation is longer than the {room} tokens that the model reads; the oldest {turns} left out",
-                ForgottenWarning,
+                ConversationTruncatedWarning,
                 stacklevel=3,
             )
 
@@ -174,4 +174,6 @@ class Conversation:
         return int(self.prompts.shape[1]) + self.settings.max_new_tokens
 
     def _held(self) -> int:
-        return int(self.prompts.shape[1]) + sum(len(turn.asked) + len(turn.said) for turn in self.remembered)
+        return int(self.prompts.shape[1]) + sum(
+            len(turn.question_ids) + len(turn.answer_ids) for turn in self.remembered
+        )

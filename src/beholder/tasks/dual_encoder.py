@@ -16,7 +16,7 @@ from beholder.runtime.pipeline import batches
 from beholder.runtime.precision import Precision, checked_precision
 from beholder.runtime.towers import Towers, torch_towers
 from beholder.tasks.classify import choose, judge, label_prompts
-from beholder.tasks.pictures import Picture, prepared, several
+from beholder.tasks.pictures import Picture, image_list, preprocess_batches
 from beholder.text.templates import SINGLE
 
 if TYPE_CHECKING:
@@ -198,7 +198,7 @@ class DualEncoder:
             limits: the caps on pixels, bytes and sides.
             features: give what the picture tower pools (D,), before its head: what a linear probe looks at.
         """
-        stream = prepared(
+        stream = preprocess_batches(
             images,
             self.loaded.preprocessing,
             batch_size=batch_size or self.towers.batch,
@@ -231,7 +231,7 @@ class DualEncoder:
         """
         vectors = []
         stream = self.stream_images(
-            several(images), batch_size=batch_size, exact=exact, allow_urls=allow_urls, limits=limits
+            image_list(images), batch_size=batch_size, exact=exact, allow_urls=allow_urls, limits=limits
         )
         for picture in stream:
             if picture.error is not None:
@@ -309,9 +309,9 @@ class DualEncoder:
         """
         templates = (template,) if isinstance(template, str) else tuple(template)
         label_vectors = self.embed_labels(labels, templates)
-        return self.label(self.embed_images([image]), labels, label_vectors, none=none, multi=multi)[0]
+        return self.classify_embeddings(self.embed_images([image]), labels, label_vectors, none=none, multi=multi)[0]
 
-    def label(
+    def classify_embeddings(
         self,
         image_embeddings: np.ndarray,
         labels: Sequence[str],

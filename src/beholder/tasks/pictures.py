@@ -16,23 +16,23 @@ from beholder.runtime.pipeline import batches, map_ahead
 
 
 @dataclass(frozen=True, eq=False)
-class Prepared:
-    """A picture that was brought to a network's pixels (3, H, W) before, by `prepare`; it goes through as it is."""
+class PreprocessedImage:
+    """An image that is already preprocessed (`preprocess_image`): pixels (3, H, W), used as they are."""
 
     pixels: np.ndarray
 
 
-Picture = ImageSource | Prepared
+Picture = ImageSource | PreprocessedImage
 
 
-class PreparedBatch(NamedTuple):
+class PreprocessedBatch(NamedTuple):
     """For each picture its place in the call, its name and its error; the pixels (n, 3, H, W) of those without one."""
 
     pictures: list[tuple[int, str, PictureError | None]]
     pixels: np.ndarray | None
 
 
-def prepared(
+def preprocess_batches(
     images: Iterable[Picture],
     preprocessing: Preprocessing,
     *,
@@ -40,27 +40,27 @@ def prepared(
     exact: bool = False,
     allow_urls: bool = False,
     limits: Limits | None = None,
-) -> Iterator[PreparedBatch]:
+) -> Iterator[PreprocessedBatch]:
     """Batches in order, decoded ahead by threads; large JPEGs at reduced scale unless ``exact``."""
 
     def one(numbered: tuple[int, Picture]) -> tuple[int, str, np.ndarray | PictureError]:
         index, source = numbered
         name = display_name(source, index)
         try:
-            made = prepare(source, preprocessing, name=name, exact=exact, allow_urls=allow_urls, limits=limits)
+            made = preprocess_image(source, preprocessing, name=name, exact=exact, allow_urls=allow_urls, limits=limits)
             return index, name, made.pixels
         except PictureError as error:
             return index, name, error
 
     for batch in batches(map_ahead(one, enumerate(images), ahead=2 * batch_size), batch_size):
         pixels = [made for _, _, made in batch if isinstance(made, np.ndarray)]
-        yield PreparedBatch(
+        yield PreprocessedBatch(
             [(index, name, made if isinstance(made, PictureError) else None) for index, name, made in batch],
             np.stack(pixels) if pixels else None,
         )
 
 
-def prepare(
+def preprocess_image(
     source: Picture,
     preprocessing: Preprocessing,
     *,
@@ -68,24 +68,24 @@ def prepare(
     exact: bool = False,
     allow_urls: bool = False,
     limits: Limits | None = None,
-) -> Prepared:
+) -> PreprocessedImage:
     """Reads one picture and brings it to a network's pixels.
 
     Raises:
         PictureError: it can't be used.
     """
-    if isinstance(source, Prepared):
+    if isinstance(source, PreprocessedImage):
         return source
     reduce_to = None if exact else preprocessing.shorter_side
     picture = read_picture(source, name=name, limits=limits or Limits(), allow_urls=allow_urls, reduce_to=reduce_to)
-    return Prepared(to_pixels(picture, preprocessing, name=name))
+    return PreprocessedImage(to_pixels(picture, preprocessing, name=name))
 
 
-def several(images: Iterable[Picture] | Picture) -> Iterable[Picture]:
+def image_list(images: Iterable[Picture] | Picture) -> Iterable[Picture]:
     """A single picture as a list of one; anything else as it is."""
     from PIL.Image import Image
 
-    if isinstance(images, str | Path | bytes | Image | Prepared) or (
+    if isinstance(images, str | Path | bytes | Image | PreprocessedImage) or (
         isinstance(images, np.ndarray) and images.ndim <= 3
     ):
         return [images]

@@ -34,7 +34,7 @@ EASTERN_FONTS = (
 )
 
 
-def draw_matrix(
+def plot_similarity(
     path: Path,
     pictures: Sequence[str | ImageSource],
     texts: Sequence[str],
@@ -89,9 +89,9 @@ def draw_matrix(
     )
     for column, picture in enumerate(pictures):
         left, side = column * COLUMN, COLUMN - GAP
-        thumbnail = thumbnail_of(picture, column, round(side * PIXELS_PER_INCH))
+        thumbnail = load_thumbnail(picture, column, round(side * PIXELS_PER_INCH))
         if thumbnail is None:
-            name = in_lines(Path(display_name(picture, column)).name, 12, 5)
+            name = wrap_text(Path(display_name(picture, column)).name, 12, 5)
             axes.text(left + COLUMN / 2, -COLUMN / 2, name, ha="center", va="center", fontsize=6, **font)
             continue
         wide, tall = (side * length / max(thumbnail.size) for length in thumbnail.size)
@@ -99,7 +99,7 @@ def draw_matrix(
         axes.imshow(thumbnail, extent=(start, start + wide, -GAP, -GAP - tall), interpolation="none", zorder=2)
     for row, text in enumerate(texts):
         middle = (row + 0.5) * ROW
-        label = in_lines(text, LETTERS_A_LINE, LINES)
+        label = wrap_text(text, LETTERS_A_LINE, LINES)
         axes.text(-0.12, middle, label, ha="right", va="center", fontsize=9, linespacing=1.15, **font)
         for column in range(len(pictures)):
             colour = "white" if shades[column, row] > 0.65 else "#26323d"
@@ -112,7 +112,7 @@ def draw_matrix(
     save_figure(figure, path)
 
 
-def draw_attention_maps(path: Path, picture: ImageSource, attention_maps: "AttentionMaps") -> None:
+def plot_attention(path: Path, picture: ImageSource, attention_maps: "AttentionMaps") -> None:
     """Draw a picture, and again for each word of its caption with the places lit where that word was looked for.
 
     Each drawing is lit from its least to its most looked-at place, however far apart they are.
@@ -154,7 +154,7 @@ def draw_attention_maps(path: Path, picture: ImageSource, attention_maps: "Atten
             light = np.asarray(grid.resize(whole.size, Image.Resampling.BICUBIC)).clip(0, 1)[..., None]
             shown = faded * (0.15 + 0.85 * light)
         axes.imshow(shown, interpolation="none")
-        axes.set_title(in_lines(name, 26, 1), fontsize=9, parse_math=False)
+        axes.set_title(wrap_text(name, 26, 1), fontsize=9, parse_math=False)
         axes.axis("off")
     save_figure(figure, path)
 
@@ -187,7 +187,7 @@ def save_figure(figure: Any, path: Path) -> None:
         raise InvalidSetting(f"{path}: can't be written: {error.strerror or error}") from error
 
 
-def thumbnail_of(picture: ImageSource, index: int, side: int) -> "Image | None":
+def load_thumbnail(picture: ImageSource, index: int, side: int) -> "Image | None":
     """The picture within ``side`` by ``side`` pixels; None where it can't be read."""
     try:
         thumbnail = read_picture(picture, name=display_name(picture, index), reduce_to=side)
@@ -197,7 +197,7 @@ def thumbnail_of(picture: ImageSource, index: int, side: int) -> "Image | None":
     return thumbnail
 
 
-def in_lines(text: str, letters: int, lines: int) -> str:
+def wrap_text(text: str, letters: int, lines: int) -> str:
     """The text in a few lines, without what a font can't draw: halves of characters, line ends of its own."""
     whole = text.encode("utf-8", "replace").decode().split()
     return "\n".join(textwrap.wrap(" ".join(whole), letters, max_lines=lines, placeholder=" …"))

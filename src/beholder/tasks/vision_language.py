@@ -16,7 +16,7 @@ from beholder.pictures.read import Limits
 from beholder.runtime.decoding import DecodingSettings, Language, likelihoods, write, write_several
 from beholder.runtime.pipeline import batches
 from beholder.runtime.precision import Precision, checked_precision
-from beholder.tasks.pictures import Picture, Prepared, prepared, several
+from beholder.tasks.pictures import Picture, PreprocessedImage, image_list, preprocess_batches
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.weights.loaded import LoadedVisionLanguage
 
-WEAK_BELOW = 0.5  # a caption whose probability to fit is below this is one to look at
+WEAK_CAPTION_THRESHOLD = 0.5  # a caption whose probability to fit is below this is one to look at
 
 
 @dataclass(frozen=True)
@@ -54,7 +54,7 @@ class CaptionedPicture:
     @property
     def weak(self) -> bool:
         """Whether a person should look at this caption."""
-        return self.score is not None and self.score < WEAK_BELOW
+        return self.score is not None and self.score < WEAK_CAPTION_THRESHOLD
 
 
 @dataclass(frozen=True)
@@ -280,7 +280,7 @@ class VisionLanguageModel:
         if count > 1:
             self._check_matching()
         ids = self._ids(self.loaded.prompts.caption if prompt is None else prompt, max_new_tokens)
-        stream = prepared(
+        stream = preprocess_batches(
             images,
             self.loaded.preprocessing,
             batch_size=batch_size,
@@ -309,7 +309,7 @@ class VisionLanguageModel:
             PictureError: a picture can't be used (`stream_captions` goes on with the rest).
         """
         captions = []
-        for picture in self.stream_captions(several(images), prompt, max_new_tokens=max_new_tokens, **options):
+        for picture in self.stream_captions(image_list(images), prompt, max_new_tokens=max_new_tokens, **options):
             if picture.error is not None:
                 raise picture.error
             captions.append(str(picture.caption))
@@ -488,7 +488,9 @@ class VisionLanguageModel:
         return self.front_end.tokens(self._pixels_of(image, exact, allow_urls))
 
     def _pixels_of(self, image: Picture, exact: bool, allow_urls: bool) -> np.ndarray:
-        batch = next(prepared([image], self.loaded.preprocessing, batch_size=1, exact=exact, allow_urls=allow_urls))
+        batch = next(
+            preprocess_batches([image], self.loaded.preprocessing, batch_size=1, exact=exact, allow_urls=allow_urls)
+        )
         error = batch.pictures[0][2]
         if batch.pixels is None:
             raise error if error else InvalidSetting("there is no picture")
@@ -538,7 +540,7 @@ class VisionLanguageModel:
     def _match(self, pixels: np.ndarray, seen: Tensor | None, texts: Sequence[Sequence[str]]) -> list[np.ndarray]:
         """The probabilities of each picture's texts; of pictures (B, 3, H, W), with tokens (B, N, Di) if there are."""
         if self.loaded.reranker:
-            pictures = self.reranker.embed_images([Prepared(picture) for picture in pixels])
+            pictures = self.reranker.embed_images([PreprocessedImage(picture) for picture in pixels])
             words = self.reranker.embed_texts([text for candidates in texts for text in candidates])
             ends = np.cumsum([len(candidates) for candidates in texts])[:-1]
             own = zip(pictures, np.split(words, ends), strict=True)
