@@ -1,9 +1,9 @@
-"""Indexing again an unchanged folder, and a search from a cold start.
+"""Time to re-index an unchanged folder, and to search from a cold start.
 
     python benchmarks/album_index.py [--files 50000] [--model mini]
 
-The files are small pictures, all different. The first run embeds them and is timed, too; then `beholder index` runs
-again on the unchanged folder, and `beholder search` on the album, each several times as a program of its own.
+The files are small pictures, all different. The first run embeds them and is timed as well; then `beholder index` runs
+again on the unchanged folder, and `beholder search` on the album, each several times in a process of its own.
 """
 
 import argparse

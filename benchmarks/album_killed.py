@@ -1,12 +1,12 @@
-"""kill -9 at random moments of indexing, with a second indexer now and then and a search all the while.
+"""kill -9 at random moments of indexing, with an occasional second indexer and constant searches.
 
     python benchmarks/album_killed.py [--pictures 2000] [--kills 50] [--model mini]
 
-`beholder index` is started again and again on a folder of small pictures, all different, and killed each time; every
-fifth time another one is started beside it. Meanwhile a program searches without a pause. An album that is complete
-before all kills are spent is emptied, and it begins anew. In the end the last run is left alone, and the album is
-compared with that of an undisturbed run: each picture exactly once, the same vectors, SQLite's integrity check. After
-every kill, what was told as added must be there, and the integrity check clean.
+`beholder index` is started repeatedly on a folder of small pictures, all different, and killed each time; every fifth
+time a second one is started alongside. Meanwhile a program searches continuously. If the album is complete before all
+kills are spent, it is deleted and indexing starts over. Finally one run is left to finish, and the album is compared
+with that of an undisturbed run: every picture exactly once, the same vectors, SQLite's integrity check. After every
+kill, every picture reported as added must be in the album, and the integrity check must pass.
 """
 
 import argparse
@@ -75,7 +75,7 @@ def vectors(folder: Path) -> dict[str, np.ndarray]:
 
 
 def told(output: Path) -> set[str]:
-    """The pictures that a killed run said it had added; its last line may have been cut off."""
+    """Return the pictures that a killed run reported as added; its last line may be truncated."""
     lines = [line for line in output.read_text("utf-8").split("\n")[:-1] if '"added"' in line]
     return {json.loads(line)["image"] for line in lines}
 
@@ -101,7 +101,7 @@ def main() -> None:
         process = index(whole, output)
         while process.poll() is None and not output.stat().st_size:
             time.sleep(0.02)
-        begin = time.perf_counter() - start  # until the first pictures are in
+        begin = time.perf_counter() - start  # until the first pictures are added
         process.wait()
         work = time.perf_counter() - start - begin
         expected = vectors(whole)

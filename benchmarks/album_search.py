@@ -1,20 +1,22 @@
-"""Search in albums of 100,000 and of a million vectors, beside FAISS used directly, usearch and LanceDB.
+"""Search in albums of 100,000 and of a million vectors, compared with plain FAISS, usearch and LanceDB.
 
     pip install usearch lancedb
     python benchmarks/album_search.py [--vectors 100000 1000000] [--sides album faiss usearch lance] [--work FOLDER]
 
-The vectors are drawn as `album_vectors` says: like `mini`'s, in groups of groups. Of the 200 queries half are drawn as
-the pictures are and half as sentences are; none is among the vectors. Every side searches the same vectors with the
-same queries, one query at a time, on the same threads. Recall is the share of the true ten nearest that is found. An
-approximate side is tuned to recall 0.95 by the smallest setting that reaches it; the album tunes itself, on other
-queries. Each side runs in a process of its own: `gigabytes` is what that had resident at most, `build_s` how long it
-took from the vectors to a searchable index.
-For the album, `whole_search_ms` is all that `Album.search` does for a query besides making its vector, `filtered_ms`
-the search alone under filters that let so large a share of the pictures through, and `filtered_recall` what it then
-finds of the true ten where those that are let through lie far from the query. `cold_start_s` is `beholder search` as a
-program, with the sentence's vector by mini (median, least, most); `without_torch`, whether it ran without PyTorch.
-With --work, vectors that were drawn before are used again, so that sides can be measured one after the other. What is
-not installed is left out.
+The vectors are sampled as described in `album_vectors`: clustered hierarchically, like `mini`'s. Half of the 200
+queries are sampled like pictures and half like sentences; none is among the vectors. All sides search the same
+vectors with the same queries, one query at a time, with the same number of threads. Recall is recall@10 against exact
+search. An approximate side is tuned to a recall of 0.95 by the smallest setting that reaches it; the album tunes
+itself, on other queries. Each side runs in a process of its own: `gigabytes` is its peak resident memory, `build_s`
+the time from vectors to a searchable index.
+
+For the album, `whole_search_ms` is all of `Album.search` except embedding the query, `filtered_ms` the search alone
+under filters with the given selectivity, and `filtered_recall` its recall where the pictures that pass the filter lie
+far from the query. `cold_start_s` is `beholder search` as a program, with the sentence embedded by mini (median,
+minimum, maximum); `without_torch`, whether it ran without loading PyTorch.
+
+With --work, sampled vectors are kept and reused, so that sides can be measured one after the other. Libraries that
+are not installed are skipped.
 """
 
 import argparse
@@ -32,14 +34,14 @@ from album_vectors import AlbumVectors
 from resident import most_resident
 
 RECALL, K, QUERIES = 0.95, 10, 200
-APPROXIMATE_ABOVE = 250_000  # vectors; every side searches exactly up to here, but usearch, which can't
-MEASURED_TWICE = 50  # queries for what is measured besides
+APPROXIMATE_ABOVE = 250_000  # vectors; up to here every side searches exactly, except usearch, which cannot
+MEASURED_TWICE = 50  # queries for the additional measurements
 
 Search = Callable[[np.ndarray], np.ndarray]
 
 
 def prepare(work: Path, count: int, dimensions: int) -> None:
-    """Vectors, queries, sentences to tune with, and the truth."""
+    """Return the vectors, queries, tuning sentences and exact neighbors."""
     from beholder.album.recall import exact_search
 
     drawn = AlbumVectors(count, dimensions)
@@ -55,7 +57,7 @@ def prepare(work: Path, count: int, dimensions: int) -> None:
 
 
 def measure(search: Search, queries: np.ndarray, truth: np.ndarray) -> tuple[float, list[float]]:
-    """Recall, and milliseconds of each query (median, 10th and 90th percentile)."""
+    """Return recall, and the milliseconds per query (median, 10th and 90th percentile)."""
     for query in queries[:10]:
         search(query)
     hits, times = 0, []
@@ -68,7 +70,7 @@ def measure(search: Search, queries: np.ndarray, truth: np.ndarray) -> tuple[flo
 
 
 def tuned(searches: dict[str, Search], queries: np.ndarray, truth: np.ndarray) -> dict:
-    """The first of some settings that reaches the recall, or else the last."""
+    """Return the first setting that reaches the recall, or else the last."""
     found = {}
     for setting, search in searches.items():
         recall, times = measure(search, queries, truth)
@@ -79,7 +81,7 @@ def tuned(searches: dict[str, Search], queries: np.ndarray, truth: np.ndarray) -
 
 
 def model_folder(work: Path, dimensions: int) -> str:
-    """A folder like that of a model, with what the album tunes itself by: sentences."""
+    """Write a folder that stands in for a model, with the sentences that the album tunes its index with."""
     from beholder.weights.calibration import Calibration
 
     folder = work / "model"
@@ -95,7 +97,7 @@ def fill_album(folder: Path, halves: np.ndarray, work: Path) -> None:
 
     dimensions = halves.shape[1]
     with Album.open(folder) as album:
-        if dimensions == 512 and len(halves) <= APPROXIMATE_ABOVE:  # as if mini had made them, for the cold start
+        if dimensions == 512 and len(halves) <= APPROXIMATE_ABOVE:  # as if embedded by mini, for the cold start
             model = model_identity.register(album.store, DualEncoder.from_pretrained("mini"), "mini")
         else:
             model = album.store.add_model("f" * 64, "made", dimensions, model_folder(work, dimensions), None)
@@ -144,7 +146,7 @@ def album_side(work: Path) -> list[dict]:
         setting = f"{about.probes} of {about.cells} cells" if about is not None and about.probes else "exact"
         row = {"side": "album", "setting": setting, "recall": recall, "ms": times, "whole_search_ms": whole_times}
         row |= {"recall_pictures_sentences": by_kind, "open_s": round(opened, 2)}
-        row["gigabytes"] = resident()  # before what only this benchmark takes in
+        row["gigabytes"] = resident()  # before the memory that only this benchmark needs
         return [row | under_filters(work, near, queries)]
 
 
@@ -152,7 +154,7 @@ HALVES = (slice(0, QUERIES // 2), slice(QUERIES // 2, QUERIES))
 
 
 def under_filters(work: Path, near: object, queries: np.ndarray) -> dict:
-    """Under filters at random, and under one that lets through what lies farthest from the query."""
+    """Measure random filters, and one that only the vectors farthest from the query pass."""
     from beholder.album.recall import exact_search, recall_at_k
 
     halves = np.load(work / "vectors.npy", mmap_mode="r")
@@ -177,7 +179,7 @@ def under_filters(work: Path, near: object, queries: np.ndarray) -> dict:
 
 
 def resident() -> float:
-    """Gigabytes that this process had resident at most."""
+    """Return the peak resident memory of this process in gigabytes."""
     return round(most_resident() / 1e9, 2)
 
 
@@ -270,7 +272,7 @@ def lance_side(work: Path) -> list[dict]:
 
 
 def steps(least: int, most: int) -> list[int]:
-    """Settings from the least to the most, each about a third above the one before."""
+    """Return settings in ascending order, each about a third above the previous one."""
     found = [least]
     while found[-1] < most:
         found.append(max(found[-1] + 1, round(found[-1] * 1.35)))
@@ -281,7 +283,7 @@ SIDES = {"album": album_side, "faiss": faiss_side, "usearch": usearch_side, "lan
 
 
 def cold_start(folder: Path) -> dict:
-    """Seconds of `beholder search` as a program of its own; nothing where no model is behind the album."""
+    """Time `beholder search` as a program of its own; empty where the album has no model."""
     program = "import sys; from beholder.cli.main import app\ntry:\n    app()\n"
     program += "finally:\n    print('torch' in sys.modules, file=sys.stderr)"
     order = [sys.executable, "-c", program, "search", "a dog in the snow", "--nearest", "--album", str(folder)]

@@ -1,17 +1,17 @@
-"""One table: Beholder against what a user would pick instead, in the same run, on the same inputs, answers compared.
+"""Beholder compared with the libraries one would use instead, in one run, on the same inputs, with outputs compared.
 
     python benchmarks/bench.py                            # all rows; `make bench`
-    python benchmarks/bench.py --rows pixels,sentences    # a piece; each keeps its rows in --keep
-    python benchmarks/bench.py --page docs/measured.md    # writes the page from what was kept, measures nothing
-    python benchmarks/bench.py --one-core                 # where other programs are busy, too: by the processor's time
+    python benchmarks/bench.py --rows pixels,sentences    # some rows; --keep stores the rows in a file
+    python benchmarks/bench.py --page docs/measured.md    # write the page from the kept rows, without measuring
+    python benchmarks/bench.py --one-core                 # on a busy machine: CPU time on one core
 
 All libraries run CLIP ViT-B/32 with the same random weights on the CPU. Each round runs every side once, in turn; a
-ratio is the median over the rounds with the least and the greatest, and a rate is that of the best round. The answer
-is compared by the least cosine to the first side's vectors; "between" is the median cosine of two different inputs, so
-that it can be seen what a cosine of 0.999 means. The rows of `mini` are of its own weights.
+speedup is the median over the rounds, with minimum and maximum, and a rate is that of the best round. Outputs are
+compared by the minimum cosine to the first side's vectors; "between" is the median cosine of two different inputs,
+which puts a cosine of 0.999 into perspective. The rows of `mini` use its own weights.
 
-With --one-core all sides run on one core, and a second is one of the processor's work on it: other programs, which only
-make one wait, change little then.
+With --one-core, all sides run on one core and times are CPU times: other processes, which only make a side wait, then
+matter little.
 """
 
 from __future__ import annotations
@@ -48,7 +48,7 @@ PRECISIONS = ("exact", "fast", "fastest")
 
 
 class Bench:
-    """What the rows share: the models' folder, the options, and where rows go."""
+    """Shared by all rows: the folder of models, the options, and the reporting of rows."""
 
     def __init__(self, folder: Path, given: argparse.Namespace):
         self.folder, self.given = folder, given
@@ -66,12 +66,12 @@ class Bench:
         self.rows.append(row)
 
     def compare(self, title: str, sides: Sequence[tuple[Any, Callable[[], np.ndarray]]], count: int, of: str) -> None:
-        """A row for each side: the first is what the others are compared with."""
-        answers = [run() for _, run in sides]  # a round that is not counted
+        """Report a row for each side; the first is the baseline."""
+        answers = [run() for _, run in sides]  # warm-up
         taken: list[list[float]] = [[] for _ in sides]
         for _ in range(self.given.rounds):
             for (side, run), seconds in zip(sides, taken, strict=True):
-                began, before = self.clock(), getattr(side, "seconds", None)  # what a side timed itself
+                began, before = self.clock(), getattr(side, "seconds", None)  # measured by the side itself
                 run()
                 seconds.append(self.clock() - began if before is None else side.seconds - before)
         near = answers[0] @ answers[0].T
@@ -92,7 +92,7 @@ class Bench:
 
 
 def peak(bench: Bench) -> None:
-    """What the processor does when it multiplies large matrices and nothing else."""
+    """Measure the throughput of large matrix products."""
     import torch
 
     size = 2048
@@ -108,7 +108,7 @@ def peak(bench: Bench) -> None:
 
 
 def pixel_rows(bench: Bench) -> None:
-    """Ready pixels to vectors, one at a time and many."""
+    """Preprocessed pixels to vectors, at batch sizes 1 and 16."""
     theirs = [
         Transformers(bench.folder),
         Transformers(bench.folder, "bfloat16"),
@@ -131,7 +131,7 @@ def file_rows(bench: Bench) -> None:
         ("0.2-megapixel files → vectors", 520, 390, bench.given.pictures),
     ):
         paths = pictures(bench.folder / "pictures", count, width, height)
-        # Beholder takes all files at once and makes its own batches.
+        # Beholder takes all files at once and batches them itself.
         runs = [
             (side, in_batches(side.embed_files, paths, count if isinstance(side, Beholder) else 16)) for side in sides
         ]
@@ -147,7 +147,7 @@ def sentence_rows(bench: Bench) -> None:
     ]
     sides += [Beholder(bench.model, precision) for precision in PRECISIONS]
     texts = sentences(4 * bench.given.pictures)
-    # sentence-transformers and Beholder sort them by length and make their own batches.
+    # sentence-transformers and Beholder sort by length and batch themselves.
     sizes = [len(texts) if isinstance(side, SentenceTransformers | Beholder) else 64 for side in sides]
     runs = [(side, in_batches(side.embed_texts, texts, size)) for side, size in zip(sides, sizes, strict=True)]
     bench.compare("sentences → vectors", runs, len(texts), "sentences")
@@ -180,7 +180,7 @@ model.chat({paths!r}[0]).ask("What is in the picture?")
 
 
 def memory_rows(bench: Bench) -> None:
-    """The most that a process held: that embedded 16 pictures of 0.2 megapixels, or that wrote about them."""
+    """Peak memory of a process that embedded 16 pictures of 0.2 megapixels, or captioned them."""
     paths = [str(path) for path in pictures(bench.folder / "pictures", 32, 520, 390)[:16]]
 
     def held(row: str, side: str, code: str) -> None:
@@ -250,11 +250,13 @@ ROWS: dict[str, Callable[[Bench], None]] = {
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--rows", default=",".join(ROWS), help=f"which, of {', '.join(ROWS)}")
+    options.add_argument("--rows", default=",".join(ROWS), help=f"which rows: {', '.join(ROWS)}")
     options.add_argument("--rounds", type=int, default=5)
     options.add_argument("--pictures", type=int, default=32)
     options.add_argument("--keep", type=Path, default=Path(__file__).parent / "measured.json")
-    options.add_argument("--models", type=Path, help="keep the random models and pictures here for the next run")
+    options.add_argument(
+        "--models", type=Path, help="folder for the random models and pictures, reused by the next run"
+    )
     options.add_argument("--page", type=Path)
     options.add_argument("--one-core", action="store_true")
     given = options.parse_args()

@@ -1,11 +1,11 @@
-"""Captions and conversations against transformers' own generate: the same random BLIP-2, the same pixels, one run.
+"""Captions and conversations compared with transformers' generate: the same random BLIP-2, the same pixels, one run.
 
     python benchmarks/captioning.py
 
-Both sides take ready pixels in batches of the same size, in turn, and their tokens are compared; ours is compiled. A
-rate is that of the best round, a ratio that of two rates. The turns of a conversation are timed to the first word. The
-last rows are `mini`'s, from photographs' files to sentences: the best of three beams, and the one of twelve that its
-dual encoder chooses, as it writes where nobody says otherwise.
+Both sides take preprocessed pixels in batches of the same size, in turn, and their tokens are compared; ours is
+compiled. A rate is that of the best round, a speedup the ratio of two rates. The turns of a conversation are timed to
+the first token. The last rows are `mini`'s, from files to captions: the best of three beams, and the best of twelve
+candidates as ranked by its dual encoder, which is the default.
 """
 
 import argparse
@@ -35,7 +35,7 @@ PHOTOGRAPHS = Path(__file__).parent.parent / "demo" / "photographs"
 
 
 def make(folder: Path) -> Blip2ForConditionalGeneration:
-    """ViT-B/16, the paper's Q-Former, OPT of 125 million parameters; random, with spread wide enough to differ."""
+    """Write ViT-B/16, the paper's Q-Former and OPT-125M, random, with enough spread to tell pictures apart."""
     from tokenizers import Tokenizer, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
@@ -47,7 +47,7 @@ def make(folder: Path) -> Blip2ForConditionalGeneration:
             "num_hidden_layers": 12,
             "num_attention_heads": 12,
             "patch_size": 16,
-            "initializer_range": 0.02,  # transformers' own default is so small that all pictures look alike
+            "initializer_range": 0.02,  # transformers' default is so small that all pictures give the same text
         },
         qformer_config={"encoder_hidden_size": 768},
         text_config={
@@ -77,7 +77,7 @@ def make(folder: Path) -> Blip2ForConditionalGeneration:
 
 
 def in_turn(sides: list[Callable[[], object]], rounds: int) -> list[float]:
-    """The shortest round of each side, after one that is not counted."""
+    """Return the shortest round of each side, after a warm-up."""
     best = [float("inf")] * len(sides)
     for number in range(rounds + 1):
         for side, work in enumerate(sides):
@@ -132,7 +132,7 @@ def captions(
 
 
 def conversation(reference: Blip2ForConditionalGeneration, model: VisionLanguageModel) -> Iterator[Row]:
-    """The first word of each turn: ours, and by processing picture and conversation again."""
+    """Time the first token of each turn: with the KV cache kept, and by processing picture and conversation again."""
     picture = Image.fromarray(np.random.default_rng(0).integers(0, 256, (224, 224, 3), dtype=np.uint8))
     processor = BlipImageProcessorPil(size={"height": 224, "width": 224})
     pixels = torch.from_numpy(processor(picture, return_tensors="np")["pixel_values"])
@@ -190,7 +190,7 @@ def main() -> None:
     options.add_argument("--batch", type=int, default=8)
     options.add_argument("--rounds", type=int, default=2)
     options.add_argument("--precisions", nargs="+", default=["exact", "fast", "fastest"])
-    options.add_argument("--keep", type=Path, help="add the rows to this file, which bench.py makes the page from")
+    options.add_argument("--keep", type=Path, help="store the rows in this file, from which bench.py writes the page")
     given = options.parse_args()
     with TemporaryDirectory() as folder, patch.dict(os.environ, BEHOLDER_CACHE=str(Path(folder) / "cache")):
         reference = make(Path(folder) / "model")

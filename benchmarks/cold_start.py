@@ -1,9 +1,9 @@
-"""How long a command takes from a cold start: each run is a process of its own.
+"""Time of a command from a cold start: each run is a process of its own.
 
     python benchmarks/cold_start.py [--runs 5] [--picture demo/photographs/cat.jpg]
 
-Beside the commands stand the interpreter alone and ``import torch`` alone, below which no command that computes can go.
-`mini` must be in the cache (`beholder pull mini`). The files are in the system's memory from the first, uncounted run.
+The interpreter alone and ``import torch`` alone are included as lower bounds. `mini` must be in the cache (`beholder
+pull mini`). A warm-up run brings the files into the page cache.
 """
 
 import argparse
@@ -23,7 +23,7 @@ def program(*arguments: str) -> str:
 
 
 def measure(code: str, runs: int) -> dict[str, float]:
-    """Median and spread of the seconds on the clock, and the median of those of the processors."""
+    """Return median and spread of the wall-clock time, and the median CPU time."""
     subprocess.run([sys.executable, "-c", code], stdout=subprocess.DEVNULL, check=True)
     clock, work = [], []
     for _ in range(runs):

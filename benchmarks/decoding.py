@@ -1,11 +1,11 @@
-"""What decoding a JPEG at reduced scale saves, and what it changes in the pixels that a network gets.
+"""Time saved by decoding JPEGs at reduced scale, and the resulting difference in the network's input.
 
     python benchmarks/decoding.py [FOLDER]
 
-Uses the JPEGs of a folder, or three pictures of 12 megapixels made here: noise with the spectrum of photographs
+Uses the JPEGs of a folder, or three generated pictures of 12 megapixels: noise with the spectrum of photographs
 (amplitude falling with frequency) under sharp edges. Full and reduced decoding run in turn. Differences are in steps
-of 255, between the pixels that ``to_pixels`` gives from either. ``again`` is the difference that saving the picture
-once more as a JPEG of quality 90 makes, as a yardstick.
+of 1/255, between the outputs of ``to_pixels``. ``again`` is the difference caused by saving the picture once more as
+a JPEG of quality 90, as a yardstick.
 """
 
 import statistics
@@ -27,7 +27,7 @@ ROUNDS = 7
 
 
 def made_picture(seed: int, width: int = 4000, height: int = 3000) -> bytes:
-    """A JPEG of quality 90 with detail at every scale."""
+    """Return a JPEG of quality 90 with detail at every scale."""
     rng = np.random.default_rng(seed)
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / max(width, height))
@@ -38,7 +38,7 @@ def made_picture(seed: int, width: int = 4000, height: int = 3000) -> bytes:
         channels.append(128 + 45 * (noise - noise.mean()) / noise.std())
     picture = np.stack(channels, axis=-1)
     x, y = np.meshgrid(np.arange(width), np.arange(height))
-    for _ in range(40):  # objects: discs and half planes' edges, thin and thick
+    for _ in range(40):  # objects: disks and the edges of half-planes, thin and thick
         centre_x, centre_y, radius = rng.random(3) * (width, height, 400)
         ring = np.abs(np.hypot(x - centre_x, y - centre_y) - radius) < rng.choice((2, 8, 40, 400))
         picture[ring] = picture[ring] * 0.4 + rng.random(3) * 150

@@ -1,12 +1,12 @@
-"""How much of a GPU's bfloat16 peak CLIP ViT-L/14 reaches, and how soon it embeds one picture.
+"""Share of a GPU's bfloat16 peak that CLIP ViT-L/14 reaches, and latency for one picture.
 
     python benchmarks/gpu.py
 
-The weights are random: the time does not depend on them. The peak is what a large matrix product reaches on this card
-in the same run; the operations are those that torch counts in the network's matrix products and attention, forward and
-backward. A training step is forward, contrastive loss, backward, clipping and AdamW under autocast, as
-``beholder train clip`` does it with ``precision: bfloat16``; pictures and texts lie on the card already. The one
-picture goes there and its vector comes back.
+The weights are random; the time does not depend on them. The peak is the throughput of a large matrix product on this
+GPU in the same run; operations are those that torch counts in the network's matrix products and attention, forward
+and backward. A training step is forward, contrastive loss, backward, gradient clipping and AdamW under autocast, as
+in ``beholder train clip`` with ``precision: bfloat16``; pictures and texts are already in GPU memory. The single
+picture is transferred to the GPU, and its vector back.
 """
 
 import json
@@ -24,9 +24,9 @@ from beholder.models.vit import VisionSettings
 from beholder.runtime.towers import FusedTowers, TorchTowers
 from beholder.training.losses import contrastive_loss
 
-SIDE = 8192  # of the matrices whose product gives the peak
-BATCH = 256  # pictures embedded, and pairs trained on
-SECONDS = 4.0  # of each timing
+SIDE = 8192  # of the square matrices that determine the peak
+BATCH = 256  # pictures or training pairs
+SECONDS = 4.0  # per timing
 LARGE = TwoTowersSettings(
     VisionSettings(
         patch_size=14,
@@ -44,7 +44,7 @@ LARGE = TwoTowersSettings(
 
 
 def seconds(run: Callable[[], object]) -> float:
-    """The mean of runs that are handed to the card one behind the other, after some to warm up."""
+    """Return the mean time of runs queued back to back, after a warm-up."""
     for _ in range(3):
         run()
     one = timed(run, 3)
@@ -61,7 +61,7 @@ def timed(run: Callable[[], object], count: int) -> float:
 
 
 def product(device: torch.device) -> float:
-    """Operations a second of a large matrix product."""
+    """Return the operations per second of a large matrix product."""
     one, other = (torch.randn(SIDE, SIDE, device=device, dtype=torch.bfloat16) for _ in range(2))
     return float(2 * SIDE**3 / seconds(lambda: one @ other))
 

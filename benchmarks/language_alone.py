@@ -1,13 +1,13 @@
-"""The language model of `mini` alone beside transformers and llama.cpp: greedy words behind a text, without a picture.
+"""The language model of `mini` alone, compared with transformers and llama.cpp: greedy decoding without a picture.
 
     pip install xllamacpp
     python benchmarks/language_alone.py
 
-llama.cpp takes the GGUF file as it is, with its weights of four bits, and computes with eight; it runs as its own
-server does, in this process, with a slot for each prompt. transformers has the same weights in single precision; ours
-keeps them in the file's groups and computes in single precision. The sides take turns in one run, on the same prompts;
-a rate is that of the best round, and a ratio that of two rates. "Same words" is the share of words that are those of
-transformers at the same place: once a side chooses another word, what follows is another text.
+llama.cpp uses the GGUF file's four-bit weights with eight-bit activations; it runs as its own server, in this
+process, with one slot per prompt. transformers has the same weights in float32; ours keeps the file's quantization
+groups and computes in float32. The sides take turns in one run, on the same prompts; a rate is that of the best
+round, and a speedup the ratio of two rates. "Same words" is the share of tokens that agree with those of transformers
+at the same position: once a side picks another token, the rest of its text differs.
 """
 
 import argparse
@@ -43,7 +43,7 @@ Ids = list[list[int]]
 
 
 def padded(asked: Ids) -> tuple[torch.Tensor, torch.Tensor]:
-    """Ids and mask (B, T), padding in front."""
+    """Return ids and mask (B, T), padded on the left."""
     longest = max(map(len, asked))
     ids = torch.tensor([[0] * (longest - len(row)) + row for row in asked])
     mask = torch.tensor([[False] * (longest - len(row)) + [True] * len(row) for row in asked])
@@ -63,7 +63,7 @@ def ours(language: Any, asked: Ids) -> Ids:
 
 
 class LlamaCpp:
-    """llama.cpp, a slot for each prompt."""
+    """llama.cpp, with one slot per prompt."""
 
     def __init__(self, slots: int, words: Any):
         import xllamacpp
@@ -85,13 +85,13 @@ class LlamaCpp:
 
 
 def measure(rounds: int) -> list[Row]:
-    """The rows: each side, one prompt at a time and many."""
+    """Return the rows: each side, at batch size 1 and larger."""
     models = {
         name: VisionLanguageModel.from_pretrained("mini", device="cpu", precision=name)  # type: ignore[arg-type]
         for name in ("exact", "fast", "fastest")
     }
     for model in models.values():
-        model.language.eos_token_ids = ()  # all sides write on, whatever they write
+        model.language.eos_token_ids = ()  # no side stops early
     reference, words = mini_bridge.language_model()
     reference.module.generation_config.eos_token_id = None
     rows = []
@@ -115,7 +115,7 @@ def measure(rounds: int) -> list[Row]:
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--rounds", type=int, default=3)
-    options.add_argument("--keep", type=Path, help="add the rows to this file, which bench.py makes the page from")
+    options.add_argument("--keep", type=Path, help="store the rows in this file, from which bench.py writes the page")
     given = options.parse_args()
     keep(given.keep, "language", measure(given.rounds))
 

@@ -1,10 +1,10 @@
-"""A batch of 4,096 pairs in little memory: a whole training of two steps on the CPU, and the most that it ever held.
+"""A batch of 4,096 pairs in little memory: a complete training run of two steps on the CPU, and its peak memory.
 
     python benchmarks/large_batch.py
-    python benchmarks/large_batch.py --batch 256 --chunk 256     # what a batch takes without pieces
+    python benchmarks/large_batch.py --batch 256 --chunk 256     # a batch without chunks
 
 Everything is as in ``beholder train clip``: pictures decoded from JPEG, both towers (ViT-S/32 at 224 pixels and a text
-transformer of width 384), AdamW, a checkpoint. The peak is the process's own, as the system counts it.
+transformer of width 384), AdamW, a checkpoint. The peak is the process's own, as reported by the system.
 """
 
 import argparse

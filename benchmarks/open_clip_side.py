@@ -1,7 +1,7 @@
-"""open_clip as one side of `bench.py`: reads a question a line, answers with the seconds that it took.
+"""open_clip as a side of `bench.py`: reads one request per line and answers with the seconds it took.
 
-Run in a process of its own. open_clip imports torchvision for its training transforms; empty stand-ins take its place,
-because torchvision's presence changes what other libraries do. The networks are open_clip's own.
+Runs in a process of its own. open_clip imports torchvision for its training transforms; empty stand-ins replace it,
+because the presence of torchvision changes the behavior of other libraries. The networks are open_clip's own.
 """
 
 import json

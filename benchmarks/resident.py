@@ -1,10 +1,10 @@
-"""What a process had resident at most."""
+"""Peak resident memory of a process."""
 
 from pathlib import Path
 
 
 def most_resident() -> int:
-    """Bytes of this process, on Linux. `getrusage` counts what the process that started this one held, too."""
+    """Return the bytes of this process, on Linux. `getrusage` would include the peak of the process that started it."""
     for line in Path("/proc/self/status").read_text("ascii").splitlines():
         if line.startswith("VmHWM:"):
             return 1024 * int(line.split()[1])

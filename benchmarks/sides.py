@@ -1,6 +1,6 @@
-"""The sides that `bench.py` times: one random CLIP ViT-B/32 in every library's own format, and pictures and sentences.
+"""The sides that `bench.py` compares: one random CLIP ViT-B/32 in the format of every library, and the inputs.
 
-All sides get the same weights, so their vectors can be compared.
+All sides have the same weights, so their vectors can be compared.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from decoding import made_picture
 
 START, END = "<|startoftext|>", "<|endoftext|>"
 SIDE = 224
-# Photographs' captions are some ten words long; these are of the lengths that people write.
+# Human captions of photographs have about ten words; these have the same distribution of lengths.
 WORDS = (
     "a man in a red jacket rides his bicycle down the hill while two children and their small brown dog watch from the "
     "porch of an old wooden house near the lake at sunset with snow on the mountains behind it and birds in the sky"
@@ -30,7 +30,7 @@ WORDS = (
 
 
 def make_models(folder: Path) -> None:
-    """CLIP ViT-B/32 with random weights as transformers' and as open_clip's folder, with CLIP's real vocabulary."""
+    """Write a random CLIP ViT-B/32 with CLIP's vocabulary, in the formats of transformers and open_clip."""
     import torch
     from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 
@@ -56,14 +56,14 @@ def make_models(folder: Path) -> None:
 
 
 def sentences(count: int) -> list[str]:
-    """Sentences of 3 to 22 words, half of them of at most 11."""
+    """Return sentences of 3 to 22 words, half of them with at most 11."""
     random = np.random.default_rng(0)
     lengths = np.clip(np.rint(random.lognormal(np.log(11), 0.4, count)), 3, 22).astype(int)
     return [" ".join(random.choice(WORDS.split(), length)) for length in lengths]
 
 
 def pictures(folder: Path, count: int, width: int, height: int) -> list[str]:
-    """JPEG files of the size, three different pictures in turn."""
+    """Write JPEG files of the given size, with three different contents in turn."""
     folder.mkdir(parents=True, exist_ok=True)
     made = [made_picture(seed, width, height) for seed in range(min(3, count))]
     paths = [folder / f"{width}x{height}-{number}.jpg" for number in range(count)]
@@ -73,7 +73,7 @@ def pictures(folder: Path, count: int, width: int, height: int) -> list[str]:
 
 
 def pixels(count: int) -> np.ndarray:
-    """Ready pixels (count, 3, 224, 224) of made pictures."""
+    """Return synthetic preprocessed pixels (count, 3, 224, 224)."""
     from beholder.pictures.transform import Preprocessing, to_pixels
 
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -84,7 +84,7 @@ def pixels(count: int) -> np.ndarray:
 
 
 class Transformers:
-    """transformers' CLIPModel with its processor, as its documentation calls them."""
+    """transformers' CLIPModel with its processor, used as documented."""
 
     name = "transformers"
 
@@ -108,14 +108,14 @@ class Transformers:
         return self.embed_pixels(self.processor(images=opened, return_tensors="np")["pixel_values"])
 
     def embed_texts(self, texts: list[str]) -> np.ndarray:
-        """Padded to 77, as CLIP was trained and as the library's pipelines do it for CLIP."""
+        """Pad to 77 tokens, as CLIP was trained and as the library's pipelines do for CLIP."""
         tokens = self.tokenizer(texts, padding="max_length", truncation=True, return_tensors="pt")
         with self.torch.inference_mode():
             return unit(self.model.get_text_features(**tokens))
 
 
 class SentenceTransformers:
-    """sentence-transformers with the same folder behind it."""
+    """sentence-transformers on the same folder."""
 
     name = "sentence-transformers"
 
@@ -133,7 +133,7 @@ class SentenceTransformers:
 
 
 class OpenClip:
-    """open_clip, in a process of its own: it imports torchvision, which `open_clip_side.py` has a stand-in for."""
+    """open_clip, in a process of its own: it imports torchvision, which `open_clip_side.py` replaces."""
 
     name = "open_clip"
 
@@ -156,12 +156,12 @@ class OpenClip:
         target = self.folder / "answered.npy"
         self.process.stdin.write(json.dumps({**question, "answer": str(target)}) + "\n")
         self.process.stdin.flush()
-        self.seconds += float(self.process.stdout.readline())  # without the way through files
+        self.seconds += float(self.process.stdout.readline())  # excluding the transfer through files
         return np.load(target)
 
 
 class Beholder:
-    """Ours, at one precision."""
+    """Beholder at one precision."""
 
     def __init__(self, name: str | Path, precision: str = "exact"):
         from beholder import DualEncoder
@@ -180,12 +180,12 @@ class Beholder:
 
 
 def unit(found: Any) -> np.ndarray:
-    """(n, E) float32 at unit length, of what the libraries give."""
+    """Normalize a library's output to (n, E) float32 at unit length."""
     found = getattr(found, "pooler_output", found)
     vectors = np.asarray(found if isinstance(found, np.ndarray) else found.float().numpy())
     return vectors / np.linalg.norm(vectors, axis=1, keepdims=True)
 
 
 def in_batches(embed: Callable[[Any], np.ndarray], items: Any, size: int) -> Callable[[], np.ndarray]:
-    """A call that embeds all items, so many at a time."""
+    """Return a call that embeds all items in batches."""
     return lambda: np.concatenate([embed(items[start : start + size]) for start in range(0, len(items), size)])

@@ -1,9 +1,9 @@
-"""Whether memory stays flat: what a process holds while it embeds 100,000 pictures, one stream through `stream_images`.
+"""Memory over time of a process that embeds 100,000 pictures in one `stream_images`.
 
     python benchmarks/steady_memory.py [--pictures 100000] [--model mini]
 
-The pictures are JPEGs of 120 × 90 in memory, eight of them in turn; the model is a small random vision transformer, so
-that the way through decoding, batches and network is what takes the time, unless another one is named.
+The pictures are JPEGs of 120 × 90 pixels in memory, eight of them in turn; unless another model is named, it is a small
+random vision transformer, so that decoding and batching dominate.
 """
 
 import argparse
@@ -41,7 +41,7 @@ def small_model(folder: Path) -> Path:
 
 
 def held() -> float:
-    """MiB that are resident now."""
+    """Return the resident memory in MiB."""
     pages = int(Path("/proc/self/statm").read_text().split()[1])
     return pages * 4096 / 2**20
 

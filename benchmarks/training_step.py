@@ -1,11 +1,12 @@
-"""Training against transformers: the same ViT-B/32 CLIP, the same first weights, the same pairs in the same order.
+"""Training compared with transformers: the same ViT-B/32 CLIP, initial weights, and pairs in the same order.
 
     python benchmarks/training_step.py --photographs captions.jsonl
 
-Theirs is ``CLIPModel(return_loss=True)`` behind torch's ``DataLoader``, whose workers prepare pictures with CLIP's own
-processor; the texts are padded to 77 tokens, as transformers' own example of CLIP training does it, and then once more
-to the longest of the batch. Ours is what ``beholder train clip`` runs. Both use AdamW with the same groups, rate and
-clipping. The two take turns, a few steps each, so that a machine whose speed varies is fair to both.
+The other side is ``CLIPModel(return_loss=True)`` with torch's ``DataLoader``, whose workers prepare pictures with
+CLIP's own processor; the texts are padded to 77 tokens, as in transformers' example of CLIP training, and then also
+to the longest of the batch. Ours is what ``beholder train clip`` runs. Both use AdamW with the same parameter groups,
+learning rate and gradient clipping. The sides take turns of a few steps each, so that a machine of varying speed is
+fair to both.
 """
 
 import argparse
@@ -41,7 +42,7 @@ VOCABULARY = 4000
 
 
 class Theirs(torch.utils.data.Dataset):
-    """Pictures and texts in the order that ours draws them in."""
+    """Pictures and texts in the order of our sampler."""
 
     def __init__(self, drawn: list[tuple[Path, str]], tokenizer: Tokenizer, full: bool):
         self.drawn = drawn
@@ -73,8 +74,8 @@ def main() -> None:
     options.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
     options.add_argument("--batch", type=int, default=16)
     options.add_argument("--steps", type=int, default=50)
-    options.add_argument("--turn", type=int, default=5, help="steps before the other side's turn")
-    options.add_argument("--workers", type=int, default=2, help="of their DataLoader")
+    options.add_argument("--turn", type=int, default=5, help="steps per turn")
+    options.add_argument("--workers", type=int, default=2, help="workers of the DataLoader")
     given = options.parse_args()
 
     examples = read_examples(given.photographs, Columns(), ("{}",))
@@ -85,7 +86,7 @@ def main() -> None:
     order = RowOrder(examples, given.batch, seed=0)
     drawn = []
     for draws, _ in islice(order.batches(), given.steps):
-        for draw in draws:  # the text that ours draws, by the same generator
+        for draw in draws:  # the text that our sampler draws
             texts = draw.example.texts
             drawn.append((draw.example.picture, texts[int(np.random.default_rng(draw.seed).integers(len(texts)))]))
 
@@ -109,7 +110,7 @@ def main() -> None:
                 losses[side] += list(islice(steps, given.turn))
                 seconds[side].append(time.perf_counter() - began)
     for side in sides:
-        kept = seconds[side][1:] or seconds[side]  # the first turn warms up
+        kept = seconds[side][1:] or seconds[side]  # the first turn is a warm-up
         per_second = given.turn * given.batch / np.array(kept)
         ratio = np.array(kept) / np.array(seconds["beholder"][1:] or seconds["beholder"])
         apart = max(abs(a - b) for a, b in zip(losses[side], losses["beholder"], strict=True))
