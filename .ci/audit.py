@@ -1,4 +1,4 @@
-"""Does the lock hold anything with a known vulnerability? Says so, too, where nobody can be asked.
+"""Check the lock for known vulnerabilities; report if the advisory database cannot be reached.
 
 python .ci/audit.py requirements.lock
 """
@@ -12,11 +12,11 @@ from pathlib import Path
 from typing import Any
 
 OPTIONS = ("--disable-pip", "--require-hashes", "--progress-spinner=off", "--format=json")
-ACCEPTED: dict[str, str] = {}  # vulnerabilities that can't reach us, each with the reason
+ACCEPTED: dict[str, str] = {}  # vulnerabilities that do not affect us, with the reason
 
 
 def audit(lock: Path) -> list[dict[str, Any]]:
-    """What is said of each package: its name, and its ``vulns``, or a ``skip_reason``."""
+    """Return pip-audit's result for each package: its name, and its ``vulns`` or a ``skip_reason``."""
     command = [sys.executable, "-m", "pip_audit", *OPTIONS, "--requirement", str(lock)]
     run = subprocess.run(command, capture_output=True, text=True, check=False)
     try:
@@ -26,18 +26,18 @@ def audit(lock: Path) -> list[dict[str, Any]]:
 
 
 def main(lock: Path) -> int:
-    """Asks about one package first, so that nobody is asked two hundred times who does not know."""
+    """Ask about one package first, so that an unreachable service is not asked two hundred times."""
     text = lock.read_text("utf-8")
     first = re.search(r"^pip==(?:.*\\\n)*.*\n", text, re.M)
     if first is None:
-        print(f"{lock}: holds no pip")
+        print(f"{lock}: does not contain pip")
         return 1
     with tempfile.TemporaryDirectory() as folder:
         alone = Path(folder) / "one.lock"
         alone.write_text(first[0], "utf-8")
         answers = audit(alone)
     if all("skip_reason" in answer for answer in answers):
-        print(f"not audited: the list of vulnerabilities can't be reached ({answers[0]['skip_reason']})")
+        print(f"not audited: the advisory database cannot be reached ({answers[0]['skip_reason']})")
         return 0
     answers = audit(lock)
     skipped = [answer["name"] for answer in answers if "skip_reason" in answer]
