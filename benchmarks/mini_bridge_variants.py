@@ -26,7 +26,7 @@ from beholder.models.bridge import Bridge
 from beholder.pictures.transform import Preprocessing
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_losses import pair_similarity
-from beholder.training.bridge_stages import draw_pictures, run_stage, stage_1_losses, stage_2_loss
+from beholder.training.bridge_stages import run_stage, sample_images, stage_1_losses, stage_2_loss
 from beholder.training.frozen_features import grid_features, look
 from beholder.training.photographs import Photograph, read_photographs
 from beholder.weights import mini, mini_bridge
@@ -141,7 +141,7 @@ def main() -> None:
             figures: dict[str, float] = {}
 
             def stage_1(generator: torch.Generator, bridge: Bridge = bridge, training: list[np.ndarray] = training):
-                chosen, image = draw_pictures(training, config.stage_1.batch, generator)
+                chosen, image = sample_images(training, config.stage_1.batch, generator)
                 which = torch.randint(5, (len(chosen),), generator=generator).tolist()
                 tokens = tokenizer(
                     [photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)]
@@ -157,7 +157,7 @@ def main() -> None:
                     )
 
             def stage_2(generator: torch.Generator, bridge: Bridge = bridge, training: list[np.ndarray] = training):
-                chosen, image = draw_pictures(training, config.stage_2.batch, generator)
+                chosen, image = sample_images(training, config.stage_2.batch, generator)
                 return {"language": stage_2_loss(bridge, language, image, [texts(photographs[row]) for row in chosen])}
 
             if first:

@@ -13,7 +13,7 @@ import argparse
 import json
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
@@ -27,14 +27,14 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel
 from beholder.text import clip_bpe
 from beholder.text.tokenizer import Tokenizer, TokenizerSettings
 from beholder.training.augmentation import Augmentation
-from beholder.training.clip_config import Training
+from beholder.training.clip_config import TrainingConfig
+from beholder.training.data_loader import ImageTextBatch, load_batches
+from beholder.training.distributed import ProcessGroup
 from beholder.training.examples import Columns, read_examples
-from beholder.training.gradient_cache import Embedded, backward
-from beholder.training.order import RowOrder
-from beholder.training.pairs import pair_batches
-from beholder.training.ranks import Ranks
-from beholder.training.schedule import decayed_apart
-from beholder.training.train_clip import Pairs, clip_gradients, pair_loss
+from beholder.training.gradient_cache import DualEncoderOutput, backward
+from beholder.training.optimization import parameter_groups
+from beholder.training.samplers import ShuffledBatchSampler
+from beholder.training.train_clip import EncodePairs, clip_grad_norm, pair_loss
 from beholder.weights.load import load_foreign_network
 
 RATE, DECAY, CLIP, LONGEST = 1e-5, 0.2, 1.0, 77
@@ -79,11 +79,11 @@ def main() -> None:
     given = options.parse_args()
 
     examples = read_examples(given.photographs, Columns(), ("{}",))
-    backend = clip_bpe.learned((text for each in examples for text in each.texts), VOCABULARY)
+    backend = clip_bpe.train_bpe((text for each in examples for text in each.texts), VOCABULARY)
     marks = backend.get_vocab()
     end = marks[clip_bpe.END]
     tokenizer = Tokenizer(backend, TokenizerSettings(LONGEST, end, marks[clip_bpe.START]))
-    order = RowOrder(examples, given.batch, seed=0)
+    order = ShuffledBatchSampler(examples, given.batch, seed=0)
     drawn = []
     for draws, _ in islice(order.batches(), given.steps):
         for draw in draws:  # the text that our sampler draws
@@ -121,28 +121,29 @@ def main() -> None:
 
 
 def optimiser(model: torch.nn.Module) -> torch.optim.AdamW:
-    return torch.optim.AdamW(decayed_apart(model.named_parameters(), DECAY), lr=RATE, betas=(0.9, 0.98), eps=1e-6)
+    return torch.optim.AdamW(parameter_groups(model.named_parameters(), DECAY), lr=RATE, betas=(0.9, 0.98), eps=1e-6)
 
 
-def ours(folder: Path, order: RowOrder, tokenizer: Tokenizer) -> Iterator[float]:
+def ours(folder: Path, order: ShuffledBatchSampler, tokenizer: Tokenizer) -> Iterator[float]:
     network, foreign = load_foreign_network(folder)
-    here = Ranks(torch.device("cpu"))
-    train = Training(steps=1, batch=order.batch)
-    model = Pairs(network, foreign.preprocessing, train, here.device)
+    here = ProcessGroup(torch.device("cpu"))
+    train = TrainingConfig(steps=1, batch=order.batch)
+    model = EncodePairs(network, foreign.preprocessing, train, here.device)
     steps = optimiser(network)
-    for batch, _ in pair_batches(order, None, foreign.preprocessing, Augmentation(), tokenizer, print):
+    for batch, _ in load_batches(order, None, foreign.preprocessing, Augmentation(), tokenizer, print):
         steps.zero_grad()
-        loss: Callable[[Embedded], torch.Tensor] = lambda embedded, batch=batch: pair_loss(embedded, batch, train, here)  # type: ignore[misc] # noqa: E731
-        lost = backward(lambda part: Embedded(*model(part.pixels, part.ids, part.mask)), [batch], loss, nullquiet)
-        clip_gradients(list(network.parameters()), CLIP)
+
+        def loss(output: DualEncoderOutput, batch: ImageTextBatch = batch) -> torch.Tensor:
+            return pair_loss(output, batch, train, here)
+
+        lost = backward(
+            lambda part: DualEncoderOutput(*model(part.pixels, part.ids, part.mask)), [batch], loss, nullcontext
+        )
+        clip_grad_norm(list(network.parameters()), CLIP)
         steps.step()
         with torch.no_grad():
             network.logit_scale.clamp_(0, math.log(100))
         yield float(lost)
-
-
-def nullquiet(_: bool) -> nullcontext[None]:
-    return nullcontext()
 
 
 def theirs(model: CLIPModel, data: Theirs, batch: int, workers: int) -> Iterator[float]:

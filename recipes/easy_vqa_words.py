@@ -15,7 +15,7 @@ import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from beholder.training.schedule import rate
+from beholder.training.optimization import cosine_schedule
 
 END, UNKNOWN = "<end>", "<unknown>"
 IGNORED = -100
@@ -88,7 +88,7 @@ def main() -> None:
     draw = random.Random(1)
     for step in range(given.steps):
         for group in optimizer.param_groups:
-            group["lr"] = RATE * rate(step / given.steps, 0.05)
+            group["lr"] = RATE * cosine_schedule(step / given.steps, 0.05)
         loss = model(**batch(draw.sample(pairs, min(BATCH, len(pairs))))).loss
         optimizer.zero_grad()
         loss.backward()

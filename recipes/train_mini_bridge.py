@@ -37,11 +37,11 @@ from beholder.runtime.device import halves_are_faster
 from beholder.text.templates import SINGLE, load_foreign
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_stages import (
-    StageSettings,
-    draw_pictures,
+    StageConfig,
+    patch_dropout,
     prompted_loss,
     run_stage,
-    some_tokens,
+    sample_images,
     stage_1_losses,
     stage_2_loss,
 )
@@ -66,13 +66,13 @@ DRAWINGS_WEIGHT = 0.1  # of their captions beside those of photographs, where th
 CLASSES = 4  # grids of a batch of stage 2 that show a class of the image tower's classifier, as near as can be
 NAMED = ("{}", *SINGLE)
 PUSH = 10.0
-ALONE = StageSettings(steps=120, batch=10, learning_rate=1.5e-3, weight_decay=0.05, averaging=0.96, save_every=20)
+ALONE = StageConfig(steps=120, batch=10, learning_rate=1.5e-3, weight_decay=0.05, ema_decay=0.96, save_every=20)
 IMAGINED = 20  # sentences of a batch of that stage that nobody took a picture of, and half as many of the next
 SENTENCES = 12_000  # of these, altogether
-TOGETHER = StageSettings(steps=250, batch=8, learning_rate=5e-4, weight_decay=0.1, averaging=0.98, save_every=20)
+TOGETHER = StageConfig(steps=250, batch=8, learning_rate=5e-4, weight_decay=0.1, ema_decay=0.98, save_every=20)
 DRAWN = 5  # captions drawn of each photograph in the last stage
 LONGEST = 20  # tokens of a drawn caption
-LAST = StageSettings(steps=0, batch=8, learning_rate=1e-4, weight_decay=0.05, averaging=0.98, save_every=20)
+LAST = StageConfig(steps=0, batch=8, learning_rate=1e-4, weight_decay=0.05, ema_decay=0.98, save_every=20)
 CELLS_KEPT = 0.8  # of a grid while training
 FIRST_STAGE_EVERY = 3  # steps of stage 2 between two looks at what stage 1 taught, lest it be forgotten
 CONVERSATIONS = 0.3  # share of photographs whose questions follow each other
@@ -139,10 +139,10 @@ def main() -> None:
     tokenizer = mini_bridge.tokenizer()
 
     def some_cells(image: Tensor, generator: torch.Generator) -> Tensor:
-        return some_tokens(image, CELLS_KEPT, generator, settings.global_tokens)
+        return patch_dropout(image, CELLS_KEPT, generator, settings.global_tokens)
 
     def first(generator: torch.Generator) -> dict[str, Tensor]:
-        chosen, image = draw_pictures(seen["training"], stage_1.batch, generator)
+        chosen, image = sample_images(seen["training"], stage_1.batch, generator)
         image = some_cells(image, generator)
         which = [int(torch.randint(len(photographs[row].captions), (), generator=generator)) for row in chosen]
         tokens = tokenizer([photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)])
@@ -227,7 +227,7 @@ def main() -> None:
         generator: torch.Generator,
         prompts: Callable[[Tensor], Tensor] = bridge.soft_prompts,
     ) -> Tensor:
-        chosen, image = draw_pictures(drawn, count, generator)
+        chosen, image = sample_images(drawn, count, generator)
         said = [texts_of_drawing(drawings[row], random) for row in chosen]
         return 0.4 * prompted_loss(language, prompts(some_cells(image, generator)), said)
 
@@ -250,7 +250,7 @@ def main() -> None:
     ) -> dict[str, Tensor]:
         """The losses of so many photographs with their texts, of drawings, and of sentences without a picture."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = draw_pictures(seen["training"], batch, generator)
+        chosen, image = sample_images(seen["training"], batch, generator)
         rows = texts_of_photographs(chosen, captions, questions, random)
         image = some_cells(image, generator)
         losses = {"photographs": stage_2_loss(bridge, language, image, rows, per_text=True)}
@@ -279,7 +279,7 @@ def main() -> None:
     def alone(generator: torch.Generator) -> dict[str, Tensor]:
         """The losses of the whole picture's prompts by themselves, of photographs, of drawings and of sentences."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = draw_pictures(seen["training"], ALONE.batch, generator)
+        chosen, image = sample_images(seen["training"], ALONE.batch, generator)
         rows = texts_of_photographs(chosen, CAPTIONS, QUESTIONS, random)
         return {
             "photographs": prompted_loss(language, global_prompts(image), rows),
@@ -298,7 +298,7 @@ def main() -> None:
 
     def last(generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = draw_pictures(seen["training"], LAST.batch, generator)
+        chosen, image = sample_images(seen["training"], LAST.batch, generator)
         bridge.eval()  # what was drawn must be what is made likelier: nothing is dropped in between
         captions = drawn_captions(bridge, language, image, prompt, DRAWN, LONGEST, int(random.integers(2**31)))
         scores = judged(captions, chosen, words.decode, judge)

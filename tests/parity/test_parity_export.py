@@ -26,7 +26,7 @@ from beholder.models.layers import HeadSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.pictures.transform import Preprocessing, to_pixels
-from beholder.text.foreign import tokenizer_from_folder
+from beholder.text.tokenizer_files import tokenizer_from_folder
 from beholder.weights import chinese_clip, clip, open_clip, siglip
 from beholder.weights.export import ExportWarning, export
 from beholder.weights.load import load_dual_encoder

@@ -13,8 +13,8 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from beholder.text.foreign import TokenizerKind, tokenizer_from_folder
-from beholder.text.tokenizer import TextCutWarning, Tokenizer
+from beholder.text.tokenizer import Tokenizer, TruncationWarning
+from beholder.text.tokenizer_files import TokenizerKind, tokenizer_from_folder
 
 transformers = pytest.importorskip("transformers")
 
@@ -63,7 +63,7 @@ def ours(folder: Path, kind: TokenizerKind, context_length: int | None = None) -
 
 def ids_of(tokenizer: Tokenizer, sentences: list[str]) -> np.ndarray:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TextCutWarning)
+        warnings.simplefilter("ignore", TruncationWarning)
         return tokenizer(sentences).ids
 
 

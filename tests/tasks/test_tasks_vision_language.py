@@ -217,8 +217,8 @@ def test_a_remembered_turn_is_read_as_if_it_had_been_spoken(model: VisionLanguag
 def test_a_sentence_is_given_back_as_the_model_was_taught_it() -> None:
     from beholder.text.prompts import Prompts
 
-    assert Prompts(lower=True).as_taught(Prompts(lower=True).tidy("a dog runs")) == "a dog runs"
-    assert Prompts().as_taught("Paris") == "Paris"
+    assert Prompts(lower=True).uncapitalize(Prompts(lower=True).postprocess("a dog runs")) == "a dog runs"
+    assert Prompts().uncapitalize("Paris") == "Paris"
 
 
 def test_control_tokens_in_a_question_are_text(model: VisionLanguageModel) -> None:

@@ -6,7 +6,7 @@ from tiny_vocabularies import CORPUS
 
 
 def test_a_learned_vocabulary_spells_every_text_and_is_as_large_as_asked() -> None:
-    backend = clip_bpe.learned(CORPUS, 560)
+    backend = clip_bpe.train_bpe(CORPUS, 560)
     assert backend.get_vocab_size() == 560
     marks = backend.get_vocab()
     end = marks[clip_bpe.END]
@@ -18,12 +18,12 @@ def test_a_learned_vocabulary_spells_every_text_and_is_as_large_as_asked() -> No
 
 
 def test_what_is_frequent_becomes_one_token() -> None:
-    few, many = (clip_bpe.learned(CORPUS, size) for size in (514, 620))
+    few, many = (clip_bpe.train_bpe(CORPUS, size) for size in (514, 620))
     text = "a photo of the snow"
     assert len(many.encode(text).ids) < len(few.encode(text).ids)
 
 
 @pytest.mark.parametrize("size", [514, 600])
 def test_it_is_learned_the_same_each_time(size: int) -> None:
-    first = clip_bpe.learned(CORPUS, size).to_str()
-    assert all(clip_bpe.learned(CORPUS, size).to_str() == first for _ in range(5))
+    first = clip_bpe.train_bpe(CORPUS, size).to_str()
+    assert all(clip_bpe.train_bpe(CORPUS, size).to_str() == first for _ in range(5))

@@ -12,8 +12,8 @@ from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from beholder.errors import InvalidSetting, ModelError
-from beholder.text.foreign import TokenizerKind, tokenizer_from_folder
-from beholder.text.tokenizer import TextCutWarning, Tokenizer, TokenizerSettings
+from beholder.text.tokenizer import Tokenizer, TokenizerSettings, TruncationWarning
+from beholder.text.tokenizer_files import TokenizerKind, tokenizer_from_folder
 
 KINDS: list[TokenizerKind] = ["clip", "siglip", "siglip2", "bert"]
 CONTROL = ["<|startoftext|>", "<|endoftext|>", "[CLS]", "[SEP]", "[PAD]", "[MASK]", "</s>", "<pad>", "<eos>", "<bos>"]
@@ -33,7 +33,7 @@ def clip(vocabularies: Path) -> Tokenizer:
 def body(tokenizer: Tokenizer, text: str) -> list[int]:
     """The ids between the marks."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TextCutWarning)
+        warnings.simplefilter("ignore", TruncationWarning)
         tokens = tokenizer([text])
     return tokens.ids[tokens.mask].tolist()[tokenizer.settings.start_id is not None : -1]
 
@@ -68,19 +68,19 @@ def test_a_sentence_that_just_fits_is_not_cut(clip: Tokenizer) -> None:
         warnings.simplefilter("error")
         tokens = clip(["a " * 14])
     assert tokens.ids.shape == (1, 16)
-    assert tokens.cut == ()
+    assert tokens.truncated == ()
 
 
 def test_a_sentence_of_one_token_too_many_keeps_its_end_mark(clip: Tokenizer) -> None:
-    with pytest.warns(TextCutWarning):
+    with pytest.warns(TruncationWarning):
         tokens = clip(["a dog", "a " * 15])
     assert tokens.ids.shape == (2, 16)
     assert tokens.ids[1, -1] == clip.settings.end_id
-    assert tokens.cut == (1,)
+    assert tokens.truncated == (1,)
 
 
 def test_the_warning_says_which_sentence_and_what_is_lost(clip: Tokenizer) -> None:
-    with pytest.warns(TextCutWarning) as caught:
+    with pytest.warns(TruncationWarning) as caught:
         clip(["a dog", LONG])
     message = str(caught[0].message)
     kept, _, lost = message.partition("; lost: ")
@@ -90,12 +90,12 @@ def test_the_warning_says_which_sentence_and_what_is_lost(clip: Tokenizer) -> No
 
 
 def test_the_warning_takes_the_numbers_of_the_caller(clip: Tokenizer) -> None:
-    with pytest.warns(TextCutWarning, match="sentence 41 "):
+    with pytest.warns(TruncationWarning, match="sentence 41 "):
         clip([LONG], numbers=[41])
 
 
 def test_the_warning_fits_on_a_line_whatever_the_sentence(clip: Tokenizer) -> None:
-    with pytest.warns(TextCutWarning) as caught:
+    with pytest.warns(TruncationWarning) as caught:
         clip(["a\n\x1b[31m\u202e" * 5000])
     message = str(caught[0].message)
     assert len(message) < 400
@@ -129,7 +129,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text(" adogct<|>[
 @given(st.lists(TEXTS, min_size=1, max_size=4))
 def test_any_texts_give_rows_that_fit_and_are_the_same_alone(tokenizer: Tokenizer, texts: list[str]) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TextCutWarning)
+        warnings.simplefilter("ignore", TruncationWarning)
         batch = tokenizer(texts)
         alone = [tokenizer([text]) for text in texts]
     assert batch.ids.shape[1] <= 32
@@ -143,7 +143,7 @@ def test_any_texts_give_rows_that_fit_and_are_the_same_alone(tokenizer: Tokenize
 @given(TEXTS)
 def test_any_text_can_be_shown(tokenizer: Tokenizer, text: str) -> None:
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TextCutWarning)
+        warnings.simplefilter("ignore", TruncationWarning)
         shown = tokenizer.show(text)
     assert shown[-1] == "<end>"
     assert all(shown)

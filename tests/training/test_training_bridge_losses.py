@@ -6,10 +6,10 @@ import torch
 
 from beholder.training.bridge_losses import (
     IGNORED,
-    contrast_loss,
     hard_negatives,
-    language_loss,
-    matching_loss,
+    itc_loss,
+    itm_loss,
+    language_modeling_loss,
     pair_similarity,
 )
 
@@ -29,7 +29,7 @@ def test_contrast_is_the_mean_negative_log_share_both_ways():
         return sum(-math.log(row[place] / sum(row)) for place, row in enumerate(shares)) / 4
 
     slow = (one_way(similarity) + one_way(similarity.T)) / 2
-    assert math.isclose(float(contrast_loss(similarity, scale, smoothing=0.0)), slow, rel_tol=1e-5)
+    assert math.isclose(float(itc_loss(similarity, scale, smoothing=0.0)), slow, rel_tol=1e-5)
 
 
 def test_texts_of_the_same_picture_are_no_negatives():
@@ -38,7 +38,7 @@ def test_texts_of_the_same_picture_are_no_negatives():
     same[0, 1] = same[1, 0] = True
     changed = similarity.clone()
     changed[0, 1] = changed[1, 0] = 50.0
-    assert torch.equal(contrast_loss(similarity, scale, same), contrast_loss(changed, scale, same))
+    assert torch.equal(itc_loss(similarity, scale, same), itc_loss(changed, scale, same))
 
 
 def test_hard_negatives_never_belong_and_prefer_the_alike():
@@ -58,7 +58,7 @@ def test_a_row_without_negatives_gets_its_own_column():
 def test_matching_is_the_mean_negative_log_of_the_right_answer():
     logits = torch.tensor([[0.0, 1.0], [2.0, 0.0]])
     slow = (math.log(1 + math.exp(-1.0)) + math.log(1 + math.exp(2.0))) / 2
-    assert math.isclose(float(matching_loss(logits, torch.tensor([True, True]))), slow, rel_tol=1e-6)
+    assert math.isclose(float(itm_loss(logits, torch.tensor([True, True]))), slow, rel_tol=1e-6)
 
 
 def test_words_that_are_ignored_change_nothing():
@@ -66,4 +66,4 @@ def test_words_that_are_ignored_change_nothing():
     targets = torch.tensor([[1, 2, IGNORED], [3, IGNORED, IGNORED]])
     picked = [logits[0, 0], logits[0, 1], logits[1, 0]]
     slow = sum(float(-row.log_softmax(0)[word]) for row, word in zip(picked, (1, 2, 3), strict=True)) / 3
-    assert math.isclose(float(language_loss(logits, targets)), slow, rel_tol=1e-5)
+    assert math.isclose(float(language_modeling_loss(logits, targets)), slow, rel_tol=1e-5)

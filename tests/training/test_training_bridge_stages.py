@@ -15,12 +15,12 @@ from beholder.models.vit import VisionSettings, VisionTransformer
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_stages import (
     IGNORED,
-    StageSettings,
+    StageConfig,
     pack,
+    patch_dropout,
     prefix_split,
     rate,
     run_stage,
-    some_tokens,
     stage_1_losses,
     stage_2_loss,
 )
@@ -105,7 +105,7 @@ def test_the_frozen_sides_stay_and_keep_no_gradients(kind: str, tmp_path: Path) 
 
     language.train()
     assert not language.module.training, "a frozen model has no training mode"
-    run_stage(part, StageSettings(3, learning_rate=1e-2), step, tmp_path / "stage.pt", lambda *_: None)
+    run_stage(part, StageConfig(3, learning_rate=1e-2), step, tmp_path / "stage.pt", lambda *_: None)
     assert all(torch.equal(tensor, before[name]) for name, tensor in frozen.items())
     for side in (language, tower):
         assert all(not weight.requires_grad and weight.grad is None for weight in side.parameters())
@@ -124,9 +124,9 @@ def first_stage(part: Bridge) -> Callable[[torch.Generator], dict[str, torch.Ten
     return step
 
 
-@pytest.mark.parametrize("averaging", [None, 0.9])
-def test_interrupted_and_resumed_is_the_same_bit_for_bit(tmp_path: Path, averaging: float | None) -> None:
-    settings = StageSettings(8, learning_rate=1e-3, averaging=averaging, save_every=3)
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+def test_interrupted_and_resumed_is_the_same_bit_for_bit(tmp_path: Path, ema_decay: float | None) -> None:
+    settings = StageConfig(8, learning_rate=1e-3, ema_decay=ema_decay, save_every=3)
     whole = bridge()
     torch.manual_seed(5)
     run_stage(whole, settings, first_stage(whole), tmp_path / "whole.pt", lambda *_: None)
@@ -158,7 +158,7 @@ def test_stage_1_learns_to_match(tmp_path: Path) -> None:
     losses: list[dict[str, float]] = []
     run_stage(
         part,
-        StageSettings(400, learning_rate=3e-3),
+        StageConfig(400, learning_rate=3e-3),
         lambda generator: stage_1_losses(part, image, ids, mask, torch.arange(4), generator),
         tmp_path / "stage.pt",
         lambda _, found: losses.append(found),
@@ -174,20 +174,20 @@ def test_a_stage_ends_with_the_average_of_its_weights(tmp_path: Path) -> None:
     def note(*_: object) -> None:
         seen.append(part.qformer.query_tokens.detach().clone())
 
-    run_stage(part, StageSettings(3, learning_rate=1e-2, averaging=0.5), step, tmp_path / "stage.pt", note)
+    run_stage(part, StageConfig(3, learning_rate=1e-2, ema_decay=0.5), step, tmp_path / "stage.pt", note)
     torch.testing.assert_close(part.qformer.query_tokens.detach(), seen[0] / 4 + seen[1] / 4 + seen[2] / 2)
 
 
 def test_every_row_keeps_the_same_share_of_its_tokens() -> None:
     image = torch.arange(20.0).view(2, 10, 1)
-    kept = some_tokens(image, 0.8, torch.Generator().manual_seed(0))
+    kept = patch_dropout(image, 0.8, torch.Generator().manual_seed(0))
     assert kept.shape == (2, 8, 1) and len(kept[0].unique()) == 8
     torch.testing.assert_close(kept[1], kept[0] + 10)
 
 
 def test_tokens_that_stand_for_the_whole_picture_stay_in_front() -> None:
     image = torch.arange(24.0).view(2, 12, 1)
-    kept = some_tokens(image, 0.5, torch.Generator().manual_seed(0), whole=2)
+    kept = patch_dropout(image, 0.5, torch.Generator().manual_seed(0), whole=2)
     assert kept.shape == (2, 7, 1) and torch.equal(kept[:, :2], image[:, :2])
     assert len(kept[0].unique()) == 7
 

@@ -36,7 +36,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "a batch of one": ({"train": {"batch": 1}}, r"batch 1: at least 2"),
     "a chunk larger than the batch": ({"train": {"chunk": 9}}, r"chunk 9"),
     "a negative rate": ({"train": {"learning_rate": -1.0}}, r"learning_rate"),
-    "a share of two": ({"train": {"warm_up": 2.0}}, r"warm_up"),
+    "a share of two": ({"train": {"warmup": 2.0}}, r"warmup"),
     "an unknown loss": ({"train": {"loss": "hinge"}}, r"train\.loss: .*contrastive.*sigmoid"),
     "an unknown tower": (tower("image", kind="resnet"), r"resnet.*none of vit"),
     "heads that do not divide the width": (tower("image", heads=3), r"width of 16 cannot be split into 3 heads"),

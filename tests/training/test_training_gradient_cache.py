@@ -8,23 +8,23 @@ import torch
 
 import tiny_model
 from beholder.training.clip_config import Training
+from beholder.training.data_loader import ImageTextBatch
+from beholder.training.distributed import ProcessGroup
 from beholder.training.freezing import Freezing, Lora, add_lora, freeze, recompute_activations
-from beholder.training.gradient_cache import Embedded, backward
-from beholder.training.pairs import PairBatch
-from beholder.training.ranks import Ranks
-from beholder.training.train_clip import Pairs, pair_loss, parts_of
+from beholder.training.gradient_cache import DualEncoderOutput, backward
+from beholder.training.train_clip import EncodePairs, micro_batches, pair_loss
 
 TRAIN = Training(steps=1, batch=10)
-HERE = Ranks(torch.device("cpu"))
+HERE = ProcessGroup(torch.device("cpu"))
 
 
-def batch(count: int = 10) -> PairBatch:
+def batch(count: int = 10) -> ImageTextBatch:
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(4, 100, (count, 7), generator=generator)
     ids[:, 0], ids[:, -1] = 2, 3
     there = torch.ones(count, dtype=torch.bool)
     there[3] = False
-    return PairBatch(
+    return ImageTextBatch(
         torch.randint(0, 256, (count, 32, 32, 3), dtype=torch.uint8, generator=generator),
         ids,
         torch.ones_like(ids, dtype=torch.bool),
@@ -47,10 +47,10 @@ def gradients(
                 torch.nn.init.normal_(weight, std=0.1)  # they begin as zeros, behind which nothing is learned yet
     if recompute:
         recompute_activations(loaded.network)
-    model = Pairs(loaded.network, loaded.preprocessing, train, HERE.device)
+    model = EncodePairs(loaded.network, loaded.preprocessing, train, HERE.device)
     lost = backward(
-        lambda part: Embedded(*model(part.pixels, part.ids, part.mask)),
-        parts_of(batch(), chunk),
+        lambda part: DualEncoderOutput(*model(part.pixels, part.ids, part.mask)),
+        micro_batches(batch(), chunk),
         lambda embedded: pair_loss(embedded, batch(), train, HERE),
         lambda _: nullcontext(),
     )
@@ -95,9 +95,9 @@ def test_the_loss_of_shuffled_pieces_without_the_cache_would_be_another() -> Non
     """Accumulating the losses of pieces, each among itself, is not the batch's loss: the cache is needed."""
     lost, _ = gradients(10)
     loaded = tiny_model.build()
-    model = Pairs(loaded.network, loaded.preprocessing, TRAIN, HERE.device)
+    model = EncodePairs(loaded.network, loaded.preprocessing, TRAIN, HERE.device)
     alone = [
-        float(pair_loss(Embedded(*model(part.pixels, part.ids, part.mask)), part, TRAIN, HERE).detach())
-        for part in parts_of(batch(), 5)
+        float(pair_loss(DualEncoderOutput(*model(part.pixels, part.ids, part.mask)), part, TRAIN, HERE).detach())
+        for part in micro_batches(batch(), 5)
     ]
     assert abs(sum(alone) / 2 - lost) > 0.1

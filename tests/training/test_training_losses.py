@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beholder.training.losses import contrastive_loss, distillation_loss, same_pairs, sigmoid_loss
+from beholder.training.losses import contrastive_loss, distillation_loss, duplicate_pairs, sigmoid_loss
 
 
 def unit(rows: int, seed: int, width: int = 4) -> Tensor:
@@ -105,7 +105,7 @@ def by_hand(image: Tensor, text: Tensor, scale: float, same: Tensor, smoothing: 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
 def test_the_same_picture_or_text_twice_is_no_negative(smoothing: float) -> None:
     pictures, texts = torch.tensor([1, 2, 3, 1, 4, 5]), torch.tensor([10, 11, 11, 12, 13, 14])
-    same = same_pairs(pictures, texts)
+    same = duplicate_pairs(pictures, texts)
     assert same.nonzero().tolist() == [[0, 0], [0, 3], [1, 1], [1, 2], [2, 1], [2, 2], [3, 0], [3, 3], [4, 4], [5, 5]]
     image, text, scale = unit(6, 0), unit(6, 1), 7.0
     found = contrastive_loss(image, text, torch.tensor(scale, dtype=torch.float64), smoothing, same)
@@ -144,7 +144,7 @@ def test_the_mean_over_the_parts_is_the_loss_of_the_whole(same: bool) -> None:
     image, text, scale, bias = unit(6, 0), unit(6, 1), torch.tensor(7.0), torch.tensor(-3.0)
     options: dict[str, object] = {}
     if same:
-        options["same"] = same_pairs(torch.tensor([1, 2, 3, 1, 4, 5]), torch.arange(6))
+        options["same"] = duplicate_pairs(torch.tensor([1, 2, 3, 1, 4, 5]), torch.arange(6))
         options["there"] = torch.tensor([True, False, True, True, True, True])
     whole = losses(image, text, scale, bias, **options)
     parts = [losses(image, text, scale, bias, rows=range(at, at + 2), **options) for at in (0, 2, 4)]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from beholder.errors import InvalidSetting
-from beholder.training.shards import ShardOrder, is_shards, list_shards, read_shard
+from beholder.training.shards import ShardBatchSampler, is_shards, list_shards, read_shard
 
 SIZES = (5, 1, 7, 4)
 
@@ -32,11 +32,11 @@ def shards(tmp_path: Path) -> list[str]:
     return list_shards(str(tmp_path / "s-{0..3}.tar"))
 
 
-def order(shards: list[str], rank: int = 0, ranks: int = 1, shuffle: int = 3, batch: int = 2) -> ShardOrder:
-    return ShardOrder(shards, batch * ranks, 5, shuffle, lambda *_: None, rank, ranks)
+def order(shards: list[str], rank: int = 0, ranks: int = 1, shuffle: int = 3, batch: int = 2) -> ShardBatchSampler:
+    return ShardBatchSampler(shards, batch * ranks, 5, shuffle, lambda *_: None, rank, ranks)
 
 
-def names(order: ShardOrder, steps: int) -> list[str]:
+def names(order: ShardBatchSampler, steps: int) -> list[str]:
     return [draw.example.name for draws, _ in islice(order.batches(), steps) for draw in draws]
 
 

@@ -16,7 +16,7 @@ import tiny_vocabularies
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.errors import InvalidSetting
 from beholder.training.bridge_config import BridgeConfig, read_bridge_config
-from beholder.training.train_bridge import described, read_written, train_bridge
+from beholder.training.train_bridge import read_bridge_examples, summarize, train_bridge
 
 QFORMER = {
     "queries": 3,
@@ -123,7 +123,7 @@ def test_the_result_opens_as_a_vision_language_model_and_the_frozen_sides_stay(
 
 def test_interrupted_and_resumed_is_the_same_bit_for_bit(sides: Path, tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, 8)
-    made = config(tmp_path, sides, stage_2={"averaging": 0.5, "steps": 8})
+    made = config(tmp_path, sides, stage_2={"ema_decay": 0.5, "steps": 8})
     train_bridge(made, tmp_path / "whole", device="cpu")
 
     def crash(row: dict[str, Any]) -> None:
@@ -146,7 +146,7 @@ def test_it_learns_to_write_what_it_saw(sides: Path, tmp_path: Path) -> None:
     rows = [{**row, "captions": [texts[number % 2]]} for number, row in enumerate(rows)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     said: list[dict[str, Any]] = []
-    long = {"steps": 150, "learning_rate": 1e-2, "batch": 6, "averaging": None}
+    long = {"steps": 150, "learning_rate": 1e-2, "batch": 6, "ema_decay": None}
     made = config(tmp_path, sides, stage_1={"steps": 0}, stage_2=long)
     folder = train_bridge(made, tmp_path / "out", said.append, device="cpu")
     losses = [row["loss"] for row in said if "loss" in row]
@@ -182,21 +182,21 @@ def test_a_bad_config_is_refused_by_name(fault: str, sides: Path, tmp_path: Path
     tiny_pairs.paint(tmp_path, 8)
     changed, said = BAD[fault]
     with pytest.raises(InvalidSetting, match=said):
-        described(config(tmp_path, sides, **changed))
+        summarize(config(tmp_path, sides, **changed))
 
 
 def test_a_config_is_described(sides: Path, tmp_path: Path) -> None:
     with_questions(tiny_pairs.paint(tmp_path, 8))
-    said = described(config(tmp_path, sides))
+    said = summarize(config(tmp_path, sides))
     assert (said["pictures"], said["captions"], said["questions"]) == (8, 16, 4)
 
 
 def test_lines_of_the_same_picture_are_taken_together(tmp_path: Path) -> None:
     file = tiny_pairs.paint(tmp_path, 5)
     with_questions(file)
-    found = read_written(file)
+    found = read_bridge_examples(file)
     assert len(found) == 5 and found[0].questions == (("what is this ?", "yes"),) and len(found[0].captions) == 2
     assert found[4].questions == ()
     file.write_text('{"image": "a.jpg", "question": "what?"}')
     with pytest.raises(InvalidSetting, match="line 1"):
-        read_written(file)
+        read_bridge_examples(file)

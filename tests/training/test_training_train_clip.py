@@ -56,7 +56,7 @@ def test_it_learns_and_the_result_opens_as_a_dual_encoder(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     "options",
     [
-        {"augment": {"smallest_crop": 0.5, "flip": 0.5, "colour": 0.3}, "train": {"averaging": 0.8, "chunk": 3}},
+        {"augment": {"smallest_crop": 0.5, "flip": 0.5, "colour": 0.3}, "train": {"ema_decay": 0.8, "chunk": 3}},
         {"train": {"loss": "sigmoid", "precision": "bfloat16", "recompute": True}},
     ],
     ids=["contrastive", "sigmoid"],
@@ -131,7 +131,7 @@ def test_the_first_layers_of_a_tower_can_be_frozen(tmp_path: Path) -> None:
 
 def test_additions_of_low_rank_are_merged_into_their_matrices(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
-    moved = changed(tmp_path, lora={"rank": 2, "text": False}, train={"averaging": 0.5})
+    moved = changed(tmp_path, lora={"rank": 2, "text": False}, train={"ema_decay": 0.5})
     assert "image.blocks.0.attention.qkv.weight" in moved and "image_head.linear.weight" in moved
     assert "text.blocks.0.attention.qkv.weight" in moved, "a tower without additions is trained as it is"
     assert not {"image.blocks.0.norm_mlp.weight", "image.patches.weight"} & moved
@@ -239,7 +239,9 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, monkeypatch:
 
 def test_the_temperature_stays_below_its_limit(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
-    config = tiny_pairs.config(tmp_path, train={"learning_rate": 1.0, "hottest": 15.0, "steps": 30, "warm_up": 0})
+    config = tiny_pairs.config(
+        tmp_path, train={"learning_rate": 1.0, "max_logit_scale": 15.0, "steps": 30, "warmup": 0}
+    )
     train_clip(config, tmp_path / "out")
     scales = [row["scale"] for row in rows(tmp_path / "out")]
     assert max(scales) <= 15.001 and all(scale >= 0.999 for scale in scales)
@@ -273,7 +275,7 @@ def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(tmp_pat
     """As many steps as take some seconds; each kill comes somewhere between the program's start and its end."""
     tiny_pairs.paint(tmp_path, broken=(3,))
     config = tiny_pairs.write_config(
-        tmp_path, train={"steps": 600, "save_every": 3, "averaging": 0.9}, augment={"smallest_crop": 0.5}
+        tmp_path, train={"steps": 600, "save_every": 3, "ema_decay": 0.9}, augment={"smallest_crop": 0.5}
     )
     whole = start(config, tmp_path / "whole")
     whole.communicate(timeout=120)
@@ -312,7 +314,7 @@ def test_compiled_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
     layers = {**tiny_pairs.BLOCKS, "layers": 1}
     network = {name: {**tiny_pairs.NETWORK[name], **layers} for name in ("image", "text")}
     model = {"network": {**network, "embedding": 8}}
-    options = {"model": model, "train": {"steps": 4, "averaging": 0.9}}
+    options = {"model": model, "train": {"steps": 4, "ema_decay": 0.9}}
     calls = []
 
     def traced(embed: Any, real: Any = torch.compile) -> Any:

@@ -51,11 +51,11 @@ def clip(
     settings = read_clip_config(config, data)
     with warnings_on_one_line():
         if check:
-            from beholder.training.train_clip import described
+            from beholder.training.train_clip import summarize
 
-            describe(described(settings, device), json)
+            describe(summarize(settings, device), json)
             return
-        from beholder.training.ranks import end_one_of_several
+        from beholder.training.distributed import exit_worker
         from beholder.training.train_clip import train_clip
 
         with shown(json) as report:
@@ -64,7 +64,7 @@ def clip(
             )
     if not json and first_process():
         print(f"{model}: trained; DualEncoder.from_pretrained opens it")
-    end_one_of_several()
+    exit_worker()
 
 
 @app.command(name="bridge")
@@ -93,9 +93,9 @@ def bridge(
     settings = read_bridge_config(config, data)
     with warnings_on_one_line():
         if check:
-            from beholder.training.train_bridge import described
+            from beholder.training.train_bridge import summarize
 
-            describe(described(settings), json)
+            describe(summarize(settings), json)
             return
         from beholder.training.train_bridge import train_bridge
 

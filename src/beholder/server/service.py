@@ -99,11 +99,11 @@ class Encoder:
             Fault: one is longer than the model reads.
         """
         tokens = await asyncio.to_thread(self.model.loaded.tokenizer, texts)
-        if tokens.cut:
+        if tokens.truncated:
             longest = self.model.loaded.tokenizer.settings.context_length
             raise Fault(
                 400,
-                f"text {tokens.cut[0] + 1} is too long: the model reads {longest} tokens",
+                f"text {tokens.truncated[0] + 1} is too long: the model reads {longest} tokens",
                 code="context_length_exceeded",
                 param="input",
             )

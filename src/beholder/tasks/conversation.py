@@ -77,7 +77,7 @@ class Conversation:
         """
         turn = self._add(question)
         turn.answer, turn.finished = answer, True
-        turn.answer_ids = self.model._encode(f" {self.model.loaded.prompts.as_taught(answer)}", special=False)
+        turn.answer_ids = self.model._encode(f" {self.model.loaded.prompts.uncapitalize(answer)}", special=False)
         self._unread += turn.answer_ids
 
     @property

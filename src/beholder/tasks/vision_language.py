@@ -446,7 +446,7 @@ class VisionLanguageModel:
         from beholder.models.bridge import picture_grid
 
         if text is None:
-            text = self.loaded.prompts.as_taught(self.caption(image, prompt)[0])
+            text = self.loaded.prompts.uncapitalize(self.caption(image, prompt)[0])
         seen = self._tokens_of(image, False, False)
         before = self._ids(self.loaded.prompts.caption if prompt is None else prompt, 0)
         bridge = self.bridge
@@ -575,7 +575,7 @@ class VisionLanguageModel:
         return self.loaded.language_tokenizer.encode(text, add_special_tokens=special).ids
 
     def _decode(self, ids: list[int]) -> str:
-        return self.loaded.prompts.tidy(self.loaded.language_tokenizer.decode(ids, skip_special_tokens=True))  # type: ignore[union-attr]
+        return self.loaded.prompts.postprocess(self.loaded.language_tokenizer.decode(ids, skip_special_tokens=True))  # type: ignore[union-attr]
 
     def _with_text(self, prompts: Tensor, ids: list[int]) -> Tensor:
         """Soft prompts (B, Q, D) with the same words behind each: (B, Q + T, D)."""

@@ -35,11 +35,11 @@ class Prompts:
             raise InvalidSetting("the question is empty")
         return self.question.replace("{}", " ".join(question.split()))
 
-    def as_taught(self, text: str) -> str:
+    def uncapitalize(self, text: str) -> str:
         """What `tidy` was given: the text as the model would have written it."""
         return text[:1].lower() + text[1:] if self.lower else text
 
-    def tidy(self, text: str) -> str:
+    def postprocess(self, text: str) -> str:
         """What a model wrote, as a person would."""
         text = " ".join(text.split())
         return text[:1].upper() + text[1:] if self.lower else text

@@ -14,12 +14,12 @@ import tokenizers
 
 from beholder.errors import InvalidSetting, ModelError
 from beholder.text.cleaning import STEPS, Step, clean
-from beholder.text.readable import readable
+from beholder.text.token_display import display_tokens
 
 FILE = "tokenizer.json"
 
 
-class TextCutWarning(UserWarning):
+class TruncationWarning(UserWarning):
     """A sentence is longer than the model reads, and its end was left out."""
 
 
@@ -59,7 +59,7 @@ class Tokens:
 
     ids: np.ndarray
     mask: np.ndarray
-    cut: tuple[int, ...]
+    truncated: tuple[int, ...]
 
 
 class Tokenizer:
@@ -109,7 +109,7 @@ class Tokenizer:
             InvalidSetting: a sentence is no text, or holds half a character.
 
         Warns:
-            TextCutWarning: a sentence is too long; it says which, and what is lost.
+            TruncationWarning: a sentence is too long; it says which, and what is lost.
         """
         if isinstance(texts, str):
             raise InvalidSetting(f"sentences must be a list, not the one text {_quoted(texts)}")
@@ -117,18 +117,20 @@ class Tokenizer:
         numbers = range(1, len(texts) + 1) if numbers is None else numbers
         start = [] if settings.start_id is None else [settings.start_id]
         room = settings.context_length - len(start) - 1
-        cleaned = [clean(checked(text, number), settings.cleaning) for text, number in zip(texts, numbers, strict=True)]
-        rows, cut = [], []
+        cleaned = [
+            clean(validate_text(text, number), settings.cleaning) for text, number in zip(texts, numbers, strict=True)
+        ]
+        rows, truncated = [], []
         for row, encoding in enumerate(self.backend.encode_batch(cleaned, add_special_tokens=False)):
             rows.append([*start, *encoding.ids[:room], settings.end_id])
             if len(encoding.ids) > room:
-                cut.append(row)
+                truncated.append(row)
                 kept = encoding.offsets[room - 1][1]
                 warnings.warn(
                     f"sentence {numbers[row]} ({_quoted(texts[row])}) is too long: it has {len(encoding.ids)} tokens "
                     f"and the model reads {room}. It was cut after {_quoted(cleaned[row][:kept], end=True)}; "
                     f"lost: {_quoted(cleaned[row][kept:])}",
-                    TextCutWarning,
+                    TruncationWarning,
                     stacklevel=2,
                 )
         longest = settings.context_length if settings.padding == "full" else max(map(len, rows), default=0)
@@ -137,7 +139,7 @@ class Tokenizer:
         for row, row_ids in enumerate(rows):
             ids[row, : len(row_ids)] = row_ids
             mask[row, : len(row_ids)] = True
-        return Tokens(ids, mask, tuple(cut))
+        return Tokens(ids, mask, tuple(truncated))
 
     def show(self, text: str) -> list[str]:
         """The tokens that the network reads of one sentence, for a person: ``["<start>", "a", "dog", "·go", "<end>"]``.
@@ -148,7 +150,7 @@ class Tokenizer:
         ids = tokens.ids[tokens.mask].tolist()
         start = ["<start>"] if self.settings.start_id is not None else []
         pieces = [self.backend.id_to_token(token) or f"<{token}>" for token in ids[len(start) : -1]]
-        return [*start, *readable(pieces, self.backend.model), "<end>"]
+        return [*start, *display_tokens(pieces, self.backend.model), "<end>"]
 
 
 def read_backend(file: Path) -> tokenizers.Tokenizer:
@@ -165,7 +167,7 @@ def read_backend(file: Path) -> tokenizers.Tokenizer:
         raise ModelError(f"{file}: cannot be read as a tokenizer ({error})") from None
 
 
-def checked(text: object, number: int) -> str:
+def validate_text(text: object, number: int) -> str:
     """The sentence, if it is one.
 
     Raises:

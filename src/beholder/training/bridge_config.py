@@ -7,8 +7,8 @@ from typing import Literal
 from beholder.errors import InvalidSetting
 from beholder.models.bridge import BridgeSettings
 from beholder.text.prompts import Prompts
-from beholder.training.bridge_stages import StageSettings
-from beholder.training.clip_config import beside, folder_beside
+from beholder.training.bridge_stages import StageConfig
+from beholder.training.clip_config import resolve_address, resolve_model
 from beholder.training.config_file import read_config
 
 
@@ -63,11 +63,11 @@ class BridgeConfig:
     vision: str
     language: str
     bridge: BridgeSettings
-    stage_1: StageSettings
-    stage_2: StageSettings
+    stage_1: StageConfig
+    stage_2: StageConfig
     about: str = ""
     text: str = "mini"
-    begun: bool = True
+    initialize_from_text: bool = True
     prompts: Prompts | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     data: BridgeData | None = None
@@ -89,12 +89,12 @@ def read_bridge_config(path: Path, folder: Path | None = None) -> BridgeConfig:
     folder = path.parent if folder is None else folder
     data = config.data
     if data is not None:
-        evaluate = None if data.evaluate is None else beside(folder, data.evaluate)
-        data = replace(data, train=beside(folder, data.train), evaluate=evaluate)
+        evaluate = None if data.evaluate is None else resolve_address(folder, data.evaluate)
+        data = replace(data, train=resolve_address(folder, data.train), evaluate=evaluate)
     return replace(
         config,
-        vision=folder_beside(folder, config.vision),
-        language=folder_beside(folder, config.language),
-        text=folder_beside(folder, config.text),
+        vision=resolve_model(folder, config.vision),
+        language=resolve_model(folder, config.language),
+        text=resolve_model(folder, config.text),
         data=data,
     )

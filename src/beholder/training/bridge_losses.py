@@ -15,9 +15,7 @@ def pair_similarity(images: Tensor, texts: Tensor) -> Tensor:
     return torch.einsum("iqe,je->ijq", images, texts).amax(-1)
 
 
-def contrast_loss(
-    similarity: Tensor, logit_scale: Tensor, same: Tensor | None = None, smoothing: float = 0.1
-) -> Tensor:
+def itc_loss(similarity: Tensor, logit_scale: Tensor, same: Tensor | None = None, smoothing: float = 0.1) -> Tensor:
     """Symmetric cross-entropy over a batch's pictures and texts.
 
     Args:
@@ -47,12 +45,12 @@ def hard_negatives(similarity: Tensor, logit_scale: Tensor, same: Tensor, genera
     return torch.multinomial(chances, 1, generator=generator)[:, 0]
 
 
-def matching_loss(logits: Tensor, fits: Tensor) -> Tensor:
+def itm_loss(logits: Tensor, fits: Tensor) -> Tensor:
     """Cross-entropy of "fits" or "does not": logits (n, 2), ``fits`` (n,) bool."""
     return F.cross_entropy(logits, fits.long())
 
 
-def language_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
+def language_modeling_loss(logits: Tensor, targets: Tensor, smoothing: float = 0.0) -> Tensor:
     """Mean cross-entropy of the words: logits (…, V), targets (…) with ``IGNORED`` where nothing is to be learned."""
     return F.cross_entropy(logits.flatten(0, -2), targets.flatten(), ignore_index=IGNORED, label_smoothing=smoothing)
 

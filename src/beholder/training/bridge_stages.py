@@ -17,30 +17,30 @@ from beholder.models.bridge import Bridge
 from beholder.models.language_model import CausalLanguageModel, EncoderDecoderLanguageModel, LanguageModel
 from beholder.training.bridge_losses import (
     IGNORED,
-    contrast_loss,
     hard_negatives,
-    language_loss,
-    matching_loss,
+    itc_loss,
+    itm_loss,
+    language_modeling_loss,
     pair_similarity,
     text_loss,
 )
 from beholder.training.checkpoints import write_checkpoint
 from beholder.training.interruption import Interrupted
-from beholder.training.schedule import rate
+from beholder.training.optimization import cosine_schedule
 
 Pair = tuple[list[int], list[int]]  # tokens of a prompt and of the answer to it
 
 
 @dataclass(frozen=True)
-class StageSettings:
+class StageConfig:
     """How a stage is trained; the learning rate warms up and then falls along half a cosine.
 
     Attributes:
         batch: pictures of a step.
-        final_rate: where the learning rate ends, as a share of its peak.
-        warm_up: share of the steps in which it rises.
-        clip: largest norm of the gradient.
-        averaging: share of the averaged weights that a step leaves as they are; the stage ends with the averages.
+        min_lr_ratio: where the learning rate ends, as a share of its peak.
+        warmup: share of the steps in which it rises.
+        max_grad_norm: largest norm of the gradient.
+        ema_decay: share of the averaged weights that a step leaves as they are; the stage ends with the averages.
             Without it, with the weights of the last step.
         save_every: steps between two checkpoints.
     """
@@ -48,11 +48,11 @@ class StageSettings:
     steps: int
     batch: int = 32
     learning_rate: float = 5e-4
-    final_rate: float = 0.0
+    min_lr_ratio: float = 0.0
     weight_decay: float = 0.05
-    warm_up: float = 0.05
-    clip: float = 1.0
-    averaging: float | None = None
+    warmup: float = 0.05
+    max_grad_norm: float = 1.0
+    ema_decay: float | None = None
     seed: int = 0
     save_every: int = 50
 
@@ -60,15 +60,17 @@ class StageSettings:
         for name, least in (("steps", 0), ("batch", 1), ("save_every", 1), ("weight_decay", 0), ("seed", 0)):
             if getattr(self, name) < least:
                 raise InvalidSetting(f"{name} {getattr(self, name)} must be at least {least}")
-        if self.learning_rate <= 0 or self.clip <= 0:
-            raise InvalidSetting(f"learning_rate {self.learning_rate} and clip {self.clip} must be more than 0")
-        if not all(0 <= share <= 1 for share in (self.final_rate, self.warm_up, self.averaging or 0)):
-            raise InvalidSetting("final_rate, warm_up and averaging must be shares between 0 and 1")
+        if self.learning_rate <= 0 or self.max_grad_norm <= 0:
+            raise InvalidSetting(
+                f"learning_rate {self.learning_rate} and max_grad_norm {self.max_grad_norm} must be more than 0"
+            )
+        if not all(0 <= share <= 1 for share in (self.min_lr_ratio, self.warmup, self.ema_decay or 0)):
+            raise InvalidSetting("min_lr_ratio, warmup and ema_decay must be shares between 0 and 1")
 
 
 def run_stage(
     bridge: Bridge,
-    settings: StageSettings,
+    settings: StageConfig,
     step_loss: Callable[[torch.Generator], dict[str, Tensor]],
     checkpoint: Path,
     report: Callable[[int, dict[str, float]], None],
@@ -99,8 +101,8 @@ def run_stage(
         betas=(0.9, 0.98),
     )
     averages = None
-    if settings.averaging is not None:
-        average = torch.optim.swa_utils.get_ema_multi_avg_fn(settings.averaging)
+    if settings.ema_decay is not None:
+        average = torch.optim.swa_utils.get_ema_multi_avg_fn(settings.ema_decay)
         averages = torch.optim.swa_utils.AveragedModel(bridge, multi_avg_fn=average)
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
@@ -117,14 +119,16 @@ def run_stage(
     bridge.train()
     for step in range(done, settings.steps):
         for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate(step / settings.steps, settings.warm_up, settings.final_rate)
+            group["lr"] = settings.learning_rate * cosine_schedule(
+                step / settings.steps, settings.warmup, settings.min_lr_ratio
+            )
         losses = step_loss(generator)
         lost = torch.stack(list(losses.values())).sum()
         if not lost.isfinite():
             raise NotFinite(f"step {step + 1}: the loss is {float(lost.detach())}; a lower learning_rate may help")
         optimizer.zero_grad()
         lost.backward()
-        torch.nn.utils.clip_grad_norm_([weight for _, weight in trained], settings.clip)
+        torch.nn.utils.clip_grad_norm_([weight for _, weight in trained], settings.max_grad_norm)
         optimizer.step()
         if averages is not None:
             averages.update_parameters(bridge)
@@ -150,7 +154,7 @@ def run_stage(
     bridge.eval()
 
 
-def draw_pictures(features: Sequence[np.ndarray], count: int, generator: torch.Generator) -> tuple[list[int], Tensor]:
+def sample_images(features: Sequence[np.ndarray], count: int, generator: torch.Generator) -> tuple[list[int], Tensor]:
     """Different pictures among features (V, N, Di) of each, a view of every one: their rows, and (count, N, Di)."""
     chosen = torch.randperm(len(features), generator=generator)[:count].tolist()
     views = torch.randint(len(features[0]), (count,), generator=generator).tolist()
@@ -158,7 +162,7 @@ def draw_pictures(features: Sequence[np.ndarray], count: int, generator: torch.G
     return chosen, torch.from_numpy(image.astype(np.float32))
 
 
-def some_tokens(image: Tensor, share: float, generator: torch.Generator, whole: int = 0) -> Tensor:
+def patch_dropout(image: Tensor, share: float, generator: torch.Generator, whole: int = 0) -> Tensor:
     """Of picture tokens (B, N, Di) the same random ``share`` of every row: a bridge should not lean on any of them.
 
     The first ``whole`` of them, which stand for the whole picture, stay where they are and are not counted.
@@ -192,9 +196,9 @@ def stage_1_losses(
     fits = torch.arange(len(logits), device=logits.device) < len(image)
     targets = ids.masked_fill(~mask, IGNORED)[:, 1:]
     return {
-        "contrast": contrast_loss(similarity, scale, same),
-        "matching": matching_loss(logits, fits),
-        "generation": language_loss(bridge.generate_logits(image, ids, mask)[:, :-1], targets, smoothing=0.1),
+        "contrast": itc_loss(similarity, scale, same),
+        "matching": itm_loss(logits, fits),
+        "generation": language_modeling_loss(bridge.generate_logits(image, ids, mask)[:, :-1], targets, smoothing=0.1),
     }
 
 

@@ -13,16 +13,16 @@ from beholder.models.vit import VisionSettings
 from beholder.pictures.transform import Preprocessing
 from beholder.text.templates import SINGLE
 from beholder.training.augmentation import Augmentation
-from beholder.training.config_file import checked, read_config
+from beholder.training.config_file import read_config, validate
+from beholder.training.distributed import Parallel
 from beholder.training.examples import Columns
 from beholder.training.freezing import Freezing, Lora
-from beholder.training.ranks import Parallel
 from beholder.weights.preprocessing import HALF
 from beholder.weights.table import build_empty
 
 
 @dataclass(frozen=True)
-class Data:
+class DataConfig:
     """Where examples come from; in the file, a path is relative to it.
 
     Attributes:
@@ -45,7 +45,7 @@ class Data:
 
 
 @dataclass(frozen=True)
-class Network:
+class NetworkConfig:
     """A network to train from scratch: a `TwoTowersSettings` in which the vocabulary follows from the tokenizer."""
 
     image: dict[str, Any]
@@ -56,7 +56,7 @@ class Network:
 
 
 @dataclass(frozen=True)
-class Model:
+class ModelConfig:
     """What is trained: a model that exists already, or a new network.
 
     Attributes:
@@ -71,7 +71,7 @@ class Model:
     """
 
     from_pretrained: str | None = None
-    network: Network | None = None
+    network: NetworkConfig | None = None
     tokenizer: str | None = None
     vocabulary: int = 8192
     preprocessing: Preprocessing | None = None
@@ -88,7 +88,7 @@ class Model:
 
 
 @dataclass(frozen=True)
-class Training:
+class TrainingConfig:
     """How; the learning rate warms up and then falls along half a cosine.
 
     Attributes:
@@ -98,11 +98,11 @@ class Training:
             a third more time, and changes nothing else. By default the batch.
         loss: CLIP's cross-entropy, or SigLIP's sigmoid.
         smoothing: label smoothing of the cross-entropy.
-        final_rate: where the learning rate ends, as a share of its peak.
-        warm_up: share of the steps in which it rises.
-        clip: largest norm of the gradient.
+        min_lr_ratio: where the learning rate ends, as a share of its peak.
+        warmup: share of the steps in which it rises.
+        max_grad_norm: largest norm of the gradient.
         max_logit_scale: largest inverse temperature.
-        averaging: share of the averaged weights that a step leaves as they are; the result is then the averages.
+        ema_decay: share of the averaged weights that a step leaves as they are; the result is then the averages.
         precision: ``bfloat16`` computes products in half the digits (autocast); weights stay ``float32``.
         recompute: layers are computed again on the way back, for less memory.
         compile: the towers are compiled by ``torch.compile``: the first steps take minutes, on a GPU all others a
@@ -123,12 +123,12 @@ class Training:
     loss: Literal["contrastive", "sigmoid"] = "contrastive"
     smoothing: float = 0.0
     learning_rate: float = 5e-4
-    final_rate: float = 0.0
-    warm_up: float = 0.05
+    min_lr_ratio: float = 0.0
+    warmup: float = 0.05
     weight_decay: float = 0.2
-    clip: float = 1.0
+    max_grad_norm: float = 1.0
     max_logit_scale: float = 100.0
-    averaging: float | None = None
+    ema_decay: float | None = None
     precision: Literal["float32", "bfloat16"] = "float32"
     recompute: bool = False
     compile: bool = False
@@ -143,7 +143,7 @@ class Training:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise InvalidSetting("needs either steps or epochs")
-        for name in ("steps", "epochs", "learning_rate", "clip"):
+        for name in ("steps", "epochs", "learning_rate", "max_grad_norm"):
             value = getattr(self, name)
             if value is not None and value <= 0:
                 raise InvalidSetting(f"{name} {value} must be more than 0")
@@ -151,7 +151,7 @@ class Training:
             raise InvalidSetting(f"batch {self.batch}: at least 2, or there is nothing to tell a pair apart from")
         if self.chunk is not None and not 1 <= self.chunk <= self.batch:
             raise InvalidSetting(f"chunk {self.chunk} must be between 1 and the batch's {self.batch}")
-        for name in ("final_rate", "warm_up", "smoothing", "averaging"):
+        for name in ("min_lr_ratio", "warmup", "smoothing", "ema_decay"):
             value = getattr(self, name)
             if value is not None and not 0 <= value <= 1:
                 raise InvalidSetting(f"{name} {value} must be a share between 0 and 1")
@@ -173,9 +173,9 @@ class Training:
 class ClipConfig:
     """What a training needs; ``about`` is for people."""
 
-    data: Data
-    model: Model
-    train: Training
+    data: DataConfig
+    model: ModelConfig
+    train: TrainingConfig
     about: str = ""
     freeze: Freezing = Freezing()  # noqa: RUF009
     lora: Lora | None = None
@@ -197,27 +197,31 @@ def read_clip_config(path: Path, folder: Path | None = None) -> ClipConfig:
     folder = path.parent if folder is None else folder
     config = replace(
         config,
-        data=replace(data, train=beside(folder, data.train), evaluate=data.evaluate and beside(folder, data.evaluate)),
+        data=replace(
+            data,
+            train=resolve_address(folder, data.train),
+            evaluate=data.evaluate and resolve_address(folder, data.evaluate),
+        ),
         model=replace(
             model,
-            from_pretrained=model.from_pretrained and folder_beside(folder, model.from_pretrained),
-            tokenizer=model.tokenizer and folder_beside(folder, model.tokenizer),
+            from_pretrained=model.from_pretrained and resolve_model(folder, model.from_pretrained),
+            tokenizer=model.tokenizer and resolve_model(folder, model.tokenizer),
         ),
     )
     if config.model.network is not None:
         if config.freeze != Freezing() or config.lora is not None:
             raise InvalidSetting(f"{path}: freeze and lora need a model to begin from (model.from_pretrained)")
         settings = network_settings(config, config.model.vocabulary, end_id=1, name=str(path))
-        preprocessing_of(config, settings.image, name=str(path))
+        network_preprocessing(config, settings.image, name=str(path))
     return config
 
 
-def beside(folder: Path, address: str) -> str:
+def resolve_address(folder: Path, address: str) -> str:
     """An address in a config: a path is relative to a folder, anything with a protocol stays."""
     return address if "://" in address else str(folder / Path(address).expanduser())
 
 
-def folder_beside(folder: Path, name: str) -> str:
+def resolve_model(folder: Path, name: str) -> str:
     """A model's name in a config: a folder or a file in that folder, or what it is everywhere else."""
     return str(folder / name) if name not in ("", "mini") and (folder / name).exists() else name
 
@@ -249,7 +253,7 @@ def network_settings(
                 raise InvalidSetting(f"{name}: model.network.text: vocabulary and end_id follow from the tokenizer")
             values |= {"vocabulary": vocabulary}
             values |= {"end_id": end_id, "pooling": values.get("pooling", "end")} if kind == "transformer" else {}
-        towers[tower] = checked(values, known[kind][0], name, f"model.network.{tower}")
+        towers[tower] = validate(values, known[kind][0], name, f"model.network.{tower}")
     settings = TwoTowersSettings(
         towers["image"],
         towers["text"],
@@ -278,7 +282,7 @@ def _check_sizes(settings: TwoTowersSettings, name: str) -> None:
         raise InvalidSetting(f"{name}: model.network: {error}") from error
 
 
-def preprocessing_of(config: ClipConfig, image: Any, name: str = "model.network") -> Preprocessing:
+def network_preprocessing(config: ClipConfig, image: Any, name: str = "model.network") -> Preprocessing:
     """A new network's preprocessing.
 
     Raises:

@@ -26,10 +26,10 @@ def read_config(path: Path, kind: type[Kind]) -> Kind:
         raise InvalidSetting(f"{path}: can't be read ({error.strerror or error})") from error
     except ValueError as error:
         raise InvalidSetting(f"{path}: is no JSON ({error})") from error
-    return checked(values, kind, str(path))
+    return validate(values, kind, str(path))
 
 
-def checked(values: Any, kind: type[Kind], name: str, inside: str = "") -> Kind:
+def validate(values: Any, kind: type[Kind], name: str, inside: str = "") -> Kind:
     """Plain values as the dataclass ``kind``; errors begin with ``name`` and call settings ``inside.setting``.
 
     Raises:

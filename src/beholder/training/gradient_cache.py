@@ -15,7 +15,7 @@ import torch
 from torch import Tensor
 
 
-class Embedded(NamedTuple):
+class DualEncoderOutput(NamedTuple):
     """Pictures and texts (B, E), and the numbers that the loss needs: the inverse temperature, and perhaps a bias."""
 
     image: Tensor
@@ -28,9 +28,9 @@ Part = TypeVar("Part")
 
 
 def backward(
-    embed: Callable[[Part], Embedded],
+    embed: Callable[[Part], DualEncoderOutput],
     parts: Sequence[Part],
-    loss: Callable[[Embedded], Tensor],
+    loss: Callable[[DualEncoderOutput], Tensor],
     quiet: Callable[[bool], AbstractContextManager[None]],
 ) -> Tensor:
     """Adds to the weights' gradients those of the loss over all parts together; gives the loss.
@@ -49,7 +49,7 @@ def backward(
     with torch.no_grad():
         seen = [embed(part) for part in parts]
     last = seen[-1]
-    joined = Embedded(
+    joined = DualEncoderOutput(
         torch.cat([each.image for each in seen]).requires_grad_(),
         torch.cat([each.text for each in seen]).requires_grad_(),
         last.scale.detach().clone().requires_grad_(),

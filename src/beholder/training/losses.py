@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 
-def same_pairs(pictures: Tensor, texts: Tensor) -> Tensor:
+def duplicate_pairs(pictures: Tensor, texts: Tensor) -> Tensor:
     """(B, B), true where two pairs have the same picture or the same text, told by a number (B,) of each."""
     return (pictures[:, None] == pictures) | (texts[:, None] == texts)
 

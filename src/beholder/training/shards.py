@@ -15,10 +15,10 @@ import numpy as np
 
 from beholder.errors import InvalidSetting, MissingExtra
 from beholder.training.examples import Example, key_of, texts_of
-from beholder.training.order import Draw, State, part_of
+from beholder.training.samplers import Sample, SamplerState, rank_slice
 
 PICTURES = ("jpg", "jpeg", "png", "webp", "gif", "bmp", "tif", "tiff", "avif", "heic")
-Refuse = Callable[[str, str], None]  # the name of an example that can't be used, and why
+OnSkip = Callable[[str, str], None]  # the name of an example that can't be used, and why
 
 
 def is_shards(address: str) -> bool:
@@ -60,7 +60,7 @@ def list_shards(address: str) -> list[str]:
     return shards
 
 
-def read_shard(shard: str, refuse: Refuse) -> Iterator[Example | None]:
+def read_shard(shard: str, on_skip: OnSkip) -> Iterator[Example | None]:
     """The examples of a shard in order; None, and a word to ``refuse``, where one lacks its picture or its text.
 
     A shard that is cut short gives what can be read and is refused by its own name.
@@ -75,12 +75,12 @@ def read_shard(shard: str, refuse: Refuse) -> Iterator[Example | None]:
                 picture = next((files[suffix] for suffix in PICTURES if suffix in files), None)
                 texts = _texts(files)
                 if picture is None or not texts:
-                    refuse(name, "has no picture" if picture is None else "has no text")
+                    on_skip(name, "has no picture" if picture is None else "has no text")
                     yield None
                 else:
                     yield Example(name, picture, texts)
     except (OSError, EOFError, ValueError, tarfile.TarError) as error:
-        refuse(shard, f"can't be read to its end ({error})")
+        on_skip(shard, f"can't be read to its end ({error})")
 
 
 def _texts(files: dict[str, Any]) -> tuple[str, ...]:
@@ -93,7 +93,7 @@ def _texts(files: dict[str, Any]) -> tuple[str, ...]:
     return (text,) if text else ()
 
 
-class ShardOrder:
+class ShardBatchSampler:
     """The order of examples in shards.
 
     Args:
@@ -115,7 +115,7 @@ class ShardOrder:
         batch: int,
         seed: int,
         shuffle: int,
-        refuse: Refuse,
+        on_skip: OnSkip,
         rank: int = 0,
         ranks: int = 1,
     ):
@@ -124,21 +124,21 @@ class ShardOrder:
                 f"{len(shards)} shards can't be dealt out to {ranks} processes; make more, smaller ones"
             )
         self.shards = shards
-        self.each = len(part_of(batch, rank, ranks))
+        self.each = len(rank_slice(batch, rank, ranks))
         self.seed = seed
         self.shuffle = shuffle
-        self.refuse = refuse
+        self.on_skip = on_skip
         self.rank = rank
         self.ranks = ranks
 
-    def batches(self, state: State | None = None) -> Iterator[tuple[list[Draw], State]]:
+    def batches(self, state: SamplerState | None = None) -> Iterator[tuple[list[Sample], SamplerState]]:
         """As `Order` says; the state holds where a block begins and how much of it was ``taken``."""
         draws = self._draws(state or {"epoch": 0, "shard": 0, "sample": 0, "taken": 0})
         while True:
             batch = list(islice(draws, self.each))
             yield [draw for draw, _ in batch], batch[-1][1]
 
-    def _draws(self, state: State) -> Iterator[tuple[Draw, State]]:
+    def _draws(self, state: SamplerState) -> Iterator[tuple[Sample, SamplerState]]:
         epoch, shard, sample, taken = (int(state[name]) for name in ("epoch", "shard", "sample", "taken"))
         while True:
             dealt = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))[self.rank :: self.ranks]
@@ -150,7 +150,7 @@ class ShardOrder:
                 for number in range(taken, len(block)):
                     example = block[order[number]][0]
                     after = {"epoch": epoch, "shard": shard, "sample": sample, "taken": number + 1}
-                    yield Draw(example, (self.seed, epoch, key_of(example.name))), after
+                    yield Sample(example, (self.seed, epoch, key_of(example.name))), after
                 (shard, sample), taken = block[-1][1], 0
             if not some:
                 raise InvalidSetting(f"{self.shards[int(dealt[0])]}: no picture with a text in it or in the others")
@@ -160,6 +160,6 @@ class ShardOrder:
         """Examples from a place on, each with the place behind it."""
         for number in range(shard, len(dealt)):
             skipped = sample if number == shard else 0
-            for place, example in enumerate(read_shard(dealt[number], self.refuse)):
+            for place, example in enumerate(read_shard(dealt[number], self.on_skip)):
                 if place >= skipped and example is not None:
                     yield example, (number, place + 1)

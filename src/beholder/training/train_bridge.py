@@ -32,16 +32,16 @@ from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.runtime.device import pick_device
 from beholder.runtime.pipeline import map_ahead
-from beholder.text.foreign import tokenizer_from_folder
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
+from beholder.text.tokenizer_files import tokenizer_from_folder
 from beholder.training.bridge_config import BridgeConfig, BridgeData
-from beholder.training.bridge_stages import Pair, StageSettings, draw_pictures, run_stage, stage_1_losses, stage_2_loss
-from beholder.training.broken import BrokenFile
+from beholder.training.bridge_stages import Pair, StageConfig, run_stage, sample_images, stage_1_losses, stage_2_loss
 from beholder.training.examples import key_of, texts_of
 from beholder.training.frozen_features import views_of
 from beholder.training.interruption import Interruption
-from beholder.training.log import Log, Row
+from beholder.training.metrics_logger import MetricsLogger, Row
+from beholder.training.skipped_examples import SkippedExamples
 from beholder.weights import bert, blip2, huggingface, mini, mini_bridge
 from beholder.weights.language_models import find_language_model
 from beholder.weights.load import IMAGE_ONLY, load_dual_encoder, load_image_encoder
@@ -57,7 +57,7 @@ ASIDE = ".part.npy"
 
 
 @dataclass(frozen=True)
-class Written:
+class BridgeExample:
     """A picture, and what is written about it: captions, and questions with their answers."""
 
     path: Path
@@ -65,7 +65,7 @@ class Written:
     questions: tuple[tuple[str, str], ...] = ()
 
 
-def read_written(file: Path) -> list[Written]:
+def read_bridge_examples(file: Path) -> list[BridgeExample]:
     """JSON lines with ``image`` (relative to the file), and ``captions``, or ``question`` and ``answer``.
 
     Lines of the same picture are taken together.
@@ -75,14 +75,14 @@ def read_written(file: Path) -> list[Written]:
     """
     if not file.is_file():
         raise InvalidSetting(f"{file}: no such file; it should hold JSON lines with image, and captions or a question")
-    found: dict[Path, Written] = {}
+    found: dict[Path, BridgeExample] = {}
     for number, line in enumerate(file.read_text("utf-8").splitlines(), start=1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
             path = file.parent / row["image"]
-            before = found.get(path, Written(path))
+            before = found.get(path, BridgeExample(path))
             if "question" in row:
                 question, answer = row["question"], row["answer"]
                 if not (isinstance(question, str) and isinstance(answer, str) and question.strip() and answer.strip()):
@@ -131,27 +131,27 @@ def train_bridge(
     _keep_config(config, out)
 
     # The frozen sides, and the bridge between them
-    tower, preprocessing = picture_tower(config.vision)
-    language, language_tokenizer = language_side(config)
-    tokenizer, begin_with = text_side(config)
+    tower, preprocessing = load_vision_tower(config.vision)
+    language, language_tokenizer = load_language_side(config)
+    tokenizer, begin_with = load_text_side(config)
     check_sizes(config, tower, preprocessing, language, tokenizer, begin_with)
     torch.manual_seed(config.stage_1.seed)
     bridge = Bridge(config.bridge)
-    if config.begun and begin_with is not None:
+    if config.initialize_from_text and begin_with is not None:
         mini_bridge.start_from(bridge, begin_with)
     bridge.to(place)
     language.to(place)
 
     # Features of every view, computed once
-    broken = BrokenFile(out / "broken.jsonl")
+    broken = SkippedExamples(out / "broken.jsonl")
     folder = out / "features"
     every = {each.path: each for each in (*written, *judged)}
-    usable = keep_features(tower, preprocessing, list(every), data.views, folder, place, broken, report)
+    usable = compute_features(tower, preprocessing, list(every), data.views, folder, place, broken, report)
     written = [each for each in written if each.path in usable]
     judged = [each for each in judged if each.path in usable]
-    seen = KeptFeatures([usable[each.path] for each in written])
+    seen = FeatureFiles([usable[each.path] for each in written])
     captioned = [each for each in written if each.captions]
-    seen_captioned = KeptFeatures([usable[each.path] for each in captioned])
+    seen_captioned = FeatureFiles([usable[each.path] for each in captioned])
     if not written or (config.stage_1.steps and len(captioned) < 2):
         raise InvalidSetting(f"{data.train}: too few pictures with texts could be used; {broken.path} names the others")
 
@@ -160,7 +160,7 @@ def train_bridge(
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=config.precision == "bfloat16")
 
     def first(generator: torch.Generator) -> dict[str, Tensor]:
-        chosen, image = draw_pictures(seen_captioned, config.stage_1.batch, generator)
+        chosen, image = sample_images(seen_captioned, config.stage_1.batch, generator)
         texts = [_one(captioned[row].captions, generator) for row in chosen]
         tokens = tokenizer(texts)
         ids, mask = torch.from_numpy(tokens.ids).to(place), torch.from_numpy(tokens.mask).to(place)
@@ -168,13 +168,13 @@ def train_bridge(
             return stage_1_losses(bridge, image.to(place), ids, mask, torch.tensor(chosen, device=place), generator)
 
     def second(generator: torch.Generator) -> dict[str, Tensor]:
-        chosen, image = draw_pictures(seen, config.stage_2.batch, generator)
+        chosen, image = sample_images(seen, config.stage_2.batch, generator)
         rows = [_some(said[row], data.texts, generator) for row in chosen]
         with autocast:
             return {"language": stage_2_loss(bridge, language, image.to(place), rows, per_text=True)}
 
     kept_back = [_pairs(each, prompts, language_tokenizer, language, data)[: data.texts] for each in judged]
-    whole = KeptFeatures([usable[each.path] for each in judged])
+    whole = FeatureFiles([usable[each.path] for each in judged])
 
     @torch.no_grad()
     def control() -> dict[str, float]:
@@ -200,7 +200,7 @@ def train_bridge(
             checkpoint = out / f"stage-{number}.pt"
             done = torch.load(checkpoint, weights_only=True, mmap=True)["step"] if checkpoint.exists() else 0
             board = out / "tensorboard" / f"stage-{number}" if tensorboard else None
-            log = Log(out / f"stage-{number}.jsonl", done, board)
+            log = MetricsLogger(out / f"stage-{number}.jsonl", done, board)
             look = control if number == 2 and judged else None
             line = _lines(log, report, number, settings, done, look, data.evaluate_every)
             run_stage(bridge, settings, losses, checkpoint, line, lambda: interruption.number)
@@ -222,7 +222,7 @@ def train_bridge(
     return out / "model"
 
 
-def read_bridge_data(config: BridgeConfig) -> tuple[BridgeData, list[Written], list[Written]]:
+def read_bridge_data(config: BridgeConfig) -> tuple[BridgeData, list[BridgeExample], list[BridgeExample]]:
     """The data that a config names: pictures to train on and pictures kept back.
 
     Raises:
@@ -233,8 +233,8 @@ def read_bridge_data(config: BridgeConfig) -> tuple[BridgeData, list[Written], l
         raise InvalidSetting("data: this config names no pictures to train on")
     if not config.bridge.language_width or not config.bridge.embedding:
         raise InvalidSetting("bridge: both stages need an embedding and a language_width above 0")
-    written = read_written(Path(data.train))
-    judged = read_written(Path(data.evaluate)) if data.evaluate else []
+    written = read_bridge_examples(Path(data.train))
+    judged = read_bridge_examples(Path(data.evaluate)) if data.evaluate else []
     captioned = sum(bool(each.captions) for each in written)
     for name, stage, count in (("stage_1", config.stage_1, captioned), ("stage_2", config.stage_2, len(written))):
         if stage.steps and stage.batch > count:
@@ -245,16 +245,16 @@ def read_bridge_data(config: BridgeConfig) -> tuple[BridgeData, list[Written], l
     return data, written, judged
 
 
-def described(config: BridgeConfig) -> dict[str, Any]:
+def summarize(config: BridgeConfig) -> dict[str, Any]:
     """What would be trained on what: everything that can be wrong is looked at, and nothing is trained.
 
     Raises:
         InvalidSetting: the config or the data can't be.
     """
     data, written, judged = read_bridge_data(config)
-    tower, preprocessing = picture_tower(config.vision)
-    language, language_tokenizer = language_side(config)
-    tokenizer, begin_with = text_side(config)
+    tower, preprocessing = load_vision_tower(config.vision)
+    language, language_tokenizer = load_language_side(config)
+    tokenizer, begin_with = load_text_side(config)
     check_sizes(config, tower, preprocessing, language, tokenizer, begin_with)
     bridge = Bridge(config.bridge)
     if begin_with is not None:
@@ -273,7 +273,7 @@ def described(config: BridgeConfig) -> dict[str, Any]:
     }
 
 
-def picture_tower(name: str) -> tuple[nn.Module, Preprocessing]:
+def load_vision_tower(name: str) -> tuple[nn.Module, Preprocessing]:
     """The frozen picture tower of a model, and how it takes its pictures."""
     tower: nn.Module
     if name == "mini":
@@ -295,7 +295,7 @@ def picture_tower(name: str) -> tuple[nn.Module, Preprocessing]:
     return tower.float().requires_grad_(False).eval(), preprocessing
 
 
-def language_side(config: BridgeConfig) -> tuple[LanguageModel, Words]:
+def load_language_side(config: BridgeConfig) -> tuple[LanguageModel, Words]:
     """The frozen language model and its tokenizer."""
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
     if config.language == "mini":
@@ -305,13 +305,13 @@ def language_side(config: BridgeConfig) -> tuple[LanguageModel, Words]:
     return language, language_tokenizer
 
 
-def text_side(config: BridgeConfig) -> tuple[Tokenizer, Bert | None]:
+def load_text_side(config: BridgeConfig) -> tuple[Tokenizer, Bert | None]:
     """The Q-Former's tokenizer, and the network that it begins from."""
     if config.text == "mini":
-        return mini_bridge.tokenizer(), mini.text_tower() if config.begun else None
+        return mini_bridge.tokenizer(), mini.text_tower() if config.initialize_from_text else None
     folder = find(config.text)
     tokenizer = tokenizer_from_folder(folder, "bert", config.bridge.qformer.max_position_embeddings)
-    if not config.begun:
+    if not config.initialize_from_text:
         return tokenizer, None
     settings = bert.settings(huggingface.read_json(folder / "config.json"), pooling="first")
     tensors = read_tensors(folder, huggingface.STEMS)
@@ -372,7 +372,7 @@ def check_sizes(
         raise InvalidSetting("; ".join(wrong))
 
 
-class KeptFeatures(Sequence[np.ndarray]):
+class FeatureFiles(Sequence[np.ndarray]):
     """Features (V, N, Di), half precision, of each picture in a file; only those that are asked for are read."""
 
     def __init__(self, files: Sequence[Path]):
@@ -388,11 +388,11 @@ class KeptFeatures(Sequence[np.ndarray]):
     def __getitem__(self, row: int | slice) -> np.ndarray | Sequence[np.ndarray]:
         """The features of one picture, or of several."""
         if isinstance(row, slice):
-            return KeptFeatures(self.files[row])
+            return FeatureFiles(self.files[row])
         return np.load(self.files[row], mmap_mode="r")
 
 
-def keep_features(
+def compute_features(
     tower: nn.Module,
     preprocessing: Preprocessing,
     paths: Sequence[Path],
@@ -436,7 +436,7 @@ def keep_features(
 
 
 def _pairs(
-    each: Written, prompts: Prompts, language_tokenizer: Words, language: LanguageModel, data: BridgeData
+    each: BridgeExample, prompts: Prompts, language_tokenizer: Words, language: LanguageModel, data: BridgeData
 ) -> list[Pair]:
     """Everything that is written about a picture, as tokens of a prompt and of what follows it."""
 
@@ -463,10 +463,10 @@ def _some(pairs: Sequence[Pair], most: int, generator: torch.Generator) -> list[
 
 
 def _lines(
-    log: Log,
+    log: MetricsLogger,
     report: Callable[[Row], None],
     stage: int,
-    settings: StageSettings,
+    settings: StageConfig,
     done: int,
     control: Callable[[], dict[str, float]] | None,
     look_every: int,

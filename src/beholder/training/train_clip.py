@@ -35,20 +35,20 @@ from beholder.runtime.device import pick_device
 from beholder.tasks.dual_encoder import DualEncoder
 from beholder.text import clip_bpe
 from beholder.text.tokenizer import Tokenizer, TokenizerSettings
-from beholder.training.broken import BrokenFile
 from beholder.training.checkpoints import load_newest, save_checkpoint
-from beholder.training.clip_config import ClipConfig, Training, network_settings, preprocessing_of
+from beholder.training.clip_config import ClipConfig, TrainingConfig, network_preprocessing, network_settings
+from beholder.training.data_loader import ImageTextBatch, load_batches, normalised
+from beholder.training.distributed import ProcessGroup, all_reduce_scalars, full_tensor, no_sync, shard, shard_like
 from beholder.training.examples import Example, read_examples
 from beholder.training.freezing import add_lora, freeze, initialise, merged, recompute_activations
-from beholder.training.gradient_cache import Embedded, backward
+from beholder.training.gradient_cache import DualEncoderOutput, backward
 from beholder.training.interruption import Interrupted, Interruption
-from beholder.training.log import Log, Row
-from beholder.training.losses import contrastive_loss, same_pairs, sigmoid_loss
-from beholder.training.order import Order, RowOrder
-from beholder.training.pairs import PairBatch, normalised, pair_batches
-from beholder.training.ranks import Ranks, average_scalars, full_tensor, no_sync, shard, shard_like
-from beholder.training.schedule import decayed_apart, rate
-from beholder.training.shards import ShardOrder, is_shards, list_shards, read_shard
+from beholder.training.losses import contrastive_loss, duplicate_pairs, sigmoid_loss
+from beholder.training.metrics_logger import MetricsLogger, Row
+from beholder.training.optimization import cosine_schedule, parameter_groups
+from beholder.training.samplers import BatchSampler, ShuffledBatchSampler
+from beholder.training.shards import ShardBatchSampler, is_shards, list_shards, read_shard
+from beholder.training.skipped_examples import SkippedExamples
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
 from beholder.weights.ours import save_dual_encoder
@@ -98,7 +98,7 @@ def read_data(config: ClipConfig) -> TrainingData:
     return TrainingData(examples, shards, judged, steps)
 
 
-def described(config: ClipConfig, device: str | None = None) -> dict[str, Any]:
+def summarize(config: ClipConfig, device: str | None = None) -> dict[str, Any]:
     """What would be trained on what: everything that can be wrong is looked at, and nothing is trained.
 
     Args:
@@ -149,7 +149,7 @@ def begin(config: ClipConfig, data: TrainingData, learned: str | None = None) ->
     settings = network_settings(config, tokenizer.backend.get_vocab_size(), tokenizer.settings.end_id)
     network = TwoTowers(settings).eval()
     initialise(network, config.train.loss == "sigmoid")
-    preprocessing = preprocessing_of(config, settings.image)
+    preprocessing = network_preprocessing(config, settings.image)
     return LoadedDualEncoder(network, preprocessing, tokenizer, name=model.name, licence=model.licence)
 
 
@@ -171,7 +171,7 @@ def _tokenizer(
         refuse: Callable[[str, str], None] = lambda *_: None  # noqa: E731
         found = (example for shard in data.shards for example in read_shard(shard, refuse) if example)
         texts = islice((each for example in found for each in example.texts), VOCABULARY_TEXTS)
-    backend = clip_bpe.learned(texts, config.model.vocabulary)
+    backend = clip_bpe.train_bpe(texts, config.model.vocabulary)
     return _with_marks(backend, text.context_length, padding)
 
 
@@ -181,10 +181,10 @@ def _with_marks(backend: Backend, context_length: int, padding: Any) -> Tokenize
     return Tokenizer(backend, settings)
 
 
-class Pairs(nn.Module):
+class EncodePairs(nn.Module):
     """The network as one call: what the loss needs of some pairs."""
 
-    def __init__(self, network: TwoTowers, preprocessing: Preprocessing, train: Training, device: torch.device):
+    def __init__(self, network: TwoTowers, preprocessing: Preprocessing, train: TrainingConfig, device: torch.device):
         super().__init__()
         self.network = network
         self.embed_image: Callable[..., Tensor] = network.embed_image
@@ -218,12 +218,12 @@ def check_compiler(device: torch.device) -> None:
         ) from error
 
 
-def pair_loss(embedded: Embedded, batch: PairBatch, train: Training, ranks: Ranks) -> Tensor:
+def pair_loss(embedded: DualEncoderOutput, batch: ImageTextBatch, train: TrainingConfig, group: ProcessGroup) -> Tensor:
     """The loss over the batches of all ranks together, or this rank's part of it."""
-    image, text = ranks.joined(embedded.image), ranks.joined(embedded.text)
-    same = same_pairs(ranks.joined(batch.pictures), ranks.joined(batch.texts))
-    there = ranks.joined(batch.there.int()).bool()
-    rows = ranks.rows(len(batch)) if train.local_loss and ranks.count > 1 else None
+    image, text = group.all_gather(embedded.image), group.all_gather(embedded.text)
+    same = duplicate_pairs(group.all_gather(batch.pictures), group.all_gather(batch.texts))
+    there = group.all_gather(batch.there.int()).bool()
+    rows = group.local_rows(len(batch)) if train.local_loss and group.world_size > 1 else None
     if train.loss == "contrastive":
         return contrastive_loss(image, text, embedded.scale, train.smoothing, same, there, rows)
     if embedded.bias is None:
@@ -231,10 +231,10 @@ def pair_loss(embedded: Embedded, batch: PairBatch, train: Training, ranks: Rank
     return sigmoid_loss(image, text, embedded.scale, embedded.bias, same, there, rows)
 
 
-def parts_of(batch: PairBatch, size: int) -> list[PairBatch]:
+def micro_batches(batch: ImageTextBatch, size: int) -> list[ImageTextBatch]:
     """A batch in pieces of at most ``size`` pairs."""
     pieces = [vars(batch)[name].split(size) for name in vars(batch)]
-    return [PairBatch(*piece) for piece in zip(*pieces, strict=True)]
+    return [ImageTextBatch(*piece) for piece in zip(*pieces, strict=True)]
 
 
 def train_clip(
@@ -263,18 +263,18 @@ def train_clip(
         NotFinite: the loss is no number any more.
         WriteFailed: a checkpoint can't be written; earlier ones stay.
     """
-    ranks = Ranks.join(device)
+    group = ProcessGroup.initialize(device)
     try:
         if config.train.compile:
-            check_compiler(ranks.device)
+            check_compiler(group.device)
         data = read_data(config)
         out.mkdir(parents=True, exist_ok=True)
         saved = load_newest(out / "checkpoints")
         if saved is not None:
-            _check_same(saved, _written(config, data), ranks, out)
-        return _train(config, data, out, report, ranks, saved, tensorboard)
+            _check_same(saved, _written(config, data), group, out)
+        return _train(config, data, out, report, group, saved, tensorboard)
     finally:
-        ranks.leave()
+        group.destroy()
 
 
 def _train(
@@ -282,55 +282,59 @@ def _train(
     data: TrainingData,
     out: Path,
     report: Callable[[Row], None],
-    ranks: Ranks,
+    group: ProcessGroup,
     saved: dict[str, Any] | None,
     tensorboard: bool,
 ) -> Path:
     train = config.train
 
     # Data: every rank draws its own part of each batch.
-    broken = BrokenFile(out / ("broken.jsonl" if ranks.first else f"broken-{ranks.rank}.jsonl"))
-    order: Order
+    broken = SkippedExamples(out / ("broken.jsonl" if group.is_main_process else f"broken-{group.rank}.jsonl"))
+    order: BatchSampler
     if data.shards:
         shuffle = config.data.shuffle
-        order = ShardOrder(data.shards, train.batch, train.seed, shuffle, broken, ranks.rank, ranks.count)
+        order = ShardBatchSampler(data.shards, train.batch, train.seed, shuffle, broken, group.rank, group.world_size)
     else:
-        order = RowOrder(data.examples, train.batch, train.seed, ranks.rank, ranks.count)
+        order = ShuffledBatchSampler(data.examples, train.batch, train.seed, group.rank, group.world_size)
 
     # Model: it stays as in use, since nothing in it behaves otherwise while training but batch normalisation, whose
     # statistics would depend on how a batch is divided.
     torch.manual_seed(train.seed)
     loaded = begin(config, data, None if saved is None else saved["tokenizer"])
-    network = loaded.network.to(ranks.device, torch.float32).eval()
+    network = loaded.network.to(group.device, torch.float32).eval()
     freeze(network, config.freeze)
     if config.lora is not None:
         add_lora(network, config.lora)
-    spare = deepcopy(network) if ranks.first else None  # to evaluate and save from
+    spare = deepcopy(network) if group.is_main_process else None  # to evaluate and save from
     if train.recompute:
         recompute_activations(network)
     blocks = [*network.image.blocks, *network.text.blocks]
-    model = shard(Pairs(network, loaded.preprocessing, train, ranks.device), blocks, ranks, train.parallel)
+    model = shard(EncodePairs(network, loaded.preprocessing, train, group.device), blocks, group, train.parallel)
 
     # Optimiser
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
-    groups = decayed_apart(trained.items(), train.weight_decay)
+    groups = parameter_groups(trained.items(), train.weight_decay)
     optimizer = torch.optim.AdamW(groups, lr=train.learning_rate, betas=(0.9, 0.98), eps=1e-6, fused=True)
-    averages = None if train.averaging is None else {name: weight.detach().clone() for name, weight in trained.items()}
+    averages = None if train.ema_decay is None else {name: weight.detach().clone() for name, weight in trained.items()}
 
     # Where an interrupted training stopped
     done, best, seen = 0, -math.inf, None
     if saved is not None:
-        done, best, seen = saved["step"], saved["best"], saved["data"][ranks.rank]
+        done, best, seen = saved["step"], saved["best"], saved["data"][group.rank]
         _restore(saved, trained, optimizer, averages)
-    log = Log(out / "log.jsonl", done, out / "tensorboard" if tensorboard else None) if ranks.first else None
+    log = (
+        MetricsLogger(out / "log.jsonl", done, out / "tensorboard" if tensorboard else None)
+        if group.is_main_process
+        else None
+    )
 
     def say(row: Row) -> None:
         if log is not None:
             log.write(row)
             report(row)
 
-    def embed(part: PairBatch) -> Embedded:
-        return Embedded(*model(part.pixels, part.ids, part.mask))
+    def embed(part: ImageTextBatch) -> DualEncoderOutput:
+        return DualEncoderOutput(*model(part.pixels, part.ids, part.mask))
 
     def weights() -> dict[str, Tensor]:
         return {name: full_tensor(weight) for name, weight in (averages or trained).items()}
@@ -339,7 +343,7 @@ def _train(
         state = {
             "step": step,
             "best": best,
-            "data": ranks.listed(seen),
+            "data": group.all_gather_object(seen),
             "config": _written(config, data),
             "tokenizer": loaded.tokenizer.backend.to_str(),
             "weights": {name: full_tensor(weight).cpu() for name, weight in trained.items()},
@@ -349,9 +353,9 @@ def _train(
                 for name, weight in trained.items()
             },
         }
-        if ranks.first:
+        if group.is_main_process:
             save_checkpoint(out / "checkpoints", step, state, train.keep)
-        ranks.wait()
+        group.barrier()
 
     def evaluate(step: int) -> None:
         nonlocal best
@@ -359,49 +363,51 @@ def _train(
             return
         learned = weights()
         if spare is not None:
-            figures, score = judge(finished(loaded, spare, learned), data.judged, config.data.templates, ranks.device)
+            figures, score = judge(finished(loaded, spare, learned), data.judged, config.data.templates, group.device)
             say({"step": step, **figures})
             if score > best:
                 best = score
                 save_dual_encoder(finished(loaded, spare, learned), out / "best")
-        ranks.wait()
+        group.barrier()
 
     # Loop
-    chunk = math.ceil((train.chunk or train.batch) / ranks.count)
-    stream = pair_batches(order, seen, loaded.preprocessing, config.augment, loaded.tokenizer, broken)
+    chunk = math.ceil((train.chunk or train.batch) / group.world_size)
+    stream = load_batches(order, seen, loaded.preprocessing, config.augment, loaded.tokenizer, broken)
     began, reported, pairs = time.monotonic(), time.monotonic(), 0
     with Interruption() as interruption, closing(stream) as batches:
         for step in range(done + 1, data.steps + 1):
             batch, seen = next(batches)
-            batch = batch.to(ranks.device)
-            for group in optimizer.param_groups:
-                group["lr"] = train.learning_rate * rate((step - 1) / data.steps, train.warm_up, train.final_rate)
+            batch = batch.to(group.device)
+            for param_group in optimizer.param_groups:
+                param_group["lr"] = train.learning_rate * cosine_schedule(
+                    (step - 1) / data.steps, train.warmup, train.min_lr_ratio
+                )
             optimizer.zero_grad()
             lost = backward(
                 embed,
-                parts_of(batch, chunk),
-                lambda embedded, batch=batch: pair_loss(embedded, batch, train, ranks),  # type: ignore[misc]
-                partial(no_sync, model) if ranks.count > 1 else lambda _: nullcontext(),
+                micro_batches(batch, chunk),
+                lambda embedded, batch=batch: pair_loss(embedded, batch, train, group),  # type: ignore[misc]
+                partial(no_sync, model) if group.world_size > 1 else lambda _: nullcontext(),
             )
             if train.parallel == "fsdp":
-                average_scalars(model, ranks)
-            norm = clip_gradients(list(trained.values()), train.clip)
+                all_reduce_scalars(model, group)
+            norm = clip_grad_norm(list(trained.values()), train.max_grad_norm)
             optimizer.step()
             with torch.no_grad():
                 network.logit_scale.clamp_(0, math.log(train.max_logit_scale))
-                if averages is not None and train.averaging is not None:
-                    torch._foreach_lerp_(list(averages.values()), list(trained.values()), 1 - train.averaging)
+                if averages is not None and train.ema_decay is not None:
+                    torch._foreach_lerp_(list(averages.values()), list(trained.values()), 1 - train.ema_decay)
             pairs += train.batch
 
-            stopped = ranks.any(bool(interruption.number))
+            stopped = group.any(bool(interruption.number))
             last = step == data.steps
             saving = stopped or last or step % train.save_every == 0
             if saving or step % train.report_every == 0:
-                loss = float(ranks.mean(lost))
+                loss = float(group.mean(lost))
                 if not (math.isfinite(loss) and math.isfinite(float(norm))):
                     raise NotFinite(
                         f"step {step}: the loss is {loss} and its gradient {float(norm)}; a lower learning_rate or "
-                        f"more warm_up may help. {out / 'checkpoints'} holds what was learned before"
+                        f"more warmup may help. {out / 'checkpoints'} holds what was learned before"
                     )
             if step % train.report_every == 0 or last:
                 now = time.monotonic()
@@ -432,11 +438,11 @@ def _train(
         save_dual_encoder(finished(loaded, spare, learned), out / "model")
     if log is not None:
         log.close()
-    ranks.wait()
+    group.barrier()
     return out / "model"
 
 
-def clip_gradients(weights: Sequence[Tensor], most: float) -> Tensor:
+def clip_grad_norm(weights: Sequence[Tensor], most: float) -> Tensor:
     """Scales the gradients down together to a norm of at most ``most``; gives the norm before."""
     gradients = [weight.grad for weight in weights if weight.grad is not None]
     norm = torch.linalg.vector_norm(torch.stack([full_tensor(each) for each in torch._foreach_norm(gradients)]))
@@ -503,7 +509,7 @@ def _written(config: ClipConfig, data: TrainingData) -> dict[str, Any]:
     return {name: value for name, value in flat.items() if name not in HARMLESS}
 
 
-def _check_same(saved: dict[str, Any], written: dict[str, Any], ranks: Ranks, out: Path) -> None:
+def _check_same(saved: dict[str, Any], written: dict[str, Any], group: ProcessGroup, out: Path) -> None:
     before = saved["config"]
     changed = sorted(name for name in {*before, *written} if before.get(name) != written.get(name))
     if changed:
@@ -512,6 +518,6 @@ def _check_same(saved: dict[str, Any], written: dict[str, Any], ranks: Ranks, ou
             "begin anew"
         )
     if "position" in saved["data"][0]:
-        saved["data"] = saved["data"][:1] * ranks.count  # the same for all, however many there are
-    elif len(saved["data"]) != ranks.count:
+        saved["data"] = saved["data"][:1] * group.world_size  # the same for all, however many there are
+    elif len(saved["data"]) != group.world_size:
         raise InvalidSetting(f"{out}: on shards, go on with as many processes as before: {len(saved['data'])}")

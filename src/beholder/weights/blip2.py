@@ -14,8 +14,8 @@ from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.language_model import LanguageModel
 from beholder.models.qformer import QFormerSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
-from beholder.text.foreign import CONVENTIONS, tokenizer_from_folder, write_tokenizer
 from beholder.text.prompts import Prompts
+from beholder.text.tokenizer_files import TOKENIZER_FAMILIES, tokenizer_from_folder, write_tokenizer
 from beholder.weights import huggingface
 from beholder.weights import preprocessing as foreign_preprocessing
 from beholder.weights.language_models import frozen_language_model, read_language_tokenizer
@@ -251,7 +251,7 @@ def write_language_tokenizer(loaded: LoadedVisionLanguage, config: Mapping[str, 
     """The tokenizer of the text that goes with the pictures, and what the processor needs to know."""
     if loaded.language is None or loaded.language_tokenizer is None:
         if loaded.tokenizer is not None:
-            write_tokenizer(loaded.tokenizer, folder, CONVENTIONS["bert"])
+            write_tokenizer(loaded.tokenizer, folder, TOKENIZER_FAMILIES["bert"])
         return
     words = tokenizers.Tokenizer.from_str(loaded.language_tokenizer.to_str())
     words.add_special_tokens([IMAGE_MARK])

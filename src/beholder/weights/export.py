@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from beholder.errors import InvalidSetting, ModelError
 from beholder.models.dual_encoder import TwoTowersSettings
 from beholder.pictures.transform import Preprocessing
-from beholder.text.foreign import CONVENTIONS, FILE, TokenizerKind, write_tokenizer
+from beholder.text.tokenizer_files import FILE, TOKENIZER_FAMILIES, TokenizerKind, write_tokenizer
 from beholder.weights import blip2, chinese_clip, clip, open_clip, siglip
 from beholder.weights import preprocessing as foreign_preprocessing
 from beholder.weights.card import model_card
@@ -178,7 +178,7 @@ def _writer_of_transformers(loaded: LoadedDualEncoder) -> Callable[[Path], None]
         _write_json(folder / CONFIG, {**config, "dtype": "float32"})
         _write_json(folder / "preprocessor_config.json", pixels)
         save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
-        lost = write_tokenizer(loaded.tokenizer, folder, CONVENTIONS[layout.tokenizer])
+        lost = write_tokenizer(loaded.tokenizer, folder, TOKENIZER_FAMILIES[layout.tokenizer])
         if lost:
             _warn(loaded.name, f"texts are not {lost} there, as they are here before they are cut into tokens")
         _compare(loaded, foreign_preprocessing.from_huggingface(folder, layout.processor))
@@ -208,7 +208,7 @@ def _writer_of_open_clip(loaded: LoadedDualEncoder) -> Callable[[Path], None]:
     def write(folder: Path) -> None:
         _write_json(folder / open_clip.CONFIG, {"model_cfg": model, "preprocess_cfg": pixels})
         save_file(tensors, folder / OPEN_CLIP_WEIGHTS, metadata={"format": "pt"})
-        lost = write_tokenizer(loaded.tokenizer, folder, CONVENTIONS["open_clip"])
+        lost = write_tokenizer(loaded.tokenizer, folder, TOKENIZER_FAMILIES["open_clip"])
         if lost and not own:
             _warn(loaded.name, f"texts are not {lost} there, as they are here before they are cut into tokens")
         _compare(loaded, foreign_preprocessing.from_open_clip(pixels, network.image))  # type: ignore[arg-type]

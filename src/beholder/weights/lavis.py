@@ -16,8 +16,8 @@ from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.qformer import QFormerSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
 from beholder.pictures.transform import Preprocessing
-from beholder.text.foreign import tokenizer_from_folder
 from beholder.text.prompts import Prompts
+from beholder.text.tokenizer_files import tokenizer_from_folder
 from beholder.weights.blip2 import layer_rows
 from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedVisionLanguage

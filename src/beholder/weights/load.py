@@ -12,7 +12,7 @@ from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionTransformer
 from beholder.pictures.transform import Preprocessing
-from beholder.text.foreign import TokenizerKind, tokenizer_from_folder
+from beholder.text.tokenizer_files import TokenizerKind, tokenizer_from_folder
 from beholder.weights import (
     chinese_clip,
     clip,

@@ -19,8 +19,8 @@ from beholder.models.bert import Bert
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
 from beholder.pictures.transform import Preprocessing
-from beholder.text.foreign import tokenizer_from_folder
 from beholder.text.tokenizer import Tokenizer
+from beholder.text.tokenizer_files import tokenizer_from_folder
 from beholder.weights import bert
 from beholder.weights.calibration import Calibration
 from beholder.weights.huggingface import read_json

@@ -10,7 +10,7 @@ from beholder.errors import MissingExtra
 Row = dict[str, Any]
 
 
-class Log:
+class MetricsLogger:
     """A file of JSON lines, each with its ``step``.
 
     Args:

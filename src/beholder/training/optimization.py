@@ -10,14 +10,14 @@ from torch import Tensor
 NO_MATRICES = ("positions", "registers", "token_types", "class_token")
 
 
-def rate(progress: float, warm_up: float, final: float = 0.0) -> float:
+def cosine_schedule(progress: float, warmup: float, final: float = 0.0) -> float:
     """Share of the peak learning rate at ``progress`` (0 to 1) of the training: a straight rise, half a cosine down."""
-    if progress < warm_up:
-        return (progress + 1e-3) / (warm_up + 1e-3)
-    return final + (1 - final) * (1 + math.cos(math.pi * (progress - warm_up) / (1 - warm_up))) / 2
+    if progress < warmup:
+        return (progress + 1e-3) / (warmup + 1e-3)
+    return final + (1 - final) * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
 
 
-def decayed_apart(named: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(named: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, Any]]:
     """Groups for an optimiser: matrices of layers, which decay, all else, which does not, and single numbers.
 
     A norm, a bias, a position or a temperature that is pulled to nothing says less; a matrix only gets smoother.

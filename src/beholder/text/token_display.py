@@ -11,7 +11,7 @@ SPACE = "␣"  # a space that is a token of its own, or inside one
 UNKNOWN = "<unknown>"
 
 
-def readable(pieces: Sequence[str], model: Model) -> list[str]:
+def display_tokens(pieces: Sequence[str], model: Model) -> list[str]:
     """Pieces of a vocabulary without its marks: ``["a</w>", "dog", "go</w>"]`` becomes ``["a", "dog", "·go"]``.
 
     A byte that is no whole character stands as ``\\xf0``.

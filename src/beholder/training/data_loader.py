@@ -15,17 +15,17 @@ from beholder.errors import InvalidSetting, PictureError
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, resize_and_crop
 from beholder.runtime.pipeline import map_ahead
-from beholder.text.tokenizer import TextCutWarning, Tokenizer
+from beholder.text.tokenizer import Tokenizer, TruncationWarning
 from beholder.training.augmentation import Augmentation, augment
 from beholder.training.examples import key_of, text_key
-from beholder.training.order import Draw, Order, State
-from beholder.training.shards import Refuse
+from beholder.training.samplers import BatchSampler, Sample, SamplerState
+from beholder.training.shards import OnSkip
 
 MOST_AHEAD = 512  # pictures decoded before they are asked for
 
 
 @dataclass(frozen=True)
-class PairBatch:
+class ImageTextBatch:
     """Pictures and texts; row i of each belongs together.
 
     Attributes:
@@ -45,9 +45,9 @@ class PairBatch:
     def __len__(self) -> int:
         return len(self.pixels)
 
-    def to(self, device: torch.device) -> "PairBatch":
+    def to(self, device: torch.device) -> "ImageTextBatch":
         """The same batch on a device."""
-        return PairBatch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+        return ImageTextBatch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
 
 
 @dataclass(frozen=True)
@@ -58,14 +58,14 @@ class _Pair:
     text_key: int
 
 
-def pair_batches(
-    order: Order,
-    state: State | None,
+def load_batches(
+    order: BatchSampler,
+    state: SamplerState | None,
     preprocessing: Preprocessing,
     augmentation: Augmentation,
     tokenizer: Tokenizer,
-    refuse: Refuse,
-) -> Generator[tuple[PairBatch, State], None, None]:
+    on_skip: OnSkip,
+) -> Generator[tuple[ImageTextBatch, SamplerState], None, None]:
     """Batches without end, each with the state from which to go on behind it.
 
     Args:
@@ -82,11 +82,11 @@ def pair_batches(
     if augmentation.smallest_crop < 1:
         preprocessing = replace(preprocessing, fit="squash")
 
-    def prepare(draw_and_state: tuple[Draw, State | None]) -> tuple[_Pair, State | None]:
+    def prepare(draw_and_state: tuple[Sample, SamplerState | None]) -> tuple[_Pair, SamplerState | None]:
         draw, after = draw_and_state
-        return _prepare(draw, preprocessing, augmentation, refuse), after
+        return _prepare(draw, preprocessing, augmentation, on_skip), after
 
-    def drawn() -> Iterator[tuple[Draw, State | None]]:
+    def drawn() -> Iterator[tuple[Sample, SamplerState | None]]:
         for draws, after in order.batches(state):
             for number, draw in enumerate(draws, start=1):
                 yield draw, after if number == len(draws) else None
@@ -99,7 +99,7 @@ def pair_batches(
             pairs = []
 
 
-def _prepare(draw: Draw, preprocessing: Preprocessing, augmentation: Augmentation, refuse: Refuse) -> _Pair:
+def _prepare(draw: Sample, preprocessing: Preprocessing, augmentation: Augmentation, on_skip: OnSkip) -> _Pair:
     example = draw.example
     generator = np.random.default_rng(draw.seed)
     text = example.texts[int(generator.integers(len(example.texts)))]
@@ -109,11 +109,11 @@ def _prepare(draw: Draw, preprocessing: Preprocessing, augmentation: Augmentatio
         picture = read_picture(example.picture, name=example.name, reduce_to=preprocessing.shorter_side)
         pixels = np.asarray(resize_and_crop(augment(picture, augmentation, generator), preprocessing))
     except PictureError as error:
-        refuse(example.name, error.reason)
+        on_skip(example.name, error.reason)
     return _Pair(pixels, text, picture_key, text_key(text, example.label))
 
 
-def _collate(pairs: list[_Pair], preprocessing: Preprocessing, tokenizer: Tokenizer) -> PairBatch:
+def _collate(pairs: list[_Pair], preprocessing: Preprocessing, tokenizer: Tokenizer) -> ImageTextBatch:
     there = [pair.pixels is not None for pair in pairs]
     if not any(there):
         raise InvalidSetting(f"not one of {len(pairs)} pictures can be used; broken.jsonl says what is wrong with each")
@@ -122,9 +122,9 @@ def _collate(pairs: list[_Pair], preprocessing: Preprocessing, tokenizer: Tokeni
         if pair.pixels is not None:
             pixels[row] = torch.from_numpy(np.array(pair.pixels))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TextCutWarning)  # one for each of thousands of captions helps nobody
+        warnings.simplefilter("ignore", TruncationWarning)  # one for each of thousands of captions helps nobody
         tokens = tokenizer([pair.text for pair in pairs])
-    return PairBatch(
+    return ImageTextBatch(
         pixels,
         torch.from_numpy(tokens.ids),
         torch.from_numpy(tokens.mask),

@@ -5,7 +5,7 @@ from pathlib import Path
 from threading import Lock
 
 
-class BrokenFile:
+class SkippedExamples:
     """Names each example that can't be used, with the reason, as a line of JSON; each one once, resumed or not."""
 
     def __init__(self, path: Path):

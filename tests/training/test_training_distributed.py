@@ -13,7 +13,7 @@ from safetensors.torch import load_file
 
 import tiny_pairs
 from beholder.errors import InvalidSetting
-from beholder.training.ranks import Ranks, shard
+from beholder.training.distributed import ProcessGroup, shard
 from beholder.training.train_clip import train_clip
 
 TESTS = Path(__file__).parent.parent
@@ -24,13 +24,13 @@ import json, sys
 import torch
 import torch.nn.functional as F
 from torch import nn
-from beholder.training.losses import contrastive_loss, same_pairs, sigmoid_loss
-from beholder.training.ranks import Ranks, end_one_of_several, spread
+from beholder.training.losses import contrastive_loss, duplicate_pairs, sigmoid_loss
+from beholder.training.distributed import ProcessGroup, exit_worker, shard
 
-ranks = Ranks.join("cpu")
+group = ProcessGroup.initialize("cpu")
 generator = torch.Generator().manual_seed(0)
 batch = torch.randn(2, 8, 5, generator=generator, dtype=torch.float64)
-same = same_pairs(torch.tensor([1, 2, 3, 4, 5, 6, 1, 7]), torch.arange(8))
+same = duplicate_pairs(torch.tensor([1, 2, 3, 4, 5, 6, 1, 7]), torch.arange(8))
 there = torch.tensor([True] * 3 + [False] + [True] * 4)
 
 
@@ -48,29 +48,29 @@ class Both(nn.Module):
 
 def step(model, part, local, name):
     image, text, scale, bias = model(*part)
-    rows = ranks.rows(len(image)) if local else None
-    image, text = ranks.joined(image), ranks.joined(text)
+    rows = group.local_rows(len(image)) if local else None
+    image, text = group.all_gather(image), group.all_gather(text)
     if name == "contrastive":
         loss = contrastive_loss(image, text, scale, 0.1, same, there, rows) + 0 * bias
     else:
         loss = sigmoid_loss(image, text, scale, bias, same, there, rows)
     loss.backward()
-    return ranks.mean(loss.detach())
+    return group.mean(loss.detach())
 
 
 found = {}
 for name in ("contrastive", "sigmoid"):
     for local in (False, True):
         whole = Both()
-        model = spread(whole, [], ranks, "ddp")
-        part = batch[:, list(ranks.rows(8 // ranks.count))]
+        model = shard(whole, [], group, "ddp")
+        part = batch[:, list(group.local_rows(8 // group.world_size))]
         loss = step(model, part, local, name)
         gradients = {which: weight.grad.tolist() for which, weight in whole.named_parameters()}
         found[f"{name} {'local' if local else 'global'}"] = {"loss": float(loss), **gradients}
-if ranks.first:
+if group.is_main_process:
     print(json.dumps(found))
-ranks.leave()
-end_one_of_several()
+group.destroy()
+exit_worker()
 """
 
 
@@ -106,7 +106,7 @@ def test_loss_and_gradients_of_two_processes_are_those_of_one_on_the_joined_batc
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_train_the_weights_of_one(parallel: str, tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, broken=(3,))
-    options: dict[str, Any] = {"steps": 4, "chunk": 4, "save_every": 2, "averaging": 0.5, "learning_rate": 1e-3}
+    options: dict[str, Any] = {"steps": 4, "chunk": 4, "save_every": 2, "ema_decay": 0.5, "learning_rate": 1e-3}
     config = tiny_pairs.config(tmp_path, train=options, data={"evaluate": "pairs.jsonl"})
     train_clip(config, tmp_path / "alone", device="cpu")
     path = tiny_pairs.write_config(tmp_path, train={**options, "parallel": parallel}, data={"evaluate": "pairs.jsonl"})
@@ -124,12 +124,12 @@ def test_two_processes_train_the_weights_of_one(parallel: str, tmp_path: Path) -
 
 
 def test_one_process_needs_no_process_group() -> None:
-    ranks = Ranks.join("cpu")
-    assert ranks.count == 1 and not torch.distributed.is_initialized()
+    group = ProcessGroup.initialize("cpu")
+    assert group.world_size == 1 and not torch.distributed.is_initialized()
     value = torch.ones(3)
-    assert ranks.joined(value) is value and not ranks.any(False) and ranks.listed(1) == [1]
+    assert group.all_gather(value) is value and not group.any(False) and group.all_gather_object(1) == [1]
 
 
 def test_sharing_weights_alone_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="torchrun"):
-        shard(torch.nn.Linear(2, 2), [], Ranks(torch.device("cpu")), "fsdp")
+        shard(torch.nn.Linear(2, 2), [], ProcessGroup(torch.device("cpu")), "fsdp")

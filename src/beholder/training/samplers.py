@@ -13,25 +13,25 @@ import numpy as np
 from beholder.errors import InvalidSetting
 from beholder.training.examples import Example
 
-State = dict[str, Any]  # plain values, for a checkpoint
+SamplerState = dict[str, Any]  # plain values, for a checkpoint
 
 
 @dataclass(frozen=True)
-class Draw:
+class Sample:
     """An example's turn; ``seed`` decides which of its texts is taken and how its picture is changed."""
 
     example: Example
     seed: tuple[int, ...]
 
 
-class Order(Protocol):
+class BatchSampler(Protocol):
     """Gives batch after batch without end."""
 
-    def batches(self, state: State | None = None) -> Iterator[tuple[list[Draw], State]]:
+    def batches(self, state: SamplerState | None = None) -> Iterator[tuple[list[Sample], SamplerState]]:
         """This rank's part of each batch, and the state from which to go on behind it; None is the beginning."""
 
 
-class RowOrder:
+class ShuffledBatchSampler:
     """The order of examples in memory. The batches are the same whatever the number of ranks.
 
     Args:
@@ -51,9 +51,9 @@ class RowOrder:
         self.examples = examples
         self.batch = batch
         self.seed = seed
-        self.part = part_of(batch, rank, ranks)
+        self.part = rank_slice(batch, rank, ranks)
 
-    def batches(self, state: State | None = None) -> Iterator[tuple[list[Draw], State]]:
+    def batches(self, state: SamplerState | None = None) -> Iterator[tuple[list[Sample], SamplerState]]:
         """As `Order` says; the state is a ``position`` in the endless row."""
         position = 0 if state is None else int(state["position"])
         known: dict[int, np.ndarray] = {}
@@ -63,12 +63,12 @@ class RowOrder:
                 epoch, place = divmod(number, len(self.examples))
                 if epoch not in known:
                     known = {epoch: np.random.default_rng([self.seed, epoch]).permutation(len(self.examples))}
-                draws.append(Draw(self.examples[known[epoch][place]], (self.seed, epoch, place)))
+                draws.append(Sample(self.examples[known[epoch][place]], (self.seed, epoch, place)))
             position += self.batch
             yield draws, {"position": position}
 
 
-def part_of(batch: int, rank: int, ranks: int) -> range:
+def rank_slice(batch: int, rank: int, ranks: int) -> range:
     """Which places of a batch are a rank's.
 
     Raises:

@@ -9,24 +9,26 @@ import tiny_pairs
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.training.augmentation import Augmentation
+from beholder.training.data_loader import ImageTextBatch, load_batches, normalised
 from beholder.training.examples import Columns, read_examples
-from beholder.training.order import RowOrder
-from beholder.training.pairs import PairBatch, normalised, pair_batches
+from beholder.training.samplers import ShuffledBatchSampler
 
 PREPROCESSING = Preprocessing(16, 16, "crop", 18, mean=(0.5, 0.4, 0.3), std=(0.2, 0.3, 0.4))
 
 
-def batches(folder: Path, count: int, augmentation: Augmentation, broken: tuple[int, ...] = ()) -> list[PairBatch]:
+def batches(folder: Path, count: int, augmentation: Augmentation, broken: tuple[int, ...] = ()) -> list[ImageTextBatch]:
     examples = read_examples(tiny_pairs.paint(folder, 12, broken), Columns(), ("{}",))
     tokenizer = tiny_model.build().tokenizer
-    stream = pair_batches(RowOrder(examples, 6, 1), None, PREPROCESSING, augmentation, tokenizer, lambda *_: None)
+    stream = load_batches(
+        ShuffledBatchSampler(examples, 6, 1), None, PREPROCESSING, augmentation, tokenizer, lambda *_: None
+    )
     return [batch for batch, _ in islice(stream, count)]
 
 
 def test_pixels_are_those_of_the_model_in_use(tmp_path: Path) -> None:
     (batch,) = batches(tmp_path, 1, Augmentation())
     examples = read_examples(tmp_path / "pairs.jsonl", Columns(), ("{}",))
-    (draws, _) = next(RowOrder(examples, 6, 1).batches())
+    (draws, _) = next(ShuffledBatchSampler(examples, 6, 1).batches())
     expected = np.stack([to_pixels(read_picture(draw.example.picture), PREPROCESSING) for draw in draws])
     assert batch.pixels.dtype == torch.uint8 and batch.pixels.shape == (6, 16, 16, 3)
     torch.testing.assert_close(normalised(batch.pixels, PREPROCESSING), torch.from_numpy(expected), atol=1e-6, rtol=0)

@@ -26,7 +26,7 @@ WORD_PIECE = "vocab.txt"
 
 
 @dataclass(frozen=True)
-class Conventions:
+class TokenizerFamily:
     """How a family of models surrounds a sentence.
 
     A mark is a pair: its entry in ``tokenizer_config.json``, and the name that it has where there is no entry.
@@ -39,16 +39,18 @@ class Conventions:
     cleaning: tuple[Step, ...] = ()
 
 
-CONVENTIONS: dict[TokenizerKind, Conventions] = {
-    "clip": Conventions(("bos_token", clip_bpe.START), ("eos_token", clip_bpe.END), ("pad_token", clip_bpe.END)),
-    "open_clip": Conventions(  # pads with id 0, which is "!" in CLIP's vocabulary
+TOKENIZER_FAMILIES: dict[TokenizerKind, TokenizerFamily] = {
+    "clip": TokenizerFamily(("bos_token", clip_bpe.START), ("eos_token", clip_bpe.END), ("pad_token", clip_bpe.END)),
+    "open_clip": TokenizerFamily(  # pads with id 0, which is "!" in CLIP's vocabulary
         ("bos_token", clip_bpe.START), ("eos_token", clip_bpe.END), ("", "!"), cleaning=OPEN_CLIP
     ),
-    "siglip": Conventions(None, ("eos_token", "</s>"), ("pad_token", "</s>"), full_length=True, cleaning=SIGLIP),
-    "siglip2": Conventions(None, ("eos_token", "<eos>"), ("pad_token", "<pad>"), full_length=True, cleaning=SIGLIP2),
-    "bert": Conventions(("cls_token", "[CLS]"), ("sep_token", "[SEP]"), ("pad_token", "[PAD]")),
+    "siglip": TokenizerFamily(None, ("eos_token", "</s>"), ("pad_token", "</s>"), full_length=True, cleaning=SIGLIP),
+    "siglip2": TokenizerFamily(
+        None, ("eos_token", "<eos>"), ("pad_token", "<pad>"), full_length=True, cleaning=SIGLIP2
+    ),
+    "bert": TokenizerFamily(("cls_token", "[CLS]"), ("sep_token", "[SEP]"), ("pad_token", "[PAD]")),
 }
-LOOKED_FOR: dict[TokenizerKind, str] = {
+EXPECTED_FILES: dict[TokenizerKind, str] = {
     "clip": f"{FILE}, {VOCABULARY} with {MERGES}, {' or '.join(OPENAI_LISTS)}",
     "open_clip": f"{FILE}, {VOCABULARY} with {MERGES}, {' or '.join(OPENAI_LISTS)}",
     "siglip": f"{FILE} or {SENTENCE_PIECE}",
@@ -77,7 +79,7 @@ def tokenizer_from_folder(
     if kind == "siglip" and isinstance(backend.model, BPE):
         # SigLIP 2, whose config says siglip, too. Its tokenizer goes by several names, but no unigram is among them.
         kind = "siglip2"
-    conventions = CONVENTIONS[kind]
+    conventions = TOKENIZER_FAMILIES[kind]
     full_length = conventions.full_length if full_length is None else full_length
     limit = config.get("model_max_length")
     if isinstance(limit, int | float) and not full_length:  # absent limits are written as huge numbers
@@ -105,7 +107,7 @@ def _read_vocabulary(folder: Path, kind: TokenizerKind, config: Mapping[str, Any
             return clip_bpe.from_vocabulary_and_merges(folder / VOCABULARY, folder / MERGES)
         for name in OPENAI_LISTS:
             if (folder / name).is_file():
-                return clip_bpe.from_openai_list(folder / name)
+                return clip_bpe.from_openai_merges(folder / name)
     if kind == "siglip" and (folder / SENTENCE_PIECE).is_file():
         return sentence_piece.from_model_file(folder / SENTENCE_PIECE)
     if kind == "bert" and (folder / WORD_PIECE).is_file():
@@ -113,7 +115,7 @@ def _read_vocabulary(folder: Path, kind: TokenizerKind, config: Mapping[str, Any
     advice = "copy it from where the model came from"
     if kind == "open_clip":
         advice = f"the default vocabulary is the file {OPENAI_LISTS[0]} of the package open_clip_torch: copy it there"
-    raise ModelError(f"{folder}: has no tokenizer (looked for {LOOKED_FOR[kind]}); {advice}")
+    raise ModelError(f"{folder}: has no tokenizer (looked for {EXPECTED_FILES[kind]}); {advice}")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
@@ -140,7 +142,7 @@ def _id(folder: Path, backend: tokenizers.Tokenizer, config: Mapping[str, Any], 
     return token
 
 
-def write_tokenizer(tokenizer: Tokenizer, folder: Path, conventions: Conventions) -> str:
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, conventions: TokenizerFamily) -> str:
     """Writes ``tokenizer.json`` and ``tokenizer_config.json`` as transformers reads them, marks and cleaning included.
 
     Returns:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from beholder.errors import ModelError
-from beholder.text.foreign import TokenizerKind, tokenizer_from_folder
+from beholder.text.tokenizer_files import TokenizerKind, tokenizer_from_folder
 from tiny_vocabularies import CORPUS
 
 KINDS: list[TokenizerKind] = ["clip", "open_clip", "siglip", "siglip2", "bert"]

@@ -8,14 +8,14 @@ from hypothesis import strategies as st
 
 from beholder.errors import InvalidSetting
 from beholder.training.examples import Example
-from beholder.training.order import RowOrder, part_of
+from beholder.training.samplers import ShuffledBatchSampler, rank_slice
 
 
 def examples(count: int) -> list[Example]:
     return [Example(str(number), Path(str(number)), ("text",)) for number in range(count)]
 
 
-def drawn(order: RowOrder, steps: int, state: dict | None = None) -> list[list[str]]:
+def drawn(order: ShuffledBatchSampler, steps: int, state: dict | None = None) -> list[list[str]]:
     return [[draw.example.name for draw in draws] for draws, _ in islice(order.batches(state), steps)]
 
 
@@ -27,34 +27,34 @@ def test_every_example_is_seen_exactly_once_an_epoch_over_all_ranks(
     if batch == 0:
         return
     steps = -(-epochs * count // batch)
-    parts = [drawn(RowOrder(examples(count), batch, 7, rank, ranks), steps) for rank in range(ranks)]
+    parts = [drawn(ShuffledBatchSampler(examples(count), batch, 7, rank, ranks), steps) for rank in range(ranks)]
     row = [name for step in range(steps) for part in parts for name in part[step]]
     for epoch in range(epochs):
         assert Counter(row[epoch * count : (epoch + 1) * count]) == Counter(str(number) for number in range(count))
 
 
 def test_the_batches_are_the_same_whatever_the_number_of_ranks() -> None:
-    alone = drawn(RowOrder(examples(13), 6, 1), 9)
-    parts = [drawn(RowOrder(examples(13), 6, 1, rank, 3), 9) for rank in range(3)]
+    alone = drawn(ShuffledBatchSampler(examples(13), 6, 1), 9)
+    parts = [drawn(ShuffledBatchSampler(examples(13), 6, 1, rank, 3), 9) for rank in range(3)]
     assert [list(chain(*step)) for step in zip(*parts, strict=True)] == alone
 
 
 def test_it_goes_on_from_every_place_as_if_it_had_not_stopped() -> None:
-    order = RowOrder(examples(10), 4, 3)
+    order = ShuffledBatchSampler(examples(10), 4, 3)
     whole = [(draws, state) for draws, state in islice(order.batches(), 8)]
     for step in range(7):
-        behind = list(islice(RowOrder(examples(10), 4, 3).batches(whole[step][1]), 7 - step))
+        behind = list(islice(ShuffledBatchSampler(examples(10), 4, 3).batches(whole[step][1]), 7 - step))
         assert behind == whole[step + 1 :]
 
 
 def test_epochs_and_seeds_differ() -> None:
-    row = list(chain(*drawn(RowOrder(examples(30), 10, 3), 6)))
-    other = list(chain(*drawn(RowOrder(examples(30), 10, 4), 3)))
+    row = list(chain(*drawn(ShuffledBatchSampler(examples(30), 10, 3), 6)))
+    other = list(chain(*drawn(ShuffledBatchSampler(examples(30), 10, 4), 3)))
     assert row[:30] != row[30:] and row[:30] != other
 
 
 def test_what_can_not_be_divided_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="evenly"):
-        part_of(10, 0, 4)
+        rank_slice(10, 0, 4)
     with pytest.raises(InvalidSetting, match="more than the 3"):
-        RowOrder(examples(3), 4, 0)
+        ShuffledBatchSampler(examples(3), 4, 0)
