@@ -98,6 +98,22 @@ def test_another_processor_has_another_place(wide_model: Path, monkeypatch: pyte
     assert find_compiled(wide_model) is not None, "two machines may share a cache"
 
 
+def test_each_arithmetic_has_kernels_of_its_own(wide_model: Path) -> None:
+    """OpenVINO does not tell them apart: kernels cached for float32, run as bfloat16, gave NaN or a crash."""
+    DualEncoder.compile(wide_model)
+    compiled = find_compiled(wide_model)
+    assert compiled is not None
+    tokens = sample_tokens(wide().tokenizer)
+    model = library().Core().read_model(str(compiled.folder / "text.xml"))
+    for stage in (Stage("text.xml"), Stage("text.xml", "bf16"), Stage("text.xml", "bf16", 64)):
+        fresh = Stages.of_models([model], [stage])(tokens.ids, tokens.mask)
+        for _ in range(2):  # written, and read again
+            cached = Stages.read(compiled.folder, [stage])(tokens.ids, tokens.mask)
+            np.testing.assert_allclose(cached, fresh, atol=1e-6)
+    kernels = [path for path in (compiled.folder / "kernels").rglob("*.blob") if path.stat().st_size]
+    assert len({path.parent for path in kernels}) >= 3
+
+
 def test_a_precision_is_one_of_three(tiny_model: Path) -> None:
     with pytest.raises(InvalidSetting, match="precision: one of exact, fast, fastest, not 'half'"):
         DualEncoder.from_pretrained(tiny_model, precision="half")  # type: ignore[arg-type]

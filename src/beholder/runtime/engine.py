@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import json
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -75,9 +77,12 @@ def compiled(folder: Path, stage: Stage, **options: Any) -> Any:
         stage: the file, and how it is computed.
         options: of OpenVINO's, beside the stage's own.
     """
+    options = stage.options | options
+    # OpenVINO 2026.4 finds cached kernels by the file alone: those for float32 would run as bfloat16, and give NaN.
+    digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
     # With the weights once more: in CACHE_MODE OPTIMIZE_SIZE, OpenVINO 2026.4 takes wrong ones where some are joined.
-    kept = {"CACHE_DIR": str(folder / KERNELS)}
-    return library().Core().compile_model(str(folder / stage.file), "CPU", stage.options | kept | options)
+    cache = {"CACHE_DIR": str(folder / KERNELS / digest)}
+    return library().Core().compile_model(str(folder / stage.file), "CPU", options | cache)
 
 
 def save(model: Any, file: Path) -> None:
