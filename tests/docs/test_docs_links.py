@@ -25,15 +25,15 @@ def test_links_that_lead_somewhere_are_left_alone(tmp_path: Path) -> None:
 
 
 def test_a_page_that_is_not_there_is_named(tmp_path: Path) -> None:
-    assert write(tmp_path, "<a href='gone.html'>a</a>") == ["one.html: gone.html is not there"]
-    assert write(tmp_path, "<img src='gone.png'>") == ["one.html: gone.png is not there"]
+    assert write(tmp_path, "<a href='gone.html'>a</a>") == ["one.html: gone.html does not exist"]
+    assert write(tmp_path, "<img src='gone.png'>") == ["one.html: gone.png does not exist"]
 
 
 def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
     assert write(tmp_path, "<a href='sub/other.html#below'>a</a>") == [
-        "one.html: sub/other.html#below names no place in sub/other.html"
+        "one.html: sub/other.html#below has no anchor in sub/other.html"
     ]
-    assert write(tmp_path, "<a href='#gone'>a</a>") == ["one.html: #gone names no place in one.html"]
+    assert write(tmp_path, "<a href='#gone'>a</a>") == ["one.html: #gone has no anchor in one.html"]
 
 
 def test_what_is_fetched_from_elsewhere_is_named(tmp_path: Path) -> None:
@@ -44,7 +44,7 @@ def test_what_is_fetched_from_elsewhere_is_named(tmp_path: Path) -> None:
         "one.html: fetches //cdn.example/x.css"
     ]
     (tmp_path / "style.css").write_text("body { background: url('https://cdn.example/x.png') }")
-    assert write(tmp_path, "<p></p>") == ["style.css: fetches from elsewhere"]
+    assert write(tmp_path, "<p></p>") == ["style.css: fetches from another site"]
 
 
 def test_an_empty_folder_is_no_guide(tmp_path: Path) -> None:
