@@ -25,7 +25,7 @@ from PIL import Image
 from transformers import Blip2Config, Blip2ForConditionalGeneration, BlipImageProcessorPil
 
 from beholder import VisionLanguageModel
-from beholder.runtime.decoding import DecodingSettings, write
+from beholder.runtime.decoding import DecodingSettings, generate
 from beholder.runtime.precision import Precision
 from page import Row, keep
 
@@ -108,7 +108,7 @@ def captions(
                 prompts = model.front_end.prompts(model.front_end.tokens(part.numpy()))
                 embeddings = model._with_text(prompts, [START])
                 mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)
-                texts += write(model.language, embeddings, mask, DecodingSettings(20, wide))
+                texts += generate(model.language, embeddings, mask, DecodingSettings(20, wide))
             return [text.ids for text in texts]
 
         sides = [theirs, *(lambda model=model: ours(model) for model in models.values())]

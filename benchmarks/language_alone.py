@@ -22,7 +22,7 @@ import numpy as np
 import torch
 
 from beholder import VisionLanguageModel
-from beholder.runtime.decoding import DecodingSettings, write
+from beholder.runtime.decoding import DecodingSettings, generate
 from beholder.weights import mini_bridge
 from beholder.weights.mini import fetch
 from captioning import in_turn
@@ -59,7 +59,7 @@ def theirs(model: Any, asked: Ids) -> Ids:
 
 def ours(language: Any, asked: Ids) -> Ids:
     ids, mask = padded(asked)
-    return [text.ids for text in write(language, language.embed(ids), mask, DecodingSettings(NEW))]
+    return [text.ids for text in generate(language, language.embed(ids), mask, DecodingSettings(NEW))]
 
 
 class LlamaCpp:

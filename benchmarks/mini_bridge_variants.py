@@ -98,7 +98,7 @@ def whole(made: list[np.ndarray]) -> Tensor:
 def judge_stage_1(bridge: Bridge, made: list[np.ndarray], photographs: list[Photograph]) -> dict[str, float]:
     tokens = mini_bridge.tokenizer()([photograph.captions[0] for photograph in photographs])
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
-    scores = pair_similarity(bridge.contrast_image(whole(made)), bridge.contrast_text(ids, mask)).T
+    scores = pair_similarity(bridge.image_features(whole(made)), bridge.text_features(ids, mask)).T
     rank = (scores >= scores.diagonal()[:, None]).sum(1)
     return {
         "text to image recall@1": float((rank <= 1).float().mean()),

@@ -8,7 +8,7 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-from beholder.runtime.device import processor
+from beholder.runtime.device import processor_name
 
 Row = dict[str, Any]
 PACKAGES = ("torch", "openvino", "transformers", "sentence-transformers", "open_clip_torch", "pillow")
@@ -39,8 +39,8 @@ def write_page(kept: dict[str, list[Row]]) -> str:
 
 
 def _machine(peak: list[Row]) -> list[str]:
-    facts = processor().split()
-    model = processor().partition(" fpu ")[0].removeprefix(platform.machine()).strip() or "a processor"
+    facts = processor_name().split()
+    model = processor_name().partition(" fpu ")[0].removeprefix(platform.machine()).strip() or "a processor"
     can = [flag for flag in ("avx2", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8", "amx_bf16") if flag in facts]
     lines = [f"{model}, {facts[-1]} cores, {', '.join(can)}; {platform.system()}, Python {platform.python_version()}."]
     lines += [", ".join(f"{name} {version(name)}" for name in PACKAGES) + "."]

@@ -21,7 +21,7 @@ import numpy as np
 from PIL import Image, ImageDraw
 
 from beholder import BeholderError, DualEncoder, VisionLanguageModel
-from beholder.models.bridge import picture_grid
+from beholder.models.bridge import token_grid
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import to_pil_image, to_pixels
 from beholder.tasks.plot import plot_similarity
@@ -155,7 +155,7 @@ column converts these numbers back to a picture: what is not in it, the model ca
 def cells(encoder: DualEncoder) -> tuple[int, int]:
     """Return rows and columns of the image encoder's grid."""
     preprocessing = encoder.loaded.preprocessing
-    return picture_grid(encoder.network.image, preprocessing.height, preprocessing.width)
+    return token_grid(encoder.network.image, preprocessing.height, preprocessing.width)
 
 
 def with_grid(picture: Image.Image, rows: int, columns: int) -> Image.Image:

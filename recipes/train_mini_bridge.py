@@ -31,9 +31,9 @@ from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from beholder.models.bridge import Bridge
-from beholder.models.sentence_tokens import SentenceTokens
+from beholder.models.global_token_encoder import GlobalTokenEncoder
 from beholder.runtime.allocator import keep_freed_memory
-from beholder.runtime.device import halves_are_faster
+from beholder.runtime.device import bfloat16_is_faster
 from beholder.text.templates import SINGLE, load_foreign
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_stages import (
@@ -134,7 +134,7 @@ def main() -> None:
     bridge = mini_bridge.begin(settings)
     if given.start:
         bridge.load_state_dict(mini_bridge.load(given.start)[0].state_dict())
-    half = torch.bfloat16 if halves_are_faster(torch.device("cpu")) else torch.float32
+    half = torch.bfloat16 if bfloat16_is_faster(torch.device("cpu")) else torch.float32
 
     tokenizer = mini_bridge.tokenizer()
 
@@ -359,7 +359,7 @@ def imagining(
 
 def with_sentences(
     photographs: list[Photograph], grids: list[np.ndarray], drawings: list[Drawing], shapes: list[np.ndarray]
-) -> tuple[SentenceTokens, list[nn.Linear], np.ndarray]:
+) -> tuple[GlobalTokenEncoder, list[nn.Linear], np.ndarray]:
     """The tower with its sentence tokens, for each fold of the photographs a map that has not seen its captions, and
     the captions' sentence vectors (n, C, S). All maps have seen the drawings', of which there are enough.
     """
@@ -393,7 +393,7 @@ def pooled(grids: list[np.ndarray]) -> Tensor:
 
 
 @torch.no_grad()
-def tokens(tower: SentenceTokens, grid: np.ndarray, caption: nn.Linear | None = None) -> np.ndarray:
+def tokens(tower: GlobalTokenEncoder, grid: np.ndarray, caption: nn.Linear | None = None) -> np.ndarray:
     """Views of a grid (V, N, D) with their sentence tokens, in half precision."""
     return tower.beside(torch.from_numpy(grid.astype(np.float32)), caption).numpy().astype(np.float16)
 

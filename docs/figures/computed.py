@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from beholder import DualEncoder, VisionLanguageModel
-from beholder.models.bridge import picture_grid, picture_tokens
+from beholder.models.bridge import image_tokens, token_grid
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pil_image, to_pixels
 from beholder.tasks.vision_language import AttentionMaps
@@ -56,12 +56,12 @@ class Computed:
         """The frozen image encoder's features of the grid cells: (h · w, Di)."""
         pixels = torch.from_numpy(to_pixels(self.photograph(name), self.preprocessing))[None]
         with torch.inference_mode():
-            return picture_tokens(self.vision_language.image, pixels)[0][-self.grid[0] * self.grid[1] :].numpy()
+            return image_tokens(self.vision_language.image, pixels)[0][-self.grid[0] * self.grid[1] :].numpy()
 
     @property
     def grid(self) -> tuple[int, int]:
         """Rows and columns of the image encoder's grid."""
-        return picture_grid(self.vision_language.image, self.preprocessing.height, self.preprocessing.width)
+        return token_grid(self.vision_language.image, self.preprocessing.height, self.preprocessing.width)
 
     def attention_maps(self, name: str) -> AttentionMaps:
         """Attention maps for the words of the generated caption."""

@@ -11,9 +11,9 @@ from drawing import GREY, INK, Canvas
 SENTENCE = "a dog runs fast"
 QUERIES = 4  # of mini's sixteen, so that the cells can be computed
 TASKS = (
-    ("contrast", "Contrast", "unimodal: queries and text\ndo not see each other"),
-    ("matching", "Matching", "bidirectional: all tokens\nattend to all"),
-    ("generation", "Generation", "multimodal causal: text attends to\nqueries and preceding text"),
+    ("unimodal", "Contrast", "unimodal: queries and text\ndo not see each other"),
+    ("bimodal", "Matching", "bimodal: all tokens\nattend to all"),
+    ("multimodal_causal", "Generation", "multimodal causal: text attends to\nqueries and preceding text"),
 )
 SIDE = 0.2
 

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings, SameConvolution
+from beholder.models.efficientnet_lite import Conv2dSame, EfficientNetLite, EfficientNetLiteSettings
 from beholder.weights import efficientnet_lite_names
 from beholder.weights.table import build_empty, load_foreign
 
@@ -30,11 +30,11 @@ def with_random_statistics(network: torch.nn.Module) -> None:
     ],
 )
 def test_same_padding_puts_the_odd_pixel_at_the_end(size: int, kernel: int, stride: int, sums: list[int]) -> None:
-    layer = SameConvolution(1, 1, (1, kernel), stride=(1, stride), bias=False)
+    layer = Conv2dSame(1, 1, (1, kernel), stride=(1, stride), bias=False)
     torch.nn.init.ones_(layer.weight)
     row = torch.arange(1.0, size + 1).reshape(1, 1, 1, size)
     assert layer(row).flatten().tolist() == sums
-    turned = SameConvolution(1, 1, (kernel, 1), stride=(stride, 1), bias=False)
+    turned = Conv2dSame(1, 1, (kernel, 1), stride=(stride, 1), bias=False)
     torch.nn.init.ones_(turned.weight)
     assert turned(row.reshape(1, 1, size, 1)).flatten().tolist() == sums
 

@@ -31,27 +31,30 @@ IMAGE = torch.randn(1, 9, 24, generator=torch.Generator().manual_seed(1))
 
 
 def test_for_matching_all_see_all(qformer):
-    one, two = qformer(IMAGE, IDS, attention_mask="matching"), qformer(IMAGE, OTHER, attention_mask="matching")
+    one, two = qformer(IMAGE, IDS, attention_mask="bimodal"), qformer(IMAGE, OTHER, attention_mask="bimodal")
     assert not torch.allclose(one.queries, two.queries)
     assert not torch.allclose(one.text[:, 0], two.text[:, 0])
 
 
 def test_for_generation_a_word_sees_the_picture_and_no_later_word(qformer):
-    one, two = qformer(IMAGE, IDS, attention_mask="generation"), qformer(IMAGE, OTHER, attention_mask="generation")
+    one, two = (
+        qformer(IMAGE, IDS, attention_mask="multimodal_causal"),
+        qformer(IMAGE, OTHER, attention_mask="multimodal_causal"),
+    )
     assert torch.allclose(one.queries, two.queries, atol=1e-6)
     assert torch.allclose(one.text[:, :2], two.text[:, :2], atol=1e-6)
-    assert not torch.allclose(one.text[:, 0], qformer(-IMAGE, IDS, attention_mask="generation").text[:, 0])
+    assert not torch.allclose(one.text[:, 0], qformer(-IMAGE, IDS, attention_mask="multimodal_causal").text[:, 0])
 
 
 def test_for_contrast_neither_sees_the_other(qformer):
-    both = qformer(IMAGE, IDS, attention_mask="contrast")
+    both = qformer(IMAGE, IDS, attention_mask="unimodal")
     assert torch.allclose(both.queries, qformer(IMAGE).queries, atol=1e-6)
     assert torch.allclose(both.text, qformer(None, IDS).text, atol=1e-6)
 
 
 def test_padding_changes_nothing(qformer):
     padded, mask = torch.tensor([[5, 6, 7, 0]]), torch.tensor([[True, True, True, False]])
-    for attention_mask in ("matching", "generation", "contrast"):
+    for attention_mask in ("bimodal", "multimodal_causal", "unimodal"):
         one, two = (
             qformer(IMAGE, IDS, attention_mask=attention_mask),
             qformer(IMAGE, padded, mask, attention_mask=attention_mask),
@@ -61,7 +64,7 @@ def test_padding_changes_nothing(qformer):
 
 
 def test_where_the_queries_looked_adds_up_to_one(qformer):
-    cross_attentions = qformer(IMAGE, weights=True).cross_attentions
+    cross_attentions = qformer(IMAGE, output_attentions=True).cross_attentions
     assert cross_attentions.shape == (2, 1, 4, 4, 9)
     assert torch.allclose(cross_attentions.sum(-1), torch.ones(2, 1, 4, 4))
 
@@ -82,7 +85,7 @@ def test_a_bridge_without_stage_1_says_what_it_lacks():
     bridge = Bridge(BridgeSettings(plain, embedding=0, language_width=12))
     assert bridge.soft_prompts(torch.randn(3, 5, 6)).shape == (3, 2, 12)
     with pytest.raises(InvalidSetting, match="stage 1"):
-        bridge.contrast_image(torch.randn(3, 5, 6))
+        bridge.image_features(torch.randn(3, 5, 6))
 
 
 def test_bridge_settings_come_back_from_plain_values():

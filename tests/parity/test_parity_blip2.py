@@ -9,9 +9,9 @@ from PIL import Image
 
 from beholder import VisionLanguageModel
 from beholder.errors import ModelError, WeightsMismatch
-from beholder.models.bridge import picture_tokens
+from beholder.models.bridge import image_tokens
 from beholder.pictures.transform import to_pixels
-from beholder.runtime.decoding import DecodingSettings, write
+from beholder.runtime.decoding import DecodingSettings, generate
 from beholder.training.bridge_losses import pair_similarity
 from beholder.weights.vision_language import load_vision_language
 from tiny_blip2 import make
@@ -33,7 +33,7 @@ def test_picture_features_and_query_outputs(kind: str, tmp_path: Path) -> None:
     loaded = load_vision_language(tmp_path)
     with torch.no_grad():
         theirs = reference.vision_model(pixels()).last_hidden_state
-        ours = picture_tokens(loaded.image, pixels())
+        ours = image_tokens(loaded.image, pixels())
         torch.testing.assert_close(ours, theirs, atol=1e-4, rtol=0)
         queries = reference.query_tokens.expand(12, -1, -1)
         expected = reference.qformer(query_embeds=queries, encoder_hidden_states=theirs)
@@ -46,7 +46,7 @@ def test_logits_of_the_words_behind_a_picture(kind: str, tmp_path: Path) -> None
     model = VisionLanguageModel.from_pretrained(tmp_path, device="cpu")
     ids = torch.tensor([[2, 9, 11, 12]])
     with torch.no_grad():
-        prompts = model.bridge.soft_prompts(picture_tokens(model.image, pixels(1)))
+        prompts = model.bridge.soft_prompts(image_tokens(model.image, pixels(1)))
         logits, _ = model.language.prefill(
             model._with_text(prompts, ids[0].tolist()), torch.ones(1, 9, dtype=torch.bool)
         )
@@ -72,9 +72,9 @@ def test_the_same_captions(kind: str, wide: int, tmp_path: Path) -> None:
         do_sample=False,
     ).tolist()
     with torch.inference_mode():
-        prompts = model.bridge.soft_prompts(picture_tokens(model.image, pixels()))
+        prompts = model.bridge.soft_prompts(image_tokens(model.image, pixels()))
         embeddings = model._with_text(prompts, prompt)
-    ours = write(model.language, embeddings, torch.ones(12, 9, dtype=torch.bool), DecodingSettings(10, wide))
+    ours = generate(model.language, embeddings, torch.ones(12, 9, dtype=torch.bool), DecodingSettings(10, wide))
     for text, row in zip(ours, theirs, strict=True):
         row = row[9:] if row[:5] == [39] * 5 else row[1:] if kind == "t5" else row
         row = row[: row.index(7)] if 7 in row else row
@@ -91,12 +91,12 @@ def test_matching_and_contrast(tmp_path: Path) -> None:
     )
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
     with torch.no_grad():
-        seen = picture_tokens(loaded.image, pixels())
+        seen = image_tokens(loaded.image, pixels())
         options = {"pixel_values": pixels(), "input_ids": ids, "attention_mask": mask.long()}
         expected = reference(**options, use_image_text_matching_head=True).logits_per_image
         torch.testing.assert_close(loaded.bridge.match(seen, ids, mask), expected, atol=1e-4, rtol=0)
         expected = reference(**options).logits_per_image
-        ours = pair_similarity(loaded.bridge.contrast_image(seen), loaded.bridge.contrast_text(ids, mask))
+        ours = pair_similarity(loaded.bridge.image_features(seen), loaded.bridge.text_features(ids, mask))
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 

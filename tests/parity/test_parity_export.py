@@ -19,7 +19,7 @@ from safetensors.torch import load_file, save_file
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.errors import InvalidSetting, ModelError
 from beholder.models.bert import BertSettings
-from beholder.models.bridge import Bridge, picture_tokens
+from beholder.models.bridge import Bridge, image_tokens
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
 from beholder.models.layers import HeadSettings
@@ -376,7 +376,7 @@ def test_a_bridge_of_both_stages_becomes_the_writing_kind_and_says_what_it_loses
     again = load_vision_language(tmp_path / "exported")
     pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        seen = picture_tokens(loaded.image, pixels)
+        seen = image_tokens(loaded.image, pixels)
         torch.testing.assert_close(loaded.bridge.soft_prompts(seen), again.bridge.soft_prompts(seen), **TOLERANCE)
 
 

@@ -15,7 +15,7 @@ from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.runtime import compiled_dual_encoder, compiled_folder
-from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder, compile_dual_encoder, find_compiled
+from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder, compile_dual_encoder, find_compiled_dual_encoder
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
@@ -67,7 +67,7 @@ def test_what_was_compiled_gives_the_networks_vectors(build, tmp_path: Path) -> 
 def test_it_is_found_until_the_model_changes(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     save_dual_encoder(load_dual_encoder(tiny_model), folder)
-    assert find_compiled(folder) is None
+    assert find_compiled_dual_encoder(folder) is None
     assert not isinstance(DualEncoder.from_pretrained(folder, device="cpu").loaded, CompiledDualEncoder)
     DualEncoder.compile(folder)
     encoder = DualEncoder.from_pretrained(folder, device="cpu")
@@ -77,7 +77,7 @@ def test_it_is_found_until_the_model_changes(tiny_model: Path, tmp_path: Path) -
     with torch.no_grad():
         changed.network.image.positions += 1
     save_dual_encoder(changed, folder)
-    assert find_compiled(folder) is None
+    assert find_compiled_dual_encoder(folder) is None
     DualEncoder.compile(folder)
     kept = list((tmp_path / "cache" / "compiled").iterdir())
     assert len(kept) == 1, "what was compiled of the model as it was is gone"
@@ -108,7 +108,7 @@ def test_other_vectors_are_not_used(tiny_model: Path, monkeypatch: pytest.Monkey
     monkeypatch.setattr(compiled_dual_encoder, "TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="vectors are off by"):
         compile_dual_encoder(load_dual_encoder(tiny_model), tiny_model)
-    assert find_compiled(tiny_model) is None
+    assert find_compiled_dual_encoder(tiny_model) is None
 
 
 def test_only_what_lies_in_a_folder_can_be_compiled(tiny_model: Path) -> None:
@@ -118,7 +118,7 @@ def test_only_what_lies_in_a_folder_can_be_compiled(tiny_model: Path) -> None:
 
 def test_without_openvino_it_says_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_folder, "available", lambda: False)
-    assert find_compiled(tiny_model) is None
+    assert find_compiled_dual_encoder(tiny_model) is None
     with pytest.raises(ModelError, match="pip install openvino"):
         compile_dual_encoder(load_dual_encoder(tiny_model), tiny_model)
 

@@ -99,7 +99,7 @@ def test_a_precision_keeps_its_promise(pair: tuple[VisionLanguageModel, ...], pr
 
 def say_that_halves_are_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
     for module in (device, vision_front_end):
-        monkeypatch.setattr(module, "halves_are_faster", lambda place: faster)
+        monkeypatch.setattr(module, "bfloat16_is_faster", lambda place: faster)
 
 
 def test_half_precision_is_near_where_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -6,7 +6,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, OPTConfig, OPTForCausalL
 
 from beholder.errors import InvalidSetting
 from beholder.models.language_model import LanguageModel, language_model
-from beholder.runtime.decoding import DecodingSettings, likelihoods, stream, write, write_several
+from beholder.runtime.decoding import DecodingSettings, generate, generate_candidates, sequence_log_probs, stream
 
 VOCABULARY = 40
 
@@ -58,7 +58,7 @@ def make(kind: str) -> LanguageModel:
     language = language_model(module)
     assert language.eos_token_ids == ()
     # Text ends at the token that cuts what this random network writes at the most different places.
-    texts = [text.ids for text in write(language, *prompts(padded=False), DecodingSettings(max_new_tokens=12))]
+    texts = [text.ids for text in generate(language, *prompts(padded=False), DecodingSettings(max_new_tokens=12))]
     cuts = {word: {text.index(word) for text in texts if word in text} for word in range(1, VOCABULARY)}
     module.generation_config.eos_token_id = max(cuts, key=lambda word: len(cuts[word]))
     return language
@@ -102,7 +102,7 @@ def reference(language: LanguageModel, vectors: torch.Tensor, mask: torch.Tensor
 def test_the_same_tokens_as_transformers(kind: str, padded: bool, options: dict[str, object]) -> None:
     language = make(kind)
     vectors, mask = prompts(padded)
-    ours = write(language, vectors, mask, DecodingSettings(max_new_tokens=12, **options))  # type: ignore[arg-type]
+    ours = generate(language, vectors, mask, DecodingSettings(max_new_tokens=12, **options))  # type: ignore[arg-type]
     theirs = dict(options)
     if "no_repeat_ngram_size" in theirs:
         theirs["no_repeat_ngram_size"] = theirs.pop("no_repeat_ngram_size")
@@ -123,13 +123,13 @@ def test_the_same_tokens_as_transformers(kind: str, padded: bool, options: dict[
 def test_of_several_texts_the_same_as_transformers(kind: str) -> None:
     language = make(kind)
     vectors, mask = prompts(padded=False)
-    several = write_several(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=2), 4)
+    several = generate_candidates(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=2), 4)
     options = {"num_beams": 4, "num_return_sequences": 4, "max_new_tokens": 12, "do_sample": False}
     assert [text.ids for row in several for text in row] == reference(language, vectors, mask, **options)
-    for row, best in zip(several, write(language, vectors, mask, DecodingSettings(12, num_beams=4)), strict=True):
+    for row, best in zip(several, generate(language, vectors, mask, DecodingSettings(12, num_beams=4)), strict=True):
         assert row[0] == best
         assert [text.score for text in row] == sorted((text.score for text in row), reverse=True)
-    two = write_several(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=4), 2)
+    two = generate_candidates(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=4), 2)
     assert two == [row[:2] for row in several]
 
 
@@ -137,8 +137,8 @@ def test_several_drawn_texts_stay_with_their_row() -> None:
     language = make("llama")
     vectors, mask = prompts(padded=False)
     narrow = DecodingSettings(12, top_p=1e-6)
-    greedy = write(language, vectors, mask, DecodingSettings(12))
-    for row, text in zip(write_several(language, vectors, mask, narrow, 3), greedy, strict=True):
+    greedy = generate(language, vectors, mask, DecodingSettings(12))
+    for row, text in zip(generate_candidates(language, vectors, mask, narrow, 3), greedy, strict=True):
         assert [each.ids for each in row] == [text.ids] * 3
 
 
@@ -148,9 +148,9 @@ def test_a_row_alone_gives_what_it_gives_in_a_batch(kind: str, wide: int) -> Non
     language = make(kind)
     vectors, mask = prompts(padded=True)
     settings = DecodingSettings(max_new_tokens=12, num_beams=wide)
-    together = write(language, vectors, mask, settings)
+    together = generate(language, vectors, mask, settings)
     for row in range(len(vectors)):
-        alone = write(language, vectors[row : row + 1, row % 7 :], mask[row : row + 1, row % 7 :], settings)
+        alone = generate(language, vectors[row : row + 1, row % 7 :], mask[row : row + 1, row % 7 :], settings)
         assert alone[0].ids == together[row].ids
         assert alone[0].score == pytest.approx(together[row].score, abs=1e-4)
 
@@ -160,10 +160,12 @@ def test_the_score_is_the_mean_log_probability(kind: str) -> None:
     language = make(kind)
     vectors, mask = prompts(padded=False)
     for wide in (1, 3):
-        for row, text in enumerate(write(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=wide))):
+        for row, text in enumerate(
+            generate(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=wide))
+        ):
             answer = text.ids + ([*language.eos_token_ids] if len(text.ids) < 12 else [])
             logits, kv_cache = language.prefill(vectors[row : row + 1], mask[row : row + 1])
-            found = likelihoods(language, logits, kv_cache, [answer, [5]])
+            found = sequence_log_probs(language, logits, kv_cache, [answer, [5]])
             assert float(found[0]) / len(answer) == pytest.approx(text.score, abs=1e-4)
             assert float(found[1]) == pytest.approx(float(logits.log_softmax(-1)[0, 5]), abs=1e-4)
 
@@ -174,14 +176,16 @@ def test_a_stream_is_what_greedy_writes(kind: str) -> None:
     vectors, mask = prompts(padded=False)
     settings = DecodingSettings(max_new_tokens=12)
     logits, kv_cache = language.prefill(vectors[:1], mask[:1])
-    assert list(stream(language, logits, kv_cache, settings)) == write(language, vectors[:1], mask[:1], settings)[0].ids
+    assert (
+        list(stream(language, logits, kv_cache, settings)) == generate(language, vectors[:1], mask[:1], settings)[0].ids
+    )
 
 
 def test_drawn_texts_depend_on_the_seed_alone() -> None:
     language = make("llama")
     vectors, mask = prompts(padded=False)
     texts = [
-        [text.ids for text in write(language, vectors, mask, DecodingSettings(top_p=0.9, seed=seed))]
+        [text.ids for text in generate(language, vectors, mask, DecodingSettings(top_p=0.9, seed=seed))]
         for seed in (0, 0, 1)
     ]
     assert texts[0] == texts[1] != texts[2]
@@ -190,8 +194,8 @@ def test_drawn_texts_depend_on_the_seed_alone() -> None:
 def test_a_narrow_choice_is_greedy() -> None:
     language = make("llama")
     vectors, mask = prompts(padded=False)
-    narrow = write(language, vectors, mask, DecodingSettings(top_p=1e-6))
-    assert [text.ids for text in narrow] == [text.ids for text in write(language, vectors, mask, DecodingSettings())]
+    narrow = generate(language, vectors, mask, DecodingSettings(top_p=1e-6))
+    assert [text.ids for text in narrow] == [text.ids for text in generate(language, vectors, mask, DecodingSettings())]
 
 
 @pytest.mark.parametrize(

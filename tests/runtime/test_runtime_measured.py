@@ -11,8 +11,8 @@ from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.efficientnet_lite import EfficientNetLiteSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
-from beholder.runtime import compiled_dual_encoder, compiled_folder, divided, measured, precision, quantised
-from beholder.runtime.compiled_dual_encoder import CompiledTowers, find_compiled
+from beholder.runtime import compiled_dual_encoder, compiled_folder, measured, precision, quantization, split_network
+from beholder.runtime.compiled_dual_encoder import CompiledTowers, find_compiled_dual_encoder
 from beholder.runtime.engine import Stage, Stages, library
 from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
@@ -89,19 +89,19 @@ def test_what_changes_too_much_is_not_used(wide_model: Path, monkeypatch: pytest
 
 def test_another_processor_has_another_place(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     DualEncoder.compile(wide_model)
-    assert find_compiled(wide_model) is not None
+    assert find_compiled_dual_encoder(wide_model) is not None
     with monkeypatch.context() as elsewhere:
         for module in (compiled_dual_encoder, compiled_folder):
-            elsewhere.setattr(module, "processor", lambda: "another")
-        assert find_compiled(wide_model) is None
+            elsewhere.setattr(module, "processor_name", lambda: "another")
+        assert find_compiled_dual_encoder(wide_model) is None
         DualEncoder.compile(wide_model)
-    assert find_compiled(wide_model) is not None, "two machines may share a cache"
+    assert find_compiled_dual_encoder(wide_model) is not None, "two machines may share a cache"
 
 
 def test_each_arithmetic_has_kernels_of_its_own(wide_model: Path) -> None:
     """OpenVINO does not tell them apart: kernels cached for float32, run as bfloat16, gave NaN or a crash."""
     DualEncoder.compile(wide_model)
-    compiled = find_compiled(wide_model)
+    compiled = find_compiled_dual_encoder(wide_model)
     assert compiled is not None
     tokens = sample_tokens(wide().tokenizer)
     model = library().Core().read_model(str(compiled.folder / "text.xml"))
@@ -121,37 +121,37 @@ def test_a_precision_is_one_of_three(tiny_model: Path) -> None:
 
 def model_of(folder: Path, tower: str) -> object:
     DualEncoder.compile(folder)
-    found = find_compiled(folder)
+    found = find_compiled_dual_encoder(folder)
     assert found is not None
     return library().Core().read_model(str(found.folder / f"{tower}.xml"))
 
 
 def test_weights_of_eight_bits_take_a_quarter(wide_model: Path, tmp_path: Path) -> None:
     model = model_of(wide_model, "image")
-    small = quantised.quantised(model)
+    small = quantization.quantize_per_channel(model)
     for name, one in (("whole", model), ("small", small)):
         library().save_model(one, str(tmp_path / f"{name}.xml"), compress_to_fp16=False)
     assert (tmp_path / "small.bin").stat().st_size < 0.35 * (tmp_path / "whole.bin").stat().st_size
     pixels = sample_pixels(wide().preprocessing)
-    stages = [Stage("image.xml")], [Stage("image-int8.xml", "bf16", quantised.groups(model)[0])]
+    stages = [Stage("image.xml")], [Stage("image-int8.xml", "bf16", quantization.group_sizes(model)[0])]
     whole, rounded = (Stages.of_models([one], way)(pixels) for one, way in zip((model, small), stages, strict=True))
     apart = np.abs(whole - measured.unit(rounded)).max()
     assert 0 < apart < 0.05
-    assert quantised.groups(model) == [128, 64]
+    assert quantization.group_sizes(model) == [128, 64]
 
 
 def test_convolutions_stay_as_they_are(tmp_path: Path) -> None:
     save_dual_encoder(convolutional(), tmp_path / "model")
-    assert quantised.groups(model_of(tmp_path / "model", "image")) == []
+    assert quantization.group_sizes(model_of(tmp_path / "model", "image")) == []
 
 
 def test_a_network_in_two_parts_is_the_same_network(wide_model: Path) -> None:
     model = model_of(wide_model, "image")
-    places = divided.places(model)
+    places = split_network.split_points(model)
     assert len(places) >= 4, "two sums for each layer"
     pixels = sample_pixels(wide().preprocessing)
     expected = Stages.of_models([model], [Stage("image.xml")])(pixels)
-    parts = divided.divided(model, places[1])
+    parts = split_network.split_at(model, places[1])
     assert parts is not None
     found = Stages.of_models(parts, [Stage("before.xml"), Stage("after.xml")])(pixels)
     np.testing.assert_allclose(found, expected, atol=1e-6)

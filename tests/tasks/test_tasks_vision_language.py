@@ -97,9 +97,9 @@ def slow_answer(model: VisionLanguageModel, chat: Conversation, most: int) -> li
     turns = chat.remembered
     ids = [token for turn in turns[:-1] for token in (*turn.question_ids, *turn.answer_ids)] + turns[-1].question_ids
     embeddings = model._with_text(chat.prompts, ids)
-    from beholder.runtime.decoding import DecodingSettings, write
+    from beholder.runtime.decoding import DecodingSettings, generate
 
-    return write(
+    return generate(
         model.language, embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool), DecodingSettings(most)
     )[0].ids
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from beholder.errors import InvalidSetting
-from beholder.models.bridge import Bridge, BridgeSettings, picture_tokens
+from beholder.models.bridge import Bridge, BridgeSettings, image_tokens
 from beholder.models.language_model import LanguageModel
 from beholder.models.qformer import QFormer, QFormerSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
@@ -78,7 +78,7 @@ def slow_loss(part: Bridge, language: LanguageModel, image: torch.Tensor, per_te
 @pytest.mark.parametrize("kind", ["opt", "llama", "t5"])
 def test_stage_2_is_the_loss_of_every_answer_by_itself(kind: str, per_text: bool) -> None:
     language, part = make(kind), bridge().eval()
-    image = picture_tokens(VisionTransformer(VISION).eval(), pictures(2))
+    image = image_tokens(VisionTransformer(VISION).eval(), pictures(2))
     found = float(stage_2_loss(part, language, image, TEXTS, per_text=per_text).detach())
     assert found == pytest.approx(slow_loss(part, language, image, per_text), rel=1e-4)
 
@@ -101,7 +101,7 @@ def test_the_frozen_sides_stay_and_keep_no_gradients(kind: str, tmp_path: Path) 
     trained = {name: tensor.clone() for name, tensor in part.state_dict().items()}
 
     def step(generator: torch.Generator) -> dict[str, torch.Tensor]:
-        return {"loss": stage_2_loss(part, language, picture_tokens(tower, pictures(2, generator)), TEXTS)}
+        return {"loss": stage_2_loss(part, language, image_tokens(tower, pictures(2, generator)), TEXTS)}
 
     language.train()
     assert not language.module.training, "a frozen model has no training mode"
@@ -117,7 +117,7 @@ def first_stage(part: Bridge) -> Callable[[torch.Generator], dict[str, torch.Ten
     tower = VisionTransformer(VISION).eval().requires_grad_(False)
 
     def step(generator: torch.Generator) -> dict[str, torch.Tensor]:
-        image = picture_tokens(tower, pictures(4, generator))
+        image = image_tokens(tower, pictures(4, generator))
         ids = torch.randint(2, 30, (4, 6), generator=generator)
         return stage_1_losses(part, image, ids, torch.ones_like(ids, dtype=torch.bool), torch.arange(4), generator)
 
@@ -152,7 +152,7 @@ def test_interrupted_and_resumed_is_the_same_bit_for_bit(tmp_path: Path, ema_dec
 def test_stage_1_learns_to_match(tmp_path: Path) -> None:
     part = bridge(dropout=0)
     tower = VisionTransformer(VISION).eval().requires_grad_(False)
-    image = picture_tokens(tower, pictures(4, torch.Generator().manual_seed(0)))
+    image = image_tokens(tower, pictures(4, torch.Generator().manual_seed(0)))
     ids = torch.tensor([[2, 5, 6], [2, 7, 8], [2, 9, 10], [2, 11, 12]])
     mask = torch.ones_like(ids, dtype=torch.bool)
     losses: list[dict[str, float]] = []

@@ -7,7 +7,7 @@ import torch
 
 import tiny_vocabularies
 from beholder.errors import ModelError, WeightsMismatch
-from beholder.models.bridge import picture_tokens
+from beholder.models.bridge import image_tokens
 from beholder.weights.lavis import load_lavis
 from beholder.weights.vision_language import load_vision_language
 from tiny_blip2 import make, words
@@ -85,10 +85,10 @@ def test_stage_1(tmp_path: Path) -> None:
     tokens = loaded.tokenizer(["a dog", "two cats sleep", "snow"])
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
     with torch.no_grad():
-        ours, theirs = picture_tokens(loaded.image, pixels()), picture_tokens(expected.image, pixels())
+        ours, theirs = image_tokens(loaded.image, pixels()), image_tokens(expected.image, pixels())
         torch.testing.assert_close(ours, theirs)
         torch.testing.assert_close(loaded.bridge.match(ours, ids, mask), expected.bridge.match(theirs, ids, mask))
-        assert loaded.bridge.generate_logits(ours, ids, mask).shape == (*ids.shape, vocabulary)
+        assert loaded.bridge.generation_logits(ours, ids, mask).shape == (*ids.shape, vocabulary)
     assert float(loaded.bridge.logit_scale.exp()) == pytest.approx(20)  # type: ignore[union-attr]
 
 
@@ -109,8 +109,8 @@ def test_stage_2(tmp_path: Path, apart: bool) -> None:
     loaded = load_lavis(tmp_path / "stage2.pth", vision=file, language=tmp_path / "opt", **HEADS)
     expected = load_vision_language(tmp_path / "theirs")
     with torch.no_grad():
-        ours = loaded.bridge.soft_prompts(picture_tokens(loaded.image, pixels()))
-        theirs = expected.bridge.soft_prompts(picture_tokens(expected.image, pixels()))
+        ours = loaded.bridge.soft_prompts(image_tokens(loaded.image, pixels()))
+        theirs = expected.bridge.soft_prompts(image_tokens(expected.image, pixels()))
     torch.testing.assert_close(ours, theirs)
     assert loaded.language is not None and expected.language is not None
     for name, tensor in expected.language.module.state_dict().items():

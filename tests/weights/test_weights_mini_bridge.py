@@ -9,9 +9,9 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from beholder.errors import ModelError, WeightsMismatch
-from beholder.models.bridge import BridgeSettings, picture_tokens
+from beholder.models.bridge import BridgeSettings, image_tokens
+from beholder.models.global_token_encoder import GlobalTokenEncoder
 from beholder.models.qformer import QFormerSettings
-from beholder.models.sentence_tokens import SentenceTokens
 from beholder.weights import mini, mini_bridge
 from beholder.weights.vision_language import load_own, save_vision_language
 
@@ -45,7 +45,7 @@ def test_a_bridge_with_sentence_tokens_is_read_as_it_was_written_and_kept_in_our
     written: Path, tmp_path: Path
 ) -> None:
     loaded = mini_bridge.assemble(written)
-    assert isinstance(loaded.image, SentenceTokens)
+    assert isinstance(loaded.image, GlobalTokenEncoder)
     save_vision_language(loaded, tmp_path / "whole")
     again = load_own(tmp_path / "whole")
     for first, second in ((loaded.image, again.image), (loaded.bridge, again.bridge)):
@@ -54,9 +54,9 @@ def test_a_bridge_with_sentence_tokens_is_read_as_it_was_written_and_kept_in_our
     assert (again.reranker, again.num_candidates) == (loaded.reranker, loaded.num_candidates) == ("mini", 12)
     pixels = torch.rand(1, 3, 260, 260)
     with torch.no_grad():
-        tokens = picture_tokens(again.image.eval(), pixels)
+        tokens = image_tokens(again.image.eval(), pixels)
         assert tokens.shape == (1, 83, WIDTH)
-        assert torch.allclose(picture_tokens(loaded.image, pixels), tokens, atol=1e-5)
+        assert torch.allclose(image_tokens(loaded.image, pixels), tokens, atol=1e-5)
         assert again.bridge.eval().soft_prompts(tokens).shape == (1, 2, 576)
 
 

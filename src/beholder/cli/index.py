@@ -52,7 +52,7 @@ def command(
     from beholder.album.album import Album
     from beholder.cli.pictures import warnings_on_one_line
     from beholder.errors import InvalidSetting
-    from beholder.runtime.precision import checked_precision
+    from beholder.runtime.precision import check_precision
 
     if check:
         if folders:
@@ -73,7 +73,7 @@ def command(
                     report=report,
                     expect=expect,
                     exact=exact,
-                    precision=checked_precision(precision),
+                    precision=check_precision(precision),
                     recall=recall,
                 )
             if not json:

@@ -63,20 +63,20 @@ def warnings_on_one_line() -> Iterator[None]:
 
 def load_encoder(model: str, allow_pickle: bool = False, precision: str = "exact") -> DualEncoder:
     """The encoder that ``--model`` names, as near to single precision as ``--precision`` says."""
-    from beholder.runtime.precision import checked_precision
+    from beholder.runtime.precision import check_precision
     from beholder.tasks.dual_encoder import DualEncoder
 
-    return DualEncoder.from_pretrained(model, allow_pickle=allow_pickle, precision=checked_precision(precision))
+    return DualEncoder.from_pretrained(model, allow_pickle=allow_pickle, precision=check_precision(precision))
 
 
 def load_vision_language_model(model: str, allow_pickle: bool = False, precision: str = "exact") -> VisionLanguageModel:
     """The vision-language model that ``--model`` names, as near to single precision as ``--precision`` says."""
-    from beholder.runtime.precision import checked_precision
+    from beholder.runtime.precision import check_precision
     from beholder.tasks.vision_language import VisionLanguageModel
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
-    return VisionLanguageModel.from_pretrained(model, allow_pickle=allow_pickle, precision=checked_precision(precision))
+    return VisionLanguageModel.from_pretrained(model, allow_pickle=allow_pickle, precision=check_precision(precision))
 
 
 class PictureRun:

@@ -32,7 +32,7 @@ def command(
     """
     from beholder.cli.pictures import print_json
     from beholder.errors import InvalidSetting, ModelError
-    from beholder.runtime.precision import checked_precision
+    from beholder.runtime.precision import check_precision
     from beholder.weights.inventory import ENCODER, WRITER, kind_of
     from beholder.weights.sources import find
 
@@ -49,9 +49,9 @@ def command(
         if kind is None and name != "mini":
             raise ModelError(f"{name}: neither a dual encoder nor a vision-language model that is known")
         if kind in (None, ENCODER):
-            folders.append(_compile_encoder(name, checked_precision(precision), measured))
+            folders.append(_compile_encoder(name, check_precision(precision), measured))
         if kind in (None, WRITER):
-            folders.append(_compile_writer(name, checked_precision(precision)))
+            folders.append(_compile_writer(name, check_precision(precision)))
     for folder in folders:
         if json:
             print_json({"name": name, "path": str(folder)})

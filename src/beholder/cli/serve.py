@@ -61,7 +61,7 @@ def command(
     from beholder.errors import InvalidSetting, MissingExtra
 
     try:
-        from beholder.runtime.precision import checked_precision
+        from beholder.runtime.precision import check_precision
         from beholder.server.run import serve
         from beholder.server.service import Service, loader
         from beholder.server.settings import ServerSettings
@@ -89,4 +89,4 @@ def command(
         seconds=seconds,
         body_megabytes=body_megabytes,
     )
-    serve(Service(settings, loader(model, allow_pickle, checked_precision(precision)), album))
+    serve(Service(settings, loader(model, allow_pickle, check_precision(precision)), album))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
-from beholder.models.layers import Activation, Attention, Encoded, Mlp
+from beholder.models.layers import Activation, Attention, Mlp, TowerOutput
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ class BertBlock(nn.Module):
 
 
 class Bert(nn.Module):
-    """Ids (B, T) and mask (B, T) to ``Encoded``: tokens (B, T, D) and pooled (B, D)."""
+    """Ids (B, T) and mask (B, T) to ``TowerOutput``: tokens (B, T, D) and pooled (B, D)."""
 
     def __init__(self, settings: BertSettings):
         super().__init__()
@@ -68,7 +68,7 @@ class Bert(nn.Module):
         self.first_norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
         self.blocks = nn.ModuleList(BertBlock(settings) for _ in range(settings.layers))
 
-    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Encoded:
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> TowerOutput:
         """(B, T) → tokens (B, T, D), pooled (B, D); ``mask`` (B, T) is true where there is no padding.
 
         Raises:
@@ -84,8 +84,8 @@ class Bert(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, seen)
         if self.settings.pooling == "first":
-            return Encoded(tokens, tokens[:, 0])
+            return TowerOutput(tokens, tokens[:, 0])
         if mask is None:
-            return Encoded(tokens, tokens.mean(dim=1))
+            return TowerOutput(tokens, tokens.mean(dim=1))
         counted = mask[..., None].to(tokens.dtype)  # (B, T, 1)
-        return Encoded(tokens, (tokens * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1))
+        return TowerOutput(tokens, (tokens * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1))

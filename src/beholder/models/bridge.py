@@ -14,7 +14,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
-from beholder.models.layers import Encoded
+from beholder.models.layers import TowerOutput
 from beholder.models.qformer import QFormer, QFormerSettings
 from beholder.models.vit import GRID_STRIDE, VisionTransformer
 
@@ -29,7 +29,7 @@ class BridgeSettings:
         image_norm: a trained layer norm on the frozen picture tokens.
         inference_only: without what stage 1 needs for training alone, the generation head and the temperature.
         global_tokens: how many of the first picture tokens stand for the whole picture (a class token, or those of
-            `SentenceTokens`).
+            `GlobalTokenEncoder`).
         global_prompts: soft prompts made of these directly, in front of the queries'; 0 for none (`GlobalPrompts`).
     """
 
@@ -123,13 +123,13 @@ class Bridge(nn.Module):
         self.to_language = nn.Linear(width, settings.language_width) if stage2 else None
         self.global_prompts = GlobalPrompts(settings) if settings.global_prompts else None
 
-    def normed(self, image: Tensor) -> Tensor:
+    def normalize_image(self, image: Tensor) -> Tensor:
         """Picture tokens (B, N, Di) as the Q-Former looks at them."""
         return image if self.image_norm is None else self.image_norm(image)
 
     def queries(self, image: Tensor) -> Tensor:
         """What the queries saw in the picture: (B, Q, D)."""
-        return self.qformer(self.normed(image)).queries
+        return self.qformer(self.normalize_image(image)).queries
 
     def soft_prompts(self, image: Tensor) -> Tensor:
         """The picture in the language model's own space: (B, P + Q, Dl), the queries' prompts last."""
@@ -140,23 +140,23 @@ class Bridge(nn.Module):
         prompts = self._part(self.to_language, "no layer to a language model")(queries)
         return prompts if self.global_prompts is None else torch.cat([self.global_prompts(image), prompts], 1)
 
-    def contrast_image(self, image: Tensor) -> Tensor:
+    def image_features(self, image: Tensor) -> Tensor:
         """(B, Q, E), each of unit length."""
         return F.normalize(self._part(self.image_head, "no heads of stage 1")(self.queries(image)), dim=-1)
 
-    def contrast_text(self, ids: Tensor, mask: Tensor) -> Tensor:
+    def text_features(self, ids: Tensor, mask: Tensor) -> Tensor:
         """(B, E), of unit length, from the text's first token, which stands for the whole."""
-        text = self.qformer(None, ids, mask, "contrast").text
+        text = self.qformer(None, ids, mask, "unimodal").text
         return F.normalize(self._part(self.text_head, "no heads of stage 1")(text[:, 0]), dim=-1)
 
     def match(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """Logits (B, 2), "does not fit" and "fits", the mean over the queries."""
-        queries = self.qformer(self.normed(image), ids, mask, "matching").queries
+        queries = self.qformer(self.normalize_image(image), ids, mask, "bimodal").queries
         return self._part(self.matching_head, "no heads of stage 1")(queries).mean(1)
 
-    def generate_logits(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def generation_logits(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
         """For each token of the text the logits of the next one: (B, T, V)."""
-        text = self.qformer(self.normed(image), ids, mask, "generation").text
+        text = self.qformer(self.normalize_image(image), ids, mask, "multimodal_causal").text
         word_embeddings = self._part(self.qformer.word_embeddings, "no words to write with").weight
         return self._part(self.language_head, "no heads of stage 1")(text, word_embeddings)
 
@@ -167,17 +167,17 @@ class Bridge(nn.Module):
         return part
 
 
-def picture_tokens(tower: nn.Module, pixels: Tensor) -> Tensor:
+def image_tokens(tower: nn.Module, pixels: Tensor) -> Tensor:
     """What a bridge looks at: a vision transformer's tokens, or a convolutional network's grid, row by row.
 
     Pixels (B, 3, H, W) → (B, N, Di).
     """
     seen = tower(pixels)
-    return seen.tokens if isinstance(seen, Encoded) else seen.grid.flatten(2).transpose(1, 2)
+    return seen.tokens if isinstance(seen, TowerOutput) else seen.grid.flatten(2).transpose(1, 2)
 
 
-def picture_grid(tower: nn.Module, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of ``picture_tokens`` for a picture of ``height`` by ``width`` pixels, without their prefix."""
+def token_grid(tower: nn.Module, height: int, width: int) -> tuple[int, int]:
+    """Rows and columns of ``image_tokens`` for a picture of ``height`` by ``width`` pixels, without their prefix."""
     if isinstance(tower, VisionTransformer):
         patch = tower.settings.patch_size
         if tower.grid is None:

@@ -65,7 +65,7 @@ class GridFeatures(NamedTuple):
     pooled: Tensor
 
 
-class SameConvolution(nn.Conv2d):
+class Conv2dSame(nn.Conv2d):
     """A convolution padded as TensorFlow's SAME: output size is input size over stride, the odd pixel at the end."""
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
@@ -77,23 +77,23 @@ class SameConvolution(nn.Conv2d):
         return super().forward(F.pad(x, pads) if any(pads) else x)
 
 
-def convolution(inputs: int, outputs: int, kernel: int, eps: float, stride: int = 1, groups: int = 1) -> nn.Sequential:
+def conv_bn(inputs: int, outputs: int, kernel: int, eps: float, stride: int = 1, groups: int = 1) -> nn.Sequential:
     """A convolution without bias and its batch normalisation."""
     return nn.Sequential(
-        SameConvolution(inputs, outputs, kernel, stride=stride, groups=groups, bias=False),
+        Conv2dSame(inputs, outputs, kernel, stride=stride, groups=groups, bias=False),
         nn.BatchNorm2d(outputs, eps=eps, momentum=0.01),
     )
 
 
-class InvertedBottleneck(nn.Module):
+class InvertedResidual(nn.Module):
     """Widen, filter each channel by itself, narrow; add the input where the shape stays."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, eps: float):
         super().__init__()
         inner = inputs * expansion
-        self.expand = convolution(inputs, inner, 1, eps) if expansion > 1 else None
-        self.depthwise = convolution(inner, inner, kernel, eps, stride, groups=inner)
-        self.project = convolution(inner, outputs, 1, eps)
+        self.expand = conv_bn(inputs, inner, 1, eps) if expansion > 1 else None
+        self.depthwise = conv_bn(inner, inner, kernel, eps, stride, groups=inner)
+        self.project = conv_bn(inner, outputs, 1, eps)
         self.residual = stride == 1 and inputs == outputs
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
@@ -110,17 +110,17 @@ class EfficientNetLite(nn.Module):
         super().__init__()
         self.settings = settings
         eps = settings.norm_eps
-        self.stem = convolution(3, STEM_CHANNELS, 3, eps, stride=2)
+        self.stem = conv_bn(3, STEM_CHANNELS, 3, eps, stride=2)
         blocks: list[nn.Module] = []
         inputs = STEM_CHANNELS
         for stage, (_, kernel, stride, expansion, unscaled) in enumerate(STAGES):
             outputs = settings.channels(unscaled)
             for repeat in range(settings.repeats(stage)):
                 first = repeat == 0
-                blocks.append(InvertedBottleneck(inputs, outputs, kernel, stride if first else 1, expansion, eps))
+                blocks.append(InvertedResidual(inputs, outputs, kernel, stride if first else 1, expansion, eps))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
-        self.head = convolution(inputs, HEAD_CHANNELS, 1, eps)
+        self.head = conv_bn(inputs, HEAD_CHANNELS, 1, eps)
         self.classifier = nn.Linear(HEAD_CHANNELS, settings.classes) if settings.classes else None
 
     def forward(self, pixels: Tensor) -> GridFeatures:
@@ -142,7 +142,7 @@ class EfficientNetLite(nn.Module):
             if not isinstance(module, nn.Sequential) or len(module) != 2:
                 continue
             conv, norm = module
-            if isinstance(conv, SameConvolution) and isinstance(norm, nn.BatchNorm2d):
+            if isinstance(conv, Conv2dSame) and isinstance(norm, nn.BatchNorm2d):
                 module[0] = fuse_conv_bn_eval(conv, norm)
                 module[1] = nn.Identity()
         return self

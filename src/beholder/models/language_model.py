@@ -40,8 +40,10 @@ class LanguageModel(nn.Module):
     def __init__(self, module: Any):
         super().__init__()
         self.module = module.requires_grad_(False).eval()
-        self.takes = inspect.signature(module.forward).parameters
-        self.cache_name = "cache" if "cache" in self.takes else "past_key_values"  # renamed by transformers 5.24
+        self.forward_parameters = inspect.signature(module.forward).parameters
+        self.cache_name = (
+            "cache" if "cache" in self.forward_parameters else "past_key_values"
+        )  # renamed by transformers 5.24
 
     @property
     def width(self) -> int:
@@ -130,7 +132,7 @@ class LanguageModel(nn.Module):
 class CausalLanguageModel(LanguageModel):
     """A decoder alone: OPT, Llama and its kin."""
 
-    def hidden(self, embeddings: Tensor, allowed: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
+    def hidden_states(self, embeddings: Tensor, allowed: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
         """What the model makes of vectors (B, T, D), before its vocabulary: (B, T, D).
 
         Args:
@@ -148,9 +150,9 @@ class CausalLanguageModel(LanguageModel):
         )
         return output.last_hidden_state
 
-    def lm_head(self, hidden: Tensor) -> Tensor:
+    def lm_head(self, hidden_states: Tensor) -> Tensor:
         """Hidden vectors (…, D) to logits (…, V)."""
-        return self.module.get_output_embeddings()(hidden)
+        return self.module.get_output_embeddings()(hidden_states)
 
     def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, KVCache]:  # noqa: D102
         from transformers import DynamicCache
@@ -178,9 +180,9 @@ class CausalLanguageModel(LanguageModel):
             positions = kv_cache.mask.long().cumsum(1).sub(1).clamp(min=0)[:, known:]
         else:
             positions = torch.arange(known, kv_cache.mask.shape[1], device=mask.device).expand(len(mask), -1)
-        if "position_ids" in self.takes:
+        if "position_ids" in self.forward_parameters:
             options["position_ids"] = positions
-        if "logits_to_keep" in self.takes:
+        if "logits_to_keep" in self.forward_parameters:
             options["logits_to_keep"] = 0 if all_positions else 1
         logits = self.module(**options, **{self.cache_name: kv_cache.cache}, use_cache=True).logits
         return logits if all_positions else logits[:, -1]

@@ -16,7 +16,7 @@ from beholder.errors import InvalidSetting
 Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
 
-class Encoded(NamedTuple):
+class TowerOutput(NamedTuple):
     """What a tower gives: one vector per token, ``tokens`` (B, N, D), and one for the whole, ``pooled`` (B, D)."""
 
     tokens: Tensor
@@ -45,7 +45,9 @@ def activation_function(name: Activation) -> Callable[[Tensor], Tensor]:
     raise InvalidSetting(f"activation {name!r} is none of gelu, gelu_tanh, quick_gelu")
 
 
-def attend(query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
+def scaled_dot_product_attention(
+    query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
+) -> Tensor:
     """Scaled dot-product attention (arXiv:1706.03762, equation 1): (B, H, N, D/H), (B, H, M, D/H) twice → as query.
 
     ``mask``, broadcast to (B, H, N, M), is true where a token may be looked at; ``causal`` lets a token see none
@@ -76,7 +78,7 @@ class Attention(nn.Module):
     def forward(self, tokens: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
         """Tokens (B, N, D) look at each other; ``mask`` (B, 1, 1, N) is true where a token may be looked at."""
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, N, D/H)
-        mixed = attend(query, key, value, mask, causal)
+        mixed = scaled_dot_product_attention(query, key, value, mask, causal)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def cross_attention(self, queries: Tensor, tokens: Tensor) -> Tensor:
@@ -87,7 +89,7 @@ class Attention(nn.Module):
         query = F.linear(queries, weight[:width], bias_query).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key_value = F.linear(tokens, weight[width:], bias_tokens)
         key, value = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = attend(query, key, value)
+        mixed = scaled_dot_product_attention(query, key, value)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 

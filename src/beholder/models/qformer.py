@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from beholder.errors import InvalidSetting
 from beholder.models.layers import Mlp
 
-AttentionMask = Literal["matching", "generation", "contrast"]
+AttentionMask = Literal["bimodal", "multimodal_causal", "unimodal"]
 
 
 @dataclass(frozen=True)
@@ -71,18 +71,22 @@ class QFormerAttention(nn.Module):
 
     def forward(self, tokens: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
         """``mask``, broadcast to (B, H, N, M), is true where a token may look. → (B, N, D)."""
-        query, key, value = self.split(self.query(tokens)), self.split(self.key(source)), self.split(self.value(source))
+        query, key, value = (
+            self.split_heads(self.query(tokens)),
+            self.split_heads(self.key(source)),
+            self.split_heads(self.value(source)),
+        )
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         added = F.dropout(self.out(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
         return self.norm(tokens + added)
 
-    def weights(self, tokens: Tensor, source: Tensor) -> Tensor:
+    def attention_weights(self, tokens: Tensor, source: Tensor) -> Tensor:
         """How much each token looks at each part of the source: (B, H, N, M), rows add up to 1."""
-        query, key = self.split(self.query(tokens)), self.split(self.key(source))
+        query, key = self.split_heads(self.query(tokens)), self.split_heads(self.key(source))
         return (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
 
-    def split(self, tokens: Tensor) -> Tensor:
+    def split_heads(self, tokens: Tensor) -> Tensor:
         """(B, N, D) → (B, H, N, D/H)."""
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
@@ -112,14 +116,16 @@ class QFormerLayer(nn.Module):
         self.text_feed_forward = FeedForward(settings) if settings.vocabulary else None
 
     def forward(
-        self, tokens: Tensor, queries: int, image: Tensor | None, allowed: Tensor | None, weights: bool
+        self, tokens: Tensor, queries: int, image: Tensor | None, allowed: Tensor | None, output_attentions: bool
     ) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, Q + T, D) to the same; with ``weights`` also where the queries looked (B, H, Q, N)."""
+            attention_mask: ``bimodal``, all attend to all (matching); ``multimodal_causal``, queries attend to
         tokens = self.attention(tokens, tokens, allowed)
         query_tokens, text = tokens[:, :queries], tokens[:, queries:]
         attention_weights = None
         if image is not None and self.cross_attention is not None:
-            attention_weights = self.cross_attention.weights(query_tokens, image) if weights else None
+            attention_weights = (
+                self.cross_attention.attention_weights(query_tokens, image) if output_attentions else None
+            )
             query_tokens = self.cross_attention(query_tokens, image)
         fed = [self.query_feed_forward(query_tokens)]
         if self.text_feed_forward is not None:
@@ -154,8 +160,8 @@ class QFormer(nn.Module):
         image: Tensor | None,
         ids: Tensor | None = None,
         mask: Tensor | None = None,
-        attention_mask: AttentionMask = "matching",
-        weights: bool = False,
+        attention_mask: AttentionMask = "bimodal",
+        output_attentions: bool = False,
     ) -> QFormerOutput:
         """Who may look at whom is the paper's figure 2.
 
@@ -163,9 +169,10 @@ class QFormer(nn.Module):
             image: frozen picture tokens (B, N, Di); without them there are no queries.
             ids: a text (B, T).
             mask: (B, T), true where the text has a token; everywhere by default.
-            sees: ``matching``, all see all; ``generation``, queries see queries, a word the queries and the words
-                before it; ``contrast``, queries see queries and the text sees itself.
-            weights: also say where the queries looked, in the layers that look.
+            attention_mask: ``bimodal``, all tokens attend to all (matching); ``multimodal_causal``, queries attend to
+                queries, and a text token to the queries and the text tokens before it (generation); ``unimodal``,
+                queries attend to queries, and text to text (contrast).
+            output_attentions: also return the weights of the cross-attention layers.
 
         Raises:
             InvalidSetting: neither picture nor text, or a text for a Q-Former that reads none or is too long for it.
@@ -183,7 +190,7 @@ class QFormer(nn.Module):
         allowed = None if ids is None else self_attention_mask(queries, ids, mask, attention_mask)
         cross_attentions = []
         for layer in self.layers:
-            tokens, attention_weights = layer(tokens, queries, image, allowed, weights)
+            tokens, attention_weights = layer(tokens, queries, image, allowed, output_attentions)
             if attention_weights is not None:
                 cross_attentions.append(attention_weights)
         return QFormerOutput(
@@ -207,16 +214,16 @@ def self_attention_mask(queries: int, ids: Tensor, mask: Tensor | None, attentio
     total = queries + length
     may = torch.ones(total, total, dtype=torch.bool, device=ids.device)
     match attention_mask:
-        case "matching":
+        case "bimodal":
             pass
-        case "generation":
+        case "multimodal_causal":
             may[:queries, queries:] = False
             may[queries:, queries:] = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
-        case "contrast":
+        case "unimodal":
             may[:queries, queries:] = False
             may[queries:, :queries] = False
         case _:
-            raise InvalidSetting(f"attention_mask {attention_mask!r} is none of matching, generation, contrast")
+            raise InvalidSetting(f"attention_mask {attention_mask!r} is none of bimodal, multimodal_causal, unimodal")
     there = torch.ones(batch, total, dtype=torch.bool, device=ids.device)
     if mask is not None:
         there[:, queries:] = mask

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
-from beholder.models.layers import Activation, Block, Encoded
+from beholder.models.layers import Activation, Block, TowerOutput
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ class TextTransformerSettings:
 
 
 class TextTransformer(nn.Module):
-    """Ids (B, T) to ``Encoded``: tokens (B, T, D) and pooled (B, D)."""
+    """Ids (B, T) to ``TowerOutput``: tokens (B, T, D) and pooled (B, D)."""
 
     def __init__(self, settings: TextTransformerSettings):
         super().__init__()
@@ -70,7 +70,7 @@ class TextTransformer(nn.Module):
         )
         self.final_norm = nn.LayerNorm(width, eps=settings.norm_eps)
 
-    def forward(self, ids: Tensor, mask: Tensor | None = None) -> Encoded:
+    def forward(self, ids: Tensor, mask: Tensor | None = None) -> TowerOutput:
         """(B, T) → tokens (B, T, D), pooled (B, D).
 
         ``mask`` is not looked at: these networks were trained without one. The causal ones can't see padding, which
@@ -87,7 +87,7 @@ class TextTransformer(nn.Module):
         for block in self.blocks:
             tokens = block(tokens, causal=self.settings.causal)
         tokens = self.final_norm(tokens)
-        return Encoded(tokens, tokens[torch.arange(ids.shape[0], device=ids.device), self.pooled_position(ids)])
+        return TowerOutput(tokens, tokens[torch.arange(ids.shape[0], device=ids.device), self.pooled_position(ids)])
 
     def pooled_position(self, ids: Tensor) -> Tensor:
         """Index of the token that stands for each sentence: (B, T) → (B,)."""

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
-from beholder.models.layers import Activation, Attention, Block, Encoded, Mlp
+from beholder.models.layers import Activation, Attention, Block, Mlp, TowerOutput
 
 GRID_STRIDE = 32  # pixels that one grid cell of EfficientNet-Lite stands for
 
@@ -133,7 +133,7 @@ class Stem(nn.Sequential):
 
 
 class VisionTransformer(nn.Module):
-    """Pixels (B, 3, H, W) of any size to ``Encoded``: tokens (B, N, D) and pooled (B, D)."""
+    """Pixels (B, 3, H, W) of any size to ``TowerOutput``: tokens (B, N, D) and pooled (B, D)."""
 
     def __init__(self, settings: VisionSettings):
         super().__init__()
@@ -172,7 +172,7 @@ class VisionTransformer(nn.Module):
         seen = 2 * width if settings.classify_mean else width
         self.classifier = nn.Linear(seen, settings.classes) if settings.classes else None
 
-    def forward(self, pixels: Tensor) -> Encoded:
+    def forward(self, pixels: Tensor) -> TowerOutput:
         """(B, 3, H, W) → tokens (B, N, D), pooled (B, D)."""
         tokens = self.embed_patches(pixels)
         if self.norm_first is not None:
@@ -181,7 +181,7 @@ class VisionTransformer(nn.Module):
             tokens = block(tokens)
         if self.settings.final_norm == "tokens":
             tokens = self.final_norm(tokens)
-        return Encoded(tokens, self.pool(tokens))
+        return TowerOutput(tokens, self.pool(tokens))
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
         """Patches with their positions, class token and registers in front: (B, 3, H, W) → (B, N, D)."""
@@ -223,7 +223,7 @@ class VisionTransformer(nn.Module):
             pooled = self.final_norm(pooled)
         return pooled if self.tanh_pooler is None else torch.tanh(self.tanh_pooler(pooled))
 
-    def classify(self, encoded: Encoded) -> Tensor:
+    def classify(self, encoded: TowerOutput) -> Tensor:
         """What ``forward`` gave → logits (B, classes)."""
         if self.classifier is None:
             raise InvalidSetting("this vision transformer has no classification head (classes = 0)")

@@ -16,12 +16,12 @@ from torch import Tensor
 
 from beholder.errors import ModelError
 from beholder.files import write_text
-from beholder.runtime import quantised
+from beholder.runtime import quantization
 from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.compiled_vision_language import WORDS, CompiledVisionLanguageModel
 from beholder.runtime.decoding import Language
 from beholder.runtime.engine import KERNELS, Stage, library, save
-from beholder.runtime.precision import Precision, keeps
+from beholder.runtime.precision import Precision, within_bound
 from beholder.runtime.samples import sample_pixels
 from beholder.runtime.vision_front_end import CompiledFrontEnd, TorchFrontEnd, VisionFrontEnd
 
@@ -122,7 +122,7 @@ def _arranged(compiled: CompiledVisionLanguageModel, precision: Precision) -> Ex
             other = ExecutionPlan(Stage("tower.xml", tower), Stage("bridge.xml", bridge), exact.language)
             front_end = other.front_end(compiled)
             near = cosine(front_end.prompts(front_end.tokens(pixels)).flatten(1), prompts.flatten(1))
-            if other != exact and keeps(near, precision) and (now := _rate(front_end, pixels)) > rate:
+            if other != exact and within_bound(near, precision) and (now := _rate(front_end, pixels)) > rate:
                 best, rate = other, now
     if exact.language is None:
         return best
@@ -132,7 +132,7 @@ def _arranged(compiled: CompiledVisionLanguageModel, precision: Precision) -> Ex
     for stage in _ways(compiled, precision):
         language = load_language_model(compiled, stage)
         near = cosine(teacher_forced_logits(language, prompts, words)[0], logits)
-        if keeps(near, precision) and (now := _pace(language, prompts)) > pace:
+        if within_bound(near, precision) and (now := _pace(language, prompts)) > pace:
             chosen, pace = stage, now
     return ExecutionPlan(best.tower, best.bridge, chosen)
 
@@ -141,7 +141,7 @@ def _ways(compiled: CompiledVisionLanguageModel, precision: Precision) -> Iterat
     """bfloat16, and weights of eight bits."""
     yield Stage("language.xml", "bf16")
     model = library().Core().read_model(str(compiled.folder / "language.xml"))
-    if not quantised.linear_layers(model):
+    if not quantization.linear_layers(model):
         return  # all of few bits already
 
     def written(name: str, smaller: Callable[[Any], Any]) -> str:
@@ -150,10 +150,10 @@ def _ways(compiled: CompiledVisionLanguageModel, precision: Precision) -> Iterat
             save(smaller(model), file)
         return name
 
-    yield Stage(written("language-groups.xml", partial(quantised.grouped, lossless=False)))
+    yield Stage(written("language-groups.xml", partial(quantization.quantize_grouped, lossless=False)))
     if precision == "fastest":
-        int8 = written("language-int8.xml", quantised.quantised)
-        for group in (0, *quantised.groups(model)):
+        int8 = written("language-int8.xml", quantization.quantize_per_channel)
+        for group in (0, *quantization.group_sizes(model)):
             yield Stage(int8, "bf16", group)
 
 

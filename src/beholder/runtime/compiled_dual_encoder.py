@@ -32,7 +32,7 @@ from beholder.runtime.compiled_folder import (
     source_of,
     write_network,
 )
-from beholder.runtime.device import processor
+from beholder.runtime.device import processor_name
 from beholder.runtime.engine import Stage, Stages
 from beholder.runtime.measured import Choice, chosen, unit
 from beholder.runtime.precision import Precision
@@ -147,7 +147,7 @@ class CompiledTowers:
         return vectors if self.precision == "exact" else unit(vectors)  # rounded, they are not quite so long
 
 
-def find_compiled(name: str | Path) -> CompiledDualEncoder | None:
+def find_compiled_dual_encoder(name: str | Path) -> CompiledDualEncoder | None:
     """What was compiled of ``"mini"`` or of a folder, if it was and the model has not changed since.
 
     Args:
@@ -199,7 +199,7 @@ def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> Compile
         "scale": towers.scale,
         "bias": towers.bias,
         "fingerprint": fingerprint(loaded),
-        "processor": processor(),
+        "processor": processor_name(),
     }
     with atomic_folder(folder, replace=False) as whole:
         (whole / FILE).write_text(json.dumps(held), "utf-8")
@@ -210,7 +210,7 @@ def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> Compile
             _write_towers(loaded, whole)
         except Exception as error:  # OpenVINO's converter raises what it likes
             raise ModelError(f"{name}: OpenVINO can't compile this network ({error})") from error
-    compiled = find_compiled(name)
+    compiled = find_compiled_dual_encoder(name)
     if compiled is None:
         raise ModelError(f"{name}: its files changed while it was compiled; compile it again")
     apart = _apart(towers, CompiledTowers(compiled), loaded)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from beholder.errors import ModelError
-from beholder.runtime.device import processor
+from beholder.runtime.device import processor_name
 from beholder.runtime.engine import available, library, save
 from beholder.weights.cache import cache_folder
 
@@ -41,7 +41,7 @@ def place_of(
         return None
     stats = [(str(path), path.stat()) for path in sorted(folder.rglob("*")) if path.is_file()]
     facts = [(path, status.st_size, status.st_mtime_ns) for path, status in stats]
-    digest = hashlib.sha256(json.dumps([build, *versions, processor(), facts]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([build, *versions, processor_name(), facts]).encode()).hexdigest()[:16]
     return cache_folder() / "compiled" / f"{prefix}{digest}"
 
 

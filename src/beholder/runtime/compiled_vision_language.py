@@ -4,7 +4,7 @@
     tower.xml, bridge.xml    pixels to picture tokens, and those to soft prompts
     matching.xml             where the bridge's matching head judges
     language.xml             the language model, where it is a causal one (`beholder.runtime.language_network`); weights
-                             that came out of a file of few bits are kept in few (`beholder.runtime.quantised.grouped`)
+                             that came out of a file of few bits are kept in few (`quantization.quantize_grouped`)
     language-groups.xml      all of them in eight bits, once "fast" or "fastest" was asked for
     language-int8.xml        one scale for each output, once "fastest" was asked for
     kernels/                 what the processor runs, kept for the next time
@@ -39,9 +39,9 @@ from beholder.runtime.compiled_folder import (
     source_of,
     write_network,
 )
-from beholder.runtime.device import processor
+from beholder.runtime.device import processor_name
 from beholder.runtime.engine import Stage, save
-from beholder.runtime.quantised import grouped
+from beholder.runtime.quantization import quantize_grouped
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 
@@ -171,7 +171,7 @@ def compile_vision_language(loaded: LoadedVisionLanguage, name: str | Path) -> C
         "decoder": decoder,
         "eos_token_ids": list(language.eos_token_ids) if language else [],
         "context_length": language.context_length if language else 0,
-        "processor": processor(),
+        "processor": processor_name(),
     }
     with atomic_folder(folder, replace=False) as whole:
         (whole / FILE).write_text(json.dumps(held), "utf-8")
@@ -202,7 +202,7 @@ def _write_front_end(loaded: LoadedVisionLanguage, folder: Path) -> None:
     import torch
     from torch import Tensor, nn
 
-    from beholder.models.bridge import picture_tokens
+    from beholder.models.bridge import image_tokens
 
     class Part(nn.Module):
         def __init__(self) -> None:
@@ -211,7 +211,7 @@ def _write_front_end(loaded: LoadedVisionLanguage, folder: Path) -> None:
 
     class Tower(Part):
         def forward(self, pixels: Tensor) -> Tensor:
-            return picture_tokens(self.tower, pixels)
+            return image_tokens(self.tower, pixels)
 
     class Prompts(Part):
         def forward(self, tokens: Tensor) -> Tensor:
@@ -224,7 +224,7 @@ def _write_front_end(loaded: LoadedVisionLanguage, folder: Path) -> None:
     made = loaded.preprocessing
     pixels = torch.randn(2, 3, made.height, made.width)
     with torch.inference_mode():
-        tokens = picture_tokens(loaded.image, pixels)
+        tokens = image_tokens(loaded.image, pixels)
     picture = [-1, *tokens.shape[1:]]
     write_network(Tower(), [pixels], [[-1, *pixels.shape[1:]]], folder / "tower.xml")
     if loaded.language is not None:
@@ -244,7 +244,7 @@ def _write_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
     language = loaded.language
     if not isinstance(language, CausalLanguageModel):
         raise TypeError("only a causal language model is compiled")
-    network = grouped(language_network(language), lossless=True)
+    network = quantize_grouped(language_network(language), lossless=True)
     save(network, folder / "language.xml")
     with torch.inference_mode():
         count = language.module.get_input_embeddings().weight.shape[0]

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from beholder.errors import InvalidSetting
 
-NEVER = -1e9  # added to the score of what must not be chosen
+MASKED_SCORE = -1e9  # added to the score of what must not be chosen
 
-Rules = Callable[[Tensor, Tensor], Tensor]  # words written (n, T) and scores of the next (n, V) → scores
+LogitsProcessor = Callable[[Tensor, Tensor], Tensor]  # words written (n, T) and scores of the next (n, V) → scores
 
 
 class KVCache(Protocol):
@@ -88,7 +88,7 @@ class GeneratedText:
 
 
 @torch.inference_mode()
-def write(
+def generate(
     language: Language,
     embeddings: Tensor,
     mask: Tensor,
@@ -113,12 +113,12 @@ def write(
         kv_cache.select(rows)
         logits = logits[rows]
     if settings.num_beams == 1:
-        return singles(language, logits, kv_cache, settings, on_token or nothing)
-    return [texts[0] for texts in beams(language, logits, kv_cache, settings, on_token or nothing)]
+        return sample_texts(language, logits, kv_cache, settings, on_token or nothing)
+    return [texts[0] for texts in beam_search(language, logits, kv_cache, settings, on_token or nothing)]
 
 
 @torch.inference_mode()
-def write_several(
+def generate_candidates(
     language: Language,
     embeddings: Tensor,
     mask: Tensor,
@@ -131,19 +131,19 @@ def write_several(
     Of one row, the likeliest text comes first, and there may be fewer where fewer beams came to an end.
     """
     if settings.top_p is not None:
-        drawn = write(language, embeddings, mask, settings, on_token, copies=count)
+        drawn = generate(language, embeddings, mask, settings, on_token, copies=count)
         rows = [drawn[start : start + count] for start in range(0, len(drawn), count)]
         return [sorted(row, key=lambda text: -text.score) for row in rows]
     logits, kv_cache = language.prefill(embeddings, mask)
     wide = replace(settings, num_beams=max(settings.num_beams, count))
-    return [texts[:count] for texts in beams(language, logits, kv_cache, wide, on_token or nothing)]
+    return [texts[:count] for texts in beam_search(language, logits, kv_cache, wide, on_token or nothing)]
 
 
 def nothing() -> None:
     """Where nobody asked to be called before each word."""
 
 
-def singles(
+def sample_texts(
     language: Language, logits: Tensor, kv_cache: KVCache, settings: DecodingSettings, on_token: Callable[[], None]
 ) -> list[GeneratedText]:
     """Greedy or drawn texts. A row that has ended leaves the batch."""
@@ -151,14 +151,16 @@ def singles(
     texts: list[list[int]] = [[] for _ in rows]
     scores = [0.0] * len(rows)
     written = torch.zeros(len(rows), 0, dtype=torch.long)
-    choose = chooser(language, settings)
+    choose = token_sampler(language, settings)
     eos_token_ids = torch.tensor(language.eos_token_ids)
     for number in range(settings.max_new_tokens):
         on_token()
         words, sure = choose(written.to(logits.device), logits)
         ended = torch.isin(words.cpu(), eos_token_ids)
-        for row, word, gained, end in zip(rows.tolist(), words.tolist(), sure.tolist(), ended.tolist(), strict=True):
-            scores[row] += gained
+        for row, word, token_log_probs, end in zip(
+            rows.tolist(), words.tolist(), sure.tolist(), ended.tolist(), strict=True
+        ):
+            scores[row] += token_log_probs
             texts[row].append(word)
             if end or number + 1 == settings.max_new_tokens:
                 scores[row] /= len(texts[row])
@@ -176,7 +178,7 @@ def singles(
 @torch.inference_mode()
 def stream(language: Language, logits: Tensor, kv_cache: KVCache, settings: DecodingSettings) -> Iterator[int]:
     """The tokens of a single row as they come, without the end. The memory holds all but the last of them."""
-    choose = chooser(language, settings)
+    choose = token_sampler(language, settings)
     written = torch.zeros(1, 0, dtype=torch.long)
     for number in range(settings.max_new_tokens):
         words, _ = choose(written.to(logits.device), logits)
@@ -188,14 +190,14 @@ def stream(language: Language, logits: Tensor, kv_cache: KVCache, settings: Deco
             logits = language.decode(words[:, None], kv_cache)
 
 
-def chooser(language: Language, settings: DecodingSettings) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
+def token_sampler(language: Language, settings: DecodingSettings) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
     """The next words (B,) and their log-probabilities (B,), from what was written (B, T) and the logits (B, V)."""
-    rules = rules_of(language, settings)
+    rules = logits_processor(language, settings)
     if settings.top_p is None:
 
         def first(written: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
             best = rules(written, logits.float()).argmax(-1)
-            return best, gained(logits, best)
+            return best, token_log_probs(logits, best)
 
         return first
     from transformers import TopPLogitsWarper
@@ -206,18 +208,18 @@ def chooser(language: Language, settings: DecodingSettings) -> Callable[[Tensor,
     def drawn(written: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         chances = keep(written, rules(written, logits.float()) / settings.temperature).softmax(-1)
         words = torch.multinomial(chances.cpu(), 1, generator=generator)[:, 0].to(logits.device)
-        return words, gained(logits, words)
+        return words, token_log_probs(logits, words)
 
     return drawn
 
 
-def gained(logits: Tensor, words: Tensor) -> Tensor:
+def token_log_probs(logits: Tensor, words: Tensor) -> Tensor:
     """Log-probabilities (B,) of words (B,) among logits (B, V)."""
     logits = logits.float()
     return logits.gather(1, words[:, None])[:, 0] - logits.logsumexp(-1)
 
 
-def rules_of(language: Language, settings: DecodingSettings) -> Rules:
+def logits_processor(language: Language, settings: DecodingSettings) -> LogitsProcessor:
     """What the settings forbid or make less likely."""
     penalty, gram = settings.repetition_penalty, settings.no_repeat_ngram_size
     start = torch.tensor([language.decoder_start_token_ids], dtype=torch.long)
@@ -232,19 +234,19 @@ def rules_of(language: Language, settings: DecodingSettings) -> Rules:
             scores.scatter_(1, written, torch.where(found < 0, found * penalty, found / penalty))
         if gram and written.shape[1] >= gram:
             for row, texts in enumerate(written.tolist()):
-                scores[row, forbidden(texts, gram)] = -torch.inf
+                scores[row, banned_tokens(texts, gram)] = -torch.inf
         return scores
 
     return apply
 
 
-def forbidden(text: list[int], gram: int) -> list[int]:
+def banned_tokens(text: list[int], gram: int) -> list[int]:
     """The words that would make the last ``gram`` words of a text ones that it holds already."""
     last = text[len(text) - gram + 1 :]
     return [text[end] for end in range(gram - 1, len(text)) if text[end - gram + 1 : end] == last]
 
 
-def likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
+def blockwise_topk(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """The ``count`` largest of each row (n, V), in order, and their places: what ``topk`` gives, sooner.
 
     The largest lie in those blocks whose own largest are the largest, and those are found at the speed of memory.
@@ -262,7 +264,7 @@ def likeliest(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, places.gather(1, chosen)
 
 
-def beams(
+def beam_search(
     language: Language, logits: Tensor, kv_cache: KVCache, settings: DecodingSettings, on_token: Callable[[], None]
 ) -> list[list[GeneratedText]]:
     """Of several texts of each row, followed at once, those that ended, the best first, as transformers chooses them.
@@ -271,7 +273,7 @@ def beams(
     """
     count, wide, vocabulary = len(logits), settings.num_beams, logits.shape[-1]
     device = logits.device
-    rules = rules_of(language, settings)
+    rules = logits_processor(language, settings)
     eos_token_ids = torch.tensor(language.eos_token_ids, device=device)
     kept = max(2, 1 + len(eos_token_ids)) * wide
     rows = torch.arange(count)
@@ -279,7 +281,7 @@ def beams(
     scores = torch.zeros(count, 1, device=device)
     done = torch.zeros(count, wide, settings.max_new_tokens, dtype=torch.long, device=device)
     lengths = torch.zeros(count, wide, dtype=torch.long, device=device)
-    done_scores = torch.full((count, wide), NEVER, device=device)
+    done_scores = torch.full((count, wide), MASKED_SCORE, device=device)
     finished: list[list[GeneratedText]] = [[] for _ in range(count)]
     for number in range(settings.max_new_tokens):
         on_token()
@@ -287,30 +289,30 @@ def beams(
         logits = logits.float()
         gains = rules(running.flatten(0, 1), logits - logits.logsumexp(-1, keepdim=True))
         # The best of all are among the best of each beam.
-        each, places = likeliest(gains, min(kept, vocabulary))
+        each, places = blockwise_topk(gains, min(kept, vocabulary))
         each = each.view(len(rows), held, -1) + scores[:, :, None]
         best, chosen = each.flatten(1).topk(min(kept, each[0].numel()))
         parents = chosen // each.shape[2]
         words = places.view(len(rows), -1).gather(1, chosen)
-        longer = torch.cat([take(running, parents), words[:, :, None]], 2)
+        longer = torch.cat([gather_beams(running, parents), words[:, :, None]], 2)
         ended = torch.isin(words, eos_token_ids) | (number + 1 == settings.max_new_tokens)
         # What has ended among the first K is finished; it stays if it is among the K best that ever finished.
         closing = best / (number + 1) ** settings.length_penalty
-        closing = closing.masked_fill(~ended | (torch.arange(best.shape[1], device=device) >= wide), NEVER)
+        closing = closing.masked_fill(~ended | (torch.arange(best.shape[1], device=device) >= wide), MASKED_SCORE)
         if settings.early_stopping:
-            closing = closing.masked_fill((done_scores > NEVER).all(1, keepdim=True), NEVER)
+            closing = closing.masked_fill((done_scores > MASKED_SCORE).all(1, keepdim=True), MASKED_SCORE)
         done_scores, stay = torch.cat([done_scores, closing], 1).topk(wide)
         padded = torch.nn.functional.pad(longer, (0, settings.max_new_tokens - number - 1))
-        done = take(torch.cat([done, padded], 1), stay)
+        done = gather_beams(torch.cat([done, padded], 1), stay)
         lengths = torch.cat([lengths, torch.full_like(words, number + 1)], 1).gather(1, stay)
-        scores, chosen = (best + ended * NEVER).topk(wide)
-        full = (done_scores > NEVER).all(1)
-        worst = torch.where(full, done_scores[:, -1], torch.tensor(NEVER, device=device))
+        scores, chosen = (best + ended * MASKED_SCORE).topk(wide)
+        full = (done_scores > MASKED_SCORE).all(1)
+        worst = torch.where(full, done_scores[:, -1], torch.tensor(MASKED_SCORE, device=device))
         over = (scores[:, 0] / (number + 1) ** settings.length_penalty <= worst) | ended.all(1)
         if settings.early_stopping:
             over |= full
         for place in over.nonzero()[:, 0].tolist():
-            ending = max(1, int((done_scores[place] > NEVER).sum()))
+            ending = max(1, int((done_scores[place] > MASKED_SCORE).sum()))
             for text, length, score in zip(
                 done[place, :ending].tolist(), lengths[place].tolist(), done_scores[place].tolist(), strict=False
             ):
@@ -322,7 +324,7 @@ def beams(
         if not len(going):
             break
         source = (parents.gather(1, chosen) + torch.arange(len(rows), device=device)[:, None] * held)[going]
-        running, scores = take(longer, chosen)[going], scores[going]
+        running, scores = gather_beams(longer, chosen)[going], scores[going]
         done, lengths, done_scores = done[going], lengths[going], done_scores[going]
         rows = rows[going.cpu()]
         kv_cache.select(source.flatten())
@@ -330,13 +332,13 @@ def beams(
     return finished
 
 
-def take(beams: Tensor, chosen: Tensor) -> Tensor:
+def gather_beams(beam_search: Tensor, chosen: Tensor) -> Tensor:
     """Of (B, n, T) those that ``chosen`` (B, K) names: (B, K, T)."""
-    return beams.gather(1, chosen[:, :, None].expand(-1, -1, beams.shape[2]))
+    return beam_search.gather(1, chosen[:, :, None].expand(-1, -1, beam_search.shape[2]))
 
 
 @torch.inference_mode()
-def likelihoods(language: Language, logits: Tensor, kv_cache: KVCache, answers: list[list[int]]) -> Tensor:
+def sequence_log_probs(language: Language, logits: Tensor, kv_cache: KVCache, answers: list[list[int]]) -> Tensor:
     """Log-probability of each answer, a list of tokens, behind the single row that the memory holds: (n,)."""
     longest = max(len(answer) for answer in answers)
     ids = torch.zeros(len(answers), longest, dtype=torch.long, device=logits.device)

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
     import torch
 
 
-def pick_device(wish: str | None = None) -> "torch.device":
+def select_device(wish: str | None = None) -> "torch.device":
     """The wished device, or the fastest that is there: CUDA, Apple's MPS, the CPU.
 
     Raises:
@@ -36,13 +36,13 @@ def pick_device(wish: str | None = None) -> "torch.device":
     return device
 
 
-def accelerated() -> bool:
+def has_accelerator() -> bool:
     """Whether this machine seems to have a device that `pick_device` would take before the CPU; without torch."""
     return sys.platform == "darwin" or Path("/dev/kfd").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 @cache
-def halves_are_faster(device: "torch.device") -> bool:
+def bfloat16_is_faster(device: "torch.device") -> bool:
     """Whether this device multiplies bfloat16 faster than single precision: a processor without it takes far longer."""
     import torch
 
@@ -58,15 +58,15 @@ def halves_are_faster(device: "torch.device") -> bool:
     return seconds[1] < seconds[0]
 
 
-def hardware(device: "torch.device") -> str:
+def hardware_name(device: "torch.device") -> str:
     """What computes on a device: the GPU's model, or the processor."""
     import torch
 
-    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {processor()}"
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {processor_name()}"
 
 
 @cache
-def processor() -> str:
+def processor_name() -> str:
     """This machine's processor: its model, what it can do, and how many of its cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
     told = [platform.machine(), platform.processor()]

@@ -103,8 +103,8 @@ def _step(language: CausalLanguageModel) -> Any:
             self, vectors: Tensor, allowed: Tensor, positions: Tensor, kept: Tensor, *past: Tensor
         ) -> tuple[Tensor, ...]:
             cache = Past(past)
-            hidden = self.language.hidden(vectors, allowed, positions, cache)
-            return (self.language.lm_head(hidden.index_select(1, kept)), *cache.longer)
+            hidden_states = self.language.hidden_states(vectors, allowed, positions, cache)
+            return (self.language.lm_head(hidden_states.index_select(1, kept)), *cache.longer)
 
     return Step().eval()
 

@@ -16,9 +16,9 @@ from typing import Any
 import numpy as np
 
 from beholder.files import write_text
-from beholder.runtime import divided, quantised
+from beholder.runtime import quantization, split_network
 from beholder.runtime.engine import Stage, Stages, library, save
-from beholder.runtime.precision import MARGIN, Precision, keeps
+from beholder.runtime.precision import MARGIN, Precision, within_bound
 
 SEARCH_MARGIN = 2.0  # a search, which goes as near to the bound as it can, keeps farther off than others
 WORTH = 1.05  # times as fast as single precision, or it is not worth a change
@@ -88,7 +88,7 @@ def choose(
         nonlocal best, models
         run = way.ready()
         cosine = float(np.sum(unit(run(*samples)) * reference, axis=1).min())
-        if not keeps(cosine, precision, margin):
+        if not within_bound(cosine, precision, margin):
             return False
         seconds = _seconds(run, samples)
         if seconds < min(best.seconds, base / WORTH):
@@ -97,8 +97,8 @@ def choose(
 
     if not taken(Way((Stage(f"{tower}.xml", "bf16"),), (model,))):
         _shorten_beginning(model, f"{tower}-{precision}", taken)
-    if precision == "fastest" and (sizes := quantised.groups(model)):
-        small = quantised.quantised(model)
+    if precision == "fastest" and (sizes := quantization.group_sizes(model)):
+        small = quantization.quantize_per_channel(model)
         for size in sizes:
             taken(Way((Stage(f"{tower}-int8.xml", "bf16", size),), (small,)))
     return best, models
@@ -114,7 +114,11 @@ def _shorten_beginning(model: Any, name: str, taken: Callable[[Way, float], bool
 
     In a convolutional network most of the loss comes from the first layers, which see the pixels themselves.
     """
-    cuts = [parts for place in divided.places(model) if (parts := divided.divided(model, place)) is not None]
+    cuts = [
+        parts
+        for place in split_network.split_points(model)
+        if (parts := split_network.split_at(model, place)) is not None
+    ]
     stages = (Stage(f"{name}-before.xml"), Stage(f"{name}-after.xml", "bf16"))
     low, high = 0, len(cuts) - 1
     while low <= high:

@@ -11,7 +11,7 @@ BOUNDS: dict[Precision, float] = {"exact": 1.0, "fast": 0.9999, "fastest": 0.999
 MARGIN = 1.5  # so many times the loss on samples must stay within the bound: the user's pictures are others
 
 
-def checked_precision(wish: str) -> Precision:
+def check_precision(wish: str) -> Precision:
     """The wish, if it is one of the three.
 
     Raises:
@@ -22,6 +22,6 @@ def checked_precision(wish: str) -> Precision:
     return wish
 
 
-def keeps(cosine: float, precision: Precision, margin: float = MARGIN) -> bool:
+def within_bound(cosine: float, precision: Precision, margin: float = MARGIN) -> bool:
     """Whether the least cosine that was measured on samples keeps a precision's promise."""
     return margin * (1 - cosine) <= 1 - BOUNDS[precision]

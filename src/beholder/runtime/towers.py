@@ -21,7 +21,7 @@ import numpy as np
 
 from beholder import __version__
 from beholder.files import write_text
-from beholder.runtime.device import hardware
+from beholder.runtime.device import hardware_name
 from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
 from beholder.weights.cache import cache_folder
@@ -266,7 +266,7 @@ def _place(own: TorchTowers, precision: Precision) -> Path:
     import torch
 
     settings = json.dumps(own.network.settings.to_dict(), sort_keys=True)
-    facts = (precision, hardware(own.device), own.engine, torch.__version__, __version__, settings)
+    facts = (precision, hardware_name(own.device), own.engine, torch.__version__, __version__, settings)
     digest = sha256("\n".join(facts).encode())
     for name, tensor in own.network.state_dict().items():  # the beginning of each tells weights apart
         some = tensor.detach().flatten()[:SOME].float().cpu()

@@ -13,8 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from beholder.models.bridge import Bridge, picture_tokens
-from beholder.runtime.device import halves_are_faster
+from beholder.models.bridge import Bridge, image_tokens
+from beholder.runtime.device import bfloat16_is_faster
 
 if TYPE_CHECKING:
     from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
@@ -44,12 +44,12 @@ class TorchFrontEnd:
     def __init__(self, tower: nn.Module, bridge: Bridge, device: torch.device, precision: Precision = "exact"):
         self.tower, self.bridge = tower.to(device).eval(), bridge.to(device).eval()
         self.device = device
-        self.half = precision != "exact" and halves_are_faster(device)
+        self.half = precision != "exact" and bfloat16_is_faster(device)
 
     @torch.inference_mode()
     def tokens(self, pixels: np.ndarray) -> Tensor:  # noqa: D102
         with self._arithmetic():
-            return picture_tokens(self.tower, torch.from_numpy(pixels).to(self.device)).float()
+            return image_tokens(self.tower, torch.from_numpy(pixels).to(self.device)).float()
 
     @torch.inference_mode()
     def prompts(self, tokens: Tensor) -> Tensor:  # noqa: D102

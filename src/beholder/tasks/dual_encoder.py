@@ -13,7 +13,7 @@ import numpy as np
 from beholder.errors import InvalidSetting, ModelError, NotFinite, PictureError
 from beholder.pictures.read import Limits
 from beholder.runtime.pipeline import batches
-from beholder.runtime.precision import Precision, checked_precision
+from beholder.runtime.precision import Precision, check_precision
 from beholder.runtime.towers import Towers, torch_towers
 from beholder.tasks.classify import choose, judge, label_prompts
 from beholder.tasks.pictures import Picture, image_list, preprocess_batches
@@ -55,15 +55,15 @@ class DualEncoder:
     ):
         from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder, CompiledTowers
 
-        precision = checked_precision(precision)
+        precision = check_precision(precision)
         self.loaded = loaded
         self.towers: Towers
         if isinstance(loaded, CompiledDualEncoder):
             self.towers = CompiledTowers(loaded, precision)
         else:
-            from beholder.runtime.device import pick_device
+            from beholder.runtime.device import select_device
 
-            self.towers = torch_towers(loaded, pick_device(device), precision)
+            self.towers = torch_towers(loaded, select_device(device), precision)
 
     @property
     def network(self) -> TwoTowers:
@@ -102,17 +102,17 @@ class DualEncoder:
             WeightsMismatch: a tensor is missing, unexpected or of another shape.
             DownloadFailed: a part could not be fetched.
         """
-        from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled
-        from beholder.runtime.device import accelerated
+        from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled_dual_encoder
+        from beholder.runtime.device import has_accelerator
         from beholder.runtime.engine import available
 
-        precision = checked_precision(precision)
-        on_cpu = device == "cpu" or (device is None and not accelerated())
-        compiled = find_compiled(name) if on_cpu else None
+        precision = check_precision(precision)
+        on_cpu = device == "cpu" or (device is None and not has_accelerator())
+        compiled = find_compiled_dual_encoder(name) if on_cpu else None
         to_compile = compiled is None and on_cpu and available() and (name == "mini" or precision != "exact")
         if to_compile:
             folder = _to_compile(name, revision, allow_pickle)
-            compiled = find_compiled(folder)
+            compiled = find_compiled_dual_encoder(folder)
         if compiled is not None:
             return cls(compiled, precision=precision)
         from beholder.weights.load import load_dual_encoder
@@ -140,11 +140,11 @@ class DualEncoder:
         Raises:
             ModelError: OpenVINO is not installed, or the network can't be compiled or would give other vectors.
         """
-        from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled
+        from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled_dual_encoder
 
-        precision = checked_precision(precision)
+        precision = check_precision(precision)
         folder = _to_compile(name, revision, allow_pickle)
-        compiled = find_compiled(folder)
+        compiled = find_compiled_dual_encoder(folder)
         if compiled is None:
             from beholder.weights.load import load_dual_encoder
 

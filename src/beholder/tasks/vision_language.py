@@ -13,9 +13,9 @@ import numpy as np
 
 from beholder.errors import InvalidSetting, ModelError, PictureError
 from beholder.pictures.read import Limits
-from beholder.runtime.decoding import DecodingSettings, Language, likelihoods, write, write_several
+from beholder.runtime.decoding import DecodingSettings, Language, generate, generate_candidates, sequence_log_probs
 from beholder.runtime.pipeline import batches
-from beholder.runtime.precision import Precision, checked_precision
+from beholder.runtime.precision import Precision, check_precision
 from beholder.tasks.pictures import Picture, PreprocessedImage, image_list, preprocess_batches
 
 if TYPE_CHECKING:
@@ -102,11 +102,11 @@ class VisionLanguageModel:
         import torch
 
         from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
-        from beholder.runtime.device import halves_are_faster, pick_device
+        from beholder.runtime.device import bfloat16_is_faster, select_device
         from beholder.runtime.vision_front_end import TorchFrontEnd
 
         self.loaded = loaded
-        self.precision = checked_precision(precision)
+        self.precision = check_precision(precision)
         self.front_end: VisionFrontEnd
         self._language: Language | None
         if isinstance(loaded, CompiledVisionLanguageModel):
@@ -118,11 +118,11 @@ class VisionLanguageModel:
             if self._language is None and loaded.language_tokenizer is not None:
                 self._language = loaded.loaded.language
         else:
-            self.device = pick_device(device)
+            self.device = select_device(device)
             self.front_end = TorchFrontEnd(loaded.image, loaded.bridge, self.device, precision)
             if loaded.language is not None:
                 loaded.language.to(self.device)
-                if precision != "exact" and halves_are_faster(self.device):
+                if precision != "exact" and bfloat16_is_faster(self.device):
                     loaded.language.module.to(torch.bfloat16)
             self._language = loaded.language
 
@@ -143,12 +143,12 @@ class VisionLanguageModel:
         networks run as they are.
         """
         from beholder.runtime.compiled_vision_language import find_compiled_vision_language
-        from beholder.runtime.device import accelerated
+        from beholder.runtime.device import has_accelerator
         from beholder.runtime.engine import available
         from beholder.weights.vision_language import load_vision_language
 
-        checked_precision(precision)
-        if device == "cpu" or (device is None and not accelerated()):
+        check_precision(precision)
+        if device == "cpu" or (device is None and not has_accelerator()):
             compiled = find_compiled_vision_language(name)
             if compiled is not None:
                 return cls(compiled, precision=precision)
@@ -357,10 +357,10 @@ class VisionLanguageModel:
             with torch.inference_mode():
                 logits, kv_cache = self.language.prefill(embeddings, mask)
             said = [self._encode(f" {choice.strip()}", special=False) + end for choice in choices]
-            shares = likelihoods(self.language, logits, kv_cache, said).softmax(0).tolist()
+            shares = sequence_log_probs(self.language, logits, kv_cache, said).softmax(0).tolist()
             ranked = best_first(choices, shares)
             return Answer(ranked[0][0], ranked[0][1], tuple(ranked))
-        text = write(self.language, embeddings, mask, DecodingSettings(max_new_tokens, num_beams))[0]
+        text = generate(self.language, embeddings, mask, DecodingSettings(max_new_tokens, num_beams))[0]
         length = len(text.ids) + (len(text.ids) < max_new_tokens)
         return Answer(self._decode(text.ids).strip(" ."), float(np.exp(text.score * length)))
 
@@ -394,7 +394,7 @@ class VisionLanguageModel:
                 for row, (prompts, asked) in enumerate(zip(rows, ids, strict=True)):
                     embeddings[row, longest - len(asked) :] = self._with_text(prompts, asked)[0]
                     mask[row, longest - len(asked) :] = True
-            written = write(self.language, embeddings, mask, DecodingSettings(max_new_tokens, num_beams))
+            written = generate(self.language, embeddings, mask, DecodingSettings(max_new_tokens, num_beams))
             said += [self._decode(text.ids).strip(" .") for text in written]
         return said
 
@@ -443,7 +443,7 @@ class VisionLanguageModel:
         """
         import torch
 
-        from beholder.models.bridge import picture_grid
+        from beholder.models.bridge import token_grid
 
         if text is None:
             text = self.loaded.prompts.uncapitalize(self.caption(image, prompt)[0])
@@ -451,7 +451,7 @@ class VisionLanguageModel:
         before = self._ids(self.loaded.prompts.caption if prompt is None else prompt, 0)
         bridge = self.bridge
         with torch.inference_mode():
-            output = bridge.qformer(bridge.normed(seen), weights=True)
+            output = bridge.qformer(bridge.normalize_image(seen), output_attentions=True)
             prompts = bridge.to_prompts(seen, output.queries)
             ids = self._encode(f" {text.strip()}", special=False) if text.strip() else []
             if not ids:
@@ -461,7 +461,7 @@ class VisionLanguageModel:
             :, bridge.settings.global_prompts : prompts.shape[1]
         ]  # (n, Q): the others look nowhere
         over = output.cross_attentions.mean((0, 1, 2))  # (Q, N)
-        height, width = picture_grid(self.image, self.loaded.preprocessing.height, self.loaded.preprocessing.width)
+        height, width = token_grid(self.image, self.loaded.preprocessing.height, self.loaded.preprocessing.width)
         queries = over[:, -height * width :]
         queries = queries / queries.sum(1, keepdim=True)
         shares = prompt_attention / prompt_attention.sum(1, keepdim=True)
@@ -516,9 +516,9 @@ class VisionLanguageModel:
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device)
 
         if candidates == 1:
-            texts = write(self.language, embeddings, mask, settings, on_token)
+            texts = generate(self.language, embeddings, mask, settings, on_token)
             return [[(self._decode(text.ids), None)] for text in texts]
-        written = write_several(self.language, embeddings, mask, settings, candidates, on_token)
+        written = generate_candidates(self.language, embeddings, mask, settings, candidates, on_token)
         different = [list(dict.fromkeys(self._decode(text.ids) for text in texts)) for texts in written]
         scores = self._match(pixels, seen, [[f"{before} {text}".strip() for text in texts] for texts in different])
         return [best_first(texts, fits.tolist()) for texts, fits in zip(different, scores, strict=True)]

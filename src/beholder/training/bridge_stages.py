@@ -186,7 +186,7 @@ def stage_1_losses(
         generator: draws the hard negatives.
     """
     scale = bridge.logit_scale.clamp(max=math.log(100))  # type: ignore[union-attr]
-    similarity = pair_similarity(bridge.contrast_image(image), bridge.contrast_text(ids, mask))
+    similarity = pair_similarity(bridge.image_features(image), bridge.text_features(ids, mask))
     same = pictures[:, None] == pictures[None, :]
     text = hard_negatives(similarity, scale, same, generator)
     other = hard_negatives(similarity.T, scale, same, generator)
@@ -198,7 +198,9 @@ def stage_1_losses(
     return {
         "contrast": itc_loss(similarity, scale, same),
         "matching": itm_loss(logits, fits),
-        "generation": language_modeling_loss(bridge.generate_logits(image, ids, mask)[:, :-1], targets, smoothing=0.1),
+        "generation": language_modeling_loss(
+            bridge.generation_logits(image, ids, mask)[:, :-1], targets, smoothing=0.1
+        ),
     }
 
 
@@ -281,7 +283,7 @@ def prompted_loss(
     packed = pack(rows, prompts.shape[1])
     ids, targets, allowed, positions, owner = (tensor.to(prompts.device) for tensor in packed)
     words = language.embed(ids)
-    hidden = language.hidden(torch.cat([prompts.to(words.dtype), words], 1), allowed, positions)
+    hidden = language.hidden_states(torch.cat([prompts.to(words.dtype), words], 1), allowed, positions)
     learned = targets != IGNORED
     logits = language.lm_head(hidden[:, prompts.shape[1] :][learned]).float()
     return text_loss(logits, targets[learned], owner[learned] if by_text else None, weights)

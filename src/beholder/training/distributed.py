@@ -17,7 +17,7 @@ import torch
 from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
-from beholder.runtime.device import pick_device
+from beholder.runtime.device import select_device
 
 Parallel = Literal["ddp", "fsdp"]
 TIMEOUT = timedelta(hours=2)  # while the main process evaluates, the others wait
@@ -40,10 +40,10 @@ class ProcessGroup:
         """
         world_size = int(os.environ.get("WORLD_SIZE", "1"))
         if world_size == 1:
-            return cls(pick_device(device))
+            return cls(select_device(device))
         import torch.distributed as distributed
 
-        own = pick_device(device)
+        own = select_device(device)
         if own.type == "cuda":
             own = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
             torch.cuda.set_device(own)

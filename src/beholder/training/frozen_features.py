@@ -11,7 +11,7 @@ import torch
 from PIL import Image, ImageOps
 
 from beholder.models.bert import Bert
-from beholder.models.bridge import picture_tokens
+from beholder.models.bridge import image_tokens
 from beholder.models.efficientnet_lite import EfficientNetLite
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
@@ -43,7 +43,7 @@ def grid_features(
     tower: EfficientNetLite, preprocessing: Preprocessing, paths: Sequence[Path], views: int, kept: Path
 ) -> list[np.ndarray]:
     """For each photograph its grid features (V, N, D), float16, kept as those of ``picture_features``."""
-    return look(lambda pixels: picture_tokens(tower, pixels), preprocessing, paths, views, kept)
+    return look(lambda pixels: image_tokens(tower, pixels), preprocessing, paths, views, kept)
 
 
 def look(

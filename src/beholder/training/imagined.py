@@ -1,8 +1,8 @@
 """Pictures that nobody took: sentences put together from captions, and what a picture of one would be to a bridge.
 
 A few hundred photographs show few of the things that a sentence can say. But the tokens that stand for a whole picture
-are in the words of a text tower (`beholder.models.sentence_tokens`), so a sentence has such tokens, too, but for what
-the picture tower gets wrong; and that is known from the photographs.
+are in the words of a text tower (`beholder.models.global_token_encoder`), so a sentence has such tokens, too, but
+for what the picture tower gets wrong; and that is known from the photographs.
 
 Source: the noise follows Nukrai et al., *Text-Only Training for Image Captioning using Noise-Injected CLIP*
 (arXiv:2211.00575); here it is what was measured, not drawn from a normal distribution.

@@ -19,7 +19,7 @@ from beholder.errors import MissingExtra
 from beholder.evaluation.caption_metrics import words
 from beholder.models.bridge import Bridge
 from beholder.models.language_model import LanguageModel
-from beholder.runtime.decoding import DecodingSettings, singles
+from beholder.runtime.decoding import DecodingSettings, sample_texts
 
 END = "<end>"  # a word of its own, so that a sentence broken off scores lower than one that ends
 
@@ -67,7 +67,7 @@ def drawn_captions(
     rows = torch.arange(len(image)).repeat_interleave(count)
     kv_cache.select(rows)
     settings = DecodingSettings(longest, top_p=1.0, seed=seed)
-    texts = singles(language, logits[rows], kv_cache, settings, lambda: None)
+    texts = sample_texts(language, logits[rows], kv_cache, settings, lambda: None)
     return [[text.ids for text in texts[row * count : (row + 1) * count]] for row in range(len(image))]
 
 

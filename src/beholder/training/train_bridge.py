@@ -25,12 +25,12 @@ from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting, PictureError
 from beholder.models.bert import Bert
-from beholder.models.bridge import Bridge, picture_tokens
+from beholder.models.bridge import Bridge, image_tokens
 from beholder.models.efficientnet_lite import EfficientNetLite
 from beholder.models.language_model import LanguageModel
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
-from beholder.runtime.device import pick_device
+from beholder.runtime.device import select_device
 from beholder.runtime.pipeline import map_ahead
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
@@ -126,7 +126,7 @@ def train_bridge(
     """
     # Texts
     data, written, judged = read_bridge_data(config)
-    place = pick_device(device)
+    place = select_device(device)
     out.mkdir(parents=True, exist_ok=True)
     _keep_config(config, out)
 
@@ -334,7 +334,7 @@ def check_sizes(
     qformer = config.bridge.qformer
     pixels = torch.zeros(1, 3, preprocessing.height, preprocessing.width)
     with torch.inference_mode():
-        width = picture_tokens(tower, pixels).shape[-1]
+        width = image_tokens(tower, pixels).shape[-1]
     wanted = [
         ("bridge.qformer.image_width", qformer.image_width, width, "the picture tower's"),
         ("bridge.language_width", config.bridge.language_width, language.width, "the language model's"),
@@ -426,7 +426,7 @@ def compute_features(
     with torch.inference_mode():
         for number, (path, pixels) in enumerate(map_ahead(prepare, missing, ahead=8), start=1):
             if pixels is not None:
-                said = picture_tokens(fast, torch.from_numpy(pixels).to(device)).cpu().numpy()
+                said = image_tokens(fast, torch.from_numpy(pixels).to(device)).cpu().numpy()
                 aside = files[path].with_suffix(ASIDE)
                 np.save(aside, said.astype(np.float16))
                 aside.replace(files[path])

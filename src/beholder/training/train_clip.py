@@ -31,7 +31,7 @@ from beholder.models.bert import BertSettings
 from beholder.models.dual_encoder import TwoTowers
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.pictures.transform import Preprocessing
-from beholder.runtime.device import pick_device
+from beholder.runtime.device import select_device
 from beholder.tasks.dual_encoder import DualEncoder
 from beholder.text import clip_bpe
 from beholder.text.tokenizer import Tokenizer, TokenizerSettings
@@ -109,7 +109,7 @@ def summarize(config: ClipConfig, device: str | None = None) -> dict[str, Any]:
         InvalidSetting: the config or the data can't be, or torch can't compile what the config wants compiled.
     """
     if config.train.compile:
-        check_compiler(pick_device(device))
+        check_compiler(select_device(device))
     data = read_data(config)
     network = begin(config, data).network
     freeze(network, config.freeze)

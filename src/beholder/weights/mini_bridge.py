@@ -18,8 +18,8 @@ from torch import Tensor, nn
 from beholder.errors import WeightsMismatch
 from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.efficientnet_lite import EfficientNetLite
+from beholder.models.global_token_encoder import GlobalTokenEncoder, GlobalTokenEncoderSettings
 from beholder.models.language_model import CausalLanguageModel
-from beholder.models.sentence_tokens import SentenceTokens, SentenceTokensSettings
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights import mini, version_1
@@ -122,15 +122,15 @@ def language_model(dtype: torch.dtype = torch.float32) -> tuple[CausalLanguageMo
     return language, words
 
 
-def join_sentences(tower: EfficientNetLite, caption: nn.Linear, names: Tensor) -> SentenceTokens:
+def join_sentences(tower: EfficientNetLite, caption: nn.Linear, names: Tensor) -> GlobalTokenEncoder:
     """The image tower and its classifier with two maps to sentence vectors; ``names`` (K, S) of the classes."""
-    joined = build_empty(SentenceTokens, SentenceTokensSettings(tower.settings, caption.out_features))
+    joined = build_empty(GlobalTokenEncoder, GlobalTokenEncoderSettings(tower.settings, caption.out_features))
     joined.tower, joined.caption = tower, caption
     joined.names.weight = nn.Parameter(names.T.contiguous())
     return joined.requires_grad_(False).eval()
 
 
-def save(bridge: Bridge, tower: SentenceTokens, folder: Path) -> None:
+def save(bridge: Bridge, tower: GlobalTokenEncoder, folder: Path) -> None:
     """Writes the settings, and the trained tensors in half precision, without the shared words and the frozen tower."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(json.dumps(bridge.settings.to_dict(), indent=2) + "\n", "utf-8")
@@ -140,7 +140,7 @@ def save(bridge: Bridge, tower: SentenceTokens, folder: Path) -> None:
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
-def load(folder: Path = FOLDER) -> tuple[Bridge, SentenceTokens | EfficientNetLite]:
+def load(folder: Path = FOLDER) -> tuple[Bridge, GlobalTokenEncoder | EfficientNetLite]:
     """What ``save`` wrote, joined with the shared words and the frozen tower.
 
     A bridge that was trained without sentence tokens has no maps to them in its file, and looks at the grid alone.

@@ -20,7 +20,7 @@ from torch import nn
 from beholder.errors import InvalidSetting, ModelError
 from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
-from beholder.models.sentence_tokens import SentenceTokens, SentenceTokensSettings
+from beholder.models.global_token_encoder import GlobalTokenEncoder, GlobalTokenEncoderSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
 from beholder.pictures.transform import Preprocessing
 from beholder.text import tokenizer as own_tokenizer
@@ -83,7 +83,7 @@ def load_own(folder: Path) -> LoadedVisionLanguage:
                 image = build_empty(EfficientNetLite, EfficientNetLiteSettings(**settings))
             case "sentence_tokens":
                 tower = EfficientNetLiteSettings(**settings.pop("tower"))
-                image = build_empty(SentenceTokens, SentenceTokensSettings(tower, **settings))
+                image = build_empty(GlobalTokenEncoder, GlobalTokenEncoderSettings(tower, **settings))
             case _:
                 raise ModelError(f"{folder / CONFIG}: a picture tower of kind {kind!r} is not known")
         bridge = build_empty(Bridge, BridgeSettings.from_dict(config["bridge"]))
@@ -127,7 +127,7 @@ def save_vision_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
 
 
 def _write(loaded: LoadedVisionLanguage, folder: Path) -> None:
-    kinds = {VisionTransformer: "vit", EfficientNetLite: "efficientnet_lite", SentenceTokens: "sentence_tokens"}
+    kinds = {VisionTransformer: "vit", EfficientNetLite: "efficientnet_lite", GlobalTokenEncoder: "sentence_tokens"}
     config = {
         "format": FORMAT,
         "version": VERSION,

@@ -1,23 +1,23 @@
 import pytest
 import torch
 
-from beholder.models.bridge import picture_tokens
+from beholder.models.bridge import image_tokens
 from beholder.models.efficientnet_lite import EfficientNetLiteSettings
-from beholder.models.sentence_tokens import SentenceTokens, SentenceTokensSettings
+from beholder.models.global_token_encoder import GlobalTokenEncoder, GlobalTokenEncoderSettings
 
-SETTINGS = SentenceTokensSettings(EfficientNetLiteSettings(width_scale=0.25, depth_scale=0.3, classes=7), 5)
+SETTINGS = GlobalTokenEncoderSettings(EfficientNetLiteSettings(width_scale=0.25, depth_scale=0.3, classes=7), 5)
 
 
 @pytest.fixture
-def network() -> SentenceTokens:
+def network() -> GlobalTokenEncoder:
     torch.manual_seed(0)
-    return SentenceTokens(SETTINGS).eval()
+    return GlobalTokenEncoder(SETTINGS).eval()
 
 
 @torch.no_grad()
-def test_two_tokens_stand_before_the_grid_each_in_channels_of_its_own(network: SentenceTokens) -> None:
+def test_two_tokens_stand_before_the_grid_each_in_channels_of_its_own(network: GlobalTokenEncoder) -> None:
     pixels = torch.randn(2, 3, 64, 96)
-    tokens = picture_tokens(network, pixels)
+    tokens = image_tokens(network, pixels)
     grid, pooled = network.tower(pixels)
     assert tokens.shape == (2, 2 + 2 * 3, 1280 + 10)
     assert torch.equal(tokens[:, 2:, :1280], grid.flatten(2).mT) and not tokens[:, 2:, 1280:].any()
@@ -31,7 +31,7 @@ def test_two_tokens_stand_before_the_grid_each_in_channels_of_its_own(network: S
 
 
 @torch.no_grad()
-def test_another_map_to_the_caption_changes_its_token_alone(network: SentenceTokens) -> None:
+def test_another_map_to_the_caption_changes_its_token_alone(network: GlobalTokenEncoder) -> None:
     grid, other = torch.rand(2, 4, 1280), torch.nn.Linear(1280, 5)
     differs = (network.beside(grid) != network.beside(grid, other)).flatten(2).any(2)
     assert differs.tolist() == [[True] + [False] * 5] * 2

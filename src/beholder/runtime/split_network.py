@@ -7,7 +7,7 @@ from typing import Any
 from beholder.runtime.engine import library
 
 
-def places(model: Any) -> list[str]:
+def split_points(model: Any) -> list[str]:
     """Where a network of one input can be cut: the sums of its residual stream, in the order of computing."""
     if len(model.inputs) != 1:
         return []
@@ -20,7 +20,7 @@ def places(model: Any) -> list[str]:
     ]
 
 
-def divided(model: Any, place: str) -> tuple[Any, Any] | None:
+def split_at(model: Any, place: str) -> tuple[Any, Any] | None:
     """Copies of what comes up to a place, and of what comes after it; None if more than that one value is needed after.
 
     Args:

@@ -27,7 +27,7 @@ LOST = 1e-6  # of a group's largest weight, which is single precision's own roun
 AT_ONCE = 1 << 22  # weights
 
 
-def quantised(model: Any) -> Any:
+def quantize_per_channel(model: Any) -> Any:
     """A copy of a network of OpenVINO's with the weights of its linear layers in eight bits."""
     openvino = library()
     operations = openvino.opset13
@@ -45,7 +45,7 @@ def quantised(model: Any) -> Any:
     return copy
 
 
-def grouped(model: Any, *, lossless: bool) -> Any:
+def quantize_grouped(model: Any, *, lossless: bool) -> Any:
     """A copy of a network of OpenVINO's with codes of eight bits for the weights of its linear layers.
 
     Args:
@@ -68,7 +68,7 @@ def grouped(model: Any, *, lossless: bool) -> Any:
     return copy
 
 
-def groups(model: Any) -> list[int]:
+def group_sizes(model: Any) -> list[int]:
     """The sizes of groups of inputs that fit the linear layers, the largest first; none if linear layers are few.
 
     The largest number that divides every layer's inputs gives one scale to most of a token; 64 keeps apart the few

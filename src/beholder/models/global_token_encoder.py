@@ -15,31 +15,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
-from beholder.models.layers import Encoded
+from beholder.models.layers import TowerOutput
 
 
 @dataclass(frozen=True)
-class SentenceTokensSettings:
+class GlobalTokenEncoderSettings:
     """Which tower, and how wide a sentence vector is."""
 
     tower: EfficientNetLiteSettings
     sentence_width: int
 
 
-class SentenceTokens(nn.Module):
+class GlobalTokenEncoder(nn.Module):
     """Pixels (B, 3, H, W) to tokens (B, 2 + N, D + 2 S): each of the three kinds has channels of its own."""
 
-    def __init__(self, settings: SentenceTokensSettings):
+    def __init__(self, settings: GlobalTokenEncoderSettings):
         super().__init__()
         self.settings = settings
         self.tower = EfficientNetLite(settings.tower)
         self.caption = nn.Linear(settings.tower.width, settings.sentence_width)
         self.names = nn.Linear(settings.tower.classes, settings.sentence_width, bias=False)
 
-    def forward(self, pixels: Tensor) -> Encoded:
+    def forward(self, pixels: Tensor) -> TowerOutput:
         """(B, 3, H, W) → tokens and the pooled features (B, D)."""
         grid, pooled = self.tower(pixels)
-        return Encoded(self.beside(grid.flatten(2).transpose(1, 2)), pooled)
+        return TowerOutput(self.beside(grid.flatten(2).transpose(1, 2)), pooled)
 
     def beside(self, grid: Tensor, caption: nn.Linear | None = None) -> Tensor:
         """The cells of a grid (B, N, D) behind the two tokens; ``caption`` is another map to a caption's vector."""

@@ -11,7 +11,7 @@ from gguf import GGMLQuantizationType
 from numpy.random import default_rng
 
 from beholder import VisionLanguageModel
-from beholder.runtime import quantised
+from beholder.runtime import quantization
 from beholder.runtime.checked_writer import cosine, teacher_forced_logits
 from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
@@ -58,14 +58,14 @@ def run(model: Any, vectors: np.ndarray) -> np.ndarray:
 
 
 def is_grouped(model: Any) -> bool:
-    return not quantised.linear_layers(model)
+    return not quantization.linear_layers(model)
 
 
 @pytest.mark.parametrize("kind", [*PACKED, "Q4_K", "Q5_K"])
 @pytest.mark.parametrize("transposed", [True, False])
 def test_weights_of_a_gguf_file_lose_nothing(kind: str, transposed: bool) -> None:
     array = packed(weights(), kind) if kind in PACKED else random_blocks(kind)
-    small = quantised.grouped(layer(array, transposed), lossless=True)
+    small = quantization.quantize_grouped(layer(array, transposed), lossless=True)
     assert is_grouped(small)
     vectors = default_rng(1).standard_normal((5, INPUTS)).astype(np.float32)
     expected = vectors.astype(np.float64) @ array.T
@@ -74,8 +74,8 @@ def test_weights_of_a_gguf_file_lose_nothing(kind: str, transposed: bool) -> Non
 
 def test_other_weights_are_rounded_only_where_that_is_allowed() -> None:
     model = layer(weights())
-    assert not is_grouped(quantised.grouped(model, lossless=True))
-    small = quantised.grouped(model, lossless=False)
+    assert not is_grouped(quantization.quantize_grouped(model, lossless=True))
+    small = quantization.quantize_grouped(model, lossless=False)
     assert is_grouped(small)
     vectors = default_rng(1).standard_normal((64, INPUTS)).astype(np.float32)
     one, other = (torch.from_numpy(run(each, vectors)) for each in (model, small))
@@ -85,20 +85,20 @@ def test_other_weights_are_rounded_only_where_that_is_allowed() -> None:
 def test_one_weight_beside_the_grid_is_noticed() -> None:
     array = packed(weights(), "Q4_1")
     array[-1, 40] += 1e-5 * np.abs(array[-1, 32:64]).max()
-    assert not is_grouped(quantised.grouped(layer(array), lossless=True))
+    assert not is_grouped(quantization.quantize_grouped(layer(array), lossless=True))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25])
 def test_groups_of_one_value(value: float) -> None:
     array = packed(weights(), "Q8_0")
     array[3, :64] = value
-    small = quantised.grouped(layer(array), lossless=True)
+    small = quantization.quantize_grouped(layer(array), lossless=True)
     assert is_grouped(small)
     np.testing.assert_allclose(run(small, np.eye(INPUTS, dtype=np.float32)).T, array, atol=1e-6)
 
 
 def test_inputs_that_make_no_whole_groups_stay() -> None:
-    assert not is_grouped(quantised.grouped(layer(weights(inputs=48)), lossless=False))
+    assert not is_grouped(quantization.quantize_grouped(layer(weights(inputs=48)), lossless=False))
 
 
 @pytest.fixture
