@@ -118,7 +118,7 @@ class QFormerLayer(nn.Module):
     def forward(
         self, tokens: Tensor, queries: int, image: Tensor | None, allowed: Tensor | None, output_attentions: bool
     ) -> tuple[Tensor, Tensor | None]:
-            attention_mask: ``bimodal``, all attend to all (matching); ``multimodal_causal``, queries attend to
+        """Tokens (B, Q + T, D) to the same; with ``output_attentions`` also cross-attention weights (B, H, Q, N)."""
         tokens = self.attention(tokens, tokens, allowed)
         query_tokens, text = tokens[:, :queries], tokens[:, queries:]
         attention_weights = None
