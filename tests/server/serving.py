@@ -18,7 +18,7 @@ from PIL import Image
 import tiny_blip2
 import tiny_model
 from beholder import DualEncoder, VisionLanguageModel
-from beholder.server.run import Server, server_of
+from beholder.server.run import Server, create_server
 from beholder.server.service import Service
 from beholder.server.settings import ServerSettings
 
@@ -101,7 +101,7 @@ def running(
     **settings: Any,
 ) -> Iterator[Running]:
     service = Service(ServerSettings(port=0, **settings), lambda: (encoders or {}, writers or {}), albums)
-    server = server_of(service)
+    server = create_server(service)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20

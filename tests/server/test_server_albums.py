@@ -18,7 +18,7 @@ import serving
 from beholder import Album, DualEncoder, VisionLanguageModel
 from beholder.errors import AlbumNotFound, InvalidSetting
 from beholder.pictures.caption_metadata import read_caption
-from beholder.server.making import Making
+from beholder.server.background_jobs import BackgroundJobs
 from beholder.server.service import Service
 from beholder.server.settings import ServerSettings
 from serving import Running, data_address, picture
@@ -277,20 +277,20 @@ def test_what_takes_long_is_made_once(encoder: DualEncoder) -> None:
         return "made"
 
     async def ask() -> None:
-        making = Making()
+        jobs = BackgroundJobs()
         for version in range(3):  # what it is made of changes meanwhile
             with pytest.raises(TimeoutError):
-                await making.ask("key", version, work, 0.05)
+                await jobs.get("key", version, work, 0.05)
         may.set()
-        assert await making.ask("key", 3, work, 5) == "made"
+        assert await jobs.get("key", 3, work, 5) == "made"
         assert begun == [1]
-        assert await making.ask("key", 0, work, 5) == "made"  # of the same as before
+        assert await jobs.get("key", 0, work, 5) == "made"  # of the same as before
         assert begun == [1]
-        assert await making.ask("key", 4, work, 5) == "made"
+        assert await jobs.get("key", 4, work, 5) == "made"
         assert begun == [1, 1]
         with pytest.raises(ValueError, match="wrong"):
-            await making.ask("other", 0, lambda: (_ for _ in ()).throw(ValueError("wrong")), 5)
-        assert await making.ask("other", 0, lambda: "right", 5) == "right"
+            await jobs.get("other", 0, lambda: (_ for _ in ()).throw(ValueError("wrong")), 5)
+        assert await jobs.get("other", 0, lambda: "right", 5) == "right"
 
     with ThreadPoolExecutor(1) as aside:  # a browser that other tests drive has a loop in this thread
         aside.submit(asyncio.run, ask()).result()

@@ -20,7 +20,7 @@ import pytest
 
 import serving
 from beholder import Album, DualEncoder, VisionLanguageModel
-from beholder.server.logs import AsJson
+from beholder.server.logs import JsonFormatter
 from serving import Running, data_address, file_of, picture
 
 KEY = "correct-horse-battery"
@@ -497,7 +497,7 @@ def test_an_address_that_leads_inside_is_refused(
 def test_a_redirect_that_leads_inside_is_refused(
     fetching: Running, elsewhere: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    import beholder.server.pictures as server_pictures
+    import beholder.server.picture_loading as server_pictures
 
     # 127.0.0.1 plays the public internet here, and 127.0.0.2 the inside.
     permitted = partial(server_pictures.fetch, is_permitted=lambda address: str(address) == "127.0.0.1")
@@ -543,7 +543,7 @@ def test_the_log_and_the_errors_tell_nothing_of_what_was_sent(plain: Running, ca
     logger = logging.getLogger("beholder.server")
     handler = logging.Handler()
     lines: list[str] = []
-    handler.setFormatter(AsJson())
+    handler.setFormatter(JsonFormatter())
     handler.emit = lambda record: lines.append(handler.format(record))  # type: ignore[method-assign]
     level = logger.level
     logger.setLevel(logging.INFO)

@@ -13,7 +13,7 @@ import pytest
 
 import serving
 from beholder import DualEncoder, VisionLanguageModel
-from beholder.server.run import server_of
+from beholder.server.run import create_server
 from beholder.server.service import Service
 from beholder.server.settings import ServerSettings
 from serving import Answer, Running, data_address, picture
@@ -76,7 +76,7 @@ def test_a_client_that_leaves_stops_its_work(
     writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
     times = slow(writer, monkeypatch, 0.03)
-    monkeypatch.setattr(type(writer.language), "ends", (99,))  # it would write to the last of its tokens
+    monkeypatch.setattr(type(writer.language), "eos_token_ids", (99,))  # it would write to the last of its tokens
     body = chat(1, 30) if "chat" in path else {"image": data_address(picture()), "max_new_tokens": 40, "num_beams": 1}
     with serving.running(writers={"tiny": writer}) as running:
         connection = http.client.HTTPConnection("127.0.0.1", running.port)
@@ -90,7 +90,7 @@ def test_a_client_that_leaves_stops_its_work(
         time.sleep(0.3)
         assert 3 <= len(times) == count < 25
         assert counted(running, "beholder_clients_left_total") == 1
-        assert running.service.waiting() == 0
+        assert running.service.pending() == 0
 
 
 def test_more_than_there_is_room_for_are_told_to_come_again(
@@ -99,7 +99,7 @@ def test_more_than_there_is_room_for_are_told_to_come_again(
     slow(writer, monkeypatch, 0.02)
     with serving.running(writers={"tiny": writer}, requests=4) as running, ThreadPoolExecutor(16) as pool:
         asked = [pool.submit(running.post, "/v1/chat/completions", chat(seed)) for seed in range(16)]
-        while running.server.config.app.under_way < 4:  # type: ignore[union-attr]
+        while running.server.config.app.active_requests < 4:  # type: ignore[union-attr]
             time.sleep(0.001)
         assert running.ask("GET", "/readyz").status == 200  # a busy server is not an ill one
         answers: list[Answer] = [each.result() for each in asked]
@@ -123,7 +123,7 @@ def test_bodies_share_a_budget(encoder: DualEncoder) -> None:
             connection.close()
         time.sleep(0.1)
         assert running.ask("GET", "/healthz").status == 200
-        assert running.server.config.app.held == 0  # type: ignore[union-attr]
+        assert running.server.config.app.reserved_bytes == 0  # type: ignore[union-attr]
 
 
 def test_a_body_that_trickles_is_cut_off(encoder: DualEncoder) -> None:
@@ -142,7 +142,7 @@ def test_what_takes_too_long_is_ended(
     writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
     slow(writer, monkeypatch, 0.1)
-    monkeypatch.setattr(type(writer.language), "ends", (99,))
+    monkeypatch.setattr(type(writer.language), "eos_token_ids", (99,))
     with serving.running(writers={"tiny": writer}, seconds=0.6) as running:
         if stream:
             with pytest.raises(http.client.IncompleteRead):  # so that nobody takes it for a whole answer
@@ -151,7 +151,7 @@ def test_what_takes_too_long_is_ended(
             answer = running.post("/v1/chat/completions", chat(0, 20))
             assert answer.status == 504 and answer.code == "timeout"
         time.sleep(0.3)
-        assert running.service.waiting() == 0
+        assert running.service.pending() == 0
 
 
 def test_a_failure_inside_is_told_without_its_words(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -175,7 +175,7 @@ def test_nothing_can_be_asked_before_the_models_are_there(encoder: DualEncoder) 
         return {"tiny": encoder}, {}
 
     service = Service(ServerSettings(port=0), load)
-    server = server_of(service)
+    server = create_server(service)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     while not server.started:

@@ -28,7 +28,7 @@ def asked(question: str, seed: int = 0) -> dict[str, Any]:
 def test_models_are_listed_without_any_path(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").object == "model"
-    with pytest.raises(openai.NotFoundError, match="no model of this name"):
+    with pytest.raises(openai.NotFoundError, match="no model with this name"):
         client.models.retrieve("gpt-4o")
 
 
@@ -206,7 +206,7 @@ def test_the_clients_own_errors_are_raised(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="about one picture"):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
     broken = data_address(b"\x89PNG\r\n\x1a\n and no more")
-    with pytest.raises(openai.BadRequestError, match="picture 1: begins as a picture") as caught:
+    with pytest.raises(openai.BadRequestError, match="picture 1: .*damaged or truncated") as caught:
         client.embeddings.create(model="tiny", input=broken)
     assert caught.value.code == "invalid_image"
 

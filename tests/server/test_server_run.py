@@ -116,7 +116,7 @@ def refused(*options: str | Path, **environment: str) -> str:
 
 def test_a_call_that_is_wrong_is_told_so(tmp_path: Path, tiny_model: Path) -> None:
     assert "needs a key" in refused("--host", "0.0.0.0")
-    assert "can't be read" in refused("--key-file", tmp_path / "nothing")
+    assert "cannot be read" in refused("--key-file", tmp_path / "nothing")
     assert "no such folder" in refused("--port", "0", "--model", tmp_path / "nothing")
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))

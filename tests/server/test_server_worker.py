@@ -5,12 +5,12 @@ from typing import Any
 
 import pytest
 
-from beholder.server.worker import TALKS, Abandoned, Job, Talk, Worker
+from beholder.server.worker import MAX_STREAMS, ConversationStream, Job, WorkCancelled, Worker
 
 
 @pytest.fixture
 def worker() -> Iterator[Worker]:
-    worker = Worker("test", largest_batch=4)
+    worker = Worker("test", max_batch_size=4)
     yield worker
     worker.close(5)
 
@@ -23,86 +23,86 @@ class Held:
         self.begun = threading.Event()
         self.may = threading.Event()
 
-    def __call__(self, inputs: list[Any], wanted: Callable[[], None]) -> list[Any]:
+    def __call__(self, inputs: list[Any], check_cancelled: Callable[[], None]) -> list[Any]:
         self.batches.append(list(inputs))
         self.begun.set()
         while not self.may.wait(0.01):
-            wanted()
+            check_cancelled()
         return [each * 10 for each in inputs]
 
 
 def test_what_waits_together_is_computed_together_and_in_order(worker: Worker) -> None:
     held = Held()
     first = Job("g", [0], held)
-    worker.add(first)
+    worker.submit(first)
     assert held.begun.wait(5)
     jobs = [Job("g", [number], held) for number in range(1, 7)]
     other = Job("h", [100], held)
     for job in (*jobs[:2], other, *jobs[2:]):
-        worker.add(job)
+        worker.submit(job)
     held.may.set()
-    assert [job.done.result(5) for job in (first, *jobs, other)] == [[0], [10], [20], [30], [40], [50], [60], [1000]]
+    assert [job.result.result(5) for job in (first, *jobs, other)] == [[0], [10], [20], [30], [40], [50], [60], [1000]]
     assert held.batches == [[0], [1, 2, 3, 4], [100], [5, 6]]
 
 
 def test_a_fault_touches_only_whose_it_is(worker: Worker) -> None:
     held = Held()
 
-    def work(inputs: list[Any], wanted: Callable[[], None]) -> list[Any]:
+    def work(inputs: list[Any], check_cancelled: Callable[[], None]) -> list[Any]:
         if 3 in inputs:
             raise ValueError("three")
-        return held(inputs, wanted)
+        return held(inputs, check_cancelled)
 
-    worker.add(Job("wait", [0], held))
+    worker.submit(Job("wait", [0], held))
     assert held.begun.wait(5)
     jobs = [Job("g", [number], work) for number in range(1, 5)]
     for job in jobs:
-        worker.add(job)
+        worker.submit(job)
     held.may.set()
-    assert [jobs[place].done.result(5) for place in (0, 1, 3)] == [[10], [20], [40]]
+    assert [jobs[place].result.result(5) for place in (0, 1, 3)] == [[10], [20], [40]]
     with pytest.raises(ValueError, match="three"):
-        jobs[2].done.result(5)
+        jobs[2].result.result(5)
 
 
 def test_want_of_memory_is_met_by_halves(worker: Worker) -> None:
     held = Held()
     sizes = []
 
-    def work(inputs: list[Any], wanted: Callable[[], None]) -> list[Any]:
+    def work(inputs: list[Any], check_cancelled: Callable[[], None]) -> list[Any]:
         sizes.append(len(inputs))
         if len(inputs) > 1:
             raise MemoryError
         return inputs
 
-    worker.add(Job("wait", [0], held))
+    worker.submit(Job("wait", [0], held))
     assert held.begun.wait(5)
     jobs = [Job("g", [number], work) for number in range(4)]
     for job in jobs:
-        worker.add(job)
+        worker.submit(job)
     held.may.set()
-    assert [job.done.result(5) for job in jobs] == [[0], [1], [2], [3]]
+    assert [job.result.result(5) for job in jobs] == [[0], [1], [2], [3]]
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
 
 
 def test_work_that_nobody_wants_is_stopped_or_never_begun(worker: Worker) -> None:
     held, never = Held(), Held()
     job, behind = Job("g", [0], held), Job("h", [1], never)
-    worker.add(job)
+    worker.submit(job)
     assert held.begun.wait(5)
-    worker.add(behind)
-    behind.abandoned = True
-    job.abandoned = True  # it never gets permission, so only this can end it
-    with pytest.raises(Abandoned):
-        job.done.result(5)
+    worker.submit(behind)
+    behind.cancelled = True
+    job.cancelled = True  # it never gets permission, so only this can end it
+    with pytest.raises(WorkCancelled):
+        job.result.result(5)
     last = Job("i", [2], lambda inputs, _: inputs)
-    worker.add(last)
-    assert last.done.result(5) == [2]
+    worker.submit(last)
+    assert last.result.result(5) == [2]
     assert never.batches == []
 
 
 def test_conversations_advance_in_turn(worker: Worker) -> None:
     begun, may = threading.Event(), threading.Event()
-    worker.add(Job("wait", [0], lambda inputs, _: (begun.set(), may.wait(5), inputs)[2]))
+    worker.submit(Job("wait", [0], lambda inputs, _: (begun.set(), may.wait(5), inputs)[2]))
     assert begun.wait(5)
     order: list[tuple[int, Any]] = []
     done = threading.Event()
@@ -110,52 +110,54 @@ def test_conversations_advance_in_turn(worker: Worker) -> None:
     def teller(number: int) -> Callable[[Any], None]:
         def tell(piece: Any) -> None:
             order.append((number, piece))
-            if len(order) == 4 * (TALKS + 2):
+            if len(order) == 4 * (MAX_STREAMS + 2):
                 done.set()
 
         return tell
 
-    for number in range(TALKS + 2):
-        worker.add(Talk(lambda: iter("abc"), teller(number)))
+    for number in range(MAX_STREAMS + 2):
+        worker.submit(ConversationStream(lambda: iter("abc"), teller(number)))
     may.set()
     assert done.wait(5)
-    assert [number for number, piece in order[:TALKS]] == list(range(TALKS))
-    assert [piece for number, piece in order if number == TALKS + 1] == ["a", "b", "c", None]
+    assert [number for number, piece in order[:MAX_STREAMS]] == list(range(MAX_STREAMS))
+    assert [piece for number, piece in order if number == MAX_STREAMS + 1] == ["a", "b", "c", None]
 
 
 def test_an_abandoned_conversation_ends_at_its_next_word(worker: Worker) -> None:
     told: list[Any] = []
-    talk = Talk(lambda: iter(lambda: time.sleep(0.001) or "word", None), told.append)  # it would never end
-    worker.add(talk)
+    stream = ConversationStream(lambda: iter(lambda: time.sleep(0.001) or "word", None), told.append)
+    worker.submit(stream)
     deadline = time.monotonic() + 5
     while len(told) < 3 and time.monotonic() < deadline:
         time.sleep(0.001)
-    talk.abandoned = True
-    while not isinstance(told[-1], Abandoned) and time.monotonic() < deadline:
+    stream.cancelled = True
+    while not isinstance(told[-1], WorkCancelled) and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert isinstance(told[-1], Abandoned)
-    assert worker.waiting() == 0
+    assert isinstance(told[-1], WorkCancelled)
+    assert worker.pending() == 0
 
 
 def test_a_closed_worker_ends_its_thread_and_takes_nothing_more() -> None:
     worker = Worker("test")
-    talk = Talk(lambda: iter(lambda: time.sleep(0.001) or "word", None), lambda _: None)
-    worker.add(talk)
+    stream = ConversationStream(lambda: iter(lambda: time.sleep(0.001) or "word", None), lambda _: None)
+    worker.submit(stream)
     worker.close(5)
     assert not worker._thread.is_alive()
-    with pytest.raises(Abandoned):
-        worker.add(talk)
+    with pytest.raises(WorkCancelled):
+        worker.submit(stream)
 
 
 def test_a_conversation_does_not_wait_for_a_long_batch(worker: Worker) -> None:
     held = Held()
     job = Job("g", [0], held)
-    worker.add(job)
+    worker.submit(job)
     assert held.begun.wait(5)
     told: list[Any] = []
     done = threading.Event()
-    worker.add(Talk(lambda: iter("abc"), lambda piece: (told.append(piece), piece is None and done.set())))
+    worker.submit(
+        ConversationStream(lambda: iter("abc"), lambda piece: (told.append(piece), piece is None and done.set()))
+    )
     assert done.wait(5) and told == ["a", "b", "c", None]
-    assert not job.done.done()
+    assert not job.result.done()
     held.may.set()
-    assert job.done.result(5) == [0]
+    assert job.result.result(5) == [0]

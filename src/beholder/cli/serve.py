@@ -1,4 +1,4 @@
-"""``beholder serve``: a page in the browser, and an HTTP interface."""
+"""``beholder serve``: a web page and an HTTP API."""
 
 from __future__ import annotations
 
@@ -10,26 +10,22 @@ import typer
 
 from beholder.cli.options import AllowPickle, Precision, PrecisionName
 
-Models = Annotated[
-    list[str], typer.Option("--model", "-m", help="A name, a folder, or a hub id; may be given several times.")
-]
-Host = Annotated[str, typer.Option("--host", help="Listen here. Any address but loopback needs a key.")]
-Port = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="0 takes a free one.")]
+Models = Annotated[list[str], typer.Option("--model", "-m", help="Name, folder or hub id; repeatable.")]
+Host = Annotated[str, typer.Option("--host", help="Address to listen on. Any but loopback requires a key.")]
+Port = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port to listen on; 0 selects a free one.")]
 Key = Annotated[
-    str | None, typer.Option("--key", help="Ask every request for this key. Others on this machine can see it here.")
+    str | None, typer.Option("--key", help="API key required of every request. Visible to other users of this machine.")
 ]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help="A file that holds the key; or set BEHOLDER_KEY.")]
-AllowHost = Annotated[
-    list[str], typer.Option("--allow-host", help="A name that leads to this server; may be given several times.")
+KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the API key; or set BEHOLDER_KEY.")]
+AllowHost = Annotated[list[str], typer.Option("--allow-host", help="Host name of this server; repeatable.")]
+AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures from public http(s) URLs.")]
+Albums = Annotated[list[Path], typer.Option("--album", help="Serve this album; repeatable.", show_default=False)]
+ReadOnly = Annotated[bool, typer.Option("--read-only", help="Do not change captions and tags of albums.")]
+Requests = Annotated[
+    int, typer.Option("--requests", min=1, help="Maximum number of queued and running requests; further ones get 429.")
 ]
-AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures from public http(s) addresses.")]
-Albums = Annotated[
-    list[Path], typer.Option("--album", help="Serve this album, too; may be given several times.", show_default=False)
-]
-ReadOnly = Annotated[bool, typer.Option("--read-only", help="Captions and keywords of albums stay as they are.")]
-Requests = Annotated[int, typer.Option("--requests", min=1, help="Worked on or waiting at once; more are told 429.")]
-Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="The longest that a request may take.")]
-BodyMegabytes = Annotated[float, typer.Option("--body-megabytes", min=0.001, help="The largest body of a request.")]
+Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Deadline of a request in seconds.")]
+BodyMegabytes = Annotated[float, typer.Option("--body-megabytes", min=0.001, help="Maximum size of a request body.")]
 
 
 def command(
@@ -48,9 +44,9 @@ def command(
     precision: Precision = PrecisionName.exact,
     allow_pickle: AllowPickle = False,
 ) -> None:
-    """Serve a page and an HTTP interface, until Ctrl-C.
+    """Serve a web page and an HTTP API until Ctrl-C.
 
-    Programs written for OpenAI's interface work with it: base_url="http://127.0.0.1:8000/v1".
+    Works with clients of the OpenAI API: base_url="http://127.0.0.1:8000/v1".
 
     \b
     beholder serve
@@ -63,19 +59,19 @@ def command(
     try:
         from beholder.runtime.precision import check_precision
         from beholder.server.run import serve
-        from beholder.server.service import Service, loader
+        from beholder.server.service import Service, model_loader
         from beholder.server.settings import ServerSettings
     except ModuleNotFoundError as error:
         if (error.name or "").startswith("beholder"):
             raise
         raise MissingExtra("the server", "server") from error
     if key is not None and key_file is not None:
-        raise InvalidSetting("--key and --key-file exclude each other")
+        raise InvalidSetting("--key and --key-file are mutually exclusive")
     if key_file is not None:
         try:
             key = key_file.read_text("utf-8").strip()
         except (OSError, UnicodeDecodeError) as error:
-            raise InvalidSetting(f"--key-file {key_file}: can't be read ({error})") from None
+            raise InvalidSetting(f"--key-file {key_file}: cannot be read ({error})") from None
         if not key:
             raise InvalidSetting(f"--key-file {key_file}: is empty")
     settings = ServerSettings(
@@ -89,4 +85,4 @@ def command(
         seconds=seconds,
         body_megabytes=body_megabytes,
     )
-    serve(Service(settings, loader(model, allow_pickle, check_precision(precision)), album))
+    serve(Service(settings, model_loader(model, allow_pickle, check_precision(precision)), album))

@@ -1,13 +1,12 @@
-"""An album behind the server: looked up in threads, searched in one of its own, and never by a path from a request."""
+"""Albums behind the server: read in threads, searched in a thread of their own, and never by a path from a request."""
 
 from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -15,10 +14,12 @@ from beholder.album.album import Album
 from beholder.album.store import USER_SOURCE, Picture, short_name
 from beholder.errors import AlbumError, InvalidSetting, ModelError, PictureError, PictureNotFound
 from beholder.pictures.read import FileBytes, Limits, read_file
-from beholder.server.faults import Fault
-from beholder.server.making import Making
-from beholder.server.pictures import ALBUM
-from beholder.server.renderings import SIDES, Thumbnails, rendering
+from beholder.server.background_jobs import BackgroundJobs
+from beholder.server.http_errors import HTTPError
+from beholder.server.picture_loading import ALBUM_SCHEME
+from beholder.server.served_models import PictureReader, ServedEncoder
+from beholder.server.settings import ServerSettings
+from beholder.server.thumbnails import MAX_SIDES, ThumbnailCache, render
 from beholder.server.worker import Job
 
 if TYPE_CHECKING:
@@ -26,19 +27,18 @@ if TYPE_CHECKING:
 
     from beholder.album.search import SearchResult
     from beholder.pictures.transform import Preprocessing
-    from beholder.server.service import Encoder, Service
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.tasks.pictures import PreprocessedImage
 
 Result = TypeVar("Result")
-PATIENCE = 5.0  # seconds that a request waits for what takes long
+JOB_TIMEOUT = 5.0  # seconds that a request waits for a background job
 
 
 @dataclass(frozen=True)
-class Wish:
-    """What is looked for in an album; the fields are those of `Album.search`."""
+class SearchQuery:
+    """A query to an album; the fields are those of `Album.search`."""
 
-    words: str
+    text: str
     like: int | None
     image: PreprocessedImage | None
     minus: str
@@ -46,10 +46,10 @@ class Wish:
     top: int
 
 
-class InItsThread:
-    """A model as other threads may use it: what they ask for is computed in its own, with what others ask for."""
+class WorkerEncoder:
+    """The interface of a `DualEncoder` for other threads: embeddings are computed, and batched, in the model's own."""
 
-    def __init__(self, encoder: Encoder):
+    def __init__(self, encoder: ServedEncoder):
         self.worker = encoder.worker
         self.model = encoder.model
         self.fingerprint = encoder.model.fingerprint
@@ -58,169 +58,183 @@ class InItsThread:
 
     def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
         """As `DualEncoder.embed_texts`."""
-        return self._computed("embed texts", list(texts), self.model.embed_texts)
+        return self._compute("embed texts", list(texts), self.model.embed_texts)
 
     def embed_images(self, images: Sequence[Any]) -> np.ndarray:
         """As `DualEncoder.embed_images`."""
-        return self._computed("embed pictures", list(images), self.model.embed_images)
+        return self._compute("embed pictures", list(images), self.model.embed_images)
 
-    def _computed(self, group: str, inputs: list[Any], compute: Callable[[list[Any]], np.ndarray]) -> np.ndarray:
+    def _compute(self, group: str, inputs: list[Any], function: Callable[[list[Any]], np.ndarray]) -> np.ndarray:
         import numpy as np
 
-        def work(batch: list[Any], wanted: Callable[[], None]) -> Sequence[Any]:
-            wanted()
-            return list(compute(batch))
+        def embed(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
+            check_cancelled()
+            return list(function(batch))
 
-        job = Job((group,), inputs, work)
-        self.worker.add(job)
-        return np.stack(job.done.result())
+        job = Job((group,), inputs, embed)
+        self.worker.submit(job)
+        return np.stack(job.result.result())
 
 
 class ServedAlbum:
     """One album.
 
     Args:
-        service: whose models it may use.
-        name: what clients call it.
-        folder: where it is.
+        name: What clients call it.
+        folder: Where it is.
+        settings: The server's settings.
+        reader: Threads that decode pictures.
+        encoders: Served encoders, one of which may be the album's.
 
     Raises:
-        AlbumError: there is none, or it is damaged.
+        AlbumError: There is no album in the folder, or it is damaged.
     """
 
-    def __init__(self, service: Service, name: str, folder: Path):
-        self.service = service
+    def __init__(
+        self,
+        name: str,
+        folder: Path,
+        settings: ServerSettings,
+        reader: PictureReader,
+        encoders: Mapping[str, ServedEncoder],
+    ):
         self.name = name
-        # One connection for each kind of work, so that a thumbnail waits for no search and a search for no map.
-        self.catalogue, self.searched, self.slow = (Album.open(folder, create_new=False) for _ in range(3))
-        self.making = Making()
-        self.own: Encoder | None = None
-        self.preprocessing: Preprocessing | None = None  # of the model that makes its queries
-        self._thumbnails = Thumbnails()
-        self._searching = ThreadPoolExecutor(1, thread_name_prefix="beholder-search")
+        self.settings = settings
+        self.reader = reader
+        self.encoders = encoders
+        # One connection per kind of work, so that a thumbnail never waits for a search, nor a search for the map.
+        self.catalogue, self.search_album, self.background_album = (
+            Album.open(folder, create_new=False) for _ in range(3)
+        )
+        self.background = BackgroundJobs()
+        self.own_encoder: ServedEncoder | None = None
+        self.preprocessing: Preprocessing | None = None  # of the model that embeds its queries
+        self._thumbnails = ThumbnailCache()
+        self._search_thread = ThreadPoolExecutor(1, thread_name_prefix="beholder-search")
 
-    def use(self) -> None:
-        """Has the model of the album make its queries: one of those that are served, or one loaded for it."""
+    def attach_encoder(self) -> None:
+        """Have queries embedded by the album's model: a served encoder, or one loaded for it."""
         if self.preprocessing is not None or not self.catalogue.store.models():
-            return  # it is empty; what fills it brings its model
-        if not any(self._uses_encoder(encoder) for encoder in self.service.encoders.values()):
-            self.own = self.service.encoder_of(self.searched.encoder())
-            self._uses_encoder(self.own)
+            return  # an empty album gets its model with its first pictures
+        if not any(self._adopt(encoder) for encoder in self.encoders.values()):
+            model = self.search_album.encoder()
+            self.own_encoder = ServedEncoder(self.reader, model.loaded.name, model)
+            self._adopt(self.own_encoder)
 
-    def _uses_encoder(self, encoder: Encoder) -> bool:
-        shared = cast("DualEncoder", InItsThread(encoder))
+    def _adopt(self, encoder: ServedEncoder) -> bool:
+        shared = cast("DualEncoder", WorkerEncoder(encoder))
         if self.catalogue.store.models()[0].fingerprint != shared.fingerprint:
             return False
         self.preprocessing = encoder.model.loaded.preprocessing
-        for album in (self.searched, self.slow):
+        for album in (self.search_album, self.background_album):
             album.use_encoder(shared)
         return True
 
     def close(self) -> None:
-        """Ends its threads."""
-        self.making.close()
-        self._searching.shutdown(wait=False, cancel_futures=True)
+        """Stop its threads."""
+        self.background.close()
+        self._search_thread.shutdown(wait=False, cancel_futures=True)
 
-    # Looking things up; each of these blocks and is called in a thread
+    # Lookups; each of these blocks and is called in a thread
 
     def find(self, content: int) -> Picture:
-        """One picture.
+        """Return one picture.
 
         Raises:
-            Fault: it is not in the album.
+            HTTPError: It is not in the album.
         """
         found = self.catalogue.get_pictures([content]).get(content)
         if found is None:
-            raise Fault(404, "this album has no picture of this number", code="picture_not_found", param="id")
+            raise HTTPError(404, "this album has no picture with this number", code="picture_not_found", param="id")
         return found
 
     def details(self, content: int) -> dict[str, Any]:
-        """All that is known of one picture."""
+        """Return all that is known of one picture."""
         picture = self.find(content)
         copies = [short_name(os.fsencode(path)) for path in self.catalogue.copies(content)]
-        by_hand = self.catalogue.tags_of(content, USER_SOURCE)
-        return row(picture) | {"bytes": picture.size, "copies": copies, "own_tags": by_hand}
+        own_tags = self.catalogue.tags_of(content, USER_SOURCE)
+        return to_row(picture) | {"bytes": picture.size, "copies": copies, "own_tags": own_tags}
 
-    def rendered(self, content: int, kind: str) -> bytes:
-        """A picture as the page shows it: a JPEG.
+    def render(self, content: int, kind: str) -> bytes:
+        """Return a picture as the page shows it: a JPEG.
 
         Raises:
-            PictureError: the file is gone or can't be read any more.
+            PictureError: The file is gone or can no longer be read.
         """
         name = f"picture {content}"
         if kind == "thumbnail":
             return self._thumbnails.get(content, self.find(content).path, name)
-        return rendering(self.find(content).path, SIDES[kind], name)
+        return render(self.find(content).path, MAX_SIDES[kind], name)
 
-    def tag(self, content: int) -> str:
-        """What changes when the picture of a number does, for a browser's cache."""
+    def etag(self, content: int) -> str:
+        """Return an entity tag that changes when the picture with this number does."""
         digest = self.catalogue.sha256_of(content)
         if digest is None:
-            raise Fault(404, "this album has no picture of this number", code="picture_not_found", param="id")
+            raise HTTPError(404, "this album has no picture with this number", code="picture_not_found", param="id")
         return f'"{digest.hex()[:32]}"'
 
     def version(self) -> tuple[int, int]:
-        """What is another once anybody has written to the album."""
+        """Return a value that changes whenever anyone writes to the album."""
         connection = self.catalogue.store.connection
         return self.catalogue.store.scalar("PRAGMA data_version"), connection.total_changes()
 
     # Writing
 
     def describe(self, content: int, caption: str | None, tags: list[str] | None, into_file: bool) -> None:
-        """What a person says of a picture: into the album and, where that is asked for, into its files' metadata.
+        """Save a caption and tags by hand to the album and, with ``into_file``, to the metadata of the files.
 
         Raises:
-            Fault: the server is told to change nothing.
-            PictureError: a file can't be written.
+            HTTPError: The server is read-only.
+            PictureError: A file can't be written.
         """
-        if self.service.settings.read_only:
-            raise Fault(403, "this server changes nothing (--read-only)", code="read_only")
+        if self.settings.read_only:
+            raise HTTPError(403, "this server is read-only (--read-only)", code="read_only")
         picture = self.find(content)
         if into_file:
             if not caption:
-                raise InvalidSetting("into_file: goes with a caption")
+                raise InvalidSetting("into_file: needs a caption")
             try:
                 self.catalogue.write_caption_to_files(content, caption)
             except PictureError as error:
                 raise type(error)(f"picture {content}", error.reason) from None
-        kept = self.catalogue.tags_of(content, USER_SOURCE) if tags is None else tags
-        said = caption if caption is not None else self._said(content)
-        self.catalogue.describe(picture, caption=said or None, tags=kept)
+        new_tags = self.catalogue.tags_of(content, USER_SOURCE) if tags is None else tags
+        new_caption = caption if caption is not None else self._caption_by_hand(content)
+        self.catalogue.describe(picture, caption=new_caption or None, tags=new_tags)
 
-    def _said(self, content: int) -> str | None:
+    def _caption_by_hand(self, content: int) -> str | None:
         sql = "SELECT text FROM caption WHERE content = ? AND source = ?"
         return self.catalogue.store.scalar(sql, (content, USER_SOURCE))
 
     # Searching, and what takes long
 
-    async def search(self, wish: Wish) -> list[SearchResult]:
-        """The errors are those of `Album.search`."""
+    async def search(self, query: SearchQuery) -> list[SearchResult]:
+        """Return the best matches; raises what `Album.search` raises."""
         loop = asyncio.get_running_loop()
-        return await loop.run_in_executor(self._searching, self._search, wish)
+        return await loop.run_in_executor(self._search_thread, self._search, query)
 
-    def _search(self, wish: Wish) -> list[SearchResult]:
+    def _search(self, query: SearchQuery) -> list[SearchResult]:
         try:
-            self.use()  # it may have been empty before
-        except ModelError as error:  # whose words may hold a path
+            self.attach_encoder()  # the album may have been empty before
+        except ModelError as error:  # whose message may contain a path
             raise AlbumError("its model can't be loaded") from error
-        if wish.like is not None:
-            self.find(wish.like)
-        found = self.searched.search(
-            wish.words,
-            image=[] if wish.image is None else [wish.image],
-            like=[] if wish.like is None else [wish.like],
-            minus=wish.minus,
-            where=wish.where,
-            top=wish.top + (wish.like is not None),
+        if query.like is not None:
+            self.find(query.like)
+        found = self.search_album.search(
+            query.text,
+            image=[] if query.image is None else [query.image],
+            like=[] if query.like is None else [query.like],
+            minus=query.minus,
+            where=query.where,
+            top=query.top + (query.like is not None),
         )
-        return [each for each in found if each.picture.content != wish.like][: wish.top]
+        return [each for each in found if each.picture.content != query.like][: query.top]
 
     async def groups(self, clusters: int | None, keywords: list[str], where: str | None) -> list[dict[str, Any]] | None:
-        """Groups as `Album.clusters` makes them, the pictures by number; None while they are being made."""
+        """Return the groups of `Album.clusters`, pictures by number; None while they are being computed."""
 
-        def work() -> list[dict[str, Any]]:
-            self.use()
-            found = self.slow.clusters(clusters, keywords=keywords, where=where)
+        def compute() -> list[dict[str, Any]]:
+            self.attach_encoder()
+            found = self.background_album.clusters(clusters, keywords=keywords, where=where)
             return [
                 {
                     "number": group.number,
@@ -231,54 +245,56 @@ class ServedAlbum:
                 for group in found
             ]
 
-        return await self.made("groups", (clusters, tuple(keywords), where), work)
+        return await self.in_background("groups", (clusters, tuple(keywords), where), compute)
 
     async def map(self, where: str | None) -> dict[str, list[Any]] | None:
-        """Numbers and places as `Album.map` gives them; None while it is being made."""
+        """Return numbers and positions of `Album.map`; None while they are being computed."""
 
-        def work() -> dict[str, list[Any]]:
-            points = self.slow.map(where)
+        def compute() -> dict[str, list[Any]]:
+            points = self.background_album.map(where)
             return {
                 "ids": [point.picture.content for point in points],
                 "x": [round(point.x, 4) for point in points],
                 "y": [round(point.y, 4) for point in points],
             }
 
-        return await self.made("map", (where,), work)
+        return await self.in_background("map", (where,), compute)
 
     async def duplicates(self, where: str | None, distance: float) -> list[dict[str, Any]] | None:
-        """Groups as `Album.duplicates` finds them, each picture once; None while they are being looked for."""
+        """Return the groups of `Album.duplicates`, each picture once; None while they are being computed."""
 
-        def work() -> list[dict[str, Any]]:
-            found = self.slow.duplicates(where, distance=distance)
-            numbers = self.slow.content_ids([path for group in found for path in group.paths])
-            known = self.slow.get_pictures(list(dict.fromkeys(numbers.values())))
+        def compute() -> list[dict[str, Any]]:
+            found = self.background_album.duplicates(where, distance=distance)
+            numbers = self.background_album.content_ids([path for group in found for path in group.paths])
+            known = self.background_album.get_pictures(list(dict.fromkeys(numbers.values())))
             groups = []
             for group in found:
-                here = dict.fromkeys(numbers[path] for path in group.paths if path in numbers)
+                contents = dict.fromkeys(numbers[path] for path in group.paths if path in numbers)
                 groups.append(
                     {
                         "kind": group.kind,
                         "distance": group.distance,
                         "copies": [short_name(os.fsencode(path)) for path in group.paths],
-                        "pictures": [row(known[number]) for number in here if number in known],
+                        "pictures": [to_row(known[number]) for number in contents if number in known],
                     }
                 )
             return groups
 
-        return await self.made("duplicates", (where, distance), work)
+        return await self.in_background("duplicates", (where, distance), compute)
 
-    async def made(self, what: str, given: tuple[Any, ...], work: Callable[[], Result]) -> Result | None:
-        """What takes long; None while it is being made."""
+    async def in_background(
+        self, kind: str, arguments: tuple[Any, ...], function: Callable[[], Result]
+    ) -> Result | None:
+        """Return the result of a background job; None while it is being computed."""
         version = await asyncio.to_thread(self.version)
         try:
-            return cast("Result", await self.making.ask((what, given), version, work, PATIENCE))
+            return cast("Result", await self.background.get((kind, arguments), version, function, JOB_TIMEOUT))
         except TimeoutError:
             return None
 
 
-def row(picture: Picture) -> dict[str, Any]:
-    """A picture as the interface tells it: without its path."""
+def to_row(picture: Picture) -> dict[str, Any]:
+    """Return a picture as the API shows it: without its path."""
     return {
         "id": picture.content,
         "name": short_name(os.fsencode(picture.path)),
@@ -291,15 +307,15 @@ def row(picture: Picture) -> dict[str, Any]:
     }
 
 
-def file_in_album(albums: dict[str, ServedAlbum], address: str, name: str) -> FileBytes:
-    """The file of a picture whose address is ``album:NAME/NUMBER``.
+def album_file(albums: dict[str, ServedAlbum], url: str, name: str) -> FileBytes:
+    """Return the file of the picture at ``album:NAME/NUMBER``.
 
     Raises:
-        PictureError: no served album has it, or its file can't be read any more.
+        PictureError: No served album contains it, or its file can no longer be read.
     """
-    called, _, number = address.removeprefix(ALBUM).rpartition("/")
-    known = called in albums and number.isascii() and number.isdigit() and len(number) < 19
-    found = albums[called].catalogue.get_pictures([int(number)]) if known else {}
+    album, _, number = url.removeprefix(ALBUM_SCHEME).rpartition("/")
+    valid = album in albums and number.isascii() and number.isdigit() and len(number) < 19
+    found = albums[album].catalogue.get_pictures([int(number)]) if valid else {}
     if not found:
         raise PictureNotFound(name, "no album of this server has such a picture: album:NAME/NUMBER")
     try:
@@ -308,23 +324,20 @@ def file_in_album(albums: dict[str, ServedAlbum], address: str, name: str) -> Fi
         raise type(error)(name, error.reason) from None
 
 
-def open_albums(service: Service, folders: Sequence[Path]) -> dict[str, ServedAlbum]:
-    """Albums by name: the last part of the folder's path, so that no path is told.
+def open_albums(
+    folders: Sequence[Path], settings: ServerSettings, reader: PictureReader, encoders: Mapping[str, ServedEncoder]
+) -> dict[str, ServedAlbum]:
+    """Return albums by name: the last component of the folder's path, so that no path is exposed.
 
     Raises:
-        InvalidSetting: two have the same name.
-        AlbumError: one is not there, or damaged.
+        InvalidSetting: Two have the same name.
+        AlbumError: One does not exist or is damaged.
     """
     albums: dict[str, ServedAlbum] = {}
     for folder in folders:
-        place = folder.expanduser().absolute()
-        name = short_name(os.fsencode(place.name))
+        path = folder.expanduser().absolute()
+        name = short_name(os.fsencode(path.name))
         if name in albums:
-            raise InvalidSetting(f"--album {folder}: another album is called {name} already; rename the folder")
-        albums[name] = ServedAlbum(service, name, place)
+            raise InvalidSetting(f"--album {folder}: another album is already called {name}; rename the folder")
+        albums[name] = ServedAlbum(name, path, settings, reader, encoders)
     return albums
-
-
-def in_album(albums: dict[str, ServedAlbum]) -> Callable[[str, str], FileBytes] | None:
-    """For `read_all`: how pictures of albums are found; None where none is served."""
-    return partial(file_in_album, albums) if albums else None

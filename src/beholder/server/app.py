@@ -1,4 +1,4 @@
-"""The application: routes and errors put together, behind the guard."""
+"""The application: routes and error handlers, wrapped in the middleware."""
 
 from __future__ import annotations
 
@@ -16,14 +16,14 @@ from starlette.exceptions import HTTPException
 
 from beholder import __version__
 from beholder.errors import BeholderError
-from beholder.server import album_api, health, openai_api, own_api, page_files
-from beholder.server.faults import Fault, fault_of
-from beholder.server.guard import Guard
+from beholder.server import album_api, health, native_api, openai_api, static_files
+from beholder.server.http_errors import HTTPError, to_http_error
+from beholder.server.middleware import RequestMiddleware
 from beholder.server.service import Service
 
 
 class Error(BaseModel):
-    """What is wrong, in the form of OpenAI's interface."""
+    """An error in the format of the OpenAI API."""
 
     message: str
     type: str
@@ -32,40 +32,40 @@ class Error(BaseModel):
 
 
 class ErrorBody(BaseModel):
-    """The body of every answer that is an error."""
+    """The body of every error response."""
 
     error: Error
 
 
-def make_app(service: Service, failed: Callable[[], None] = lambda: None) -> Guard:
-    """An ASGI application over a service, which it starts and stops.
+def create_app(service: Service, on_failure: Callable[[], None] = lambda: None) -> RequestMiddleware:
+    """Return an ASGI application that starts and stops a service.
 
     Args:
-        service: the models.
-        failed: called where they can't be loaded.
+        service: The models and albums.
+        on_failure: Called if they can't be loaded.
     """
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
-        service.start(failed)
+        service.start(on_failure)
         yield
         service.stop()
 
     app = FastAPI(title="Beholder", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
-    for router in (openai_api.router, own_api.router, album_api.router, health.router):
-        app.include_router(router, responses={"default": {"model": ErrorBody, "description": "What is wrong."}})
-    app.include_router(page_files.router(), include_in_schema=False)
-    app.openapi = partial(_described, app)  # type: ignore[method-assign]
-    app.add_exception_handler(RequestValidationError, _invalid)
-    app.add_exception_handler(HTTPException, _refused)
-    for kind in (Fault, BeholderError, Exception):
-        app.add_exception_handler(kind, _failed)
-    return Guard(app, service.settings, service.metrics)
+    for router in (openai_api.router, native_api.router, album_api.router, health.router):
+        app.include_router(router, responses={"default": {"model": ErrorBody, "description": "An error."}})
+    app.include_router(static_files.router(), include_in_schema=False)
+    app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
+    app.add_exception_handler(RequestValidationError, _handle_validation_error)
+    app.add_exception_handler(HTTPException, _handle_http_exception)
+    for kind in (HTTPError, BeholderError, Exception):
+        app.add_exception_handler(kind, _handle_error)
+    return RequestMiddleware(app, service.settings, service.metrics)
 
 
-def _described(app: FastAPI) -> dict[str, Any]:
-    """The description of all routes; what FastAPI says of 422 is left out, since our answer to it is 400."""
+def _openapi(app: FastAPI) -> dict[str, Any]:
+    """Return the OpenAPI document, without FastAPI's 422 responses: invalid requests get 400 here."""
     if app.openapi_schema is None:
         app.openapi_schema = get_openapi(title=app.title, version=app.version, routes=app.routes)
         for operations in app.openapi_schema["paths"].values():
@@ -74,21 +74,23 @@ def _described(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-async def _failed(_: Request, error: Exception) -> JSONResponse:
-    fault = fault_of(error)
-    return JSONResponse(fault.body, fault.status, headers=fault.headers)
+async def _handle_error(_: Request, error: Exception) -> JSONResponse:
+    http_error = to_http_error(error)
+    return JSONResponse(http_error.body, http_error.status, headers=http_error.headers)
 
 
-async def _invalid(request: Request, error: Exception) -> JSONResponse:
-    """What pydantic found, without what it was given."""
-    found = error.errors()[0] if isinstance(error, RequestValidationError) and error.errors() else {}
-    place = ".".join(str(part) for part in found.get("loc", ())[1:])
-    message = f"{place or 'the body'}: {found.get('msg', 'invalid')}"[:500]
-    return await _failed(request, Fault(400, message, code=str(found.get("type", "")) or None, param=place or None))
+async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
+    """Report pydantic's first error, without the rejected value."""
+    first = error.errors()[0] if isinstance(error, RequestValidationError) and error.errors() else {}
+    location = ".".join(str(part) for part in first.get("loc", ())[1:])
+    message = f"{location or 'the body'}: {first.get('msg', 'invalid')}"[:500]
+    code = str(first.get("type", "")) or None
+    return await _handle_error(request, HTTPError(400, message, code=code, param=location or None))
 
 
-async def _refused(request: Request, error: Exception) -> JSONResponse:
+async def _handle_http_exception(request: Request, error: Exception) -> JSONResponse:
     status = error.status_code if isinstance(error, HTTPException) else 400
-    words = {404: "there is nothing at this address", 405: "this address does not take this method"}
+    messages = {404: "there is nothing at this URL", 405: "this URL does not support this method"}
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    return await _failed(request, Fault(status, words.get(status, "the body is no JSON"), headers=headers))
+    http_error = HTTPError(status, messages.get(status, "the body is not valid JSON"), headers=headers)
+    return await _handle_error(request, http_error)

@@ -1,4 +1,4 @@
-"""Logs: one JSON object a line on standard error. What people send and what they get is never in it."""
+"""Logging: one JSON object per line on standard error, without anything that was sent or answered."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from datetime import UTC, datetime
 LOGGER = logging.getLogger("beholder.server")
 
 
-class AsJson(logging.Formatter):
-    """A record as one line; its ``fields`` become keys. Of an exception: its type and where, never its words."""
+class JsonFormatter(logging.Formatter):
+    """Formats a record as one line; its ``fields`` become keys. Of an exception: type and location, never its text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        """The line."""
+        """Return the line."""
         row: dict[str, object] = {
             "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
             "level": record.levelname.lower(),
@@ -30,16 +30,16 @@ class AsJson(logging.Formatter):
         return json.dumps(row, ensure_ascii=False)
 
 
-def set_up() -> None:
-    """Has the server and what it stands on write so."""
+def configure_logging() -> None:
+    """Send the records of the server and of uvicorn to standard error as JSON lines."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(AsJson())
+    handler.setFormatter(JsonFormatter())
     for name in ("beholder.server", "uvicorn.error"):
         logger = logging.getLogger(name)
         logger.handlers, logger.propagate = [handler], False
         logger.setLevel(logging.INFO)
 
 
-def log(event: str, **fields: object) -> None:
-    """One line."""
+def log_event(event: str, **fields: object) -> None:
+    """Log one line."""
     LOGGER.info(event, extra={"fields": fields})

@@ -1,4 +1,4 @@
-"""What the server counts, in the form of Prometheus."""
+"""Prometheus metrics of a server."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ SECONDS = (0.005, 0.02, 0.05, 0.1, 0.25, 0.5, 1, 2.5, 5, 10, 30, 60, 120)
 
 
 class Metrics:
-    """Counters of one server; several in one process do not meet."""
+    """The metrics of one server; several servers in one process have separate registries."""
 
     def __init__(self) -> None:
         self.registry = CollectorRegistry()
@@ -20,12 +20,14 @@ class Metrics:
         )
         self.seconds = Histogram(
             "beholder_request_seconds",
-            "From a request's first byte to the last of its answer.",
+            "Seconds from the first byte of a request to the last byte of its response.",
             ["route"],
             buckets=SECONDS,
             registry=self.registry,
         )
-        self.left = Counter("beholder_clients_left", "Clients that left before their answer.", registry=self.registry)
+        self.disconnects = Counter(
+            "beholder_clients_left", "Clients that disconnected before their response.", registry=self.registry
+        )
         self.pictures = Counter("beholder_pictures", "Pictures read.", registry=self.registry)
         self.tokens = Counter("beholder_tokens", "Tokens read and written.", ["kind"], registry=self.registry)
         self.batches = Histogram(
@@ -36,18 +38,18 @@ class Metrics:
             registry=self.registry,
         )
         self.batch_seconds = Histogram(
-            "beholder_batch_seconds", "Seconds of a batch.", ["work"], buckets=SECONDS, registry=self.registry
+            "beholder_batch_seconds", "Seconds per batch.", ["work"], buckets=SECONDS, registry=self.registry
         )
 
     def gauge(self, name: str, help_text: str, value: Callable[[], float]) -> None:
-        """A number that is looked up when it is asked for."""
+        """Register a gauge whose value is computed when metrics are scraped."""
         Gauge(name, help_text, registry=self.registry).set_function(value)
 
-    def batch(self, work: str, jobs: int, inputs: int, seconds: float) -> None:
-        """A worker's report; the form is that of `Worker`'s ``watch``."""
+    def record_batch(self, work: str, jobs: int, inputs: int, seconds: float) -> None:
+        """Record one batch; the signature is that of `Worker`'s ``on_batch``."""
         self.batches.labels(work).observe(inputs)
         self.batch_seconds.labels(work).observe(seconds)
 
     def text(self) -> bytes:
-        """All of it."""
+        """Return all metrics in the Prometheus text format."""
         return generate_latest(self.registry)

@@ -1,4 +1,4 @@
-"""Listening, until told to stop."""
+"""Runs the server until it is told to stop."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ import uvicorn
 
 from beholder.errors import InvalidSetting
 from beholder.runtime.allocator import keep_freed_memory
-from beholder.server.app import make_app
-from beholder.server.logs import log, set_up
+from beholder.server.app import create_app
+from beholder.server.logs import configure_logging, log_event
 from beholder.server.service import Service
 
 
 class Server(uvicorn.Server):
-    """Says where it listens, and is told when the models can't be loaded."""
+    """A uvicorn server that logs the address it listens on."""
 
     async def startup(self, sockets: list | None = None) -> None:
-        """Begins to listen."""
+        """Start listening."""
         await super().startup(sockets)
         if self.started and self.servers:
             port = self.servers[0].sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            log("listening", address=f"http://{host}:{port}/")
+            log_event("listening", address=f"http://{host}:{port}/")
 
 
-def server_of(service: Service) -> Server:
-    """A server that is not running yet."""
+def create_server(service: Service) -> Server:
+    """Return a server that is not running yet. It exits if the models can't be loaded."""
     settings = service.settings
 
-    def failed() -> None:
+    def on_failure() -> None:
         server.should_exit = True
 
     config = uvicorn.Config(
-        make_app(service, failed),
+        create_app(service, on_failure),
         host=settings.host,
         port=settings.port,
         http="h11",
@@ -56,24 +56,25 @@ def server_of(service: Service) -> Server:
 
 
 def serve(service: Service) -> None:
-    """Runs until SIGTERM or Ctrl-C; answers that are being written are finished first, for ``stop_seconds``.
+    """Run until SIGTERM or Ctrl-C; running requests have ``stop_seconds`` to finish.
 
     Raises:
-        InvalidSetting: the address can't be listened on.
-        BeholderError: a model can't be loaded.
+        InvalidSetting: The address can't be bound.
+        BeholderError: A model can't be loaded.
     """
     keep_freed_memory()
-    set_up()
-    warnings.simplefilter("ignore", UserWarning)  # they may quote what was sent; what matters of them is an error here
-    server = server_of(service)
-    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn raises them once more when it is done
+    configure_logging()
+    # Warnings may quote request contents; where one matters, it is an error here.
+    warnings.simplefilter("ignore", UserWarning)
+    server = create_server(service)
+    for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn re-raises them after shutting down
         signal.signal(number, lambda *_: None)
-    with suppress(SystemExit):  # uvicorn's way to say that it could not begin
+    with suppress(SystemExit):  # raised by uvicorn if it can't start
         server.run()
     if service.failure is not None:
         raise service.failure
     if not server.started:
         host, port = service.settings.host, service.settings.port
-        raise InvalidSetting(f"can't listen on {host}, port {port}: is another program there? --port takes another")
-    log("stopped")
+        raise InvalidSetting(f"can't listen on {host}, port {port}: is it in use? --port selects another port")
+    log_event("stopped")
     sys.stderr.flush()

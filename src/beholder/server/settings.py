@@ -1,4 +1,4 @@
-"""What the server allows: where it listens, who may ask, and how much a request may cost."""
+"""Settings of the server: where it listens, who may send requests, and how much a request may cost."""
 
 from __future__ import annotations
 
@@ -11,25 +11,25 @@ from beholder.pictures.limits import Limits
 
 @dataclass(frozen=True)
 class ServerSettings:
-    """How a server is run.
+    """Settings of one server.
 
     Attributes:
-        host: the address to listen on. Any but loopback needs a key.
-        port: 0 takes a free one.
-        key: what every request must carry; None asks for none.
-        allowed_hosts: names by which the server may be called, beside loopback and bare IP addresses.
-        allow_urls: whether pictures are fetched from public http(s) addresses.
-        read_only: whether captions and keywords of albums stay as they are.
-        limits: of a single picture.
-        body_megabytes: the largest body of a request.
-        pictures: the most pictures of a request.
-        megapixels: the most pixels of a request, all pictures together, before anything is decoded.
-        requests: how many may be worked on or wait at once; the next is told to come again (429).
-        waiting_megabytes: of the bodies of all these requests together.
-        seconds: from the first byte of a request to the last of its answer.
-        body_seconds: for the body of a request to arrive.
-        stop_seconds: for answers that are being written when the server is told to stop.
-        tokens: the longest text that is written.
+        host: Address to listen on. Any address but loopback requires a key.
+        port: Port to listen on; 0 selects a free one.
+        key: API key that every request must carry; None disables authentication.
+        allowed_hosts: Host names accepted in the Host header, besides loopback and IP addresses.
+        allow_urls: Whether pictures may be given by public http(s) URLs.
+        read_only: Whether captions and tags of albums can't be changed.
+        limits: Limits for a single picture.
+        body_megabytes: Maximum size of a request body.
+        pictures: Maximum number of pictures per request.
+        megapixels: Maximum number of megapixels per request, over all pictures, checked before decoding.
+        requests: Maximum number of queued and running requests; further ones get 429.
+        waiting_megabytes: Maximum total size of the bodies of queued and running requests.
+        seconds: Deadline of a request, from its first byte to the last byte of its response.
+        body_seconds: Deadline for the body of a request to arrive.
+        stop_seconds: Grace period for running requests when the server stops.
+        tokens: Maximum number of generated tokens per answer.
     """
 
     host: str = "127.0.0.1"
@@ -52,23 +52,23 @@ class ServerSettings:
     def __post_init__(self) -> None:
         if not self.loopback and not self.key:
             raise InvalidSetting(
-                f"--host {self.host}: others could reach the server, so it needs a key: --key-file FILE, or "
+                f"--host {self.host}: reachable from other machines, so it needs a key: --key-file FILE, or "
                 "BEHOLDER_KEY in the environment"
             )
         if self.key is not None and (len(self.key) < 8 or not self.key.isascii() or not self.key.isprintable()):
-            raise InvalidSetting("the key needs at least 8 characters, all of them printable ASCII")
+            raise InvalidSetting("the key needs at least 8 characters, all printable ASCII")
         if not 0 <= self.port <= 65535:
             raise InvalidSetting(f"--port {self.port}: a port is between 0 and 65535")
         for name in ("body_megabytes", "pictures", "megapixels", "requests", "waiting_megabytes", "tokens"):
             if not getattr(self, name) > 0:
-                raise InvalidSetting(f"{name}: must be more than 0, is {getattr(self, name)}")
+                raise InvalidSetting(f"{name}: must be greater than 0, is {getattr(self, name)}")
         for name in ("seconds", "body_seconds", "stop_seconds"):
             if not getattr(self, name) > 0:
-                raise InvalidSetting(f"{name}: must be more than 0, is {getattr(self, name)}")
+                raise InvalidSetting(f"{name}: must be greater than 0, is {getattr(self, name)}")
 
     @property
     def loopback(self) -> bool:
-        """Whether only programs on this machine can reach the server."""
+        """Whether the server can be reached only from this machine."""
         if self.host == "localhost":
             return True
         try:

@@ -1,4 +1,4 @@
-"""One thread that runs one model. Work that waits is done in batches; conversations advance word by word, in turn."""
+"""One thread that runs one model: queued jobs are batched, and token streams advance in turn."""
 
 from __future__ import annotations
 
@@ -12,197 +12,198 @@ from typing import Any
 
 from beholder.errors import BeholderError
 
-TALKS = 8  # conversations whose answers are written at once, each with a memory of its own
+MAX_STREAMS = 8  # conversations decoded concurrently, each with a KV cache of its own
 
 
-class Abandoned(BeholderError):
-    """Whoever asked has left, so the work was stopped."""
+class WorkCancelled(BeholderError):
+    """The client disconnected or the server is stopping, so the work was cancelled."""
 
 
-Work = Callable[[list[Any], Callable[[], None]], Sequence[Any]]
+BatchFunction = Callable[[list[Any], Callable[[], None]], Sequence[Any]]
 
 
 @dataclass(eq=False)
 class Job:
-    """Inputs for one call, to be computed with those of other jobs of the same group.
+    """Inputs of one call, batched with those of other jobs of the same group.
 
     Attributes:
-        group: jobs of one group can be computed in one call.
-        inputs: a part of what ``work`` is given.
-        work: from inputs to as many results; it calls its second argument where it can be interrupted, which raises
-            `Abandoned` when nobody waits for any of them.
-        done: the results of these inputs.
-        abandoned: set by who does not want them any more.
+        group: Jobs with equal groups may be computed in one call.
+        inputs: This job's share of the batch.
+        function: Maps a batch to as many results. It calls its second argument, ``check_cancelled``, wherever it can
+            be interrupted; that raises `WorkCancelled` once every job of the batch is cancelled.
+        result: The results for ``inputs``.
+        cancelled: Set when nobody waits for the result anymore.
     """
 
     group: Hashable
     inputs: list[Any]
-    work: Work
-    done: Future[list[Any]] = field(default_factory=Future)
-    abandoned: bool = False
+    function: BatchFunction
+    result: Future[list[Any]] = field(default_factory=Future)
+    cancelled: bool = False
 
 
 @dataclass(eq=False)
-class Talk:
-    """A text that is written piece by piece.
+class ConversationStream:
+    """Text generated piece by piece.
 
     Attributes:
-        begin: gives the pieces; called in the thread of the model.
-        tell: called there with each piece, and in the end with None or with the error that ended it.
-        abandoned: set by who does not want the rest.
+        start: Returns the iterator of pieces; called in the model's thread.
+        on_piece: Called in the model's thread with each piece, and finally with None or the exception that ended it.
+        cancelled: Set when nobody reads the rest.
     """
 
-    begin: Callable[[], Iterator[Any]]
-    tell: Callable[[Any], None]
-    abandoned: bool = False
+    start: Callable[[], Iterator[Any]]
+    on_piece: Callable[[Any], None]
+    cancelled: bool = False
     pieces: Iterator[Any] | None = None
 
 
 class Worker:
-    """The thread, and what waits for it.
+    """The model's thread and its queue.
 
     Args:
-        name: of the thread.
-        largest_batch: inputs that are computed together.
-        watch: told of each batch: its group's first word, how many jobs, how many inputs, seconds.
+        name: Thread name.
+        max_batch_size: Maximum number of inputs computed together.
+        on_batch: Called after each batch with the first element of its group, its number of jobs, its number of
+            inputs and the seconds it took.
     """
 
     def __init__(
         self,
         name: str,
-        largest_batch: int = 16,
-        watch: Callable[[str, int, int, float], None] = lambda *_: None,
+        max_batch_size: int = 16,
+        on_batch: Callable[[str, int, int, float], None] = lambda *_: None,
     ):
-        self.largest_batch = largest_batch
-        self.watch = watch
+        self.max_batch_size = max_batch_size
+        self.on_batch = on_batch
         self._condition = threading.Condition()
         self._jobs: deque[Job] = deque()
-        self._talks: deque[Talk] = deque()
-        self._talking: list[Talk] = []
+        self._queued_streams: deque[ConversationStream] = deque()
+        self._active_streams: list[ConversationStream] = []
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def add(self, work: Job | Talk) -> None:
-        """Puts work in the line.
+    def submit(self, work: Job | ConversationStream) -> None:
+        """Enqueue a job or a stream.
 
         Raises:
-            Abandoned: the worker was closed.
+            WorkCancelled: The worker is closed.
         """
         with self._condition:
             if self._closed:
-                raise Abandoned("the server is stopping")
+                raise WorkCancelled("the server is stopping")
             if isinstance(work, Job):
                 self._jobs.append(work)
             else:
-                self._talks.append(work)
+                self._queued_streams.append(work)
             self._condition.notify()
 
-    def waiting(self) -> int:
-        """Jobs and conversations that wait or are under way."""
-        return len(self._jobs) + len(self._talks) + len(self._talking)
+    def pending(self) -> int:
+        """Return the number of jobs and streams that are queued or running."""
+        return len(self._jobs) + len(self._queued_streams) + len(self._active_streams)
 
-    def close(self, seconds: float) -> None:
-        """Stops what is under way at its next word, drops what waits, and ends the thread."""
+    def close(self, timeout: float) -> None:
+        """Cancel running work at its next token, drop queued work, and join the thread."""
         with self._condition:
             self._closed = True
             for job in self._jobs:
-                job.abandoned = True
-            for talk in (*self._talks, *self._talking):
-                talk.abandoned = True
+                job.cancelled = True
+            for stream in (*self._queued_streams, *self._active_streams):
+                stream.cancelled = True
             self._condition.notify()
-        self._thread.join(seconds)
+        self._thread.join(timeout)
 
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not (self._jobs or self._talks or self._talking or self._closed):
+                while not (self._jobs or self._queued_streams or self._active_streams or self._closed):
                     self._condition.wait()
-                if self._closed and not (self._jobs or self._talks or self._talking):
+                if self._closed and not (self._jobs or self._queued_streams or self._active_streams):
                     return
                 batch = self._next_batch()
-            self._advance_all()
+            self._advance_streams()
             if batch:
                 start = time.perf_counter()
                 self._compute(batch)
                 inputs = sum(len(job.inputs) for job in batch)
-                self.watch(_kind(batch[0].group), len(batch), inputs, time.perf_counter() - start)
-            del batch  # its pictures would stay until the next one
+                self.on_batch(_group_name(batch[0].group), len(batch), inputs, time.perf_counter() - start)
+            del batch  # or its images would stay in memory until the next one
 
     def _next_batch(self) -> list[Job]:
-        """The first job that is still wanted, and those behind it that can be computed with it."""
+        """Return the first job that is not cancelled, and those after it that can be batched with it."""
         batch: list[Job] = []
         inputs = 0
         for job in list(self._jobs):
-            if job.abandoned:
+            if job.cancelled:
                 self._jobs.remove(job)
-                job.done.cancel()
-            elif not batch or (job.group == batch[0].group and inputs + len(job.inputs) <= self.largest_batch):
+                job.result.cancel()
+            elif not batch or (job.group == batch[0].group and inputs + len(job.inputs) <= self.max_batch_size):
                 self._jobs.remove(job)
                 batch.append(job)
                 inputs += len(job.inputs)
         return batch
 
     def _compute(self, batch: list[Job]) -> None:
-        """Computes jobs together. A failure is tried again in halves: for want of memory, and to find whose it is."""
+        """Compute a batch. After a failure each half is retried, to save memory and to isolate the failing job."""
 
-        def wanted() -> None:
-            self._advance_all()  # between two words of captions, so that no one who talks waits for all of them
-            if all(job.abandoned for job in batch):
-                raise Abandoned("nobody waits for this")
+        def check_cancelled() -> None:
+            self._advance_streams()  # between two tokens of captions, so that streams don't wait for whole captions
+            if all(job.cancelled for job in batch):
+                raise WorkCancelled("every client of this batch disconnected")
 
         try:
-            results = list(batch[0].work([each for job in batch for each in job.inputs], wanted))
+            results = list(batch[0].function([each for job in batch for each in job.inputs], check_cancelled))
             if len(results) != sum(len(job.inputs) for job in batch):
-                raise RuntimeError("not as many results as inputs")
+                raise RuntimeError("the number of results differs from the number of inputs")
         except Exception as error:
-            if len(batch) > 1 and not isinstance(error, Abandoned):
+            if len(batch) > 1 and not isinstance(error, WorkCancelled):
                 self._compute(batch[: len(batch) // 2])
                 self._compute(batch[len(batch) // 2 :])
                 return
             for job in batch:
-                _finish(job, error)
+                _resolve(job, error)
             return
         for job in batch:
-            _finish(job, results[: len(job.inputs)])
+            _resolve(job, results[: len(job.inputs)])
             del results[: len(job.inputs)]
 
-    def _advance_all(self) -> None:
-        """One more piece of each conversation; those that wait take the places that are free."""
+    def _advance_streams(self) -> None:
+        """Generate one more piece of each active stream; queued streams take free places."""
         with self._condition:
-            while self._talks and len(self._talking) < TALKS:
-                self._talking.append(self._talks.popleft())
-        for talk in list(self._talking):
-            if not self._advance(talk):
-                self._talking.remove(talk)
+            while self._queued_streams and len(self._active_streams) < MAX_STREAMS:
+                self._active_streams.append(self._queued_streams.popleft())
+        for stream in list(self._active_streams):
+            if not self._advance(stream):
+                self._active_streams.remove(stream)
 
-    def _advance(self, talk: Talk) -> bool:
-        """One more piece; whether there may be another."""
-        if talk.abandoned:
-            talk.tell(Abandoned("nobody waits for this"))
+    def _advance(self, stream: ConversationStream) -> bool:
+        """Generate one more piece; return whether the stream continues."""
+        if stream.cancelled:
+            stream.on_piece(WorkCancelled("the client disconnected"))
             return False
         try:
-            if talk.pieces is None:
-                talk.pieces = talk.begin()
-            piece = next(talk.pieces)
+            if stream.pieces is None:
+                stream.pieces = stream.start()
+            piece = next(stream.pieces)
         except StopIteration:
-            talk.tell(None)
+            stream.on_piece(None)
             return False
         except Exception as error:
-            talk.tell(error)
+            stream.on_piece(error)
             return False
-        talk.tell(piece)
+        stream.on_piece(piece)
         return True
 
 
-def _kind(group: Hashable) -> str:
+def _group_name(group: Hashable) -> str:
     return str(group[0]) if isinstance(group, tuple) else str(group)
 
 
-def _finish(job: Job, outcome: list[Any] | Exception) -> None:
-    if not job.done.set_running_or_notify_cancel():
-        return  # whoever waited has left
+def _resolve(job: Job, outcome: list[Any] | Exception) -> None:
+    if not job.result.set_running_or_notify_cancel():
+        return  # the client has disconnected
     if isinstance(outcome, Exception):
-        job.done.set_exception(outcome)
+        job.result.set_exception(outcome)
     else:
-        job.done.set_result(outcome)
+        job.result.set_result(outcome)

@@ -1,0 +1,110 @@
+"""The pictures of a request, counted before anything is decoded.
+
+They are given as data URLs, as pictures of a served album (``album:NAME/NUMBER``) and, where allowed, by http(s) URLs.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+from beholder.errors import PictureBroken, PictureError, PictureRefused, PictureTooLarge
+from beholder.pictures.formats import open_image
+from beholder.pictures.limits import Limits
+from beholder.pictures.read import FileBytes
+from beholder.pictures.transform import Preprocessing
+from beholder.pictures.url import fetch, is_url
+from beholder.server.settings import ServerSettings
+from beholder.tasks.pictures import PreprocessedImage, preprocess_image
+
+ALBUM_SCHEME = "album:"
+DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+\"-]*)*)(;base64)?,", re.ASCII | re.IGNORECASE)
+
+AlbumFile = Callable[[str, str], FileBytes]
+
+
+def is_data_url(text: str) -> bool:
+    """Return whether a text is a picture as a data URL (RFC 2397)."""
+    return text[:11].lower() == "data:image/"
+
+
+def load_pictures(
+    urls: list[str],
+    preprocessing: Preprocessing,
+    settings: ServerSettings,
+    album_file: AlbumFile | None = None,
+) -> list[PreprocessedImage]:
+    """Fetch and decode the pictures of a request; blocks.
+
+    Their number is checked before any is fetched, and their total number of pixels before any is decoded.
+
+    Args:
+        urls: Where the pictures are.
+        preprocessing: The network's preprocessing.
+        settings: The server's limits. Album pictures may be as large as albums accept them.
+        album_file: Returns the file of an album's picture, given its URL and the name to use in error messages.
+
+    Raises:
+        PictureError: A picture can't be used; its name is its position in the request.
+    """
+    if len(urls) > settings.pictures:
+        raise PictureTooLarge("the request", f"contains {len(urls)} pictures; the limit is {settings.pictures}")
+    encoded: list[_EncodedPicture] = []
+    for index, url in enumerate(urls):
+        encoded.append(_resolve(url, f"picture {index + 1}", settings, album_file))
+        if sum(len(each.data) for each in encoded if each.limits is settings.limits) > settings.body_megabytes * 1e6:
+            raise PictureTooLarge("the request", f"contains pictures of more than {settings.body_megabytes:g} MB")
+    pixels = sum(map(_count_pixels, encoded))
+    if pixels > settings.megapixels * 1e6:
+        raise PictureTooLarge(
+            "the request", f"contains {pixels / 1e6:.0f} megapixels; the limit is {settings.megapixels:g} megapixels"
+        )
+    return [preprocess_image(each.data, preprocessing, name=each.name, limits=each.limits) for each in encoded]
+
+
+class _EncodedPicture(NamedTuple):
+    """The bytes of a picture, its name in error messages, and its limits."""
+
+    data: bytes
+    name: str
+    limits: Limits
+
+
+def _resolve(url: str, name: str, settings: ServerSettings, album_file: AlbumFile | None) -> _EncodedPicture:
+    if url[:5].lower() == "data:":
+        return _EncodedPicture(_decode_data_url(url, name, settings), name, settings.limits)
+    if url.startswith(ALBUM_SCHEME):
+        if album_file is None:
+            raise PictureRefused(name, "this server serves no album")
+        return _EncodedPicture(album_file(url, name), name, Limits())
+    if not is_url(url):
+        raise PictureRefused(name, "send a data URL: data:image/jpeg;base64,…")
+    if not settings.allow_urls:
+        raise PictureRefused(name, "this server fetches no URLs: send a data URL (data:image/jpeg;base64,…)")
+    return _EncodedPicture(fetch(url, name, settings.limits), name, settings.limits)
+
+
+def _decode_data_url(url: str, name: str, settings: ServerSettings) -> bytes:
+    head = DATA_URL.match(url[:200])
+    if head is None or not head[3]:
+        raise PictureRefused(name, "its data URL does not have the form data:image/jpeg;base64,…")
+    settings.limits.check_bytes((len(url) - head.end()) * 3 // 4 - 2, name)
+    try:
+        return base64.b64decode(url[head.end() :], validate=True)
+    except (binascii.Error, ValueError) as error:
+        raise PictureBroken(name, "its data URL is not valid base64") from error
+
+
+def _count_pixels(picture: _EncodedPicture) -> int:
+    """Return the number of pixels according to the header."""
+    try:
+        width, height = open_image(picture.data, picture.name)[0].size
+    except PictureError:
+        raise
+    except Exception as error:  # decoders raise errors of any type for damaged files
+        raise PictureBroken(picture.name, "its header is damaged or truncated") from error
+    picture.limits.check_shape(width, height, picture.name)
+    return int(width * height)

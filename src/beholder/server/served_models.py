@@ -1,0 +1,270 @@
+"""Models behind the server, each with a thread of its own."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from beholder.server.http_errors import HTTPError
+from beholder.server.metrics import Metrics
+from beholder.server.picture_loading import AlbumFile, load_pictures
+from beholder.server.settings import ServerSettings
+from beholder.server.worker import ConversationStream, Job, Worker
+
+if TYPE_CHECKING:
+    import numpy as np
+    from PIL.Image import Image
+
+    from beholder.pictures.transform import Preprocessing
+    from beholder.tasks.dual_encoder import DualEncoder
+    from beholder.tasks.pictures import PreprocessedImage
+    from beholder.tasks.vision_language import AttentionMaps, VisionLanguageModel
+
+Result = TypeVar("Result")
+READER_THREADS = 4
+
+
+class PictureReader:
+    """Threads that fetch and decode pictures.
+
+    Args:
+        settings: The server's limits.
+        metrics: Counts the pictures.
+
+    Attributes:
+        album_file: Returns the file of an album's picture; None while no album is served.
+    """
+
+    def __init__(self, settings: ServerSettings, metrics: Metrics):
+        self.settings = settings
+        self.metrics = metrics
+        self.album_file: AlbumFile | None = None
+        self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="beholder-read")
+
+    async def load(self, urls: list[str], preprocessing: Preprocessing) -> list[PreprocessedImage]:
+        """Return the pictures of a request; raises what `load_pictures` raises."""
+        pictures = await self.run(load_pictures, urls, preprocessing, self.settings, self.album_file)
+        self.metrics.pictures.inc(len(pictures))
+        return pictures
+
+    async def run(self, function: Callable[..., Result], *arguments: Any) -> Result:
+        """Call a function that reads files or decodes pictures in one of the threads."""
+        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+
+    def close(self) -> None:
+        """Drop what has not started."""
+        self._threads.shutdown(wait=False, cancel_futures=True)
+
+
+@dataclass(frozen=True)
+class CaptionResult:
+    """A caption, its image-text matching score, and all candidates; scores only where candidates were ranked."""
+
+    text: str
+    score: float | None
+    candidates: tuple[tuple[str, float], ...]
+
+
+@dataclass(frozen=True)
+class SamplingParams:
+    """How tokens are chosen: greedily, or by nucleus sampling where ``top_p`` is given."""
+
+    max_tokens: int
+    top_p: float | None = None
+    temperature: float = 1.0
+    seed: int = 0
+
+
+@dataclass(frozen=True)
+class StreamEnd:
+    """The end of an answer: whether the model finished it, and the numbers of prompt and generated tokens."""
+
+    finished: bool
+    prompt_tokens: int
+    completion_tokens: int
+
+
+class ServedEncoder:
+    """A dual encoder with its thread."""
+
+    def __init__(self, reader: PictureReader, name: str, model: DualEncoder):
+        self.name = name
+        self.model = model
+        self.reader = reader
+        self.worker = Worker(f"encoder {name}", on_batch=reader.metrics.record_batch)
+
+    async def embed_images(self, urls: list[str]) -> np.ndarray:
+        """Return the embeddings (n, E) of pictures; raises what `load_pictures` raises."""
+        import numpy as np
+
+        pictures = await self.reader.load(urls, self.model.loaded.preprocessing)
+
+        def embed(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
+            check_cancelled()
+            return list(self.model.embed_images(batch))
+
+        return np.stack(await run_job(self.worker, Job(("embed pictures",), list(pictures), embed)))
+
+    async def embed_texts(self, texts: list[str]) -> np.ndarray:
+        """Return the embeddings (n, E) of texts."""
+        import numpy as np
+
+        def embed(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
+            check_cancelled()
+            return list(self.model.embed_texts(batch))
+
+        return np.stack(await run_job(self.worker, Job(("embed texts",), texts, embed)))
+
+    async def count_tokens(self, texts: list[str]) -> int:
+        """Return the total number of tokens of texts.
+
+        Raises:
+            HTTPError: A text exceeds the model's context length.
+        """
+        tokens = await asyncio.to_thread(self.model.loaded.tokenizer, texts)
+        if tokens.truncated:
+            context_length = self.model.loaded.tokenizer.settings.context_length
+            raise HTTPError(
+                400,
+                f"text {tokens.truncated[0] + 1} is too long: the model's context length is {context_length} tokens",
+                code="context_length_exceeded",
+                param="input",
+            )
+        return int(tokens.mask.sum())
+
+    async def classify(
+        self, urls: list[str], labels: list[str], templates: tuple[str, ...], none: bool, multi: bool
+    ) -> list[tuple[str, float]]:
+        """Return the labels of one picture, best first; raises what `DualEncoder.classify` raises."""
+        import numpy as np
+
+        from beholder.tasks.classify import label_prompts
+
+        prompts = label_prompts(labels, templates)
+        await self.count_tokens(prompts)
+        image = await self.embed_images(urls)
+        embeddings = (await self.embed_texts(prompts)).reshape(len(labels), len(templates), -1).mean(1)
+        embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
+        return self.model.classify_embeddings(image, labels, embeddings, none=none, multi=multi)[0]
+
+
+class ServedVisionLanguageModel:
+    """A vision-language model with its thread."""
+
+    def __init__(self, reader: PictureReader, name: str, model: VisionLanguageModel):
+        self.name = name
+        self.model = model
+        self.reader = reader
+        self.worker = Worker(f"vlm {name}", 8, on_batch=reader.metrics.record_batch)
+
+    async def caption(
+        self, urls: list[str], prompt: str | None, sampling: SamplingParams, beams: int | None, candidates: int | None
+    ) -> CaptionResult:
+        """Return a caption of one picture. Requests with equal options are batched."""
+        pictures = await self.reader.load(urls, self.model.loaded.preprocessing)
+        # Sampled tokens depend on the rest of the batch, so a sampled caption is computed alone.
+        unique = object() if sampling.top_p is not None else None
+        group = ("captions", prompt, sampling, beams, candidates, unique)
+
+        def write(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
+            stream = self.model.stream_captions(
+                batch,
+                prompt,
+                max_new_tokens=sampling.max_tokens,
+                num_beams=beams,
+                top_p=sampling.top_p,
+                seed=sampling.seed,
+                num_candidates=candidates,
+                batch_size=len(batch),
+                on_token=check_cancelled,
+            )
+            return [CaptionResult(str(each.caption), each.score, each.candidates) for each in stream]
+
+        captions: list[CaptionResult] = await run_job(self.worker, Job(group, list(pictures), write))
+        return captions[0]
+
+    async def attention_maps(self, urls: list[str], text: str | None) -> tuple[AttentionMaps, Image]:
+        """Return the cross-attention map of each word of a caption, and the picture as the network sees it."""
+        from beholder.pictures.transform import to_pil_image
+
+        pictures = await self.reader.load(urls, self.model.loaded.preprocessing)
+
+        def compute(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
+            check_cancelled()
+            return [self.model.attention_maps(each, text) for each in batch]
+
+        maps: list[AttentionMaps] = await run_job(self.worker, Job(("attention", text), list(pictures), compute))
+        return maps[0], to_pil_image(pictures[0].pixels, self.model.loaded.preprocessing)
+
+    async def chat(
+        self, urls: list[str], turns: list[tuple[str, str]], question: str, sampling: SamplingParams
+    ) -> AsyncIterator[str | StreamEnd]:
+        """Yield the pieces of an answer, then a `StreamEnd`. Leaving the loop cancels generation.
+
+        Args:
+            urls: Where the one picture is.
+            turns: Earlier questions and answers.
+            question: The question to answer.
+            sampling: How tokens are chosen.
+
+        Raises:
+            InvalidSetting: The conversation exceeds the model's context length.
+        """
+        picture = (await self.reader.load(urls, self.model.loaded.preprocessing))[0]
+        loop = asyncio.get_running_loop()
+        pieces: asyncio.Queue[Any] = asyncio.Queue()  # bounded by the answer's number of tokens
+
+        def on_piece(piece: Any) -> None:
+            if not loop.is_closed():
+                loop.call_soon_threadsafe(pieces.put_nowait, piece)
+
+        stream = ConversationStream(lambda: self._answer(picture, turns, question, sampling), on_piece)
+        try:
+            self.worker.submit(stream)
+            while (piece := await pieces.get()) is not None:
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+        finally:
+            stream.cancelled = True
+
+    def _answer(
+        self, picture: PreprocessedImage, turns: list[tuple[str, str]], question: str, sampling: SamplingParams
+    ) -> Iterator[str | StreamEnd]:
+        chat = self.model.chat(
+            picture,
+            max_new_tokens=sampling.max_tokens,
+            top_p=sampling.top_p,
+            temperature=sampling.temperature,
+            seed=sampling.seed,
+        )
+        for earlier_question, answer in turns:
+            chat.add_turn(earlier_question, answer)
+        pieces = chat.stream(question)
+        prompt_tokens = chat.num_tokens
+        context_length = self.model.language.context_length
+        if context_length and prompt_tokens + sampling.max_tokens > context_length:
+            raise HTTPError(
+                400,
+                f"the conversation has {prompt_tokens} tokens including the picture; with {sampling.max_tokens} new "
+                f"ones it exceeds the model's context length of {context_length}",
+                code="context_length_exceeded",
+                param="messages",
+            )
+        yield ""  # the request is valid: the response may start
+        yield from pieces
+        turn = chat.turns[-1]
+        yield StreamEnd(turn.finished, prompt_tokens, len(turn.answer_ids))
+
+
+async def run_job(worker: Worker, job: Job) -> list[Any]:
+    """Return the results of a job. Cancelling the awaiting task cancels the job."""
+    worker.submit(job)
+    try:
+        return await asyncio.wrap_future(job.result)
+    except asyncio.CancelledError:
+        job.cancelled = True
+        raise
