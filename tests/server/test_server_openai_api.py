@@ -206,7 +206,7 @@ def test_the_clients_own_errors_are_raised(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="about one picture"):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
     broken = data_address(b"\x89PNG\r\n\x1a\n and no more")
-    with pytest.raises(openai.BadRequestError, match="picture 1: .*damaged or truncated") as caught:
+    with pytest.raises(openai.BadRequestError, match=r"picture 1: .*damaged or truncated") as caught:
         client.embeddings.create(model="tiny", input=broken)
     assert caught.value.code == "invalid_image"
 
