@@ -2,7 +2,7 @@
 
     python benchmarks/mini.py --photographs captions.jsonl [--categories FILE] [--imagenet FILE]
 
---photographs: the JSON lines that recipes/train_mini.py was given; only the part kept out of training is used.
+--photographs: the JSON lines that recipes/mini/train_heads.py was given; only the part kept out of training is used.
 --categories, --imagenet: JSON lines with image and label (the second also index, the class's number).
 """
 
@@ -17,10 +17,10 @@ from beholder import DualEncoder
 from beholder.evaluation.calibration import calibration_error
 from beholder.evaluation.retrieval import recall
 from beholder.text.templates import ENSEMBLE
-from beholder.training.photographs import read_photographs
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
-from mini_data import class_names, split
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
+from dataset import class_names, split
+from photographs import read_photographs
 
 
 def row(name: str, value: float, detail: str = "") -> None:

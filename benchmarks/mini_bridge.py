@@ -16,15 +16,16 @@ from pathlib import Path
 
 import numpy as np
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
-
 from beholder import VisionLanguageModel
 from beholder.evaluation.caption_metrics import caption_metrics
-from beholder.training.easy_vqa import read_easy_vqa
-from beholder.training.photographs import Photograph, read_photographs
-from beholder.training.questions import commonness, questions_from_captions
 from beholder.weights import mini_bridge
-from mini_data import split
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "easy_vqa"))
+from dataset import split
+from drawings import read_easy_vqa
+from photographs import Photograph, read_photographs
+from questions import commonness, questions_from_captions
 
 AMONG = 200  # photographs among which different captions are counted
 

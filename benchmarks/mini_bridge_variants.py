@@ -20,17 +20,17 @@ import numpy as np
 import torch
 from torch import Tensor
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
-
 from beholder.models.bridge import Bridge
 from beholder.pictures.transform import Preprocessing
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_losses import pair_similarity
 from beholder.training.bridge_stages import run_stage, sample_images, stage_1_losses, stage_2_loss
-from beholder.training.frozen_features import grid_features, look
-from beholder.training.photographs import Photograph, read_photographs
 from beholder.weights import mini, mini_bridge
-from mini_data import split
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
+from dataset import split
+from frozen_features import grid_features, look
+from photographs import Photograph, read_photographs
 
 CONFIG = Path(__file__).parent.parent / "recipes" / "bridge" / "mini.json"
 VIEWS = 2

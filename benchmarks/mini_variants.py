@@ -15,10 +15,10 @@ import torch
 import torch.nn.functional as F
 
 from beholder.evaluation.retrieval import recall
-from beholder.training.locked_image import LockedImageData, LockedImageSettings, train_heads
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "recipes"))
-from mini_data import load_features
+sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
+from dataset import load_features
+from locked_image_tuning import LockedImageData, LockedImageSettings, train_heads
 
 VARIANTS = {
     "closed form, captions alone": LockedImageSettings(trained_share=0.0, distillation=0.0),

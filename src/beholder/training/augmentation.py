@@ -60,6 +60,15 @@ def random_crop(picture: Image.Image, generator: np.random.Generator, smallest: 
     return picture
 
 
+def views_of(picture: Image.Image, count: int, generator: np.random.Generator) -> list[Image.Image]:
+    """``count`` views: the picture, its mirror image, and random crops, every other one mirrored."""
+    views = [picture, ImageOps.mirror(picture)]
+    for number in range(count - 2):
+        crop = random_crop(picture, generator)
+        views.append(ImageOps.mirror(crop) if number % 2 else crop)
+    return views[:count]
+
+
 def random_flip(picture: Image.Image, generator: np.random.Generator, share: float = 0.5) -> Image.Image:
     """The mirror image in this share of cases."""
     return ImageOps.mirror(picture) if generator.random() < share else picture

@@ -35,10 +35,10 @@ from beholder.runtime.pipeline import map_ahead
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 from beholder.text.tokenizer_files import tokenizer_from_folder
+from beholder.training.augmentation import views_of
 from beholder.training.bridge_config import BridgeConfig, BridgeData
 from beholder.training.bridge_stages import Pair, StageConfig, run_stage, sample_images, stage_1_losses, stage_2_loss
 from beholder.training.examples import key_of, texts_of
-from beholder.training.frozen_features import views_of
 from beholder.training.interruption import Interruption
 from beholder.training.metrics_logger import MetricsLogger, Row
 from beholder.training.skipped_examples import SkippedExamples

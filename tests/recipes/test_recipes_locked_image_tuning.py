@@ -1,7 +1,7 @@
 import torch
 
-from beholder.training.correlation import inverse_root, statistics
-from beholder.training.locked_image import (
+from canonical_correlation import inverse_root, statistics
+from locked_image_tuning import (
     LockedImageData,
     LockedImageSettings,
     caption_map,

@@ -22,8 +22,8 @@ from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
 from beholder.models.layers import Head, HeadSettings
-from beholder.training.correlation import Statistics, correlated_maps, covariance, inverse_root, statistics
 from beholder.training.losses import contrastive_loss, distillation_loss, sigmoid_loss
+from canonical_correlation import Statistics, correlated_maps, covariance, inverse_root, statistics
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 import numpy as np
 import torch
 
-from beholder.training.named_classes import SHOWN, class_grids
+from class_prototypes import SHOWN, class_grids
 
 
 def test_the_classifier_sees_the_class_that_a_grid_is_called_by() -> None:

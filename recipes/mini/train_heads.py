@@ -1,6 +1,6 @@
 """Trains the heads of `mini` on photographs with captions, over towers that stay frozen.
 
-    python recipes/train_mini.py --photographs captions.jsonl
+    python recipes/mini/train_heads.py --photographs captions.jsonl
 
 Expect, on two cores: some minutes for the features (kept in runs/mini, so that an interrupted run goes on), then about
 a minute for the heads. It writes heads.safetensors, beholder.json and calibration.safetensors into the package
@@ -22,10 +22,10 @@ import torch.nn.functional as F
 from beholder.evaluation.calibration import fit_calibration
 from beholder.models.dual_encoder import TwoTowersSettings
 from beholder.models.efficientnet_lite import EfficientNetLiteSettings
-from beholder.training.locked_image import LockedImageSettings, TrainedHeads, head_settings, train_heads
 from beholder.weights import mini
 from beholder.weights.calibration import Calibration
-from mini_data import PREPROCESSING, SPLIT, class_names, load_features
+from dataset import PREPROCESSING, SPLIT, class_names, load_features
+from locked_image_tuning import LockedImageSettings, TrainedHeads, head_settings, train_heads
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ from test_training_bridge_stages import bridge, make
 
 from beholder.evaluation.caption_metrics import words
 from beholder.training.bridge_stages import stage_2_loss
-from beholder.training.self_critical import END, CiderReward, advantages, drawn_captions, judged
+from self_critical import END, CiderReward, advantages, drawn_captions, judged
 
 SAID = [
     ["A dog runs in the snow.", "A brown dog is running through snow.", "The dog plays."],

@@ -5,10 +5,10 @@ from pathlib import Path
 import torch
 
 from beholder.text.templates import ENSEMBLE, SINGLE, fill
-from beholder.training.frozen_features import picture_features, sentence_features
-from beholder.training.locked_image import LockedImageData
-from beholder.training.photographs import Photograph, by_hash, read_photographs
 from beholder.weights import mini
+from frozen_features import picture_features, sentence_features
+from locked_image_tuning import LockedImageData
+from photographs import Photograph, by_hash, read_photographs
 
 PREPROCESSING = mini.PREPROCESSING
 SPLIT = ("test", "calibration", "training")

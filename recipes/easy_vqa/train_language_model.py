@@ -1,6 +1,6 @@
 """A language model of easy-VQA's few words, from scratch: it is told what a drawing shows and answers the questions.
 
-    python recipes/easy_vqa_words.py runs/easy-vqa --out runs/easy-vqa/words
+    python recipes/easy_vqa/train_language_model.py runs/easy-vqa --out runs/easy-vqa/words
 
 It reads "a teal circle. is there a red shape? no" and never sees a picture: that is the bridge's part, which has to say
 to it in its own way what the description says here. A causal model of transformers, so that it opens like any other.
@@ -38,7 +38,7 @@ def read(folder: Path) -> list[tuple[str, str]]:
 
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("data", type=Path, help="what easy_vqa_data.py wrote")
+    options.add_argument("data", type=Path, help="what prepare_data.py wrote")
     options.add_argument("--out", type=Path, required=True)
     options.add_argument("--steps", type=int, default=STEPS)
     given = options.parse_args()

@@ -8,7 +8,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
 
 from beholder.models.bert import Bert
 from beholder.models.bridge import image_tokens
@@ -17,16 +16,7 @@ from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.runtime.pipeline import batches, map_ahead
 from beholder.text.tokenizer import Tokenizer
-from beholder.training.augmentation import random_crop
-
-
-def views_of(picture: Image.Image, count: int, generator: np.random.Generator) -> list[Image.Image]:
-    """``count`` views: the picture, its mirror image, and random crops, every other one mirrored."""
-    views = [picture, ImageOps.mirror(picture)]
-    for number in range(count - 2):
-        crop = random_crop(picture, generator)
-        views.append(ImageOps.mirror(crop) if number % 2 else crop)
-    return views[:count]
+from beholder.training.augmentation import views_of
 
 
 def picture_features(

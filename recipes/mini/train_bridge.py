@@ -1,11 +1,11 @@
 """Trains mini's bridge: the grid of its image tower, a two-layer Q-Former begun from MiniLM, SmolLM2-135M behind.
 
     pip download --no-deps easy-vqa==1.0 && unzip easy_vqa-1.0-py3-none-any.whl -d easy-vqa
-    python recipes/train_mini_bridge.py --photographs captions.jsonl --drawings easy-vqa --work runs/mini-bridge
+    python recipes/mini/train_bridge.py --photographs captions.jsonl --drawings easy-vqa --work runs/mini-bridge
 
 On two cores with bfloat16 the features take six minutes, stage 1 five and stage 2 fifteen; without it, twice as long.
 Then the soft prompts of the whole picture learn without the queries', at a rate that those would not bear, of the
-photographs, of drawings, and of sentences that are put together from captions (`beholder.training.imagined`): sixteen
+photographs, of drawings, and of sentences that are put together from captions (`synthetic_captions`): sixteen
 minutes. At last all learn together, with more questions and drawings, for fifty. Interrupted, it goes on where it
 stopped.
 
@@ -18,6 +18,7 @@ with the pictures exchanged: a bridge that does not look at the picture has the 
 
 import argparse
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -34,7 +35,7 @@ from beholder.models.bridge import Bridge
 from beholder.models.global_token_encoder import GlobalTokenEncoder
 from beholder.runtime.allocator import keep_freed_memory
 from beholder.runtime.device import bfloat16_is_faster
-from beholder.text.templates import SINGLE, load_foreign
+from beholder.text.templates import SINGLE, fill
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_stages import (
     StageConfig,
@@ -45,16 +46,18 @@ from beholder.training.bridge_stages import (
     stage_1_losses,
     stage_2_loss,
 )
-from beholder.training.easy_vqa import Drawing, drawing_caption, read_easy_vqa
-from beholder.training.frozen_features import grid_features, sentence_features
-from beholder.training.imagined import Imagination, recombined
-from beholder.training.locked_image import LockedImageData, LockedImageSettings, caption_map, caption_moments
-from beholder.training.named_classes import class_grids
-from beholder.training.photographs import Photograph, read_photographs
-from beholder.training.questions import commonness, questions_from_captions
-from beholder.training.self_critical import CiderReward, advantages, drawn_captions, judged
 from beholder.weights import mini, mini_bridge
-from mini_data import class_names, split
+from class_prototypes import class_grids
+from dataset import class_names, split
+from frozen_features import grid_features, sentence_features
+from locked_image_tuning import LockedImageData, LockedImageSettings, caption_map, caption_moments
+from photographs import Photograph, read_photographs
+from questions import commonness, questions_from_captions
+from self_critical import CiderReward, advantages, drawn_captions, judged
+from synthetic_captions import Imagination, recombined
+
+sys.path.insert(0, str(Path(__file__).parent.parent / "easy_vqa"))
+from drawings import Drawing, drawing_caption, read_easy_vqa
 
 VIEWS = 6
 FOLDS = 5  # a photograph's caption token comes from a map that has not seen its captions
@@ -86,7 +89,7 @@ def main() -> None:
     options.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
     options.add_argument("--drawings", type=Path, required=True, help="the unpacked wheel of easy-vqa 1.0")
     options.add_argument("--work", type=Path, required=True, help="features, checkpoints, logs and the result")
-    options.add_argument("--config", type=Path, default=Path(__file__).parent / "bridge" / "mini.json")
+    options.add_argument("--config", type=Path, default=Path(__file__).parent.parent / "bridge" / "mini.json")
     options.add_argument(
         "--start", type=Path, help="a folder with a bridge to go on from, in the place of stages 1 and 2"
     )
@@ -369,7 +372,7 @@ def with_sentences(
         raise TypeError("the image tower came without its classifier")
     text, tokenizer = mini.text_tower().eval(), mini.tokenizer()
     captions = np.stack([sentence_features(text, tokenizer, one.captions) for one in photographs])
-    names = torch.from_numpy(sentence_features(text, tokenizer, load_foreign(NAMED, class_names())))
+    names = torch.from_numpy(sentence_features(text, tokenizer, fill(NAMED, class_names())))
     of_drawings = sentence_features(text, tokenizer, [drawing_caption(drawing) for drawing in drawings])
     others = caption_moments(pooled(shapes), torch.from_numpy(of_drawings)[:, None]) * DRAWINGS_WEIGHT
     data = LockedImageData(

@@ -1,7 +1,7 @@
 """The drawings of easy-VQA with what is written about them, as the recipe ``recipes/easy_vqa`` takes them.
 
     pip download --no-deps easy-vqa==1.0 && unzip easy_vqa-1.0-py3-none-any.whl -d easy-vqa
-    python recipes/easy_vqa_data.py easy-vqa --out runs/easy-vqa
+    python recipes/easy_vqa/prepare_data.py easy-vqa --out runs/easy-vqa
 
 Writes ``captions.jsonl`` (training drawings whose questions tell both colour and shape), ``pairs.jsonl`` (the
 same, and all questions about training drawings) and ``test.jsonl`` (those about the test drawings).
@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from beholder.training.easy_vqa import Drawing, drawing_caption, read_easy_vqa
+from drawings import Drawing, drawing_caption, read_easy_vqa
 
 
 def copied(drawings: Iterable[Drawing], folder: Path, split: str) -> list[tuple[str, Drawing]]:

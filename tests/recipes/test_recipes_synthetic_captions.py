@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from beholder.training.imagined import Imagination, parts, recombined
+from synthetic_captions import Imagination, parts, recombined
 
 CAPTIONS = [
     "A black dog is running in the snow .",

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from beholder.training.easy_vqa import Drawing, drawing_caption, read_easy_vqa
-from beholder.training.questions import absent, commonness, named, questions_from_captions
+from drawings import Drawing, drawing_caption, read_easy_vqa
+from questions import absent, commonness, named, questions_from_captions
 
 CAPTIONS = (
     "Two brown dogs are running in the snow .",

@@ -58,7 +58,7 @@ def test_the_recipe_runs_with_few_drawings_and_steps(tmp_path: Path) -> None:
     for split, count in (("train", 8), ("test", 2)):
         draw(wheel / "easy_vqa" / "data" / split, count)
     assert "8 drawings, 23 questions; to test, 2 drawings, 5 questions" in run(
-        "easy_vqa_data.py", str(wheel), "--out", str(folder)
+        "easy_vqa/prepare_data.py", str(wheel), "--out", str(folder)
     )
     captions = [json.loads(line) for line in (folder / "captions.jsonl").read_text().splitlines()]
     assert [row["captions"][0] for row in captions[:4]] == [
@@ -68,7 +68,9 @@ def test_the_recipe_runs_with_few_drawings_and_steps(tmp_path: Path) -> None:
         "a blue rectangle",
     ]
     assert len(captions) == 7, "a drawing whose colour is not known has no caption"
-    assert "weights" in run("easy_vqa_words.py", str(folder), "--out", str(folder / "words"), "--steps", "2")
+    assert "weights" in run(
+        "easy_vqa/train_language_model.py", str(folder), "--out", str(folder / "words"), "--steps", "2"
+    )
 
     tower = with_steps(RECIPES / "easy_vqa" / "tower.json", folder, train={"steps": 2, "batch": 4})
     train_clip(read_clip_config(tower), folder / "tower", device="cpu")
