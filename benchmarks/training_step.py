@@ -81,8 +81,8 @@ def main() -> None:
     examples = read_examples(given.photographs, Columns(), ("{}",))
     backend = clip_bpe.train_bpe((text for each in examples for text in each.texts), VOCABULARY)
     marks = backend.get_vocab()
-    end = marks[clip_bpe.END]
-    tokenizer = Tokenizer(backend, TokenizerSettings(LONGEST, end, marks[clip_bpe.START]))
+    end = marks[clip_bpe.EOS_TOKEN]
+    tokenizer = Tokenizer(backend, TokenizerSettings(LONGEST, end, marks[clip_bpe.BOS_TOKEN]))
     order = ShuffledBatchSampler(examples, given.batch, seed=0)
     drawn = []
     for draws, _ in islice(order.batches(), given.steps):
@@ -92,7 +92,7 @@ def main() -> None:
 
     torch.manual_seed(0)
     vision = {"patch_size": 32}  # the defaults of CLIPConfig are those of ViT-B/32
-    text = {"vocab_size": backend.get_vocab_size(), "bos_token_id": marks[clip_bpe.START], "eos_token_id": end}
+    text = {"vocab_size": backend.get_vocab_size(), "bos_token_id": marks[clip_bpe.BOS_TOKEN], "eos_token_id": end}
     first = CLIPModel(CLIPConfig(vision_config=vision, text_config=text))
     with TemporaryDirectory() as name:
         first.save_pretrained(name)

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from tokenizers import Regex, Tokenizer, models, normalizers, pre_tokenizers, processors, trainers
 
-from beholder.text.byte_characters import CHARACTER_OF
+from beholder.text.byte_characters import BYTE_TO_CHARACTER
 
 CORPUS = [
     "a photo of a dog running in the snow",
@@ -45,7 +45,7 @@ def write_clip(folder: Path) -> None:
         CORPUS, trainers.BpeTrainer(vocab_size=220, end_of_word_suffix="</w>", show_progress=False)
     )
     pairs = json.loads(trained.to_str())["model"]["merges"]
-    letters = list(CHARACTER_OF.values())
+    letters = list(BYTE_TO_CHARACTER.values())
     pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, pairs), CLIP_START, CLIP_END]
     (folder / "vocab.json").write_text(json.dumps({piece: token for token, piece in enumerate(pieces)}), "utf-8")
     lines = "".join(f"{first} {second}\n" for first, second in pairs)

@@ -21,7 +21,7 @@ SIDE = 0.2
 def draw(computed: Computed, path: Path) -> None:
     """Draw the figure."""
     tokenizer = computed.vision_language.loaded.tokenizer
-    pieces = [piece.strip("<>") for piece in tokenizer.show(SENTENCE)]
+    pieces = [piece.strip("<>") for piece in tokenizer.tokenize(SENTENCE)]
     names = [*(f"q{number + 1}" for number in range(QUERIES)), *pieces]
     ids = torch.from_numpy(tokenizer([SENTENCE]).ids)
     canvas = Canvas(7.4, 3.15)

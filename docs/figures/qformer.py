@@ -42,7 +42,7 @@ def draw(computed: Computed, path: Path) -> None:
         x = left + number * 1.45 / settings.queries
         canvas.box(x, 3.9, 1.45 / settings.queries - 0.02, 0.16, "", LIT)
     canvas.text(query, 4.25, f"{settings.queries} learned queries\nof width {settings.width}", 7.5)
-    pieces = [piece.strip("<>") for piece in tokenizer.show(computed.captions[CAPTIONED])[:6]]
+    pieces = [piece.strip("<>") for piece in tokenizer.tokenize(computed.captions[CAPTIONED])[:6]]
     canvas.text(word, 3.98, " ".join(pieces) + " …", 7)
     canvas.text(word, 4.25, "tokens of a caption\n(stage 1 only)", 7.5)
     canvas.text(query, 0.3, f"queries' output\n→ {settings.queries} soft prompts of width {language}", 7.5)

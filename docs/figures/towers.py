@@ -32,7 +32,7 @@ def draw(computed: Computed, path: Path) -> None:
         canvas.arrow((4.6, y + 0.25), (4.9, y + 0.25))
     for y, sentence in zip((1.65, 2.75), SENTENCES, strict=True):
         canvas.text(0.1, y + 0.1, f"“{sentence}”", 8.5, ha="left")
-        pieces = encoder.loaded.tokenizer.show(sentence)
+        pieces = encoder.loaded.tokenizer.tokenize(sentence)
         read = " | ".join(piece.strip("<>") for piece in pieces)
         canvas.text(0.1, y + 0.35, "\n".join(textwrap.wrap(read, 28)), 6.5, ha="left", va="top", color=GREY)
     most = 0.12

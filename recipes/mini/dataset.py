@@ -4,7 +4,7 @@ from pathlib import Path
 
 import torch
 
-from beholder.text.templates import ENSEMBLE, SINGLE, fill
+from beholder.text.templates import ENSEMBLE, SINGLE, fill_templates
 from beholder.weights import mini
 from frozen_features import picture_features, sentence_features
 from locked_image_tuning import LockedImageData
@@ -47,7 +47,7 @@ def load_features(file: Path, work: Path) -> tuple[LockedImageData, dict[str, to
     images = picture_features(tower.folded(), PREPROCESSING, paths, VIEWS, work / f"features-{VIEWS}-views")
     sentences = [caption for photograph in photographs for caption in photograph.captions]
     captions = sentence_features(text, tokenizer, sentences)
-    names = sentence_features(text, tokenizer, fill(PROMPTS, class_names()))
+    names = sentence_features(text, tokenizer, fill_templates(PROMPTS, class_names()))
     data = LockedImageData(
         torch.from_numpy(images),
         torch.from_numpy(captions).unflatten(0, (len(photographs), -1)),

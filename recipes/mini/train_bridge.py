@@ -203,7 +203,7 @@ def main() -> None:
         turns = []
         for prompt, answer in pairs:
             asked, said = (
-                words.encode(mini_bridge.PROMPTS.between + prompt if before else prompt).ids,
+                words.encode(mini_bridge.PROMPTS.separator + prompt if before else prompt).ids,
                 words.encode(answer).ids,
             )
             turns.append((before + asked, [*said, mini_bridge.END]))

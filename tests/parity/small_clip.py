@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from beholder.text.byte_characters import CHARACTER_OF
+from beholder.text.byte_characters import BYTE_TO_CHARACTER
 
 PAIRS = [("t", "h"), ("th", "e</w>"), ("d", "o"), ("do", "g</w>"), ("c", "a"), ("ca", "t</w>"), ("r", "u"), ("ru", "n")]
 SENTENCES = ["the dog", "A cat runs, the dog runs!", "", "zebra? 42 the cat the dog the cat"]
@@ -19,7 +19,7 @@ def write_small_clip(folder: Path, end_id: int | None = None) -> Any:
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
-    letters = list(CHARACTER_OF.values())
+    letters = list(BYTE_TO_CHARACTER.values())
     pieces = [*letters, *(letter + "</w>" for letter in letters), *map("".join, PAIRS)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     (folder / "vocab.json").write_text(json.dumps({piece: number for number, piece in enumerate(pieces)}))

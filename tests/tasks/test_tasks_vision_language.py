@@ -217,7 +217,7 @@ def test_a_remembered_turn_is_read_as_if_it_had_been_spoken(model: VisionLanguag
 def test_a_sentence_is_given_back_as_the_model_was_taught_it() -> None:
     from beholder.text.prompts import Prompts
 
-    assert Prompts(lower=True).uncapitalize(Prompts(lower=True).postprocess("a dog runs")) == "a dog runs"
+    assert Prompts(lowercase=True).uncapitalize(Prompts(lowercase=True).postprocess("a dog runs")) == "a dog runs"
     assert Prompts().uncapitalize("Paris") == "Paris"
 
 

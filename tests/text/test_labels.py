@@ -28,7 +28,7 @@ def test_a_label_that_comes_again_is_left_out_and_named_with_its_lines(tmp_path:
 
 @pytest.mark.parametrize(
     ("content", "reason"),
-    [(b"", "holds no label"), (b"# only\n\n", "holds no label"), ("dog\n".encode("utf-16"), "not UTF-8")],
+    [(b"", "has no label"), (b"# only\n\n", "has no label"), ("dog\n".encode("utf-16"), "not UTF-8")],
 )
 def test_a_file_without_usable_labels_is_refused_by_its_name(tmp_path: Path, content: bytes, reason: str) -> None:
     with pytest.raises(InvalidSetting, match=rf"labels\.txt: .*{reason}"):

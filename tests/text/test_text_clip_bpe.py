@@ -9,9 +9,9 @@ def test_a_learned_vocabulary_spells_every_text_and_is_as_large_as_asked() -> No
     backend = clip_bpe.train_bpe(CORPUS, 560)
     assert backend.get_vocab_size() == 560
     marks = backend.get_vocab()
-    end = marks[clip_bpe.END]
+    end = marks[clip_bpe.EOS_TOKEN]
     assert end == 559, "some networks take the highest id for the end"
-    tokenizer = Tokenizer(backend, TokenizerSettings(64, end, marks[clip_bpe.START]))
+    tokenizer = Tokenizer(backend, TokenizerSettings(64, end, marks[clip_bpe.BOS_TOKEN]))
     for text in ("a photo of a dog", "ÅÄÖ 猫 🦆", "\x00 \u2028", "<|endoftext|>"):
         ids = tokenizer([text]).ids[0]
         assert (ids == end).sum() == 1 and ids[-1] == end, "no unknown token, which is written as the end mark"

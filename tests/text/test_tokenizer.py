@@ -144,7 +144,7 @@ def test_any_texts_give_rows_that_fit_and_are_the_same_alone(tokenizer: Tokenize
 def test_any_text_can_be_shown(tokenizer: Tokenizer, text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)
-        shown = tokenizer.show(text)
+        shown = tokenizer.tokenize(text)
     assert shown[-1] == "<end>"
     assert all(shown)
     assert len(shown) == len(body(tokenizer, text)) + 1 + (tokenizer.settings.start_id is not None)
@@ -160,13 +160,13 @@ def test_any_text_can_be_shown(tokenizer: Tokenizer, text: str) -> None:
     ],
 )
 def test_shown_tokens_are_readable(vocabularies: Path, kind: TokenizerKind, shown: list[str]) -> None:
-    assert tokenizer_from_folder(vocabularies / kind, kind, 32).show("A dog behold!") == shown
+    assert tokenizer_from_folder(vocabularies / kind, kind, 32).tokenize("A dog behold!") == shown
 
 
 def test_shown_bytes_and_unknown_pieces_are_named(vocabularies: Path, clip: Tokenizer) -> None:
-    assert clip.show("a ©") == ["<start>", "a", r"\xc2", r"·\xa9", "<end>"]
+    assert clip.tokenize("a ©") == ["<start>", "a", r"\xc2", r"·\xa9", "<end>"]
     bert = tokenizer_from_folder(vocabularies / "bert", "bert", 32)
-    assert bert.show("a ©") == ["<start>", "a", "<unknown>", "<end>"]
+    assert bert.tokenize("a ©") == ["<start>", "a", "<unknown>", "<end>"]
 
 
 def test_what_is_saved_loads_to_the_same_ids_and_settings(tokenizer: Tokenizer, tmp_path: Path) -> None:

@@ -9,11 +9,11 @@ import torch
 from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCausalLM
 
 from beholder.errors import ModelError, ModelNotFound
-from beholder.text.byte_characters import CHARACTER_OF
+from beholder.text.byte_characters import BYTE_TO_CHARACTER
 from beholder.weights.language_models import find_language_model
 
 MERGES = ["t h", "th e", "d o", "Ġ do", "Ġdo g", "do g", "c a"]
-WORDS = [*CHARACTER_OF.values(), "th", "the", "do", "dog", "Ġdo", "Ġdog", "ca", "<s>", "</s>"]
+WORDS = [*BYTE_TO_CHARACTER.values(), "th", "the", "do", "dog", "Ġdo", "Ġdog", "ca", "<s>", "</s>"]
 SIZES = {
     "vocab_size": len(WORDS),
     "hidden_size": 64,

@@ -85,6 +85,8 @@ def test_a_folder_of_version_1_is_read_by_the_names_of_then(written: Path, tmp_p
     bridge |= {"whole_tokens": bridge.pop("global_tokens"), "whole_prompts": bridge.pop("global_prompts")}
     qformer["positions"] = qformer.pop("max_position_embeddings")
     qformer["cross_every"] = qformer.pop("cross_attention_frequency")
+    prompts = config["prompts"]
+    prompts |= {"between": prompts.pop("separator"), "lower": prompts.pop("lowercase")}
     (whole / "beholder.json").write_text(json.dumps(config))
     then = {
         "qformer.query_tokens": "qformer.queries",
@@ -100,5 +102,6 @@ def test_a_folder_of_version_1_is_read_by_the_names_of_then(written: Path, tmp_p
     save_file(tensors, whole / "model.safetensors", metadata={"format": "pt"})
     again = load_own(whole)
     assert (again.reranker, again.num_candidates, again.bridge.settings) == ("mini", 12, loaded.bridge.settings)
+    assert again.prompts == loaded.prompts
     kept = again.bridge.state_dict()
     assert all(torch.equal(tensor, kept.pop(name)) for name, tensor in loaded.bridge.state_dict().items()) and not kept

@@ -16,7 +16,7 @@ import numpy as np
 from beholder.album.search import STOP_WORDS
 from beholder.album.store import Picture
 from beholder.errors import InvalidSetting, MissingExtra
-from beholder.text.templates import fill
+from beholder.text.templates import fill_templates
 
 NOISE = -1  # the cluster of pictures that belong to none
 EVERYDAY = Path(__file__).parent / "everyday_words.txt"
@@ -85,14 +85,14 @@ def name_clusters(
     """Clusters that were found (n,), with names; the rest as in `find_clusters`."""
     owned: dict[int, list[str]] = {}
     if keywords:
-        words = embed(fill(["a photo of a {}"], keywords))
+        words = embed(fill_templates(["a photo of a {}"], keywords))
         named = names_by_words(vectors, found, keywords, words)
         owned = keywords_by_cluster(vectors, found, keywords, words)
     elif any(captions):
         named = names_by_captions(captions, found)
     else:
         everyday = everyday_words()
-        named = names_by_words(vectors, found, everyday, embed(fill(["a photo of {}"], everyday)))
+        named = names_by_words(vectors, found, everyday, embed(fill_templates(["a photo of {}"], everyday)))
     made = []
     for number in sorted(set(found.tolist()), key=lambda number: (number == NOISE, number)):
         rows = np.flatnonzero(found == number)

@@ -184,11 +184,11 @@ def zero_shot(
         from beholder.evaluation.data import read_labelled
         from beholder.evaluation.evaluate import evaluate_zero_shot
         from beholder.text.labels import read_labels
-        from beholder.text.templates import ENSEMBLE, fill
+        from beholder.text.templates import ENSEMBLE, fill_templates
 
         examples = read_labelled(data)
         labels = read_labels(labels_file) if labels_file else ()
-        fill(template or ENSEMBLE, labels)  # says what is wrong with a template before a model is loaded
+        fill_templates(template or ENSEMBLE, labels)  # says what is wrong with a template before a model is loaded
         return evaluate_zero_shot(
             load_encoder(model, allow_pickle, precision),
             examples,

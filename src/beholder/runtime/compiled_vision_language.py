@@ -51,7 +51,7 @@ if TYPE_CHECKING:
     from beholder.weights.loaded import LoadedVisionLanguage
 
 FILE = "writer.json"
-BUILD = 5  # raised when the folder is made in another way
+BUILD = 6  # raised when the folder is made in another way
 WORDS = "words.npy"
 LANGUAGE = "language_model"
 CHECKED = 3  # pictures

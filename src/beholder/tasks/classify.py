@@ -8,7 +8,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from beholder.errors import InvalidSetting
-from beholder.text.templates import fill
+from beholder.text.templates import fill_templates
 
 NONE = "none of these"
 
@@ -19,7 +19,7 @@ def label_prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
         raise InvalidSetting("there are no labels to choose from: give at least one")
     if isinstance(labels, str):
         raise InvalidSetting(f"labels must be a list of words, not the one text {labels!r}")
-    return [sentence for label in labels for sentence in fill(templates, [label])]
+    return [sentence for label in labels for sentence in fill_templates(templates, [label])]
 
 
 def choose(logits: np.ndarray, labels: Sequence[str], fits: np.ndarray | None = None) -> list[list[tuple[str, float]]]:

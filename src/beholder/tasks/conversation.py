@@ -88,9 +88,9 @@ class Conversation:
 
     def _add(self, question: str) -> Turn:
         prompts = self.model.loaded.prompts
-        asked = prompts.asked(question)
+        asked = prompts.format_question(question)
         first = not self.remembered
-        ids = self.model._encode(asked if first else prompts.between + asked, special=first)
+        ids = self.model._encode(asked if first else prompts.separator + asked, special=first)
         room = self._room()
         if room and self._fixed() + len(ids) > room:
             raise InvalidSetting(f"the question has {len(ids)} tokens; the language model reads {room} in all")
@@ -157,7 +157,9 @@ class Conversation:
             self.remembered.pop(0)
             forgotten += 1
             first = self.remembered[0]
-            first.question_ids = self.model._encode(self.model.loaded.prompts.asked(first.question), special=True)
+            first.question_ids = self.model._encode(
+                self.model.loaded.prompts.format_question(first.question), special=True
+            )
         if forgotten:
             self._kv_cache = None
             turns = "turn was" if forgotten == 1 else f"{forgotten} turns were"

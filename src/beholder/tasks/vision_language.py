@@ -347,7 +347,7 @@ class VisionLanguageModel:
         """
         import torch
 
-        ids = self._ids(self.loaded.prompts.asked(question), max_new_tokens)
+        ids = self._ids(self.loaded.prompts.format_question(question), max_new_tokens)
         if any(not choice.strip() for choice in choices):
             raise InvalidSetting("a choice is empty")
         embeddings = self._with_text(self.soft_prompts(image, exact=exact, allow_urls=allow_urls), ids)
@@ -386,7 +386,7 @@ class VisionLanguageModel:
                 if seen is None or image is not seen[0]:
                     seen = image, self.soft_prompts(image)
                 rows.append(seen[1])
-                ids.append(self._ids(self.loaded.prompts.asked(question), max_new_tokens))
+                ids.append(self._ids(self.loaded.prompts.format_question(question), max_new_tokens))
             longest = max(map(len, ids))
             embeddings = torch.zeros(len(rows), rows[0].shape[1] + longest, rows[0].shape[2], device=self.device)
             mask = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=self.device)

@@ -1,1 +1,1 @@
-"""Sentences come in: tokenizers as the networks were trained with, prompt templates, files of labels."""
+"""Text comes in: tokenizers, prompt templates, label files, JSON lines."""

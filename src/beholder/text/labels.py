@@ -1,4 +1,4 @@
-"""A file of labels: one a line."""
+"""Label files: one label per line."""
 
 import warnings
 from pathlib import Path
@@ -7,40 +7,41 @@ from beholder.errors import InvalidSetting
 
 
 class LabelsWarning(UserWarning):
-    """A file of labels holds something that was left out."""
+    """Some lines of a label file were ignored."""
 
 
 def read_labels(file: Path) -> list[str]:
-    """The labels in a UTF-8 file, in order.
+    """Read the labels of a UTF-8 file, in order.
 
-    Blank lines and lines that begin with ``#`` are skipped, spaces around a label too. A label that comes again is
-    left out.
+    Blank lines and lines that start with ``#`` are skipped, white space around a label is removed, and duplicates are
+    dropped.
 
     Raises:
-        InvalidSetting: the file cannot be read, is not UTF-8, or holds no label.
+        InvalidSetting: the file cannot be read, is not UTF-8, or has no label.
 
     Warns:
-        LabelsWarning: labels came again; it names them and their lines.
+        LabelsWarning: labels were duplicated; the message names them and their lines.
     """
     try:
         text = file.read_bytes().decode("utf-8-sig")
     except OSError as error:
         raise InvalidSetting(f"{file}: cannot read the labels ({error.strerror or error})") from None
     except UnicodeDecodeError:
-        raise InvalidSetting(f"{file}: is not UTF-8 text; save it as UTF-8, one label a line") from None
+        raise InvalidSetting(f"{file}: is not UTF-8 text; save it as UTF-8, one label per line") from None
     first_line: dict[str, int] = {}
-    again = []
+    duplicates = []
     for number, line in enumerate(text.splitlines(), start=1):
         label = line.strip()
         if not label or label.startswith("#"):
             continue
         if label in first_line:
-            again.append(f"{label} (line {number}, first in line {first_line[label]})")
+            duplicates.append(f"{label} (line {number}, first in line {first_line[label]})")
         else:
             first_line[label] = number
-    if again:
-        more = f" and {len(again) - 5} more" if len(again) > 5 else ""
-        warnings.warn(f"{file}: left out what came again: {', '.join(again[:5])}{more}", LabelsWarning, stacklevel=2)
+    if duplicates:
+        more = f" and {len(duplicates) - 5} more" if len(duplicates) > 5 else ""
+        message = f"{file}: ignored duplicate labels: {', '.join(duplicates[:5])}{more}"
+        warnings.warn(message, LabelsWarning, stacklevel=2)
     if not first_line:
-        raise InvalidSetting(f"{file}: holds no label; write one a line")
+        raise InvalidSetting(f"{file}: has no label; write one per line")
     return list(first_line)

@@ -1,6 +1,6 @@
-"""SentencePiece's unigram vocabularies, from ``spiece.model``.
+"""SentencePiece unigram vocabularies, from ``spiece.model``.
 
-The file is one protocol buffer, of which four fields matter, so it is read here and no compiled reader is needed.
+The file is a protocol buffer of which four fields matter, so it is parsed here and no compiled reader is needed.
 Source: ``sentencepiece_model.proto`` and ``normalizer.cc`` of google/sentencepiece.
 """
 
@@ -13,7 +13,7 @@ from tokenizers.models import Unigram
 
 from beholder.errors import ModelError
 
-# Numbers of fields: of the model, of a piece, of the trainer's and of the normalizer's settings.
+# Field numbers of the model, of a piece, and of the trainer's and the normalizer's settings.
 PIECE, TRAINER, NORMALIZER = 1, 2, 3
 PIECE_TEXT, PIECE_SCORE, PIECE_TYPE = 1, 2, 3
 TRAINER_MODEL_TYPE, TRAINER_BYTE_FALLBACK = 3, 35
@@ -24,14 +24,14 @@ SPACE = "▁"
 
 
 def from_model_file(file: Path) -> Tokenizer:
-    """From a unigram model that begins every sentence with a space and keeps single spaces, as SigLIP's does.
+    """Build a tokenizer from a unigram model that adds a dummy prefix and collapses spaces, as SigLIP's does.
 
     Raises:
-        ModelError: the file is broken, or holds another kind of model.
+        ModelError: the file is damaged, or another kind of model.
     """
     try:
         backend = _build(file.read_bytes())
-    except Exception as error:  # of the fields, of the decoding, or the library's, which has no name
+    except Exception as error:  # of the fields, of decoding, or the library's, which is a bare Exception
         raise ModelError(f"{file}: cannot be read as a SentencePiece unigram model ({error})") from None
     return backend
 
@@ -53,7 +53,7 @@ def _build(data: bytes) -> Tokenizer:
         elif field == NORMALIZER:
             normalizer = dict(fields(_bytes(value)))
     if trainer.get(TRAINER_MODEL_TYPE, UNIGRAM) != UNIGRAM:
-        raise ValueError("it is of another type")
+        raise ValueError("it is of another model type")
     backend = Tokenizer(Unigram(pieces, unknown, bool(trainer.get(TRAINER_BYTE_FALLBACK, 0))))
     table = _bytes(normalizer.get(NORMALIZER_TABLE, b""))
     backend.normalizer = normalizers.Sequence(
@@ -68,19 +68,19 @@ def _build(data: bytes) -> Tokenizer:
 
 
 def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
-    """The fields of a protocol buffer, in order: (number, value).
+    """Yield the fields of a protocol buffer, in order: (number, value).
 
     Raises:
-        ValueError: the bytes end too early or hold an unknown kind of value.
+        ValueError: the bytes are truncated or hold an unknown wire type.
     """
     position = 0
 
-    def variable() -> int:
+    def varint() -> int:
         nonlocal position
         value = shift = 0
         while True:
             if position >= len(data) or shift > 63:
-                raise ValueError("a number that does not end")
+                raise ValueError("a varint without an end")
             byte = data[position]
             position += 1
             value |= (byte & 0x7F) << shift
@@ -89,26 +89,26 @@ def fields(data: bytes) -> Iterator[tuple[int, int | bytes]]:
             shift += 7
 
     while position < len(data):
-        tag = variable()
+        tag = varint()
         match tag & 7:
             case 0:
-                yield tag >> 3, variable()
+                yield tag >> 3, varint()
                 continue
             case 1:
                 size = 8
             case 2:
-                size = variable()
+                size = varint()
             case 5:
                 size = 4
             case kind:
-                raise ValueError(f"a value of kind {kind}")
+                raise ValueError(f"wire type {kind}")
         if position + size > len(data):
-            raise ValueError("it ends too early")
+            raise ValueError("it is truncated")
         yield tag >> 3, data[position : position + size]
         position += size
 
 
 def _bytes(value: int | bytes) -> bytes:
     if not isinstance(value, bytes):
-        raise ValueError("a number where text is due")
+        raise ValueError("a number in place of text")
     return value

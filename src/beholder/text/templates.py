@@ -1,15 +1,15 @@
-"""Prompt templates: the sentence around a label.
+"""Prompt templates: the sentence around a class name.
 
-A network that was trained on captions knows "a photo of a dog" better than the word "dog", and the mean over several
-sentences better still. Source: CLIP (arXiv:2103.00020), section 3.1.4. The article stays "a": the networks were
-trained and measured with it.
+A network that was trained on captions recognizes "a photo of a dog" better than the word "dog", and the mean over
+several prompts better still. Source: CLIP (arXiv:2103.00020), section 3.1.4. The article stays "a": the networks were
+trained and evaluated with it.
 """
 
 from collections.abc import Sequence
 
 from beholder.errors import InvalidSetting
 
-PLACE = "{}"
+PLACEHOLDER = "{}"
 
 SINGLE = ("a photo of a {}",)
 ENSEMBLE = (
@@ -23,22 +23,22 @@ ENSEMBLE = (
 )
 
 
-def fill(templates: Sequence[str], labels: Sequence[str]) -> list[str]:
-    """Every label in every template, label by label: labels × templates sentences.
+def fill_templates(templates: Sequence[str], labels: Sequence[str]) -> list[str]:
+    """Insert every label into every template, label by label: labels × templates sentences.
 
-    Only ``{}`` is the label's place; other braces, and braces in a label, are text.
+    Only ``{}`` is replaced; other braces, and braces in a label, are ordinary text.
 
     Raises:
-        InvalidSetting: there is no template, or one has no place for the label, or several.
+        InvalidSetting: there is no template, or one without exactly one ``{}``.
     """
     if isinstance(templates, str) or isinstance(labels, str):
-        raise InvalidSetting("templates and labels must be lists, not one text")
+        raise InvalidSetting("templates and labels must be lists, not a single text")
     if not templates:
         raise InvalidSetting('there is no template: give at least one, such as "a photo of a {}"')
     for template in templates:
-        if template.count(PLACE) != 1:
+        if template.count(PLACEHOLDER) != 1:
             raise InvalidSetting(
-                f'template "{template}": {{}} marks the place of the label and must be there once, '
-                f"not {template.count(PLACE)} times"
+                f'template "{template}": {{}} stands for the label and must occur once, '
+                f"not {template.count(PLACEHOLDER)} times"
             )
-    return [template.replace(PLACE, label) for label in labels for template in templates]
+    return [template.replace(PLACEHOLDER, label) for label in labels for template in templates]

@@ -1,39 +1,39 @@
-"""Tokens as a person can read them."""
+"""Tokens in a form that a person can read."""
 
 from collections.abc import Sequence
 
 from tokenizers.models import BPE, Model, WordPiece
 
-from beholder.text.byte_characters import BYTE_OF
+from beholder.text.byte_characters import CHARACTER_TO_BYTE
 
-GLUE = "·"  # this piece goes on with the word of the one before
+CONTINUATION = "·"  # this token continues the word of the one before
 SPACE = "␣"  # a space that is a token of its own, or inside one
 UNKNOWN = "<unknown>"
 
 
-def display_tokens(pieces: Sequence[str], model: Model) -> list[str]:
-    """Pieces of a vocabulary without its marks: ``["a</w>", "dog", "go</w>"]`` becomes ``["a", "dog", "·go"]``.
+def display_tokens(tokens: Sequence[str], model: Model) -> list[str]:
+    r"""Return vocabulary tokens without the model's markers: ``["a</w>", "dog", "go</w>"]`` → ``["a", "dog", "·go"]``.
 
-    A byte that is no whole character stands as ``\\xf0``.
+    A byte that is part of a character only is shown as ``\xf0``.
     """
     shown: list[str] = []
     inside_a_word = False
-    for piece in pieces:
-        unknown = piece == getattr(model, "unk_token", "<unk>")
+    for token in tokens:
+        unknown = token == getattr(model, "unk_token", "<unk>")
         if isinstance(model, WordPiece):
             prefix = model.continuing_subword_prefix
-            goes_on, text = piece.startswith(prefix), piece.removeprefix(prefix)
+            continues, text = token.startswith(prefix), token.removeprefix(prefix)
         elif isinstance(model, BPE) and model.end_of_word_suffix:
-            goes_on, text = inside_a_word, _from_bytes(piece.removesuffix(model.end_of_word_suffix))
-            inside_a_word = not unknown and not piece.endswith(model.end_of_word_suffix)
+            continues, text = inside_a_word, _decode_bytes(token.removesuffix(model.end_of_word_suffix))
+            inside_a_word = not unknown and not token.endswith(model.end_of_word_suffix)
         else:  # SentencePiece marks where a word begins
-            goes_on = bool(shown) and not piece.startswith("▁")
-            text = piece.removeprefix("▁").replace("▁", SPACE) or SPACE
-        shown.append(UNKNOWN if unknown else GLUE * goes_on + text)
+            continues = bool(shown) and not token.startswith("▁")
+            text = token.removeprefix("▁").replace("▁", SPACE) or SPACE
+        shown.append(UNKNOWN if unknown else CONTINUATION * continues + text)
     return shown
 
 
-def _from_bytes(piece: str) -> str:
-    if not set(piece) <= BYTE_OF.keys():
-        return piece
-    return bytes(BYTE_OF[character] for character in piece).decode(errors="backslashreplace")
+def _decode_bytes(token: str) -> str:
+    if not set(token) <= CHARACTER_TO_BYTE.keys():
+        return token
+    return bytes(CHARACTER_TO_BYTE[character] for character in token).decode(errors="backslashreplace")

@@ -1,4 +1,4 @@
-"""A sentence becomes the ids that a network was trained with.
+"""Text to token ids.
 
 Shapes: B batch, T text tokens.
 """
@@ -20,21 +20,21 @@ FILE = "tokenizer.json"
 
 
 class TruncationWarning(UserWarning):
-    """A sentence is longer than the model reads, and its end was left out."""
+    """A text is longer than the model's context and was truncated."""
 
 
 @dataclass(frozen=True)
 class TokenizerSettings:
-    """What surrounds the vocabulary.
+    """Special tokens, padding and cleaning around a vocabulary.
 
     Attributes:
-        context_length: tokens that the network reads at most, the marks of start and end among them.
-        end_id: the mark after the sentence; it stays where the sentence is cut.
-        start_id: the mark before it, where there is one.
-        pad_id: fills the rows up.
-        padding: to the ``longest`` sentence of the batch, or to the ``full`` context length, as networks need that see
-            their padding.
-        cleaning: what is done to the text before the vocabulary's own rules.
+        context_length: maximum number of tokens, start and end tokens included.
+        end_id: the end token; a truncated text keeps it.
+        start_id: the start token, if any.
+        pad_id: the padding token.
+        padding: to the ``longest`` text of the batch, or to the ``full`` context length, for networks that attend to
+            padding.
+        cleaning: steps before the vocabulary's own rules.
     """
 
     context_length: int
@@ -46,7 +46,7 @@ class TokenizerSettings:
 
     def __post_init__(self) -> None:
         if self.context_length < 3:
-            raise InvalidSetting(f"context_length {self.context_length} leaves no room for a sentence")
+            raise InvalidSetting(f"context_length {self.context_length} leaves no room for text")
         if self.padding not in ("longest", "full"):
             raise InvalidSetting(f"padding {self.padding!r} is neither longest nor full")
         if unknown := set(self.cleaning) - set(STEPS):
@@ -55,7 +55,7 @@ class TokenizerSettings:
 
 @dataclass(frozen=True, eq=False)
 class Tokens:
-    """A batch of sentences: ``ids`` int64 (B, T), ``mask`` bool (B, T) false at padding, ``cut`` the rows cut short."""
+    """A batch of texts: ``ids`` int64 (B, T), ``mask`` bool (B, T) false at padding, ``truncated`` the cut rows."""
 
     ids: np.ndarray
     mask: np.ndarray
@@ -63,14 +63,14 @@ class Tokens:
 
 
 class Tokenizer:
-    """Sentences to `Tokens`.
+    """Texts to `Tokens`.
 
-    Whatever a person types is text: ``<|endoftext|>`` or ``[CLS]`` in a sentence become ordinary tokens and never the
-    control tokens of that name (the reference implementations do let them through).
+    Special tokens are never parsed from user text: ``<|endoftext|>`` or ``[CLS]`` in a text become ordinary tokens (the
+    reference implementations do let them through).
 
     Args:
-        backend: the vocabulary and its rules; it is changed to neither cut, nor pad, nor look for control tokens.
-        settings: what surrounds it.
+        backend: the vocabulary and its rules; its truncation, padding and parsing of special tokens are switched off.
+        settings: special tokens, padding and cleaning.
     """
 
     def __init__(self, backend: tokenizers.Tokenizer, settings: TokenizerSettings):
@@ -82,37 +82,37 @@ class Tokenizer:
 
     @classmethod
     def load(cls, folder: Path, settings: Mapping[str, Any]) -> "Tokenizer":
-        """Reads ``tokenizer.json`` of our own folder; ``settings`` is what ``dataclasses.asdict`` made of them.
+        """Load ``tokenizer.json`` of our own folder; ``settings`` is a `TokenizerSettings` as a dictionary.
 
         Raises:
-            ModelError: the file is missing or broken.
+            ModelError: the file is missing or damaged.
             InvalidSetting: a setting is unknown, missing or wrong.
         """
         try:
-            made = TokenizerSettings(**{**settings, "cleaning": tuple(settings.get("cleaning", ()))})
+            loaded = TokenizerSettings(**{**settings, "cleaning": tuple(settings.get("cleaning", ()))})
         except TypeError as error:
             raise InvalidSetting(f"the tokenizer's settings: {error}") from None
-        return cls(read_backend(folder / FILE), made)
+        return cls(read_backend(folder / FILE), loaded)
 
     def save(self, folder: Path) -> None:
-        """Writes ``tokenizer.json``; the settings belong into the model's own file."""
+        """Write ``tokenizer.json``; the settings belong in the model's own file."""
         self.backend.save(str(folder / FILE))
 
     def __call__(self, texts: Sequence[str], numbers: Sequence[int] | None = None) -> Tokens:
-        """The ids of B sentences.
+        """Tokenize B texts.
 
         Args:
-            texts: the sentences.
-            numbers: what messages call them; 1, 2, 3 and so on by default.
+            texts: list of str.
+            numbers: by which messages refer to the texts; 1, 2, 3 and so on by default.
 
         Raises:
-            InvalidSetting: a sentence is no text, or holds half a character.
+            InvalidSetting: a text is no str, or has an unpaired surrogate.
 
         Warns:
-            TruncationWarning: a sentence is too long; it says which, and what is lost.
+            TruncationWarning: a text is too long; the message says which, and what is lost.
         """
         if isinstance(texts, str):
-            raise InvalidSetting(f"sentences must be a list, not the one text {_quoted(texts)}")
+            raise InvalidSetting(f"texts must be a list, not the single text {_quoted(texts)}")
         settings = self.settings
         numbers = range(1, len(texts) + 1) if numbers is None else numbers
         start = [] if settings.start_id is None else [settings.start_id]
@@ -128,7 +128,7 @@ class Tokenizer:
                 kept = encoding.offsets[room - 1][1]
                 warnings.warn(
                     f"sentence {numbers[row]} ({_quoted(texts[row])}) is too long: it has {len(encoding.ids)} tokens "
-                    f"and the model reads {room}. It was cut after {_quoted(cleaned[row][:kept], end=True)}; "
+                    f"and the model reads {room}. It was truncated after {_quoted(cleaned[row][:kept], end=True)}; "
                     f"lost: {_quoted(cleaned[row][kept:])}",
                     TruncationWarning,
                     stacklevel=2,
@@ -141,52 +141,52 @@ class Tokenizer:
             mask[row, : len(row_ids)] = True
         return Tokens(ids, mask, tuple(truncated))
 
-    def show(self, text: str) -> list[str]:
-        """The tokens that the network reads of one sentence, for a person: ``["<start>", "a", "dog", "·go", "<end>"]``.
+    def tokenize(self, text: str) -> list[str]:
+        """Return the tokens of a text in readable form: ``["<start>", "a", "dog", "·go", "<end>"]``.
 
-        A piece that goes on with the word before it begins with ``·``; padding is left out.
+        A token that continues the word before it starts with ``·``; padding is left out.
         """
-        tokens = self([text])
-        ids = tokens.ids[tokens.mask].tolist()
+        batch = self([text])
+        ids = batch.ids[batch.mask].tolist()
         start = ["<start>"] if self.settings.start_id is not None else []
-        pieces = [self.backend.id_to_token(token) or f"<{token}>" for token in ids[len(start) : -1]]
-        return [*start, *display_tokens(pieces, self.backend.model), "<end>"]
+        tokens = [self.backend.id_to_token(token) or f"<{token}>" for token in ids[len(start) : -1]]
+        return [*start, *display_tokens(tokens, self.backend.model), "<end>"]
 
 
 def read_backend(file: Path) -> tokenizers.Tokenizer:
-    """The vocabulary and rules in a ``tokenizer.json``.
+    """Load the vocabulary and rules of a ``tokenizer.json``.
 
     Raises:
-        ModelError: the file is missing or broken.
+        ModelError: the file is missing or damaged.
     """
     if not file.is_file():
-        raise ModelError(f"{file}: this file is needed and missing")
+        raise ModelError(f"{file}: this file is required and missing")
     try:
         return tokenizers.Tokenizer.from_file(str(file))
-    except Exception as error:  # the library raises nothing narrower
+    except Exception as error:  # the library raises a bare Exception
         raise ModelError(f"{file}: cannot be read as a tokenizer ({error})") from None
 
 
 def validate_text(text: object, number: int) -> str:
-    """The sentence, if it is one.
+    """Return the text, if it is valid.
 
     Raises:
-        InvalidSetting: it is no text, or holds half a character.
+        InvalidSetting: it is no str, or has an unpaired surrogate.
     """
     if not isinstance(text, str):
-        raise InvalidSetting(f"sentence {number} is {type(text).__name__} and not a text")
+        raise InvalidSetting(f"sentence {number} is {type(text).__name__}, not text")
     try:
         text.encode()
     except UnicodeEncodeError as error:
         raise InvalidSetting(
-            f"sentence {number} ({_quoted(text)}) holds half a character, {text[error.start]!a}, at place "
-            f"{error.start + 1}: it was decoded wrongly where it came from"
+            f"sentence {number} ({_quoted(text)}) has an unpaired surrogate, {text[error.start]!a}, at "
+            f"position {error.start + 1}: its source was decoded wrongly"
         ) from None
     return text
 
 
 def _quoted(text: str, end: bool = False, longest: int = 60) -> str:
-    """The beginning (or the end) of a text, in quotes, on one line and safe to print."""
+    """Return the beginning (or the end) of a text, in quotes, on one line and safe to print."""
     text = " ".join(text.split())
     if len(text) > longest:
         text = f"…{text[-longest:].lstrip()}" if end else f"{text[:longest].rstrip()}…"

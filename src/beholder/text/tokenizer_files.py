@@ -1,4 +1,4 @@
-"""Tokenizers from the folders of other projects, and into them."""
+"""Tokenizers in the file formats of other projects: read from their folders, and written for them."""
 
 import json
 import re
@@ -20,16 +20,16 @@ from beholder.text.tokenizer import FILE, Tokenizer, TokenizerSettings, read_bac
 TokenizerKind = Literal["clip", "open_clip", "siglip", "siglip2", "bert"]
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
-OPENAI_LISTS = ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt")
-SENTENCE_PIECE = "spiece.model"
-WORD_PIECE = "vocab.txt"
+OPENAI_MERGE_FILES = ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt")
+SENTENCEPIECE_MODEL = "spiece.model"
+WORDPIECE_VOCABULARY = "vocab.txt"
 
 
 @dataclass(frozen=True)
 class TokenizerFamily:
-    """How a family of models surrounds a sentence.
+    """The special tokens, padding and cleaning of a family of models.
 
-    A mark is a pair: its entry in ``tokenizer_config.json``, and the name that it has where there is no entry.
+    A special token is a pair: its entry in ``tokenizer_config.json``, and the token where there is no entry.
     """
 
     start: tuple[str, str] | None
@@ -40,9 +40,11 @@ class TokenizerFamily:
 
 
 TOKENIZER_FAMILIES: dict[TokenizerKind, TokenizerFamily] = {
-    "clip": TokenizerFamily(("bos_token", clip_bpe.START), ("eos_token", clip_bpe.END), ("pad_token", clip_bpe.END)),
+    "clip": TokenizerFamily(
+        ("bos_token", clip_bpe.BOS_TOKEN), ("eos_token", clip_bpe.EOS_TOKEN), ("pad_token", clip_bpe.EOS_TOKEN)
+    ),
     "open_clip": TokenizerFamily(  # pads with id 0, which is "!" in CLIP's vocabulary
-        ("bos_token", clip_bpe.START), ("eos_token", clip_bpe.END), ("", "!"), cleaning=OPEN_CLIP
+        ("bos_token", clip_bpe.BOS_TOKEN), ("eos_token", clip_bpe.EOS_TOKEN), ("", "!"), cleaning=OPEN_CLIP
     ),
     "siglip": TokenizerFamily(None, ("eos_token", "</s>"), ("pad_token", "</s>"), full_length=True, cleaning=SIGLIP),
     "siglip2": TokenizerFamily(
@@ -51,50 +53,50 @@ TOKENIZER_FAMILIES: dict[TokenizerKind, TokenizerFamily] = {
     "bert": TokenizerFamily(("cls_token", "[CLS]"), ("sep_token", "[SEP]"), ("pad_token", "[PAD]")),
 }
 EXPECTED_FILES: dict[TokenizerKind, str] = {
-    "clip": f"{FILE}, {VOCABULARY} with {MERGES}, {' or '.join(OPENAI_LISTS)}",
-    "open_clip": f"{FILE}, {VOCABULARY} with {MERGES}, {' or '.join(OPENAI_LISTS)}",
-    "siglip": f"{FILE} or {SENTENCE_PIECE}",
+    "clip": f"{FILE}, {VOCABULARY} with {MERGES}, {' or '.join(OPENAI_MERGE_FILES)}",
+    "open_clip": f"{FILE}, {VOCABULARY} with {MERGES}, {' or '.join(OPENAI_MERGE_FILES)}",
+    "siglip": f"{FILE} or {SENTENCEPIECE_MODEL}",
     "siglip2": FILE,
-    "bert": f"{FILE} or {WORD_PIECE}",
+    "bert": f"{FILE} or {WORDPIECE_VOCABULARY}",
 }
 
 
 def tokenizer_from_folder(
     folder: Path, kind: TokenizerKind, context_length: int, full_length: bool | None = None
 ) -> Tokenizer:
-    """The tokenizer beside a foreign checkpoint.
+    """Load the tokenizer beside a checkpoint of another project.
 
     Args:
-        folder: holds ``tokenizer.json`` or the older files of a vocabulary.
-        kind: the family, as the checkpoint's config says it; ``siglip`` finds out whether it is ``siglip2``.
-        context_length: tokens that the network has positions for. A shorter ``model_max_length`` in
-            ``tokenizer_config.json`` wins where the padding is not seen.
-        full_length: whether the network sees its padding; by default as the family does.
+        folder: with ``tokenizer.json`` or the older vocabulary files.
+        kind: the family, according to the checkpoint's config; ``siglip`` recognizes ``siglip2`` by its vocabulary.
+        context_length: number of the network's positions. A shorter ``model_max_length`` in ``tokenizer_config.json``
+            takes precedence where padding is masked.
+        full_length: whether the network attends to padding; by default as in its family.
 
     Raises:
-        ModelError: the folder has no vocabulary, or one that is broken or of another family.
+        ModelError: the folder has no vocabulary, or one that is damaged or of another family.
     """
     config = _read_config(folder)
     backend = _read_vocabulary(folder, kind, config)
     if kind == "siglip" and isinstance(backend.model, BPE):
-        # SigLIP 2, whose config says siglip, too. Its tokenizer goes by several names, but no unigram is among them.
+        # SigLIP 2, whose config says siglip, too. Its tokenizer class has several names, but is never a unigram model.
         kind = "siglip2"
-    conventions = TOKENIZER_FAMILIES[kind]
-    full_length = conventions.full_length if full_length is None else full_length
+    family = TOKENIZER_FAMILIES[kind]
+    full_length = family.full_length if full_length is None else full_length
     limit = config.get("model_max_length")
-    if isinstance(limit, int | float) and not full_length:  # absent limits are written as huge numbers
+    if isinstance(limit, int | float) and not full_length:  # a missing limit is written as a huge number
         context_length = int(min(context_length, limit))
-    end_id = _id(folder, backend, config, conventions.end)
-    pad_id = _id(folder, backend, config, conventions.pad)
+    end_id = _token_id(folder, backend, config, family.end)
+    pad_id = _token_id(folder, backend, config, family.pad)
     if kind == "clip":
-        pad_id = min(pad_id, end_id)  # some of these networks take the highest id for the end
+        pad_id = min(pad_id, end_id)  # some of these networks pool at the highest id
     settings = TokenizerSettings(
         context_length=context_length,
         end_id=end_id,
-        start_id=None if conventions.start is None else _id(folder, backend, config, conventions.start),
+        start_id=None if family.start is None else _token_id(folder, backend, config, family.start),
         pad_id=pad_id,
         padding="full" if full_length else "longest",
-        cleaning=conventions.cleaning,
+        cleaning=family.cleaning,
     )
     return Tokenizer(backend, settings)
 
@@ -105,21 +107,23 @@ def _read_vocabulary(folder: Path, kind: TokenizerKind, config: Mapping[str, Any
     if kind in ("clip", "open_clip"):
         if (folder / VOCABULARY).is_file() and (folder / MERGES).is_file():
             return clip_bpe.from_vocabulary_and_merges(folder / VOCABULARY, folder / MERGES)
-        for name in OPENAI_LISTS:
+        for name in OPENAI_MERGE_FILES:
             if (folder / name).is_file():
                 return clip_bpe.from_openai_merges(folder / name)
-    if kind == "siglip" and (folder / SENTENCE_PIECE).is_file():
-        return sentence_piece.from_model_file(folder / SENTENCE_PIECE)
-    if kind == "bert" and (folder / WORD_PIECE).is_file():
-        return word_piece.from_vocabulary_file(folder / WORD_PIECE, config)
+    if kind == "siglip" and (folder / SENTENCEPIECE_MODEL).is_file():
+        return sentence_piece.from_model_file(folder / SENTENCEPIECE_MODEL)
+    if kind == "bert" and (folder / WORDPIECE_VOCABULARY).is_file():
+        return word_piece.from_vocabulary_file(folder / WORDPIECE_VOCABULARY, config)
     advice = "copy it from where the model came from"
     if kind == "open_clip":
-        advice = f"the default vocabulary is the file {OPENAI_LISTS[0]} of the package open_clip_torch: copy it there"
+        advice = (
+            f"the default vocabulary is the file {OPENAI_MERGE_FILES[0]} of the package open_clip_torch: copy it there"
+        )
     raise ModelError(f"{folder}: has no tokenizer (looked for {EXPECTED_FILES[kind]}); {advice}")
 
 
 def _read_config(folder: Path) -> dict[str, Any]:
-    """What the tokenizer's small files say, of which ``tokenizer_config.json`` wins; marks by their bare names."""
+    """Merge the tokenizer's small files; ``tokenizer_config.json`` takes precedence. Special tokens are plain text."""
     config: dict[str, Any] = {}
     for name in ("special_tokens_map.json", "tokenizer_config.json"):
         if (folder / name).is_file():
@@ -133,52 +137,52 @@ def _read_config(folder: Path) -> dict[str, Any]:
     }
 
 
-def _id(folder: Path, backend: tokenizers.Tokenizer, config: Mapping[str, Any], mark: tuple[str, str]) -> int:
-    entry, usual = mark
-    name = str(config.get(entry) or usual)
+def _token_id(folder: Path, backend: tokenizers.Tokenizer, config: Mapping[str, Any], special: tuple[str, str]) -> int:
+    entry, default = special
+    name = str(config.get(entry) or default)
     token = backend.token_to_id(name)
     if token is None:
         raise ModelError(f"{folder}: the tokenizer's vocabulary has no {name}, so it is not the one of this model")
     return token
 
 
-def write_tokenizer(tokenizer: Tokenizer, folder: Path, conventions: TokenizerFamily) -> str:
-    """Writes ``tokenizer.json`` and ``tokenizer_config.json`` as transformers reads them, marks and cleaning included.
+def write_tokenizer(tokenizer: Tokenizer, folder: Path, family: TokenizerFamily) -> str:
+    """Write ``tokenizer.json`` and ``tokenizer_config.json`` as transformers reads them, with the text cleaning.
 
     Returns:
-        What the files can't tell it to do to a text: ``"repaired"``, or nothing.
+        The step that the files can't express, as a participle: ``"repaired"``, or nothing.
     """
     settings, backend = tokenizer.settings, tokenizers.Tokenizer.from_str(tokenizer.backend.to_str())
-    ours = [CLEANING[step] for step in settings.cleaning if step in CLEANING]
-    if ours:
+    steps = [CLEANING[step] for step in settings.cleaning if step in CLEANING]
+    if steps:
         backend.normalizer = normalizers.Sequence(
-            [step() for step in ours] + ([backend.normalizer] if backend.normalizer else [])
+            [step() for step in steps] + ([backend.normalizer] if backend.normalizer else [])
         )
-    # Where nothing sees the padding, it is what the family pads with: a piece that a text can hold is no good mark.
-    unseen = settings.padding == "longest" and conventions.pad[1] == conventions.end[1]
+    # Where padding is masked, use the family's pad token: an ordinary token is no good one.
+    masked = settings.padding == "longest" and family.pad[1] == family.end[1]
     end = backend.id_to_token(settings.end_id)
-    pad = end if unseen else backend.id_to_token(settings.pad_id)
+    pad = end if masked else backend.id_to_token(settings.pad_id)
     start = None if settings.start_id is None else backend.id_to_token(settings.start_id)
-    marks = [(end, settings.end_id)] + ([] if start is None else [(start, settings.start_id)])
+    specials = [(end, settings.end_id)] + ([] if start is None else [(start, settings.start_id)])
     backend.post_processor = processors.TemplateProcessing(
-        single=f"{start or ''} $A {end}".strip(), special_tokens=marks
+        single=f"{start or ''} $A {end}".strip(), special_tokens=specials
     )
-    backend.add_special_tokens([mark for mark, _ in marks])
+    backend.add_special_tokens([token for token, _ in specials])
     backend.save(str(folder / FILE))
     config: dict[str, Any] = {
         "tokenizer_class": "PreTrainedTokenizerFast",
         "model_max_length": settings.context_length,
         "padding_side": "right",
-        conventions.end[0]: end,
+        family.end[0]: end,
         "pad_token": pad,
     }
-    if conventions.start is not None and start is not None:
-        config[conventions.start[0]] = start
+    if family.start is not None and start is not None:
+        config[family.start[0]] = start
     (folder / "tokenizer_config.json").write_text(json.dumps(config, indent=2, ensure_ascii=False) + "\n", "utf-8")
     return "repaired" if "repair" in settings.cleaning else ""
 
 
-# The cleaning steps that a tokenizer's own file can hold.
+# The cleaning steps that tokenizer.json can express.
 CLEANING: dict[Step, Callable[[], Any]] = {
     "lower": normalizers.Lowercase,
     "no_punctuation": lambda: normalizers.Replace(Regex(f"[{re.escape(punctuation)}]"), ""),

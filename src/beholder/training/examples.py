@@ -10,7 +10,7 @@ from typing import Any
 
 from beholder.errors import InvalidSetting
 from beholder.pictures.walk import walk
-from beholder.text.templates import fill
+from beholder.text.templates import fill_templates
 
 JSON_LINES = (".jsonl", ".ndjson")
 TABLES = {".csv": ",", ".tsv": "\t"}
@@ -150,6 +150,6 @@ def _table(file: Path, columns: Columns) -> Iterator[Example]:
 def _classes(folder: Path, templates: Sequence[str]) -> Iterator[Example]:
     for inside in sorted(path for path in folder.iterdir() if path.is_dir() and not path.name.startswith(".")):
         label = inside.name.replace("_", " ")
-        texts = tuple(fill(templates, [label]))
+        texts = tuple(fill_templates(templates, [label]))
         for path in walk(inside):
             yield Example(str(path.relative_to(folder)), path, texts, label)

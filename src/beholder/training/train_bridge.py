@@ -442,16 +442,17 @@ def _pairs(
 
     def pair(prompt: str, text: str) -> Pair:
         text = " ".join(text.split())
-        said = language_tokenizer.encode(f" {text.lower() if prompts.lower else text}", add_special_tokens=False).ids
-        asked = language_tokenizer.encode(prompt, add_special_tokens=True).ids
-        if not asked:
+        text = text.lower() if prompts.lowercase else text
+        target = language_tokenizer.encode(f" {text}", add_special_tokens=False).ids
+        prefix = language_tokenizer.encode(prompt, add_special_tokens=True).ids
+        if not prefix:
             raise InvalidSetting("prompts.caption: this language model needs at least a word in front of a caption")
-        return asked, [*said[: data.longest], *language.eos_token_ids[:1]]
+        return prefix, [*target[: data.longest], *language.eos_token_ids[:1]]
 
     captions = [
-        pair(prompts.caption, f"{caption.rstrip(' .')}." if prompts.lower else caption) for caption in each.captions
+        pair(prompts.caption, f"{caption.rstrip(' .')}." if prompts.lowercase else caption) for caption in each.captions
     ]
-    return captions + [pair(prompts.asked(question), answer) for question, answer in each.questions]
+    return captions + [pair(prompts.format_question(question), answer) for question, answer in each.questions]
 
 
 def _one(texts: Sequence[str], generator: torch.Generator) -> str:

