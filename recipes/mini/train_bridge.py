@@ -35,7 +35,7 @@ from beholder.models.bridge import Bridge
 from beholder.models.global_token_encoder import GlobalTokenEncoder
 from beholder.runtime.allocator import keep_freed_memory
 from beholder.runtime.device import bfloat16_is_faster
-from beholder.text.templates import SINGLE, fill
+from beholder.text.templates import SINGLE, fill_templates
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_stages import (
     StageConfig,
@@ -372,7 +372,7 @@ def with_sentences(
         raise TypeError("the image tower came without its classifier")
     text, tokenizer = mini.text_tower().eval(), mini.tokenizer()
     captions = np.stack([sentence_features(text, tokenizer, one.captions) for one in photographs])
-    names = torch.from_numpy(sentence_features(text, tokenizer, fill(NAMED, class_names())))
+    names = torch.from_numpy(sentence_features(text, tokenizer, fill_templates(NAMED, class_names())))
     of_drawings = sentence_features(text, tokenizer, [drawing_caption(drawing) for drawing in drawings])
     others = caption_moments(pooled(shapes), torch.from_numpy(of_drawings)[:, None]) * DRAWINGS_WEIGHT
     data = LockedImageData(

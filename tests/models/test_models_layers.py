@@ -4,7 +4,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from beholder.models.layers import attend
+from beholder.models.layers import scaled_dot_product_attention
 
 
 @pytest.mark.parametrize("kind", ["all", "causal", "masked"])
@@ -15,7 +15,7 @@ def test_attention_in_bfloat16_is_that_of_single_precision(kind: str) -> None:
     mask = torch.rand(2, 1, 1, 7, generator=generator) < 0.6
     mask[..., 0] = True
     allowed = mask if kind == "masked" else None
-    ours = attend(*parts, mask=allowed, causal=kind == "causal")
+    ours = scaled_dot_product_attention(*parts, mask=allowed, causal=kind == "causal")
     theirs = F.scaled_dot_product_attention(*exact, attn_mask=allowed, is_causal=kind == "causal")
     assert ours.dtype == torch.bfloat16
     torch.testing.assert_close(ours.float(), theirs, atol=0.03, rtol=0.03)

@@ -246,8 +246,8 @@ def test_writing_stops_when_it_is_told_to(model: VisionLanguageModel) -> None:
 
 
 def test_a_prepared_picture_is_taken_as_it_is(model: VisionLanguageModel) -> None:
-    from beholder.tasks.pictures import prepare
+    from beholder.tasks.pictures import preprocess_image
 
-    ready = prepare(picture(), model.loaded.preprocessing, name="it")
+    ready = preprocess_image(picture(), model.loaded.preprocessing, name="it")
     assert model.caption(ready) == model.caption(picture())
     assert model.caption([ready, picture(1)]) == model.caption([picture(), picture(1)])

@@ -16,10 +16,10 @@ from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_stages import (
     IGNORED,
     StageConfig,
+    cosine_schedule,
     pack,
     patch_dropout,
     prefix_split,
-    rate,
     run_stage,
     stage_1_losses,
     stage_2_loss,
@@ -193,9 +193,9 @@ def test_tokens_that_stand_for_the_whole_picture_stay_in_front() -> None:
 
 
 def test_the_learning_rate_rises_and_falls() -> None:
-    assert rate(0, 0.1) < 0.02 and rate(0.1, 0.1) == 1
-    assert rate(1, 0.1) == pytest.approx(0) and rate(1, 0.1, 0.5) == 0.5
-    assert rate(0.55, 0.1) == pytest.approx(0.5)
+    assert cosine_schedule(0, 0.1) < 0.02 and cosine_schedule(0.1, 0.1) == 1
+    assert cosine_schedule(1, 0.1) == pytest.approx(0) and cosine_schedule(1, 0.1, 0.5) == 0.5
+    assert cosine_schedule(0.55, 0.1) == pytest.approx(0.5)
 
 
 def test_a_prefix_is_cut_at_every_place() -> None:

@@ -7,14 +7,14 @@ import pytest
 import torch
 
 import tiny_model
-from beholder.training.clip_config import Training
+from beholder.training.clip_config import TrainingConfig
 from beholder.training.data_loader import ImageTextBatch
 from beholder.training.distributed import ProcessGroup
 from beholder.training.freezing import Freezing, Lora, add_lora, freeze, recompute_activations
 from beholder.training.gradient_cache import DualEncoderOutput, backward
 from beholder.training.train_clip import EncodePairs, micro_batches, pair_loss
 
-TRAIN = Training(steps=1, batch=10)
+TRAIN = TrainingConfig(steps=1, batch=10)
 HERE = ProcessGroup(torch.device("cpu"))
 
 
@@ -35,7 +35,11 @@ def batch(count: int = 10) -> ImageTextBatch:
 
 
 def gradients(
-    chunk: int, train: Training = TRAIN, freezing: Freezing | None = None, lora: bool = False, recompute: bool = False
+    chunk: int,
+    train: TrainingConfig = TRAIN,
+    freezing: Freezing | None = None,
+    lora: bool = False,
+    recompute: bool = False,
 ) -> tuple[float, dict[str, torch.Tensor]]:
     loaded = tiny_model.build(logit_bias=train.loss == "sigmoid")
     freeze(loaded.network, freezing or Freezing())
