@@ -27,6 +27,7 @@ from transformers import Blip2Config, Blip2ForConditionalGeneration, BlipImagePr
 from beholder import VisionLanguageModel
 from beholder.runtime.decoding import DecodingSettings, generate
 from beholder.runtime.precision import Precision
+from beholder.tasks.text_codec import append_tokens
 from page import Row, keep
 
 IMAGE_TOKEN, START = 50264, 2
@@ -106,7 +107,7 @@ def captions(
             texts = []
             for part in pixels.split(given.batch):
                 prompts = model.front_end.prompts(model.front_end.tokens(part.numpy()))
-                embeddings = model._with_text(prompts, [START])
+                embeddings = append_tokens(model.language, prompts, [START])
                 mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)
                 texts += generate(model.language, embeddings, mask, DecodingSettings(20, wide))
             return [text.ids for text in texts]

@@ -16,7 +16,7 @@ def draw(computed: Computed, path: Path) -> None:
     """Draw the figure."""
     model = computed.vision_language
     prompts = model.soft_prompts(PHOTOGRAPHS / CAPTIONED)[0]
-    ids = model._encode(model.loaded.prompts.caption, special=True)
+    ids = model.codec.encode(model.loaded.prompts.caption, special=True)
     with torch.inference_mode():
         words = model.language.embed(torch.tensor([ids]))[0].float()
         table = model.language.embed(torch.arange(model.loaded.language_tokenizer.get_vocab_size())[None])[0].float()

@@ -38,7 +38,7 @@ def three(page: Any) -> None:
 
 def caption_of(site: Running, seed: int) -> str:
     writer: VisionLanguageModel = site.service.writers["tiny"].model
-    return writer.caption(file_of(picture(seed, (300, 200))))[0]
+    return writer.caption(file_of(picture(seed, (300, 200))))
 
 
 def test_dropped_pictures_get_captions(page: Any, site: Running) -> None:
@@ -109,7 +109,7 @@ def test_a_caption_is_edited_written_anew_and_downloaded(page: Any, site: Runnin
     page.wait_for_function("document.querySelector('#caption').value !== 'A <b>bold</b> claim'")
     seed = json.loads(request.value.post_data)["seed"]
     writer = site.service.writers["tiny"].model
-    drawn = writer.caption(file_of(picture(0, (300, 200))), top_p=0.9, seed=seed)[0]
+    drawn = writer.caption(file_of(picture(0, (300, 200))), top_p=0.9, seed=seed)
     assert page.locator("#caption").input_value() == drawn
 
 

@@ -78,7 +78,7 @@ def test_what_is_wrong_is_said_in_the_box(writer: VisionLanguageModel) -> None:
     assert box.conversation.history == []
     for _ in range(4):
         box.ask("dog " * 12)
-    assert any("left out" in note for note in box.notes), ConversationTruncatedWarning
+    assert any("dropped" in note for note in box.notes), ConversationTruncatedWarning
 
 
 def test_markup_in_words_stays_words(writer: VisionLanguageModel, tmp_path: Path) -> None:

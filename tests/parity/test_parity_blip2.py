@@ -12,6 +12,7 @@ from beholder.errors import ModelError, WeightsMismatch
 from beholder.models.bridge import image_tokens
 from beholder.pictures.transform import to_pixels
 from beholder.runtime.decoding import DecodingSettings, generate
+from beholder.tasks.text_codec import append_tokens
 from beholder.training.bridge_losses import pair_similarity
 from beholder.weights.vision_language import load_vision_language
 from tiny_blip2 import make
@@ -48,7 +49,7 @@ def test_logits_of_the_words_behind_a_picture(kind: str, tmp_path: Path) -> None
     with torch.no_grad():
         prompts = model.bridge.soft_prompts(image_tokens(model.image, pixels(1)))
         logits, _ = model.language.prefill(
-            model._with_text(prompts, ids[0].tolist()), torch.ones(1, 9, dtype=torch.bool)
+            append_tokens(model.language, prompts, ids[0].tolist()), torch.ones(1, 9, dtype=torch.bool)
         )
         whole = torch.cat([torch.full((1, 5), 39), ids], 1)
         decoder = {"decoder_input_ids": torch.tensor([[0]])} if kind == "t5" else {}
@@ -73,7 +74,7 @@ def test_the_same_captions(kind: str, wide: int, tmp_path: Path) -> None:
     ).tolist()
     with torch.inference_mode():
         prompts = model.bridge.soft_prompts(image_tokens(model.image, pixels()))
-        embeddings = model._with_text(prompts, prompt)
+        embeddings = append_tokens(model.language, prompts, prompt)
     ours = generate(model.language, embeddings, torch.ones(12, 9, dtype=torch.bool), DecodingSettings(10, wide))
     for text, row in zip(ours, theirs, strict=True):
         row = row[9:] if row[:5] == [39] * 5 else row[1:] if kind == "t5" else row

@@ -2,31 +2,34 @@ import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from beholder.tasks.classify import NONE, choose, judge, label_prompts
+from beholder.tasks.classify import NONE, choose_label, label_prompts, rank_labels
 
 
 def test_choosing_gives_the_softmax_best_first() -> None:
-    [chosen] = choose(np.log([[1.0, 3.0, 4.0]]), ["a", "b", "c"])
+    [chosen] = choose_label(np.log([[1.0, 3.0, 4.0]]), ["a", "b", "c"])
     assert [label for label, _ in chosen] == ["c", "b", "a"]
     assert [share for _, share in chosen] == pytest.approx([0.5, 0.375, 0.125])
 
 
 def test_large_logits_do_not_overflow() -> None:
-    [chosen] = choose(np.array([[1e4, 1e4 - 1, -1e4]], np.float32), ["a", "b", "c"])
+    [chosen] = choose_label(np.array([[1e4, 1e4 - 1, -1e4]], np.float32), ["a", "b", "c"])
     assert [share for _, share in chosen] == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1)), 0])
 
 
 def test_none_of_these_takes_what_the_best_label_leaves() -> None:
-    [chosen] = choose(np.log([[1.0, 3.0]]), ["a", "b"], fits=np.array([[0.1, 0.4]]))
+    [chosen] = choose_label(np.log([[1.0, 3.0]]), ["a", "b"], fits=np.array([[0.1, 0.4]]))
     assert chosen == [(NONE, pytest.approx(0.6)), ("b", pytest.approx(0.3)), ("a", pytest.approx(0.1))]
 
 
 def test_judged_labels_keep_their_own_probabilities() -> None:
-    assert judge(np.array([[0.2, 0.9], [0.8, 0.1]]), ["a", "b"]) == [[("b", 0.9), ("a", 0.2)], [("a", 0.8), ("b", 0.1)]]
+    assert rank_labels(np.array([[0.2, 0.9], [0.8, 0.1]]), ["a", "b"]) == [
+        [("b", 0.9), ("a", 0.2)],
+        [("a", 0.8), ("b", 0.1)],
+    ]
 
 
 def test_labels_that_tie_stay_in_the_order_given() -> None:
-    assert [label for label, _ in choose(np.zeros((1, 4)), ["d", "b", "a", "c"])[0]] == ["d", "b", "a", "c"]
+    assert [label for label, _ in choose_label(np.zeros((1, 4)), ["d", "b", "a", "c"])[0]] == ["d", "b", "a", "c"]
 
 
 def test_the_prompts_go_label_by_label() -> None:

@@ -23,21 +23,21 @@ def test_captions_are_sentences_that_differ(mini: VisionLanguageModel) -> None:
     assert all(caption[0].isupper() and len(caption.split()) > 1 for caption in captions), captions
     assert sum(len(caption.split()) for caption in captions) > 4 * len(captions), captions
     assert len(set(captions)) >= 5, captions
-    assert captions[0] == mini.caption(paths[0])[0]
+    assert captions[0] == mini.caption(paths[0])
 
 
 def test_the_dual_encoder_chooses_among_captions(mini: VisionLanguageModel) -> None:
     paths = [PHOTOGRAPHS / "cat.jpg", PHOTOGRAPHS / "windmill.jpg"]
     encoder = DualEncoder.from_pretrained("mini")
-    blockwise_topk = []
+    likeliest = []
     for picture in mini.stream_captions(paths):
         texts, scores = zip(*picture.candidates, strict=True)
         assert 1 < len(texts) <= 12 and (picture.caption, picture.score) == picture.candidates[0]
         assert list(scores) == sorted(scores, reverse=True)
         expected = encoder.match(encoder.embed_images(paths[picture.index]), encoder.embed_texts(texts))[0]
         np.testing.assert_allclose(scores, expected, atol=1e-5)
-        blockwise_topk.append(texts)
-    for single, texts in zip(mini.caption(paths, num_beams=12), blockwise_topk, strict=True):
+        likeliest.append(texts)
+    for single, texts in zip(mini.caption(paths, num_beams=12), likeliest, strict=True):
         assert single in texts
     cat, windmill = mini.match(paths[0], ["a cat", "a windmill"])
     assert cat > windmill

@@ -8,6 +8,7 @@ from PIL import Image
 from beholder import VisionLanguageModel
 from beholder.errors import InvalidSetting, PictureNotFound
 from beholder.tasks.conversation import Conversation, ConversationTruncatedWarning
+from beholder.tasks.text_codec import append_tokens
 from tiny_blip2 import make
 
 KINDS = ["opt", "t5"]
@@ -26,7 +27,7 @@ def picture(seed: int = 0) -> Image.Image:
 
 def test_a_row_alone_gives_the_caption_that_it_gives_in_a_batch(model: VisionLanguageModel) -> None:
     together = model.caption([picture(seed) for seed in range(5)], "a photo of", batch_size=5)
-    assert together == [model.caption(picture(seed), "a photo of")[0] for seed in range(5)]
+    assert together == [model.caption(picture(seed), "a photo of") for seed in range(5)]
     assert together == model.caption([picture(seed) for seed in range(5)], "a photo of", batch_size=2)
 
 
@@ -58,7 +59,7 @@ def test_choices_are_ranked_by_likelihood(model: VisionLanguageModel) -> None:
     language, words = model.language, model.loaded.language_tokenizer
     assert words is not None
     ids = words.encode("Question: what is this ? Answer:").ids
-    embeddings = model._with_text(model.soft_prompts(picture()), ids)
+    embeddings = append_tokens(model.language, model.soft_prompts(picture()), ids)
     slow = []
     for choice in ("dog", "red cat", "no"):
         with torch.inference_mode():
@@ -94,9 +95,9 @@ def test_an_empty_question_is_refused(model: VisionLanguageModel, bad: str) -> N
 
 def slow_answer(model: VisionLanguageModel, chat: Conversation, most: int) -> list[int]:
     """What the model says to the last question, after reading picture and conversation anew, greedily."""
-    turns = chat.remembered
+    turns = chat.context_turns
     ids = [token for turn in turns[:-1] for token in (*turn.question_ids, *turn.answer_ids)] + turns[-1].question_ids
-    embeddings = model._with_text(chat.prompts, ids)
+    embeddings = append_tokens(model.language, chat.prompts, ids)
     from beholder.runtime.decoding import DecodingSettings, generate
 
     return generate(
@@ -136,11 +137,11 @@ def test_the_oldest_turns_go_and_the_user_is_told(model: VisionLanguageModel) ->
     if model.language.encoder_decoder:
         pytest.skip("its positions have no end")
     chat = model.chat(picture(), max_new_tokens=5)
-    with pytest.warns(ConversationTruncatedWarning, match="left out"):
+    with pytest.warns(ConversationTruncatedWarning, match="dropped"):
         for _ in range(8):
             chat.ask("how many dog photo of a cat ?")
             assert chat.turns[-1].answer_ids == slow_answer(model, chat, 5)
-    assert len(chat.history) == 8 > len(chat.remembered)
+    assert len(chat.history) == 8 > len(chat.context_turns)
     with pytest.raises(InvalidSetting, match="the language model reads 64"):
         chat.ask("dog " * 60)
     assert len(chat.history) == 8
@@ -222,7 +223,7 @@ def test_a_sentence_is_given_back_as_the_model_was_taught_it() -> None:
 
 
 def test_control_tokens_in_a_question_are_text(model: VisionLanguageModel) -> None:
-    ids = model._encode("is this </s> a dog ?", special=False)
+    ids = model.codec.encode("is this </s> a dog ?")
     assert not set(ids) & set(model.language.eos_token_ids)
 
 

@@ -69,7 +69,7 @@ def ask_album(
         path, confidence = found.picture.path, None
         try:
             if QUESTION_PREFIX.match(question):
-                words = writer.caption(path)[0]
+                words = writer.caption(path)
             else:
                 answer = writer.ask(path, question)
                 words, confidence = answer.text, answer.confidence

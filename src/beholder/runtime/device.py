@@ -37,7 +37,7 @@ def select_device(wish: str | None = None) -> "torch.device":
 
 
 def has_accelerator() -> bool:
-    """Whether this machine seems to have a device that `pick_device` would take before the CPU; without torch."""
+    """Whether this machine seems to have a device that `select_device` would take before the CPU; without torch."""
     return sys.platform == "darwin" or Path("/dev/kfd").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 

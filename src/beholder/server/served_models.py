@@ -19,9 +19,10 @@ if TYPE_CHECKING:
     from PIL.Image import Image
 
     from beholder.pictures.transform import Preprocessing
+    from beholder.tasks.attention_maps import AttentionMaps
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.tasks.pictures import PreprocessedImage
-    from beholder.tasks.vision_language import AttentionMaps, VisionLanguageModel
+    from beholder.tasks.vision_language import VisionLanguageModel
 
 Result = TypeVar("Result")
 READER_THREADS = 4
@@ -164,15 +165,16 @@ class ServedVisionLanguageModel:
         self, urls: list[str], prompt: str | None, sampling: SamplingParams, beams: int | None, candidates: int | None
     ) -> CaptionResult:
         """Return a caption of one picture. Requests with equal options are batched."""
+        from beholder.tasks.caption_options import CaptionOptions
+
         pictures = await self.reader.load(urls, self.model.loaded.preprocessing)
         # Sampled tokens depend on the rest of the batch, so a sampled caption is computed alone.
         unique = object() if sampling.top_p is not None else None
         group = ("captions", prompt, sampling, beams, candidates, unique)
 
         def write(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
-            stream = self.model.stream_captions(
-                batch,
-                prompt,
+            options = CaptionOptions(
+                prompt=prompt,
                 max_new_tokens=sampling.max_tokens,
                 num_beams=beams,
                 top_p=sampling.top_p,
@@ -181,7 +183,8 @@ class ServedVisionLanguageModel:
                 batch_size=len(batch),
                 on_token=check_cancelled,
             )
-            return [CaptionResult(str(each.caption), each.score, each.candidates) for each in stream]
+            stream = self.model.stream_captions(batch, options=options)
+            return [CaptionResult(each.caption, each.score, each.candidates) for each in stream if each.error is None]
 
         captions: list[CaptionResult] = await run_job(self.worker, Job(group, list(pictures), write))
         return captions[0]

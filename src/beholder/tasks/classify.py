@@ -1,53 +1,53 @@
-"""From scores to labels: one out of many, none of them, or each by itself.
-
-Shapes: n pictures, L labels.
-"""
+"""Zero-shot classification: from scores to ranked labels. Shapes: n images, L labels."""
 
 from collections.abc import Sequence
 
 import numpy as np
 
 from beholder.errors import InvalidSetting
+from beholder.tasks.inputs import text_list
 from beholder.text.templates import fill_templates
 
 NONE = "none of these"
 
 
 def label_prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
-    """Every label in every template, label by label: L × templates sentences."""
-    if not labels:
-        raise InvalidSetting("there are no labels to choose from: give at least one")
+    """Return every label in every template, label by label: L × templates texts.
+
+    Raises:
+        InvalidSetting: there are no labels, or they are not a list of str.
+    """
     if isinstance(labels, str):
         raise InvalidSetting(f"labels must be a list of words, not the one text {labels!r}")
-    return [sentence for label in labels for sentence in fill_templates(templates, [label])]
+    labels = text_list(labels, "labels")
+    if not labels:
+        raise InvalidSetting("there are no labels to choose from: give at least one")
+    return [text for label in labels for text in fill_templates(templates, [label])]
 
 
-def choose(logits: np.ndarray, labels: Sequence[str], fits: np.ndarray | None = None) -> list[list[tuple[str, float]]]:
-    """One label out of many: for each picture (label, probability), best first, adding up to 1.
+def choose_label(
+    logits: np.ndarray, labels: Sequence[str], match: np.ndarray | None = None
+) -> list[list[tuple[str, float]]]:
+    """Return each image's (label, probability) pairs, best first; the probabilities add up to 1.
 
     Args:
         logits: (n, L).
         labels: L names.
-        fits: (n, L) or None: the probability of each label by itself. Where it is given, the answer may also be
-            `NONE`: it takes what the best label leaves, and the labels share the rest.
+        match: (n, L), the probability that each label matches by itself. If given, `NONE` is an answer, too: it gets
+            one minus the highest of them, and the labels share the rest.
     """
-    shifted = np.exp(logits - logits.max(axis=1, keepdims=True))
-    shares = shifted / shifted.sum(axis=1, keepdims=True)
+    exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+    probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     names = list(labels)
-    if fits is not None:
-        best = fits.max(axis=1, keepdims=True)
-        shares = np.concatenate([shares * best, 1 - best], axis=1)
+    if match is not None:
+        best = match.max(axis=1, keepdims=True)
+        probabilities = np.concatenate([probabilities * best, 1 - best], axis=1)
         names = [*names, NONE]
-    return ranked(shares, names)
+    return rank_labels(probabilities, names)
 
 
-def judge(fits: np.ndarray, labels: Sequence[str]) -> list[list[tuple[str, float]]]:
-    """Each label by itself: for each picture (label, probability), best first."""
-    return ranked(fits, labels)
-
-
-def ranked(shares: np.ndarray, names: Sequence[str]) -> list[list[tuple[str, float]]]:
-    """For each row, names with their shares, the largest first."""
-    order = np.argsort(-shares, axis=1, kind="stable")
-    pairs = zip(shares, order, strict=True)
-    return [[(names[column], float(row[column])) for column in columns] for row, columns in pairs]
+def rank_labels(probabilities: np.ndarray, labels: Sequence[str]) -> list[list[tuple[str, float]]]:
+    """Return, for each row (L,) of probabilities, the labels with theirs, highest first."""
+    order = np.argsort(-probabilities, axis=1, kind="stable")
+    rows = zip(probabilities, order, strict=True)
+    return [[(labels[column], float(row[column])) for column in columns] for row, columns in rows]

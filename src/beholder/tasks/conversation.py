@@ -1,4 +1,4 @@
-"""A conversation about one picture, which is looked at once; what was read stays in the language model's memory."""
+"""A conversation about one picture, which is encoded once; past turns stay in the language model's KV cache."""
 
 from __future__ import annotations
 
@@ -8,22 +8,22 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from beholder.errors import InvalidSetting
-from beholder.runtime.decoding import DecodingSettings, stream
+from beholder.runtime.decoding import DecodingSettings, Language, stream
+from beholder.tasks.text_codec import TextCodec, append_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from beholder.models.language_model import KVCache
-    from beholder.tasks.vision_language import VisionLanguageModel
 
 
 class ConversationTruncatedWarning(UserWarning):
-    """The conversation became longer than the model reads, and its oldest turns were left out."""
+    """The conversation exceeded the model's context, so its oldest turns were dropped."""
 
 
 @dataclass
 class Turn:
-    """A question and its answer, with the tokens that the model read and wrote for them."""
+    """A question and its answer, with their tokens."""
 
     question: str
     question_ids: list[int]
@@ -33,22 +33,28 @@ class Turn:
 
 
 class Conversation:
-    """Made by `VisionLanguageModel.chat`.
+    """A multi-turn conversation, created by `VisionLanguageModel.chat`.
 
     Args:
-        model: whose words they are.
+        language: the language model.
+        codec: of the language model.
         prompts: the picture's soft prompts (1, Q, D).
-        settings: how answers are written.
+        settings: how answers are generated.
+
+    Attributes:
+        turns: all turns so far.
+        context_turns: the turns that the model still reads.
     """
 
-    def __init__(self, model: VisionLanguageModel, prompts: Tensor, settings: DecodingSettings):
-        self.model = model
+    def __init__(self, language: Language, codec: TextCodec, prompts: Tensor, settings: DecodingSettings):
+        self.language = language
+        self.codec = codec
         self.prompts = prompts
         self.settings = settings
         self.turns: list[Turn] = []
-        self.remembered: list[Turn] = []  # those that the model still reads
+        self.context_turns: list[Turn] = []
         self._kv_cache: KVCache | None = None
-        self._unread: list[int] = []  # tokens of the conversation that the memory does not hold yet
+        self._uncached: list[int] = []  # tokens of the conversation that are not in the KV cache yet
 
     @property
     def history(self) -> list[tuple[str, str]]:
@@ -56,126 +62,113 @@ class Conversation:
         return [(turn.question, turn.answer) for turn in self.turns]
 
     def ask(self, question: str) -> str:
-        """The answer to the next question; the errors are those of `stream`."""
+        """Return the answer to the next question; errors as for `stream`."""
         for _ in self.stream(question):
             pass
         return self.turns[-1].answer
 
     def stream(self, question: str) -> Iterator[str]:
-        """The answer piece by piece. Who stops reading stops the writing; `go_on` takes it up again.
+        """Return the answer piece by piece.
+
+        Closing the iterator stops generation; `continue_answer` resumes it.
 
         Raises:
             InvalidSetting: the question is empty, or too long by itself.
         """
-        return self._write(self._add(question))
+        return self._generate(self._add_question(question))
 
     def add_turn(self, question: str, answer: str) -> None:
-        """Puts a turn that was spoken elsewhere, such as the one before a restart, into the conversation.
+        """Append a turn that was generated elsewhere, such as before a restart.
 
         Raises:
             InvalidSetting: the question is empty, or too long by itself.
         """
-        turn = self._add(question)
+        turn = self._add_question(question)
         turn.answer, turn.finished = answer, True
-        turn.answer_ids = self.model._encode(f" {self.model.loaded.prompts.uncapitalize(answer)}", special=False)
-        self._unread += turn.answer_ids
+        turn.answer_ids = self.codec.encode(f" {self.codec.prompts.uncapitalize(answer)}")
+        self._uncached += turn.answer_ids
 
     @property
     def num_tokens(self) -> int:
-        """The soft prompts and tokens that the model reads before its next word, the words of the last answer among
-        them."""
-        return self._held()
-
-    def _add(self, question: str) -> Turn:
-        prompts = self.model.loaded.prompts
-        asked = prompts.format_question(question)
-        first = not self.remembered
-        ids = self.model._encode(asked if first else prompts.separator + asked, special=first)
-        room = self._room()
-        if room and self._fixed() + len(ids) > room:
-            raise InvalidSetting(f"the question has {len(ids)} tokens; the language model reads {room} in all")
-        turn = Turn(question, ids)
-        self.turns.append(turn)
-        self.remembered.append(turn)
-        self._unread += ids
-        return turn
+        """Soft prompts and tokens in the model's context, those of the last answer included."""
+        tokens = sum(len(turn.question_ids) + len(turn.answer_ids) for turn in self.context_turns)
+        return int(self.prompts.shape[1]) + tokens
 
     def continue_answer(self) -> Iterator[str]:
-        """More of the last answer, where it was stopped or had reached its longest.
+        """Return more of the last answer, which was stopped or reached its maximum length.
 
         Raises:
-            InvalidSetting: nothing was asked yet, or the answer had come to its end.
+            InvalidSetting: there is no question yet, or the answer is complete.
         """
         if not self.turns or self.turns[-1].finished:
-            raise InvalidSetting("there is no unfinished answer to go on with")
-        return self._write(self.turns[-1])
+            raise InvalidSetting("there is no unfinished answer to continue")
+        return self._generate(self.turns[-1])
 
-    def _write(self, turn: Turn) -> Iterator[str]:
-        self._forget()
-        logits, kv_cache = self._read()
+    def _add_question(self, question: str) -> Turn:
+        prompt = self.codec.question_prompt(question)
+        first = not self.context_turns
+        ids = self.codec.encode(prompt if first else self.codec.prompts.separator + prompt, special=first)
+        context = self.codec.context_length
+        if context and int(self.prompts.shape[1]) + len(ids) + self.settings.max_new_tokens > context:
+            raise InvalidSetting(f"the question has {len(ids)} tokens; the language model reads {context} in all")
+        turn = Turn(question, ids)
+        self.turns.append(turn)
+        self.context_turns.append(turn)
+        self._uncached += ids
+        return turn
+
+    def _generate(self, turn: Turn) -> Iterator[str]:
+        self._truncate()
+        logits, kv_cache = self._prefill()
         shown = turn.answer
         count = 0
-        for token in stream(self.model.language, logits, kv_cache, self.settings):
+        for token in stream(self.language, logits, kv_cache, self.settings):
             turn.answer_ids.append(token)
-            self._unread = [token]  # the memory takes it in before the next one
+            self._uncached = [token]  # enters the cache before the next token
             count += 1
-            turn.answer = self.model._decode(turn.answer_ids)
-            if not turn.answer.endswith("�"):  # half of a character
+            turn.answer = self.codec.decode(turn.answer_ids)
+            if not turn.answer.endswith("\N{REPLACEMENT CHARACTER}"):  # an incomplete character
                 yield turn.answer[len(shown) :]
                 shown = turn.answer
         turn.finished = count < self.settings.max_new_tokens
         if turn.finished:
-            self._unread = []
+            self._uncached = []
 
-    def _read(self) -> tuple[Tensor, KVCache]:
-        """Has the memory take in what it does not hold; the logits of the next word (1, V), and the memory."""
+    def _prefill(self) -> tuple[Tensor, KVCache]:
+        """Bring the KV cache up to date; return the logits of the next token (1, V), and the cache."""
         import torch
 
-        language = self.model.language
+        language, device = self.language, self.prompts.device
         with torch.inference_mode():
             if self._kv_cache is None or language.encoder_decoder:
-                ids = [token for turn in self.remembered for token in (*turn.question_ids, *turn.answer_ids)]
-                if language.encoder_decoder:  # the last answer is the decoder's, what was before it the encoder's
-                    ids = ids[: len(ids) - len(self.remembered[-1].answer_ids)]
-                embeddings = self.model._with_text(self.prompts, ids)
-                mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.model.device)
+                ids = [token for turn in self.context_turns for token in (*turn.question_ids, *turn.answer_ids)]
+                answer_ids = self.context_turns[-1].answer_ids
+                if language.encoder_decoder:  # the last answer goes to the decoder, everything before it to the encoder
+                    ids = ids[: len(ids) - len(answer_ids)]
+                embeddings = append_tokens(language, self.prompts, ids)
+                mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=device)
                 logits, self._kv_cache = language.prefill(embeddings, mask)
-                self._unread = []
-                said = self.remembered[-1].answer_ids
-                if language.encoder_decoder and said:
-                    logits = language.decode(torch.tensor([said], device=self.model.device), self._kv_cache)
+                if language.encoder_decoder and answer_ids:
+                    logits = language.decode(torch.tensor([answer_ids], device=device), self._kv_cache)
             else:
-                logits = language.decode(torch.tensor([self._unread], device=self.model.device), self._kv_cache)
-                self._unread = []
+                logits = language.decode(torch.tensor([self._uncached], device=device), self._kv_cache)
+            self._uncached = []
         return logits, self._kv_cache
 
-    def _forget(self) -> None:
-        """Leaves out the oldest turns where the rest would not fit, and says so."""
-        room = self._room()
-        forgotten = 0
-        while room and len(self.remembered) > 1 and self._held() + self.settings.max_new_tokens > room:
-            self.remembered.pop(0)
-            forgotten += 1
-            first = self.remembered[0]
-            first.question_ids = self.model._encode(
-                self.model.loaded.prompts.format_question(first.question), special=True
-            )
-        if forgotten:
+    def _truncate(self) -> None:
+        """Drop the oldest turns if the rest would not fit into the context, and warn."""
+        context = self.codec.context_length
+        dropped = 0
+        while context and len(self.context_turns) > 1 and self.num_tokens + self.settings.max_new_tokens > context:
+            self.context_turns.pop(0)
+            dropped += 1
+            first = self.context_turns[0]
+            first.question_ids = self.codec.encode(self.codec.question_prompt(first.question), special=True)
+        if dropped:
             self._kv_cache = None
-            turns = "turn was" if forgotten == 1 else f"{forgotten} turns were"
+            turns = "turn was" if dropped == 1 else f"{dropped} turns were"
             warnings.warn(
-                f"the conversation is longer than the {room} tokens that the model reads; the oldest {turns} left out",
+                f"the conversation exceeds the model's context of {context} tokens; the oldest {turns} dropped",
                 ConversationTruncatedWarning,
                 stacklevel=3,
             )
-
-    def _room(self) -> int:
-        return self.model.language.context_length
-
-    def _fixed(self) -> int:
-        return int(self.prompts.shape[1]) + self.settings.max_new_tokens
-
-    def _held(self) -> int:
-        return int(self.prompts.shape[1]) + sum(
-            len(turn.question_ids) + len(turn.answer_ids) for turn in self.remembered
-        )

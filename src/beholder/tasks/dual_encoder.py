@@ -1,22 +1,24 @@
-"""DualEncoder: pictures and sentences in one vector space, for people who have files and words."""
+"""DualEncoder: images and texts in one embedding space."""
 
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beholder.errors import InvalidSetting, ModelError, NotFinite, PictureError
+from beholder.errors import InvalidSetting, ModelError, NotFinite
 from beholder.pictures.read import Limits
 from beholder.runtime.pipeline import batches
 from beholder.runtime.precision import Precision, check_precision
 from beholder.runtime.towers import Towers, torch_towers
-from beholder.tasks.classify import choose, judge, label_prompts
-from beholder.tasks.pictures import Picture, image_list, preprocess_batches
+from beholder.tasks.classify import choose_label, label_prompts, rank_labels
+from beholder.tasks.inputs import checked_batch_size, text_list
+from beholder.tasks.origin import Origin, Reloadable
+from beholder.tasks.pictures import FailedPicture, Picture, PreprocessedBatch, image_list, preprocess_batches
 from beholder.text.templates import SINGLE
 
 if TYPE_CHECKING:
@@ -25,26 +27,26 @@ if TYPE_CHECKING:
     from beholder.weights.loaded import LoadedDualEncoder
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class EmbeddedPicture:
-    """One picture of a stream: its place in the call, its name, and its vector (E,) or the error that kept it out."""
+    """An embedded picture of a stream: its position in the call, its name, and its embedding (E,)."""
 
     index: int
     name: str
-    embedding: np.ndarray | None
-    error: PictureError | None
+    embedding: np.ndarray
+    error: None = field(default=None, init=False, repr=False)
 
 
-class DualEncoder:
-    """A picture tower and a text tower over one space of E dimensions.
+class DualEncoder(Reloadable):
+    """An image tower and a text tower with a joint embedding space of E dimensions.
 
-    Made by `from_pretrained`. All vectors are float32 of unit length, so that a dot product is a cosine.
+    Created by `from_pretrained`. All embeddings are float32 of unit length, so that a dot product is a cosine.
 
     Args:
-        loaded: the network with its preprocessing, tokenizer and calibration, or what was compiled of it.
-        device: where to run, such as ``"cpu"`` or ``"cuda"``; the fastest there is by default. What was compiled runs
+        loaded: the network with its preprocessing, tokenizer and calibration, or its compiled form.
+        device: where to run, such as ``"cpu"`` or ``"cuda"``; by default the fastest available. A compiled model runs
             on the CPU.
-        precision: how near the vectors have to be to those of the network in single precision (`from_pretrained`).
+        precision: how close embeddings must be to those of the network in single precision (`from_pretrained`).
     """
 
     def __init__(
@@ -80,27 +82,28 @@ class DualEncoder:
         revision: str | None = None,
         allow_pickle: bool = False,
     ) -> DualEncoder:
-        """Loads ``"mini"``, a folder, or a hub id such as ``"openai/clip-vit-base-patch32"``.
+        """Load ``"mini"``, a folder, or a hub id such as ``"openai/clip-vit-base-patch32"``.
+
+        On the CPU, a model that was compiled (`compile`) is loaded in its compiled form, which starts in a fraction of
+        the time. ``"mini"`` is compiled on first use if OpenVINO is installed, and so is any model with a precision
+        other than ``"exact"``. On a GPU, ``"fastest"`` compiles the image tower with ``torch.compile``, which takes up
+        to a minute, and runs small batches as a CUDA graph. If compilation fails, a warning says why and the network
+        runs in torch.
 
         Args:
-            name: what to load.
-            device: where to run; the fastest there is by default.
-            precision: how near the vectors have to be to those of the network in single precision. ``"exact"``: equal
-                to 1e-5. ``"fast"``: a cosine of at least 0.9999 with them. ``"fastest"``: at least 0.999. What is
-                the fastest within that is measured the first time on this processor or GPU, and remembered.
-            revision: for a hub id, the branch, tag or commit; one commit serves all files.
-            allow_pickle: read weights from a pickle (with ``weights_only``) where there are no safetensors.
-
-        On the CPU, a model that was compiled (`compile`) is taken from there and starts in a fraction of the time.
-        ``"mini"`` is compiled on first use where OpenVINO is installed, and so is any model that is to be faster than
-        exact. On a GPU, ``"fastest"`` compiles the picture tower by ``torch.compile``, in up to a minute, and starts a
-        few pictures as a CUDA graph. Where compiling fails, a warning says why and the network runs as it is.
+            name: the model.
+            device: where to run; by default the fastest available.
+            precision: how close embeddings must be to those of the network in single precision. ``"exact"``: equal to
+                1e-5. ``"fast"``: a cosine of at least 0.9999. ``"fastest"``: at least 0.999. The fastest configuration
+                within that bound is measured on first use on this processor or GPU, and remembered.
+            revision: for a hub id, the branch, tag or commit; all files come from one commit.
+            allow_pickle: read weights from a pickle (with ``weights_only``) if there are no safetensors.
 
         Raises:
-            InvalidSetting: the precision is none of these, or the device can't be used.
-            ModelNotFound: nothing is there.
-            WeightsMismatch: a tensor is missing, unexpected or of another shape.
-            DownloadFailed: a part could not be fetched.
+            InvalidSetting: unknown precision, or a device that can't be used.
+            ModelNotFound: there is no such model.
+            WeightsMismatch: a tensor is missing, unexpected or has another shape.
+            DownloadFailed: a file could not be fetched.
         """
         from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled_dual_encoder
         from beholder.runtime.device import has_accelerator
@@ -109,21 +112,22 @@ class DualEncoder:
         precision = check_precision(precision)
         on_cpu = device == "cpu" or (device is None and not has_accelerator())
         compiled = find_compiled_dual_encoder(name) if on_cpu else None
+        origin = Origin(name, device=device, precision=precision, revision=revision, allow_pickle=allow_pickle)
         to_compile = compiled is None and on_cpu and available() and (name == "mini" or precision != "exact")
         if to_compile:
-            folder = _to_compile(name, revision, allow_pickle)
+            folder = _folder_to_compile(name, revision, allow_pickle)
             compiled = find_compiled_dual_encoder(folder)
         if compiled is not None:
-            return cls(compiled, precision=precision)
+            return cls(compiled, precision=precision)._loaded_from(origin)
         from beholder.weights.load import load_dual_encoder
 
         loaded = load_dual_encoder(name, revision=revision, allow_pickle=allow_pickle)
         if to_compile:
             try:
-                return cls(compile_dual_encoder(loaded, folder), precision=precision)
-            except (ModelError, OSError) as error:  # such as a disk that is full
+                return cls(compile_dual_encoder(loaded, folder), precision=precision)._loaded_from(origin)
+            except (ModelError, OSError) as error:  # such as a full disk
                 warnings.warn(f"{name} could not be compiled, so it is slower: {error}", stacklevel=2)
-        return cls(loaded, device, precision)
+        return cls(loaded, device, precision)._loaded_from(origin)
 
     @staticmethod
     def compile(
@@ -133,27 +137,29 @@ class DualEncoder:
         revision: str | None = None,
         allow_pickle: bool = False,
     ) -> DualEncoder:
-        """Compiles a model for this processor, once; `from_pretrained` then takes that.
+        """Compile a model for this processor, once; `from_pretrained` then loads that.
 
-        Exact vectors stay the same to 1e-5.
+        Exact embeddings stay the same to 1e-5.
 
         Raises:
-            ModelError: OpenVINO is not installed, or the network can't be compiled or would give other vectors.
+            ModelError: OpenVINO is not installed, or the network can't be compiled, or the compiled network would give
+                other embeddings.
         """
         from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled_dual_encoder
 
         precision = check_precision(precision)
-        folder = _to_compile(name, revision, allow_pickle)
+        folder = _folder_to_compile(name, revision, allow_pickle)
         compiled = find_compiled_dual_encoder(folder)
         if compiled is None:
             from beholder.weights.load import load_dual_encoder
 
             loaded = load_dual_encoder(name, revision=revision, allow_pickle=allow_pickle)
             compiled = compile_dual_encoder(loaded, folder)
-        return DualEncoder(compiled, precision=precision)
+        origin = Origin(name, device="cpu", precision=precision, revision=revision, allow_pickle=allow_pickle)
+        return DualEncoder(compiled, precision=precision)._loaded_from(origin)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Writes a folder that `from_pretrained` loads again bit for bit, with a model card."""
+        """Write a folder that `from_pretrained` loads again bit for bit, with a model card."""
         from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
         from beholder.weights.ours import save_dual_encoder
 
@@ -162,7 +168,7 @@ class DualEncoder:
 
     @property
     def fingerprint(self) -> str:
-        """What decides a vector, in hexadecimal: only vectors of the same fingerprint may be compared."""
+        """A hexadecimal hash of everything that determines an embedding; only embeddings with the same one compare."""
         from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
 
         if isinstance(self.loaded, CompiledDualEncoder):
@@ -173,7 +179,7 @@ class DualEncoder:
 
     @property
     def calibrated(self) -> bool:
-        """Whether the model can say how sure it is that a sentence fits (`match`)."""
+        """Whether the model can tell the probability that a text matches an image (`match`)."""
         return self.loaded.calibration is not None or self.towers.bias is not None
 
     def stream_images(
@@ -185,35 +191,46 @@ class DualEncoder:
         allow_urls: bool = False,
         limits: Limits | None = None,
         features: bool = False,
-    ) -> Iterator[EmbeddedPicture]:
-        """Embeds pictures one after the other; one that can't be used is reported in its place and the rest go on.
+    ) -> Iterator[EmbeddedPicture | FailedPicture]:
+        """Embed pictures in batches; one that can't be used is returned as a `FailedPicture`, in its place.
 
         Args:
-            images: paths, bytes, PIL images, arrays (H, W, 3); addresses where ``allow_urls``.
-            batch_size: pictures that go through the network together; by default what suits the device. On a GPU a
-                batch that is too large for its memory is computed in halves.
-            exact: decode large JPEGs in full. Otherwise they are decoded at reduced scale, several times faster, with
-                a vector that differs by less than the photograph's own noise.
+            images: paths, bytes, PIL images, arrays (H, W, 3); addresses with ``allow_urls``.
+            batch_size: pictures per batch; by default what suits the device. On a GPU, a batch that does not fit into
+                memory is computed in halves.
+            exact: decode large JPEGs at full resolution. Otherwise they are decoded at reduced scale, several times
+                faster; the embedding then differs by less than the noise of the photograph.
             allow_urls: fetch http(s) addresses.
-            limits: the caps on pixels, bytes and sides.
-            features: give what the picture tower pools (D,), before its head: what a linear probe looks at.
+            limits: maximum pixels, bytes and sides of a picture.
+            features: return the pooled features (D,) of the image tower, before its projection, as a linear probe uses
+                them.
+
+        Raises:
+            InvalidSetting: ``images`` can't be iterated, or ``batch_size`` is not positive.
         """
         stream = preprocess_batches(
             images,
             self.loaded.preprocessing,
-            batch_size=batch_size or self.towers.batch,
+            batch_size=self.towers.batch if batch_size is None else batch_size,
             exact=exact,
             allow_urls=allow_urls,
             limits=limits,
         )
+        return self._stream_images(stream, self.towers.pooled_image if features else self.towers.embed_image)
+
+    @staticmethod
+    def _stream_images(
+        stream: Iterator[PreprocessedBatch], embed: Callable[[np.ndarray], np.ndarray]
+    ) -> Iterator[EmbeddedPicture | FailedPicture]:
         for batch in stream:
-            vectors: Iterator[np.ndarray] = iter(())
+            embeddings: Iterator[np.ndarray] = iter(())
             if batch.pixels is not None:
-                embed = self.towers.pooled_image if features else self.towers.embed_image
-                vectors = iter(embed(batch.pixels))
+                embeddings = iter(embed(batch.pixels))
             for index, name, error in batch.pictures:
-                vector = None if error else finite(next(vectors), name)
-                yield EmbeddedPicture(index, name, vector, error)
+                if error is not None:
+                    yield FailedPicture(index, name, error)
+                else:
+                    yield EmbeddedPicture(index, name, finite(next(embeddings), name))
 
     def embed_images(
         self,
@@ -224,65 +241,75 @@ class DualEncoder:
         allow_urls: bool = False,
         limits: Limits | None = None,
     ) -> np.ndarray:
-        """Vectors (n, E) of n pictures, float32, unit length; the arguments are those of `stream_images`.
+        """Return the embeddings (n, E) of n pictures, float32, unit length; arguments as for `stream_images`.
 
         Raises:
-            PictureError: a picture can't be used (`stream_images` goes on with the rest).
+            PictureError: a picture can't be used (`stream_images` continues with the rest).
         """
-        vectors = []
+        embeddings = []
         stream = self.stream_images(
             image_list(images), batch_size=batch_size, exact=exact, allow_urls=allow_urls, limits=limits
         )
         for picture in stream:
             if picture.error is not None:
                 raise picture.error
-            vectors.append(picture.embedding)
-        return np.stack(vectors) if vectors else np.zeros((0, self.towers.embedding), np.float32)  # type: ignore[arg-type]
+            embeddings.append(picture.embedding)
+        return np.stack(embeddings) if embeddings else np.zeros((0, self.towers.embedding), np.float32)
 
     def embed_texts(self, texts: Iterable[str] | str, *, batch_size: int | None = None) -> np.ndarray:
-        """Vectors (n, E) of n sentences, float32, unit length.
+        """Return the embeddings (n, E) of n texts, float32, unit length.
 
-        Sentences of like length are computed together, ``batch_size`` at a time, so that little padding is; by default
-        what suits the device.
+        Texts of similar length are computed together, ``batch_size`` at a time, to keep padding short; by default what
+        suits the device.
+
+        Raises:
+            InvalidSetting: a text is not a str, or ``batch_size`` is not positive.
         """
-        sentences = [texts] if isinstance(texts, str) else list(texts)
+        sentences = text_list(texts)
+        batch_size = self.towers.batch if batch_size is None else checked_batch_size(batch_size)
         result = np.zeros((len(sentences), self.towers.embedding), np.float32)
         order = sorted(range(len(sentences)), key=lambda row: len(sentences[row]))
-        for rows in batches(order, batch_size or self.towers.batch):
+        for rows in batches(order, batch_size):
             tokens = self.loaded.tokenizer([sentences[row] for row in rows], numbers=[row + 1 for row in rows])
-            result[rows] = finite(self.towers.embed_text(tokens.ids, tokens.mask), "the sentences")
+            result[rows] = finite(self.towers.embed_text(tokens.ids, tokens.mask), "the texts")
         return result
 
     def similarity(self, images: Iterable[Picture] | Picture, texts: Iterable[str] | str) -> np.ndarray:
-        """Cosines (n_images, n_texts)."""
+        """Return the cosine similarities (n_images, n_texts)."""
         return self.embed_images(images) @ self.embed_texts(texts).T
 
     def match(self, image_embeddings: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
-        """How sure it is that each sentence fits each picture: (n, m) probabilities at even odds.
+        """Return the probability (n, m) that each text matches each image, at even prior odds.
 
-        From the calibration that the model carries, or, for a network trained by SigLIP's loss, from its own logits.
+        It comes from the model's calibration, or, for a network trained with SigLIP's loss, from its own logits.
+
+        Args:
+            image_embeddings: (n, E).
+            text_embeddings: (m, E).
 
         Raises:
-            ModelError: the model has neither.
+            InvalidSetting: the embeddings have other shapes.
+            ModelError: the model has neither calibration nor such logits.
         """
+        self._check_embeddings(image_embeddings=image_embeddings, text_embeddings=text_embeddings)
         cosines = image_embeddings @ text_embeddings.T
         if self.loaded.calibration is not None:
             return self.loaded.calibration.match(image_embeddings, cosines)
         if self.towers.bias is None:
             raise ModelError(
-                f"{self.loaded.name}: this model carries no calibration, so it can't say how sure it is; "
-                "fit one with beholder.evaluation.calibration.fit_calibration on pictures whose captions you know"
+                f"{self.loaded.name}: this model has no calibration, so it has no matching probabilities; "
+                "fit one with beholder.evaluation.calibration.fit_calibration on pictures with known captions"
             )
         logits = cosines * self.towers.scale + self.towers.bias
         return 1 / (1 + np.exp(-logits))
 
     def embed_labels(self, labels: Sequence[str], templates: Sequence[str] = SINGLE) -> np.ndarray:
-        """One vector per label (L, E): the mean over the templates, brought back to unit length.
+        """Return one embedding per label (L, E): the mean over the templates, normalized to unit length.
 
         Source: Radford et al., *Learning Transferable Visual Models From Natural Language Supervision*, section 3.1.4.
         """
-        vectors = self.embed_texts(label_prompts(labels, templates)).reshape(len(labels), len(templates), -1)
-        mean = vectors.mean(axis=1)
+        embeddings = self.embed_texts(label_prompts(labels, templates)).reshape(len(labels), len(templates), -1)
+        mean = embeddings.mean(axis=1)
         return mean / np.linalg.norm(mean, axis=1, keepdims=True)
 
     def classify(
@@ -294,22 +321,22 @@ class DualEncoder:
         none: bool = False,
         multi: bool = False,
     ) -> list[tuple[str, float]]:
-        """Which label fits the picture, without any training: (label, probability), best first.
+        """Classify a picture zero-shot; return (label, probability) pairs, best first.
 
         Args:
             image: one picture.
-            labels: the choice.
+            labels: the candidate labels.
             template: the sentence around a label, such as ``"a photo of a {}"``, or several to average over.
-            none: leave room for "none of these".
-            multi: judge each label by itself; the probabilities need not add up to 1.
+            none: add the answer "none of these".
+            multi: score each label independently; the probabilities need not add up to 1.
 
         Raises:
-            InvalidSetting: no labels, or a template without a place for the label.
-            ModelError: ``none`` or ``multi`` on a model without a calibration.
+            InvalidSetting: no labels, or a template without a placeholder for the label.
+            ModelError: ``none`` or ``multi`` with a model that has no calibration.
         """
         templates = (template,) if isinstance(template, str) else tuple(template)
-        label_vectors = self.embed_labels(labels, templates)
-        return self.classify_embeddings(self.embed_images([image]), labels, label_vectors, none=none, multi=multi)[0]
+        label_embeddings = self.embed_labels(labels, templates)
+        return self.classify_embeddings(self.embed_images([image]), labels, label_embeddings, none=none, multi=multi)[0]
 
     def classify_embeddings(
         self,
@@ -320,25 +347,51 @@ class DualEncoder:
         none: bool = False,
         multi: bool = False,
     ) -> list[list[tuple[str, float]]]:
-        """`classify` for vectors that are there already: for each picture (label, probability), best first."""
+        """Classify embeddings (n, E) of pictures; return each picture's (label, probability) pairs, best first.
+
+        Args:
+            image_embeddings: (n, E).
+            labels: L names.
+            label_embeddings: (L, E), from `embed_labels`.
+            none: as for `classify`.
+            multi: as for `classify`.
+
+        Raises:
+            InvalidSetting: the embeddings have other shapes, or ``none`` and ``multi`` are both set.
+            ModelError: ``none`` or ``multi`` with a model that has no calibration.
+        """
         if none and multi:
-            raise InvalidSetting("none and multi exclude each other: judged one by one, no label need fit anyway")
+            raise InvalidSetting("none and multi exclude each other: with multi, no label need match anyway")
+        self._check_embeddings(image_embeddings=image_embeddings, label_embeddings=label_embeddings)
+        if len(labels) != len(label_embeddings):
+            raise InvalidSetting(f"{len(label_embeddings)} label_embeddings for {len(labels)} labels: one for each")
         if multi:
-            return judge(self.match(image_embeddings, label_embeddings), labels)
+            return rank_labels(self.match(image_embeddings, label_embeddings), labels)
         logits = image_embeddings @ label_embeddings.T * self.towers.scale
-        fits = self.match(image_embeddings, label_embeddings) if none else None
-        return choose(logits, labels, fits)
+        match = self.match(image_embeddings, label_embeddings) if none else None
+        return choose_label(logits, labels, match)
+
+    def _check_embeddings(self, **embeddings: np.ndarray) -> None:
+        for name, values in embeddings.items():
+            shape = getattr(values, "shape", None)
+            if shape is None or len(shape) != 2 or shape[1] != self.towers.embedding:
+                got = type(values).__name__ if shape is None else f"an array {shape}"
+                raise InvalidSetting(f"{name} must be an array (n, {self.towers.embedding}), not {got}")
 
 
 def finite(vectors: np.ndarray, name: str) -> np.ndarray:
-    """The vectors, unless one holds NaN or infinity."""
+    """Return the embeddings.
+
+    Raises:
+        NotFinite: one holds NaN or infinity.
+    """
     if not np.isfinite(vectors).all():
         raise NotFinite(f"{name}: the network gave NaN or infinity; its weights may be damaged (beholder doctor MODEL)")
     return vectors
 
 
-def _to_compile(name: str | Path, revision: str | None, allow_pickle: bool) -> str | Path:
-    """What a model is compiled under: ``"mini"``, or a folder; that of a hub id is of one commit, so stands for it."""
+def _folder_to_compile(name: str | Path, revision: str | None, allow_pickle: bool) -> str | Path:
+    """Return what a model is compiled under: ``"mini"``, or its folder, which for a hub id is that of one commit."""
     from beholder.weights.sources import find
 
     return name if name == "mini" else find(name, revision=revision, allow_pickle=allow_pickle)

@@ -1,18 +1,19 @@
-"""Pictures as they come, read and brought to a network's pixels ahead of it; one that can't be used keeps its place."""
+"""Pictures as callers pass them, preprocessed ahead of the network; one that can't be used keeps its place."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
-from beholder.errors import PictureError
+from beholder.errors import InvalidSetting, PictureError
 from beholder.pictures.read import ImageSource, Limits, display_name, read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.runtime.pipeline import batches, map_ahead
+from beholder.tasks.inputs import checked_batch_size
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,8 +26,19 @@ class PreprocessedImage:
 Picture = ImageSource | PreprocessedImage
 
 
+@dataclass(frozen=True)
+class FailedPicture:
+    """A picture of a stream that can't be used: its position in the call, its name, and the error."""
+
+    index: int
+    name: str
+    error: PictureError
+    embedding: ClassVar[None] = None
+    caption: ClassVar[None] = None
+
+
 class PreprocessedBatch(NamedTuple):
-    """For each picture its place in the call, its name and its error; the pixels (n, 3, H, W) of those without one."""
+    """Position, name and error of each picture, and the pixels (n, 3, H, W) of those without an error."""
 
     pictures: list[tuple[int, str, PictureError | None]]
     pixels: np.ndarray | None
@@ -41,23 +53,35 @@ def preprocess_batches(
     allow_urls: bool = False,
     limits: Limits | None = None,
 ) -> Iterator[PreprocessedBatch]:
-    """Batches in order, decoded ahead by threads; large JPEGs at reduced scale unless ``exact``."""
+    """Return batches in order, decoded ahead by threads; large JPEGs at reduced scale unless ``exact``.
 
-    def one(numbered: tuple[int, Picture]) -> tuple[int, str, np.ndarray | PictureError]:
+    Raises:
+        InvalidSetting: ``images`` can't be iterated, or ``batch_size`` is not positive.
+    """
+    if not isinstance(images, Iterable):
+        raise InvalidSetting(f"images must be pictures or a list of them, not {type(images).__name__}")
+    checked_batch_size(batch_size)
+
+    def read(numbered: tuple[int, Picture]) -> tuple[int, str, np.ndarray | PictureError]:
         index, source = numbered
         name = display_name(source, index)
         try:
-            made = preprocess_image(source, preprocessing, name=name, exact=exact, allow_urls=allow_urls, limits=limits)
-            return index, name, made.pixels
+            image = preprocess_image(
+                source, preprocessing, name=name, exact=exact, allow_urls=allow_urls, limits=limits
+            )
+            return index, name, image.pixels
         except PictureError as error:
             return index, name, error
 
-    for batch in batches(map_ahead(one, enumerate(images), ahead=2 * batch_size), batch_size):
-        pixels = [made for _, _, made in batch if isinstance(made, np.ndarray)]
-        yield PreprocessedBatch(
-            [(index, name, made if isinstance(made, PictureError) else None) for index, name, made in batch],
-            np.stack(pixels) if pixels else None,
-        )
+    def stream() -> Iterator[PreprocessedBatch]:
+        for batch in batches(map_ahead(read, enumerate(images), ahead=2 * batch_size), batch_size):
+            pixels = [result for _, _, result in batch if isinstance(result, np.ndarray)]
+            yield PreprocessedBatch(
+                [(index, name, result if isinstance(result, PictureError) else None) for index, name, result in batch],
+                np.stack(pixels) if pixels else None,
+            )
+
+    return stream()
 
 
 def preprocess_image(
@@ -69,7 +93,7 @@ def preprocess_image(
     allow_urls: bool = False,
     limits: Limits | None = None,
 ) -> PreprocessedImage:
-    """Reads one picture and brings it to a network's pixels.
+    """Read one picture and preprocess it for a network.
 
     Raises:
         PictureError: it can't be used.
@@ -81,12 +105,15 @@ def preprocess_image(
     return PreprocessedImage(to_pixels(picture, preprocessing, name=name))
 
 
-def image_list(images: Iterable[Picture] | Picture) -> Iterable[Picture]:
-    """A single picture as a list of one; anything else as it is."""
+def is_one_image(images: Iterable[Picture] | Picture) -> bool:
+    """Return whether this is a single picture: a path, bytes, a PIL image, or an array of up to three dimensions."""
     from PIL.Image import Image
 
-    if isinstance(images, str | Path | bytes | Image | PreprocessedImage) or (
-        isinstance(images, np.ndarray) and images.ndim <= 3
-    ):
-        return [images]
-    return images
+    if isinstance(images, np.ndarray):
+        return images.ndim <= 3
+    return isinstance(images, str | Path | bytes | Image | PreprocessedImage)
+
+
+def image_list(images: Iterable[Picture] | Picture) -> Iterable[Picture]:
+    """Return a single picture as a list of one, and anything else as it is."""
+    return [images] if is_one_image(images) else images  # type: ignore[list-item, return-value]

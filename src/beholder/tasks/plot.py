@@ -14,7 +14,7 @@ from beholder.pictures.read import ImageSource, display_name, read_picture
 if TYPE_CHECKING:
     from PIL.Image import Image
 
-    from beholder.tasks.vision_language import AttentionMaps
+    from beholder.tasks.attention_maps import AttentionMaps
 
 MOST = 60  # pictures or sentences in one drawing; beyond that no screen shows it
 COLUMN, ROW, GAP = 0.95, 0.52, 0.08  # inches
