@@ -66,7 +66,7 @@ class TextCodec:
         if self.context_length and total > self.context_length:
             raise InvalidSetting(
                 f"the prompt has {len(ids)} tokens; with {self.soft_prompts} for the picture and {max_new_tokens} new "
-                f"ones that is {total}, and the language model reads {self.context_length}. Shorten the prompt"
+                f"ones that is {total}, and the language model reads {self.context_length}. Shorten it"
             )
         return ids
 
