@@ -126,7 +126,9 @@ def main() -> None:
 
     def texts(photograph: Photograph) -> list[tuple[list[int], list[int]]]:
         pairs = [mini_bridge.caption_pair(caption) for caption in photograph.captions]
-        return [(words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.END]) for prompt, text in pairs]
+        return [
+            (words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.EOS_TOKEN_ID]) for prompt, text in pairs
+        ]
 
     for name in given.variants:
         source, queries, first, second = VARIANTS[name]
@@ -137,7 +139,7 @@ def main() -> None:
             training, held = made[source][:count], made[source][count:]
             settings = replace(config.bridge.qformer, queries=queries, image_width=training[0].shape[-1])
             queries_alone = replace(config.bridge, qformer=settings, global_tokens=0, global_prompts=0)
-            bridge = mini_bridge.begin(queries_alone)
+            bridge = mini_bridge.initial_bridge(queries_alone)
             figures: dict[str, float] = {}
 
             def stage_1(generator: torch.Generator, bridge: Bridge = bridge, training: list[np.ndarray] = training):

@@ -24,7 +24,7 @@ from beholder.models.vit import VisionSettings
 from beholder.pictures.transform import Preprocessing
 from beholder.text import tokenizer
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.ours import save_dual_encoder
+from beholder.weights.native import save_dual_encoder
 
 BLOCKS = {"width": 64, "layers": 2, "heads": 2, "mlp_width": 128}
 

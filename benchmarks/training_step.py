@@ -125,12 +125,12 @@ def optimiser(model: torch.nn.Module) -> torch.optim.AdamW:
 
 
 def ours(folder: Path, order: ShuffledBatchSampler, tokenizer: Tokenizer) -> Iterator[float]:
-    network, foreign = load_foreign_network(folder)
+    network, preprocessing = load_foreign_network(folder)
     here = ProcessGroup(torch.device("cpu"))
     train = TrainingConfig(steps=1, batch=order.batch)
-    model = EncodePairs(network, foreign.preprocessing, train, here.device)
+    model = EncodePairs(network, preprocessing, train, here.device)
     steps = optimiser(network)
-    for batch, _ in load_batches(order, None, foreign.preprocessing, Augmentation(), tokenizer, print):
+    for batch, _ in load_batches(order, None, preprocessing, Augmentation(), tokenizer, print):
         steps.zero_grad()
 
         def loss(output: DualEncoderOutput, batch: ImageTextBatch = batch) -> torch.Tensor:

@@ -26,7 +26,7 @@ def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder with a small random dual encoder in our own format."""
     import tiny_model
-    from beholder.weights.ours import save_dual_encoder
+    from beholder.weights.native import save_dual_encoder
 
     folder = tmp_path_factory.mktemp("models") / "tiny"
     save_dual_encoder(tiny_model.build(), folder)

@@ -13,7 +13,7 @@ from beholder.models.bridge import image_tokens, token_grid
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pil_image, to_pixels
 from beholder.tasks.attention_maps import AttentionMaps
-from beholder.weights.vision_language import load_vision_language
+from beholder.weights.load import load_vision_language
 
 ROOT = Path(__file__).parents[2]
 CAPTIONED = "raccoon.jpg"  # the photograph of the figures about the bridge

@@ -134,7 +134,7 @@ def main() -> None:
     }
     drawn = [tokens(tower, grid) for grid in shapes]
     common = commonness(photograph.captions for photograph in photographs)
-    bridge = mini_bridge.begin(settings)
+    bridge = mini_bridge.initial_bridge(settings)
     if given.start:
         bridge.load_state_dict(mini_bridge.load(given.start)[0].state_dict())
     half = torch.bfloat16 if bfloat16_is_faster(torch.device("cpu")) else torch.float32
@@ -159,7 +159,7 @@ def main() -> None:
     language, words = mini_bridge.language_model(half)
 
     def encoded(prompt: str, text: str) -> tuple[list[int], list[int]]:
-        return words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.END]
+        return words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.EOS_TOKEN_ID]
 
     def questions_of(
         captions: Sequence[str], common: Mapping[str, float], questions: int, random: np.random.Generator
@@ -206,7 +206,7 @@ def main() -> None:
                 words.encode(mini_bridge.PROMPTS.separator + prompt if before else prompt).ids,
                 words.encode(answer).ids,
             )
-            turns.append((before + asked, [*said, mini_bridge.END]))
+            turns.append((before + asked, [*said, mini_bridge.EOS_TOKEN_ID]))
             before = before + asked + said
         return turns
 
@@ -305,7 +305,7 @@ def main() -> None:
         bridge.eval()  # what was drawn must be what is made likelier: nothing is dropped in between
         captions = drawn_captions(bridge, language, image, prompt, DRAWN, LONGEST, int(random.integers(2**31)))
         scores = judged(captions, chosen, words.decode, judge)
-        rows = [[(prompt, [*ids, mini_bridge.END][:LONGEST]) for ids in several] for several in captions]
+        rows = [[(prompt, [*ids, mini_bridge.EOS_TOKEN_ID][:LONGEST]) for ids in several] for several in captions]
         losses = {"drawn": stage_2_loss(bridge, language, image, rows, weights=advantages(scores).flatten())}
         bridge.train()
         asked = texts_of_photographs(chosen, 1, QUESTIONS, random)
@@ -386,7 +386,7 @@ def with_sentences(
     fold = torch.arange(len(photographs)) % FOLDS
     unseeing = [caption_map(data.subset((fold != number).nonzero()[:, 0]), settings, others) for number in range(FOLDS)]
     said = data.names.mean(1)
-    tower = mini_bridge.join_sentences(tower, caption_map(data, settings, others), said - said.mean(0))
+    tower = mini_bridge.with_sentence_tokens(tower, caption_map(data, settings, others), said - said.mean(0))
     return tower, unseeing, captions
 
 

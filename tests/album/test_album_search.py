@@ -283,7 +283,7 @@ def test_vectors_of_one_model_are_never_compared_with_words_of_another(
     shutil.copytree(tiny_model, copy)
     album.index(folder, model=str(copy))
     assert album.search("a dog", top=1)
-    from beholder.weights.ours import load_dual_encoder, save_dual_encoder
+    from beholder.weights.native import load_dual_encoder, save_dual_encoder
 
     changed = load_dual_encoder(copy)
     changed.network.text.embedding.weight.data.mul_(1.5)

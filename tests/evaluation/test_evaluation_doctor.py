@@ -20,7 +20,7 @@ from beholder.evaluation.doctor import Check, diagnose
 from beholder.models.dual_encoder import TwoTowers
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.ours import save_dual_encoder
+from beholder.weights.native import save_dual_encoder
 
 pytest.importorskip("transformers")
 

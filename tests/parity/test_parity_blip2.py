@@ -14,7 +14,7 @@ from beholder.pictures.transform import to_pixels
 from beholder.runtime.decoding import DecodingSettings, generate
 from beholder.tasks.text_codec import append_tokens
 from beholder.training.bridge_losses import pair_similarity
-from beholder.weights.vision_language import load_vision_language
+from beholder.weights.load import load_vision_language
 from tiny_blip2 import make
 
 WRITING = ["opt", "t5"]

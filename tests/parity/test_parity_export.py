@@ -29,10 +29,9 @@ from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.text.tokenizer_files import tokenizer_from_folder
 from beholder.weights import chinese_clip, clip, open_clip, siglip
 from beholder.weights.export import ExportWarning, export
-from beholder.weights.load import load_dual_encoder
+from beholder.weights.load import load_dual_encoder, load_vision_language
 from beholder.weights.loaded import LoadedDualEncoder
 from beholder.weights.table import build_empty, load_foreign, to_foreign
-from beholder.weights.vision_language import load_vision_language
 from tiny_blip2 import make
 
 transformers = pytest.importorskip("transformers")

@@ -58,8 +58,7 @@ def test_an_open_clip_pickle_is_read_only_where_it_is_allowed(checkpoints: Path,
 
 
 def test_the_preprocessing_is_that_of_open_clip(checkpoints: Path) -> None:
-    _, foreign = load_foreign_network(checkpoints / "plain")
-    pixels = foreign.preprocessing
+    _, pixels = load_foreign_network(checkpoints / "plain")
     assert (pixels.height, pixels.width, pixels.resize, pixels.fit) == (48, 48, 48, "crop")
     assert (pixels.centre, pixels.interpolation) == ("round", "bicubic")
     assert (pixels.mean, pixels.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))

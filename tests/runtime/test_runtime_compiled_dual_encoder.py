@@ -19,7 +19,7 @@ from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder, compile_
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.ours import fingerprint, save_dual_encoder
+from beholder.weights.native import fingerprint, save_dual_encoder
 
 pytest.importorskip("openvino")
 SENTENCES = ["a dog", "two dogs on the beach", "a", "the old harbour at night, with a boat and a red light in front"]

@@ -15,7 +15,7 @@ from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel, find_compiled_vision_language
 from beholder.runtime.precision import BOUNDS
 from beholder.runtime.samples import sample_pixels
-from beholder.weights.vision_language import load_vision_language
+from beholder.weights.load import load_vision_language
 from tiny_blip2 import make
 
 KINDS = ["opt", "t5"]

@@ -18,7 +18,7 @@ from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.ours import save_dual_encoder
+from beholder.weights.native import save_dual_encoder
 
 pytest.importorskip("openvino")
 SENTENCES = ["a dog", "two dogs on the beach", "the old harbour at night", "a boat and a red light in front", "sea"]

@@ -16,7 +16,8 @@ from beholder.runtime.checked_writer import cosine, teacher_forced_logits
 from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
 from beholder.runtime.engine import Stage, library
-from beholder.weights.vision_language import load_vision_language, save_vision_language
+from beholder.weights.load import load_vision_language
+from beholder.weights.native_vision_language import save_vision_language
 from tiny_blip2 import make
 
 pytest.importorskip("openvino")

@@ -159,7 +159,7 @@ def test_soft_prompts_of_the_whole_picture_look_at_no_part_of_it(tmp_path: Path)
     from dataclasses import replace
 
     from beholder.models.bridge import Bridge
-    from beholder.weights.vision_language import load_vision_language
+    from beholder.weights.load import load_vision_language
 
     make("opt", tmp_path / "opt")
     loaded = load_vision_language(tmp_path / "opt")
@@ -176,7 +176,7 @@ def test_soft_prompts_of_the_whole_picture_look_at_no_part_of_it(tmp_path: Path)
 def test_candidates_are_ranked_by_the_matching_head(tmp_path: Path) -> None:
     from dataclasses import replace
 
-    from beholder.weights.vision_language import load_vision_language
+    from beholder.weights.load import load_vision_language
 
     make("opt", tmp_path / "opt")
     make("retrieval", tmp_path / "retrieval")

@@ -21,7 +21,7 @@ from beholder.errors import InvalidSetting, NotFinite, WriteFailed
 from beholder.training import train_clip as module
 from beholder.training.checkpoints import checkpoints
 from beholder.training.train_clip import train_clip
-from beholder.weights.ours import load_dual_encoder
+from beholder.weights.native import load_dual_encoder
 
 MODEL = "model/model.safetensors"
 

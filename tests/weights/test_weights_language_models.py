@@ -10,7 +10,7 @@ from transformers import LlamaConfig, LlamaForCausalLM, Qwen2Config, Qwen2ForCau
 
 from beholder.errors import ModelError, ModelNotFound
 from beholder.text.byte_characters import BYTE_TO_CHARACTER
-from beholder.weights.language_models import find_language_model
+from beholder.weights.load import load_frozen_language_model
 
 MERGES = ["t h", "th e", "d o", "Ġ do", "Ġdo g", "do g", "c a"]
 WORDS = [*BYTE_TO_CHARACTER.values(), "th", "the", "do", "dog", "Ġdo", "Ġdog", "ca", "<s>", "</s>"]
@@ -104,7 +104,7 @@ def write(kind: str, weights: gguf.GGMLQuantizationType, file: Path) -> torch.nn
 )
 def test_a_gguf_file_says_what_the_model_says(kind: str, weights: gguf.GGMLQuantizationType, tmp_path: Path) -> None:
     module = write(kind, weights, tmp_path / "small.gguf")
-    language, words = find_language_model(str(tmp_path / "small.gguf"))
+    language, words = load_frozen_language_model(str(tmp_path / "small.gguf"))
     ids = words.encode("the dog").ids
     assert [WORDS[number] for number in ids] == ["the", "Ġdog"] and words.decode(ids) == "the dog"
     assert language.context_length == 128 and language.eos_token_ids == (len(WORDS) - 1,)
@@ -121,7 +121,7 @@ def test_a_gguf_file_says_what_the_model_says(kind: str, weights: gguf.GGMLQuant
 
 def test_what_is_no_gguf_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"nowhere\.gguf: no such file"):
-        find_language_model(str(tmp_path / "nowhere.gguf"))
+        load_frozen_language_model(str(tmp_path / "nowhere.gguf"))
     (tmp_path / "broken.gguf").write_bytes(b"no model at all")
     with pytest.raises(ModelError, match=r"broken\.gguf"):
-        find_language_model(str(tmp_path / "broken.gguf"))
+        load_frozen_language_model(str(tmp_path / "broken.gguf"))

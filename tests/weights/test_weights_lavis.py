@@ -9,7 +9,7 @@ import tiny_vocabularies
 from beholder.errors import ModelError, WeightsMismatch
 from beholder.models.bridge import image_tokens
 from beholder.weights.lavis import load_lavis
-from beholder.weights.vision_language import load_vision_language
+from beholder.weights.load import load_vision_language
 from tiny_blip2 import make, words
 
 HEADS = {"vision_heads": 4, "qformer_heads": 4, "vision_layers": 2}

@@ -13,7 +13,7 @@ from beholder.models.bridge import BridgeSettings, image_tokens
 from beholder.models.global_token_encoder import GlobalTokenEncoder
 from beholder.models.qformer import QFormerSettings
 from beholder.weights import mini, mini_bridge
-from beholder.weights.vision_language import load_own, save_vision_language
+from beholder.weights.native_vision_language import load_vision_language, save_vision_language
 
 pytestmark = pytest.mark.mini
 
@@ -34,8 +34,8 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocabulary=30522,
         max_position_embeddings=128,
     )
-    bridge = mini_bridge.begin(BridgeSettings(qformer, embedding=8, language_width=576, image_norm=True))
-    tower = mini_bridge.join_sentences(mini.image_tower(), torch.nn.Linear(1280, 384), torch.randn(1000, 384))
+    bridge = mini_bridge.initial_bridge(BridgeSettings(qformer, embedding=8, language_width=576, image_norm=True))
+    tower = mini_bridge.with_sentence_tokens(mini.image_tower(), torch.nn.Linear(1280, 384), torch.randn(1000, 384))
     folder = tmp_path_factory.mktemp("mini") / "bridge"
     mini_bridge.save(bridge, tower, folder)
     return folder
@@ -47,7 +47,7 @@ def test_a_bridge_with_sentence_tokens_is_read_as_it_was_written_and_kept_in_our
     loaded = mini_bridge.assemble(written)
     assert isinstance(loaded.image, GlobalTokenEncoder)
     save_vision_language(loaded, tmp_path / "whole")
-    again = load_own(tmp_path / "whole")
+    again = load_vision_language(tmp_path / "whole")
     for first, second in ((loaded.image, again.image), (loaded.bridge, again.bridge)):
         kept = second.state_dict()
         assert all(torch.equal(tensor, kept.pop(name)) for name, tensor in first.state_dict().items()) and not kept
@@ -63,7 +63,7 @@ def test_a_bridge_with_sentence_tokens_is_read_as_it_was_written_and_kept_in_our
 def test_a_folder_names_no_other_reranker(written: Path, tmp_path: Path) -> None:
     save_vision_language(replace(mini_bridge.assemble(written), reranker="somebody/elses-model"), tmp_path / "whole")
     with pytest.raises(ModelError, match="reranker 'somebody/elses-model'"):
-        load_own(tmp_path / "whole")
+        load_vision_language(tmp_path / "whole")
 
 
 def test_half_of_the_maps_is_an_error_that_names_them(written: Path, tmp_path: Path) -> None:
@@ -100,7 +100,7 @@ def test_a_folder_of_version_1_is_read_by_the_names_of_then(written: Path, tmp_p
         assert any(now in name for name in tensors)
         tensors = {name.replace(now, before): tensor for name, tensor in tensors.items()}
     save_file(tensors, whole / "model.safetensors", metadata={"format": "pt"})
-    again = load_own(whole)
+    again = load_vision_language(whole)
     assert (again.reranker, again.num_candidates, again.bridge.settings) == ("mini", 12, loaded.bridge.settings)
     assert again.prompts == loaded.prompts
     kept = again.bridge.state_dict()

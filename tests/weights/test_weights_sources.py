@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from beholder.errors import ModelError, ModelNotFound
-from beholder.weights.sources import find, needed_files
+from beholder.weights.sources import files_to_download, find_model
 
 TOKENIZER = ["merges.txt", "vocab.json", "tokenizer.json", "tokenizer_config.json"]
 
@@ -35,25 +35,25 @@ MODULE = ["0_CLIPModel/config.json", "0_CLIPModel/model.safetensors"]
     ],
 )
 def test_only_the_files_that_loading_takes_are_fetched(needed: list[str], left: list[str], allow_pickle: bool) -> None:
-    assert needed_files([*left, *needed], allow_pickle) == sorted(needed)
+    assert files_to_download([*left, *needed], allow_pickle) == sorted(needed)
 
 
 def test_a_repository_with_pickles_only_is_refused_before_anything_is_fetched() -> None:
     with pytest.raises(ModelError, match="allow_pickle=True"):
-        needed_files(["config.json", "pytorch_model.bin"])
+        files_to_download(["config.json", "pytorch_model.bin"])
     with pytest.raises(ModelError, match="no weights"):
-        needed_files(["config.json", "model.gguf"], allow_pickle=True)
+        files_to_download(["config.json", "model.gguf"], allow_pickle=True)
 
 
 def test_a_folder_is_found_where_it_lies(tmp_path: Path) -> None:
-    assert find(tmp_path) == tmp_path
-    assert find(str(tmp_path)) == tmp_path
+    assert find_model(tmp_path) == tmp_path
+    assert find_model(str(tmp_path)) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "./no/such/folder", "/no/such/folder", "a/b/c", "", Path("a/b")])
 def test_a_name_that_is_neither_folder_nor_hub_id_is_not_found(name: str | Path) -> None:
     with pytest.raises(ModelNotFound, match="no such folder"):
-        find(name)
+        find_model(name)
 
 
 COMMIT = "a" * 40
@@ -113,8 +113,8 @@ def find_in_a_fresh_process(name: str, home: Path, endpoint: str, **more: str) -
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and key[:3] != "HF_"}
     settings = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "3"}
     program = (
-        "import sys; from beholder.errors import BeholderError; from beholder.weights.sources import find\n"
-        "try: print(find(sys.argv[1]))\n"
+        "import sys; from beholder.errors import BeholderError; from beholder.weights.sources import find_model\n"
+        "try: print(find_model(sys.argv[1]))\n"
         "except BeholderError as error: print(type(error).__name__, error)"
     )
     order = [sys.executable, "-c", program, name]

@@ -22,9 +22,9 @@ CONFIG = "beholder.json"
 def native_folder(name: str) -> Path | None:
     """The folder in our own format that a model's name leads to, if it does and is there."""
     if name == "mini":
-        from beholder.weights.mini_parts import finished_folder
+        from beholder.weights.mini_parts import model_folder
 
-        folder = finished_folder()
+        folder = model_folder()
     else:
         folder = Path(name).expanduser().absolute()
     return folder if (folder / CONFIG).is_file() else None

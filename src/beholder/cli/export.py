@@ -34,13 +34,13 @@ def command(
     """
     from beholder.cli.pictures import print_json, warnings_on_one_line
     from beholder.weights.export import export
-    from beholder.weights.inventory import WRITER, kind_of
-    from beholder.weights.load import load_dual_encoder
-    from beholder.weights.sources import find
-    from beholder.weights.vision_language import load_vision_language
+    from beholder.weights.formats import VISION_LANGUAGE_MODEL
+    from beholder.weights.installed import kind_of
+    from beholder.weights.load import load_dual_encoder, load_vision_language
+    from beholder.weights.sources import find_model
 
     with warnings_on_one_line():
-        writes = kind_of(find(model, allow_pickle=allow_pickle)) == WRITER
+        writes = kind_of(find_model(model, allow_pickle=allow_pickle)) == VISION_LANGUAGE_MODEL
         load = load_vision_language if writes else load_dual_encoder
         export(load(model, allow_pickle=allow_pickle), format.value, out)
     if json:

@@ -11,9 +11,9 @@ def command(json: Json = False) -> None:
     The default one is in the list even if it is not there yet.
     """
     from beholder.cli.pictures import print_json
-    from beholder.weights.inventory import inventory
+    from beholder.weights.installed import installed_models
 
-    for model in inventory():
+    for model in installed_models():
         if json:
             path = str(model.path) if model.path else None
             print_json({"name": model.name, "kind": model.kind, "path": path, "bytes": model.size})

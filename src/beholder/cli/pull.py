@@ -33,12 +33,13 @@ def command(
     from beholder.cli.pictures import print_json
     from beholder.errors import InvalidSetting, ModelError
     from beholder.runtime.precision import check_precision
-    from beholder.weights.inventory import ENCODER, WRITER, kind_of
-    from beholder.weights.sources import find
+    from beholder.weights.formats import DUAL_ENCODER, VISION_LANGUAGE_MODEL
+    from beholder.weights.installed import kind_of
+    from beholder.weights.sources import find_model
 
     if precision != PrecisionName.exact and not compile:
         raise InvalidSetting(f"--precision {precision}: is measured on what is compiled; add --compile")
-    folders = [find(name)]
+    folders = [find_model(name)]
     if name == "mini":
         from beholder.weights import mini_bridge
 
@@ -48,9 +49,9 @@ def command(
         kind = kind_of(folders[0]) if name != "mini" else None
         if kind is None and name != "mini":
             raise ModelError(f"{name}: neither a dual encoder nor a vision-language model that is known")
-        if kind in (None, ENCODER):
+        if kind in (None, DUAL_ENCODER):
             folders.append(_compile_encoder(name, check_precision(precision), measured))
-        if kind in (None, WRITER):
+        if kind in (None, VISION_LANGUAGE_MODEL):
             folders.append(_compile_writer(name, check_precision(precision)))
     for folder in folders:
         if json:

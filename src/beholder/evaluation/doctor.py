@@ -25,10 +25,10 @@ from beholder.evaluation.reference import (
     find_reference,
 )
 from beholder.pictures.transform import to_pixels
-from beholder.weights import ours, sentence_transformers
+from beholder.weights import native, sentence_transformers
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.sources import find
+from beholder.weights.sources import find_model
 
 # Unit vectors of two sound implementations differ by the rounding of float32, some 1e-6; a wrong activation, the
 # smallest mistake of settings, moves them by 1e-3 and more.
@@ -65,7 +65,7 @@ def diagnose(name: str | Path, allow_pickle: bool = False) -> Iterator[Check]:
         allow_pickle: read weights from a pickle (with ``weights_only``) where there are no safetensors.
     """
     try:
-        root = folder = find(name, allow_pickle=allow_pickle)
+        root = folder = find_model(name, allow_pickle=allow_pickle)
         yield Check("files", True, str(root))
         loaded = load_dual_encoder(root, allow_pickle=allow_pickle)
         by_sentence_transformers = (root / sentence_transformers.LIST).is_file()
@@ -81,7 +81,7 @@ def diagnose(name: str | Path, allow_pickle: bool = False) -> Iterator[Check]:
     yield vocabulary
     if not vocabulary.ok and loaded.tokenizer.backend.get_vocab_size() > loaded.network.settings.text.vocabulary:
         return  # the network has no vectors for these tokens
-    if not (folder / ours.CONFIG).is_file():  # whose settings are whatever it was trained with
+    if not (folder / native.CONFIG).is_file():  # whose settings are whatever it was trained with
         yield _attempt("settings", _settings, loaded, folder)
     yield _attempt("pictures in a batch", _pictures_in_a_batch, loaded)
     yield _attempt("sentences in a batch", _sentences_in_a_batch, loaded)
@@ -227,9 +227,9 @@ def _against_sentence_transformers(root: Path, loaded: LoadedDualEncoder) -> Ver
 
 def _saving_and_loading(loaded: LoadedDualEncoder) -> Verdict:
     with tempfile.TemporaryDirectory(prefix="beholder-doctor-") as scratch:
-        ours.save_dual_encoder(loaded, Path(scratch) / "model")
+        native.save_dual_encoder(loaded, Path(scratch) / "model")
         again = load_dual_encoder(Path(scratch) / "model")
-        same = ours.fingerprint(again) == ours.fingerprint(loaded)
+        same = native.fingerprint(again) == native.fingerprint(loaded)
     return same, "bit for bit the same" if same else "what was saved and loaded again is different"
 
 

@@ -13,9 +13,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beholder.text.cleaning import SIGLIP2
-from beholder.weights import huggingface, open_clip, ours
+from beholder.weights import formats
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.tensors import weight_files
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -53,12 +52,13 @@ def find_reference(folder: Path, loaded: LoadedDualEncoder, allow_pickle: bool =
     Raises:
         ReferenceMissingError: the format has no other implementation, or that is not installed or cannot be imported.
     """
-    names = [path.name for path in folder.iterdir()]
-    if ours.CONFIG in names:
-        raise ReferenceMissingError("this is Beholder's own format, which nothing else reads")
-    if open_clip.CONFIG in names and not ("config.json" in names and weight_files(names, huggingface.STEMS)):
-        return _open_clip(folder, loaded)
-    return _transformers(folder, loaded, allow_pickle)
+    match formats.recognize(folder).reference:
+        case "transformers":
+            return _transformers(folder, loaded, allow_pickle)
+        case "open_clip":
+            return _open_clip(folder, loaded)
+        case _:
+            raise ReferenceMissingError("this is Beholder's own format, which nothing else reads")
 
 
 def _transformers(folder: Path, loaded: LoadedDualEncoder, allow_pickle: bool) -> Reference:

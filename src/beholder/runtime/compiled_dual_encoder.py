@@ -57,7 +57,7 @@ class CompiledDualEncoder:
 
     Attributes:
         source: the name that the model was compiled under.
-        fingerprint: that of the network (`beholder.weights.ours.fingerprint`).
+        fingerprint: that of the network (`beholder.weights.native.fingerprint`).
         processor: that it was compiled for.
     """
 
@@ -168,7 +168,7 @@ def find_compiled_dual_encoder(name: str | Path) -> CompiledDualEncoder | None:
 
 def place(name: str | Path) -> Path | None:
     """Where a compiled dual encoder lies, or would lie."""
-    return place_of(name, mini_parts.finished_folder, BUILD)
+    return place_of(name, mini_parts.model_folder, BUILD)
 
 
 def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> CompiledDualEncoder:
@@ -183,7 +183,7 @@ def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> Compile
             gives other vectors.
     """
     from beholder.runtime.towers import TorchTowers
-    from beholder.weights.ours import fingerprint
+    from beholder.weights.native import fingerprint
 
     folder = place_to_compile(name, place)
     import torch

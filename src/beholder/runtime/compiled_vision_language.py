@@ -93,7 +93,7 @@ class CompiledVisionLanguageModel:
     @cached_property
     def loaded(self) -> LoadedVisionLanguage:
         """What this was compiled from."""
-        from beholder.weights.vision_language import load_vision_language
+        from beholder.weights.load import load_vision_language
 
         return load_vision_language(self.source)
 
@@ -136,7 +136,7 @@ def place(name: str | Path) -> Path | None:
     """Where a compiled vision-language model lies, or would lie."""
     from beholder.weights import mini_bridge
 
-    return place_of(name, mini_bridge.finished_folder, BUILD, ["transformers"], "writer-")
+    return place_of(name, mini_bridge.model_folder, BUILD, ["transformers"], "writer-")
 
 
 def compile_vision_language(loaded: LoadedVisionLanguage, name: str | Path) -> CompiledVisionLanguageModel:

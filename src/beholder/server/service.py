@@ -156,8 +156,9 @@ def model_loader(
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         from beholder.tasks.dual_encoder import DualEncoder
         from beholder.tasks.vision_language import VisionLanguageModel
-        from beholder.weights.inventory import ENCODER, WRITER, kind_of
-        from beholder.weights.sources import find
+        from beholder.weights.formats import DUAL_ENCODER, VISION_LANGUAGE_MODEL
+        from beholder.weights.installed import kind_of
+        from beholder.weights.sources import find_model
 
         encoders: dict[str, DualEncoder] = {}
         vlms: dict[str, VisionLanguageModel] = {}
@@ -165,12 +166,12 @@ def model_loader(
             alias = Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
             if alias in encoders or alias in vlms:
                 raise InvalidSetting(f"--model {name}: another model is already called {alias}; rename the folder")
-            kind = kind_of(find(name, allow_pickle=allow_pickle)) if name != "mini" else None
+            kind = kind_of(find_model(name, allow_pickle=allow_pickle)) if name != "mini" else None
             if name != "mini" and kind is None:
                 raise ModelError(f"{name}: neither a known dual encoder nor a known vision-language model")
-            if kind in (None, ENCODER):
+            if kind in (None, DUAL_ENCODER):
                 encoders[alias] = DualEncoder.from_pretrained(name, allow_pickle=allow_pickle, precision=precision)
-            if kind in (None, WRITER):
+            if kind in (None, VISION_LANGUAGE_MODEL):
                 vlms[alias] = VisionLanguageModel.from_pretrained(name, allow_pickle=allow_pickle, precision=precision)
         return encoders, vlms
 

@@ -161,7 +161,7 @@ class DualEncoder(Reloadable):
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that `from_pretrained` loads again bit for bit, with a model card."""
         from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
-        from beholder.weights.ours import save_dual_encoder
+        from beholder.weights.native import save_dual_encoder
 
         loaded = self.loaded
         save_dual_encoder(loaded.loaded if isinstance(loaded, CompiledDualEncoder) else loaded, Path(folder))
@@ -173,7 +173,7 @@ class DualEncoder(Reloadable):
 
         if isinstance(self.loaded, CompiledDualEncoder):
             return self.loaded.fingerprint
-        from beholder.weights.ours import fingerprint
+        from beholder.weights.native import fingerprint
 
         return fingerprint(self.loaded)
 
@@ -392,6 +392,6 @@ def finite(vectors: np.ndarray, name: str) -> np.ndarray:
 
 def _folder_to_compile(name: str | Path, revision: str | None, allow_pickle: bool) -> str | Path:
     """Return what a model is compiled under: ``"mini"``, or its folder, which for a hub id is that of one commit."""
-    from beholder.weights.sources import find
+    from beholder.weights.sources import find_model
 
-    return name if name == "mini" else find(name, revision=revision, allow_pickle=allow_pickle)
+    return name if name == "mini" else find_model(name, revision=revision, allow_pickle=allow_pickle)

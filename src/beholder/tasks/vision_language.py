@@ -151,7 +151,7 @@ class VisionLanguageModel(Reloadable):
         from beholder.runtime.compiled_vision_language import find_compiled_vision_language
         from beholder.runtime.device import has_accelerator
         from beholder.runtime.engine import available
-        from beholder.weights.vision_language import load_vision_language
+        from beholder.weights.load import load_vision_language
 
         check_precision(precision)
         origin = Origin(name, device=device, revision=revision, allow_pickle=allow_pickle, precision=precision)
@@ -178,7 +178,7 @@ class VisionLanguageModel(Reloadable):
                 other text.
         """
         from beholder.runtime.compiled_vision_language import compile_vision_language, find_compiled_vision_language
-        from beholder.weights.vision_language import load_vision_language
+        from beholder.weights.load import load_vision_language
 
         compiled = find_compiled_vision_language(name)
         if compiled is None:
@@ -193,7 +193,7 @@ class VisionLanguageModel(Reloadable):
             InvalidSetting: the weights were rounded when the model was loaded.
         """
         from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
-        from beholder.weights.vision_language import save_vision_language
+        from beholder.weights.native_vision_language import save_vision_language
 
         if self.precision != "exact" and not isinstance(self.loaded, CompiledVisionLanguageModel):
             raise InvalidSetting(f"precision {self.precision!r} has rounded the weights; load it as 'exact' to save it")

@@ -42,15 +42,13 @@ from beholder.training.examples import key_of, texts_of
 from beholder.training.interruption import Interruption
 from beholder.training.metrics_logger import MetricsLogger, Row
 from beholder.training.skipped_examples import SkippedExamples
-from beholder.weights import bert, blip2, huggingface, mini, mini_bridge
-from beholder.weights.language_models import find_language_model
-from beholder.weights.load import IMAGE_ONLY, load_dual_encoder, load_image_encoder
+from beholder.weights import bert, huggingface, mini, mini_bridge
+from beholder.weights.load import load_frozen_language_model, load_image_tower
 from beholder.weights.loaded import LoadedVisionLanguage
-from beholder.weights.ours import CONFIG
-from beholder.weights.sources import find
+from beholder.weights.native_vision_language import save_vision_language
+from beholder.weights.sources import find_model
 from beholder.weights.table import build_empty, load_foreign
 from beholder.weights.tensors import read_tensors
-from beholder.weights.vision_language import save_vision_language
 
 REPORT_EVERY = 10
 ASIDE = ".part.npy"
@@ -138,7 +136,7 @@ def train_bridge(
     torch.manual_seed(config.stage_1.seed)
     bridge = Bridge(config.bridge)
     if config.initialize_from_text and begin_with is not None:
-        mini_bridge.start_from(bridge, begin_with)
+        mini_bridge.initialize_from_bert(bridge, begin_with)
     bridge.to(place)
     language.to(place)
 
@@ -258,7 +256,7 @@ def summarize(config: BridgeConfig) -> dict[str, Any]:
     check_sizes(config, tower, preprocessing, language, tokenizer, begin_with)
     bridge = Bridge(config.bridge)
     if begin_with is not None:
-        mini_bridge.start_from(bridge, begin_with)
+        mini_bridge.initialize_from_bert(bridge, begin_with)
     for each in written:
         _pairs(each, config.prompts or mini_bridge.PROMPTS, language_tokenizer, language, data)
     return {
@@ -275,23 +273,11 @@ def summarize(config: BridgeConfig) -> dict[str, Any]:
 
 def load_vision_tower(name: str) -> tuple[nn.Module, Preprocessing]:
     """The frozen picture tower of a model, and how it takes its pictures."""
-    tower: nn.Module
-    if name == "mini":
-        tower, preprocessing = mini.image_tower(), mini.PREPROCESSING
-        tower.classifier = None
-        tower.settings = replace(tower.settings, classes=0)
-    else:
-        folder = find(name)
-        config = {} if (folder / CONFIG).is_file() else huggingface.read_json(folder / "config.json")
-        if config.get("model_type") == "blip-2":
-            both = blip2.load(folder, name)
-            tower, preprocessing = both.image, both.preprocessing
-        elif config.get("model_type") in IMAGE_ONLY:
-            encoder = load_image_encoder(name)
-            tower, preprocessing = encoder.network, encoder.preprocessing
-        else:
-            dual = load_dual_encoder(name)
-            tower, preprocessing = dual.network.image, dual.preprocessing
+    if name != "mini":
+        return load_image_tower(name)
+    tower, preprocessing = mini.image_tower(), mini.PREPROCESSING
+    tower.classifier = None
+    tower.settings = replace(tower.settings, classes=0)
     return tower.float().requires_grad_(False).eval(), preprocessing
 
 
@@ -300,7 +286,7 @@ def load_language_side(config: BridgeConfig) -> tuple[LanguageModel, Words]:
     dtype = torch.bfloat16 if config.precision == "bfloat16" else torch.float32
     if config.language == "mini":
         return mini_bridge.language_model(dtype)
-    language, language_tokenizer = find_language_model(config.language)
+    language, language_tokenizer = load_frozen_language_model(config.language)
     language.module.to(dtype)
     return language, language_tokenizer
 
@@ -309,7 +295,7 @@ def load_text_side(config: BridgeConfig) -> tuple[Tokenizer, Bert | None]:
     """The Q-Former's tokenizer, and the network that it begins from."""
     if config.text == "mini":
         return mini_bridge.tokenizer(), mini.text_tower() if config.initialize_from_text else None
-    folder = find(config.text)
+    folder = find_model(config.text)
     tokenizer = tokenizer_from_folder(folder, "bert", config.bridge.qformer.max_position_embeddings)
     if not config.initialize_from_text:
         return tokenizer, None

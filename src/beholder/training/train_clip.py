@@ -51,8 +51,8 @@ from beholder.training.shards import ShardBatchSampler, is_shards, list_shards, 
 from beholder.training.skipped_examples import SkippedExamples
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.ours import save_dual_encoder
-from beholder.weights.table import build_empty, load_own_tensors
+from beholder.weights.native import save_dual_encoder
+from beholder.weights.table import build_empty, load_native_tensors
 
 VOCABULARY_TEXTS = 200_000  # of shards, from which a vocabulary is learned
 HARMLESS = [f"train.{name}" for name in ("save_every", "keep", "evaluate_every", "report_every", "parallel", "compile")]
@@ -455,7 +455,7 @@ def clip_grad_norm(weights: Sequence[Tensor], most: float) -> Tensor:
 def finished(loaded: LoadedDualEncoder, spare: TwoTowers, learned: dict[str, Tensor]) -> LoadedDualEncoder:
     """The model with learned weights, additions of low rank merged into their matrices."""
     spare.load_state_dict(learned, strict=False)
-    network = load_own_tensors(build_empty(TwoTowers, loaded.network.settings), merged(spare))
+    network = load_native_tensors(build_empty(TwoTowers, loaded.network.settings), merged(spare))
     return replace(loaded, network=network)
 
 

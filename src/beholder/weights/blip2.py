@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from beholder.errors import ModelError
@@ -18,7 +19,16 @@ from beholder.text.prompts import Prompts
 from beholder.text.tokenizer_files import TOKENIZER_FAMILIES, tokenizer_from_folder, write_tokenizer
 from beholder.weights import huggingface
 from beholder.weights import preprocessing as foreign_preprocessing
-from beholder.weights.language_models import frozen_language_model, read_language_tokenizer
+from beholder.weights.exporting import (
+    CARD,
+    WEIGHTS,
+    DoesNotFit,
+    Writer,
+    transformers_example,
+    warn,
+    write_json,
+)
+from beholder.weights.language_models import language_model_from_tensors, read_language_tokenizer
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.table import Row, build_empty, load_foreign, to_foreign
 from beholder.weights.tensors import read_tensors
@@ -48,8 +58,8 @@ QFORMER_DEFAULTS = {
     "encoder_hidden_size": 1408,
     "use_qformer_text_input": False,
 }
-RETRIEVAL, WRITING = "Blip2ForImageTextRetrieval", "Blip2ForConditionalGeneration"
-IMAGE_MARK = "<image>"
+RETRIEVAL, GENERATION = "Blip2ForImageTextRetrieval", "Blip2ForConditionalGeneration"
+IMAGE_TOKEN = "<image>"
 LANGUAGE_PREFIX = "language_model."
 
 LAYER = "bridge.qformer.layers.*"
@@ -120,14 +130,14 @@ def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLan
     tensors = read_tensors(folder, huggingface.STEMS, allow_pickle)
     tensors = {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
     mine = {key: tensor for key, tensor in tensors.items() if not key.startswith(LANGUAGE_PREFIX)}
-    language, words = None, None
+    language, language_tokenizer = None, None
     if not retrieval:
-        language = frozen_language_model(
+        language = language_model_from_tensors(
             config.get("text_config") or {},
             {key.removeprefix(LANGUAGE_PREFIX): t for key, t in tensors.items() if key.startswith(LANGUAGE_PREFIX)},
             folder,
         )
-        words = read_language_tokenizer(folder)
+        language_tokenizer = read_language_tokenizer(folder)
     settings = bridge_settings(config, retrieval, language)
     both = nn.ModuleDict(
         {
@@ -144,7 +154,7 @@ def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLan
         foreign_preprocessing.from_huggingface(folder, "Blip"),
         both["bridge"],  # type: ignore[arg-type]
         language,
-        words,
+        language_tokenizer,
         tokenizer,
         Prompts(),
         name,
@@ -193,17 +203,43 @@ def bridge_settings(config: Mapping[str, Any], retrieval: bool, language: Langua
     )
 
 
+def writer(loaded: LoadedVisionLanguage) -> Writer:
+    """Prepare the export to transformers' BLIP-2.
+
+    Raises:
+        DoesNotFit: the model is of another architecture.
+    """
+    try:
+        checkpoint = to_blip2(loaded)
+        pixels = foreign_preprocessing.to_huggingface(loaded.preprocessing, "Blip")
+    except ModelError as error:
+        raise DoesNotFit([str(error)]) from error
+    if checkpoint.dropped:
+        warn(loaded.name, f"{checkpoint.architecture} has no place for {', '.join(checkpoint.dropped)}; left out")
+
+    def write(folder: Path) -> None:
+        write_json(folder / huggingface.CONFIG, checkpoint.config)
+        write_json(folder / foreign_preprocessing.PREPROCESSOR_CONFIG, pixels)
+        save_file(checkpoint.tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        write_language_tokenizer(loaded, checkpoint.config, folder)
+        example = transformers_example(checkpoint.architecture)
+        title = loaded.name or "A vision-language model"
+        (folder / CARD).write_text(f"# {title}\n\n```python\n{example}\n```\n", "utf-8")
+
+    return write
+
+
 @dataclass(frozen=True)
-class Given:
-    """A model of ours as one of theirs, and the parts of ours that theirs has no place for."""
+class Blip2Checkpoint:
+    """A model as transformers' BLIP-2 stores it, and the parts of it that are dropped because BLIP-2 lacks them."""
 
     architecture: str
     config: dict[str, Any]
     tensors: dict[str, Tensor]
-    left_out: list[str]
+    dropped: list[str]
 
 
-def to_blip2(loaded: LoadedVisionLanguage) -> Given:
+def to_blip2(loaded: LoadedVisionLanguage) -> Blip2Checkpoint:
     """The config and the tensors of a model of this architecture: ``load`` undone.
 
     With a language model it becomes the writing kind, which keeps nothing of stage 1; without one, the matching kind.
@@ -239,8 +275,8 @@ def to_blip2(loaded: LoadedVisionLanguage) -> Given:
         "text_feed_forward" if ".text_feed_forward." in name else name.removeprefix("qformer.").split(".")[0]
         for name in lost
     }
-    return Given(
-        RETRIEVAL if retrieval else WRITING,
+    return Blip2Checkpoint(
+        RETRIEVAL if retrieval else GENERATION,
         config,
         {**to_foreign(own, ROWS), **_language_tensors(loaded)},
         sorted(parts),
@@ -254,7 +290,7 @@ def write_language_tokenizer(loaded: LoadedVisionLanguage, config: Mapping[str, 
             write_tokenizer(loaded.tokenizer, folder, TOKENIZER_FAMILIES["bert"])
         return
     words = tokenizers.Tokenizer.from_str(loaded.language_tokenizer.to_str())
-    words.add_special_tokens([IMAGE_MARK])
+    words.add_special_tokens([IMAGE_TOKEN])
     words.save(str(folder / "tokenizer.json"))
     text = loaded.language.module.config
     marks = {f"{mark}_token": getattr(text, f"{mark}_token_id", None) for mark in ("bos", "eos", "pad")}
@@ -270,7 +306,7 @@ def _config(loaded: LoadedVisionLanguage, bridge: BridgeSettings) -> dict[str, A
     image, qformer = loaded.image.settings, bridge.qformer
     dropout = loaded.bridge.settings.qformer.dropout
     config: dict[str, Any] = {
-        "architectures": [RETRIEVAL if loaded.language is None else WRITING],
+        "architectures": [RETRIEVAL if loaded.language is None else GENERATION],
         "model_type": "blip-2",
         "dtype": "float32",
         "num_query_tokens": qformer.queries,
@@ -300,11 +336,13 @@ def _config(loaded: LoadedVisionLanguage, bridge: BridgeSettings) -> dict[str, A
     if bridge.embedding:
         config["image_text_hidden_size"] = bridge.embedding
     if loaded.language is not None and loaded.language_tokenizer is not None:
-        mark = loaded.language_tokenizer.token_to_id(IMAGE_MARK)
+        mark = loaded.language_tokenizer.token_to_id(IMAGE_TOKEN)
         mark = loaded.language_tokenizer.get_vocab_size() if mark is None else mark
         rows = loaded.language.module.get_input_embeddings().weight.shape[0]
         if mark >= rows:
-            raise ModelError(f"all {rows} rows of its language model are taken by words; none is left for {IMAGE_MARK}")
+            raise ModelError(
+                f"all {rows} rows of its language model are taken by words; none is left for {IMAGE_TOKEN}"
+            )
         config["text_config"] = loaded.language.module.config.to_dict()
         config["image_token_index"] = config["image_token_id"] = mark
     return config

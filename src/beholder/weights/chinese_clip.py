@@ -7,6 +7,7 @@ from beholder.models.dual_encoder import TwoTowersSettings
 from beholder.models.layers import HeadSettings
 from beholder.weights import bert, clip
 from beholder.weights.huggingface import section, text_config, vision_config
+from beholder.weights.transformers_layout import TransformersLayout
 
 ROWS = (*clip.VISION_ROWS, *bert.rows("text.", "text_model."), *clip.PROJECTION_ROWS)
 IGNORED = (*bert.ignored("text_model."), "vision_model.embeddings.position_ids")
@@ -36,3 +37,6 @@ def config(network: TwoTowersSettings) -> dict[str, Any]:
         },
         "vision_config": {"model_type": "chinese_clip_vision_model", **vision_config(network.image)},
     }
+
+
+LAYOUT = TransformersLayout("Chinese-CLIP", "chinese_clip", settings, config, ROWS, IGNORED, "ChineseCLIP", "bert")

@@ -18,6 +18,7 @@ from beholder.weights.huggingface import (
     vision_config,
 )
 from beholder.weights.table import Row
+from beholder.weights.transformers_layout import TransformersLayout
 
 TEXT_DEFAULTS = {
     "vocab_size": 49408,
@@ -135,3 +136,6 @@ def vision_settings(vision: Mapping[str, Any]) -> VisionSettings:
         norm_first=True,
         final_norm="pooled",
     )
+
+
+LAYOUT = TransformersLayout("CLIP", "clip", settings, config, ROWS, IGNORED, "CLIP", "clip")

@@ -1,11 +1,15 @@
 """Hugging Face's DINOv2, with and without registers, with and without its linear classifier."""
 
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
-from beholder.models.vit import VisionSettings
+from beholder.models.vit import VisionSettings, VisionTransformer
+from beholder.weights import huggingface, preprocessing
 from beholder.weights.huggingface import activation, classes, image_size, patch_size
-from beholder.weights.table import Row
+from beholder.weights.loaded import LoadedImageEncoder
+from beholder.weights.table import Row, build_empty, load_foreign
+from beholder.weights.tensors import read_tensors
 
 DEFAULTS = {
     "hidden_size": 768,
@@ -82,3 +86,17 @@ def ignored(config: Mapping[str, Any]) -> tuple[str, ...]:
     """The token that stood for hidden patches in training."""
     prefix = f"{config['model_type']}." if classes(config, *CLASSIFIERS) else ""
     return (f"{prefix}embeddings.mask_token",)
+
+
+def load_image_encoder(folder: Path, name: str, allow_pickle: bool = False) -> LoadedImageEncoder:
+    """Load a folder.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected or of another shape.
+        ModelError: a file is missing or broken.
+    """
+    config = huggingface.read_json(folder / huggingface.CONFIG)
+    tensors = read_tensors(folder, huggingface.STEMS, allow_pickle)
+    network = load_foreign(build_empty(VisionTransformer, settings(config)), tensors, rows(config), ignored(config))
+    labels = huggingface.labels(config) if network.settings.classes else ()
+    return LoadedImageEncoder(network, preprocessing.from_huggingface(folder, "Bit"), labels, name)

@@ -15,6 +15,7 @@ from beholder.models.layers import Activation
 from beholder.models.vit import VisionSettings
 from beholder.weights.table import Row
 
+CONFIG = "config.json"
 STEMS = ("model", "pytorch_model")
 
 ACTIVATIONS: dict[str, Activation] = {

@@ -7,23 +7,8 @@ from typing import Any
 import tokenizers
 from torch import Tensor
 
-from beholder.errors import ModelError, ModelNotFound, WeightsMismatch
+from beholder.errors import ModelError, WeightsMismatch
 from beholder.models.language_model import LanguageModel, language_model
-from beholder.weights.sources import find
-
-
-def find_language_model(name: str) -> tuple[LanguageModel, tokenizers.Tokenizer]:
-    """The language model of a name: a folder of transformers, a hub id, or a GGUF file.
-
-    Raises:
-        ModelError: there is no such model, or it can't be read.
-    """
-    file = Path(name).expanduser()
-    if file.suffix == ".gguf":
-        if not file.is_file():
-            raise ModelNotFound(f"{name}: no such file")
-        return read_language_model(file.parent, file.name)
-    return read_language_model(find(name))
 
 
 def read_language_model(folder: Path, gguf: str | None = None) -> tuple[LanguageModel, tokenizers.Tokenizer]:
@@ -68,7 +53,9 @@ def write_language_model(language: LanguageModel, language_tokenizer: tokenizers
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n', "utf-8")
 
 
-def frozen_language_model(config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path) -> LanguageModel:
+def language_model_from_tensors(
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
+) -> LanguageModel:
     """The language model inside a checkpoint, in single precision.
 
     Raises:

@@ -1,79 +1,63 @@
-"""The front door: a name or a folder becomes a network that is ready to run."""
+"""The front door: from a name, a folder or a hub id to a model that is ready to run."""
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
-from torch import Tensor
+import tokenizers
+from torch import nn
 
-from beholder.errors import ModelError
-from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
-from beholder.models.text_tower import TextTransformerSettings
-from beholder.models.vit import VisionTransformer
+from beholder.errors import InvalidSetting, ModelError, ModelNotFound
+from beholder.models.dual_encoder import TwoTowers
+from beholder.models.language_model import LanguageModel
 from beholder.pictures.transform import Preprocessing
-from beholder.text.tokenizer_files import TokenizerKind, tokenizer_from_folder
-from beholder.weights import (
-    chinese_clip,
-    clip,
-    dinov2,
-    huggingface,
-    open_clip,
-    ours,
-    sentence_transformers,
-    siglip,
-    vit,
-)
-from beholder.weights import preprocessing as foreign_preprocessing
-from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder
-from beholder.weights.sources import find, naming
-from beholder.weights.table import Row, build_empty, load_foreign
-from beholder.weights.tensors import read_tensors, weight_files
-
-IMAGE_ONLY = ("vit", "dinov2", "dinov2_with_registers")
-
-
-@dataclass(frozen=True)
-class Foreign:
-    """What a foreign folder says of itself, before any weights are put into a network."""
-
-    settings: TwoTowersSettings
-    rows: tuple[Row, ...]
-    ignored: tuple[str, ...]
-    preprocessing: Preprocessing
-    tokenizer_kind: TokenizerKind
+from beholder.weights import formats
+from beholder.weights.formats import Kind, Loaded
+from beholder.weights.language_models import read_language_model
+from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder, LoadedVisionLanguage
+from beholder.weights.sources import find_model
 
 
 def load_dual_encoder(
     name: str | Path, *, revision: str | None = None, allow_pickle: bool = False
 ) -> LoadedDualEncoder:
-    """Load a dual encoder in any of the formats that are known, onto the CPU, as float32, ready to run.
+    """Load a dual encoder of any known format onto the CPU, in single precision, ready to run.
 
-    Ours; Hugging Face's CLIP, SigLIP, SigLIP 2 with pictures of a fixed size, Chinese-CLIP; open_clip;
+    Beholder's own; Hugging Face's CLIP, SigLIP, SigLIP 2 with pictures of a fixed size, Chinese-CLIP; open_clip;
     sentence-transformers' CLIP layout.
 
     Args:
         name: ``"mini"``, a folder, or a hub id such as ``"openai/clip-vit-base-patch32"``.
         revision: for a hub id, the branch, tag or commit; one commit serves all files.
-        allow_pickle: read weights from a pickle (with ``weights_only``) where there are no safetensors.
+        allow_pickle: read weights from a pickle (with ``weights_only``) if there are no safetensors.
 
     Raises:
-        ModelNotFound: nothing is there.
+        ModelNotFound: there is no such model.
         DownloadFailed: a part could not be fetched.
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
-        ModelError: the folder holds no dual encoder that is known.
+        ModelError: the folder holds no dual encoder of a known format.
     """
-    folder = find(name, revision=revision, allow_pickle=allow_pickle)
-    with naming(name):
-        if (folder / ours.CONFIG).is_file():
-            return ours.load_dual_encoder(folder)
-        if (folder / sentence_transformers.LIST).is_file():
-            folder = sentence_transformers.clip_folder(folder)
-        network, foreign = load_foreign_network(folder, allow_pickle)
-        text = foreign.settings.text
-        full_length = isinstance(text, TextTransformerSettings) and text.full_length
-        tokenizer = tokenizer_from_folder(folder, foreign.tokenizer_kind, text.context_length, full_length)
-        return LoadedDualEncoder(network, foreign.preprocessing, tokenizer, name=str(name))
+    loaded = _load(name, formats.DUAL_ENCODER, revision, allow_pickle)
+    if not isinstance(loaded, LoadedDualEncoder):
+        raise TypeError(f"{name}: {type(loaded).__name__}")
+    return loaded
+
+
+def load_vision_language(
+    name: str | Path, *, revision: str | None = None, allow_pickle: bool = False
+) -> LoadedVisionLanguage:
+    """Load a vision-language model onto the CPU, ready to run: ``mini``, Beholder's own format, Hugging Face's BLIP-2.
+
+    The arguments and errors are those of `load_dual_encoder`.
+    """
+    if name == "mini":
+        from beholder.weights import mini_bridge
+
+        name = mini_bridge.folder()
+    loaded = _load(name, formats.VISION_LANGUAGE_MODEL, revision, allow_pickle)
+    if not isinstance(loaded, LoadedVisionLanguage):
+        raise TypeError(f"{name}: {type(loaded).__name__}")
+    return loaded
 
 
 def load_image_encoder(
@@ -81,68 +65,79 @@ def load_image_encoder(
 ) -> LoadedImageEncoder:
     """Load an image tower that comes without text: Hugging Face's ViT and DINOv2, with or without a classifier.
 
-    The arguments and errors are those of ``load_dual_encoder``.
+    The arguments and errors are those of `load_dual_encoder`.
     """
-    folder = find(name, revision=revision, allow_pickle=allow_pickle)
-    with naming(name):
-        config = huggingface.read_json(folder / "config.json")
-        model_type = config.get("model_type")
-        if model_type not in IMAGE_ONLY:
-            raise ModelError(f"model type {model_type} is no image encoder that is known ({', '.join(IMAGE_ONLY)})")
-        tensors = read_tensors(folder, huggingface.STEMS, allow_pickle)
-        ignored: tuple[str, ...] = ()
-        if model_type == "vit":
-            settings, rows = vit.settings(config, tensors), vit.rows(config)
-            preprocessing = foreign_preprocessing.from_huggingface(folder, "ViT")
-        else:
-            settings, rows, ignored = dinov2.settings(config), dinov2.rows(config), dinov2.ignored(config)
-            preprocessing = foreign_preprocessing.from_huggingface(folder, "Bit")
-        network = load_foreign(build_empty(VisionTransformer, settings), tensors, rows, ignored)
-        labels = huggingface.labels(config) if settings.classes else ()
-        return LoadedImageEncoder(network, preprocessing, labels, str(name))
+    loaded = _load(name, formats.IMAGE_ENCODER, revision, allow_pickle)
+    if not isinstance(loaded, LoadedImageEncoder):
+        raise TypeError(f"{name}: {type(loaded).__name__}")
+    return loaded
 
 
-def load_foreign_network(folder: Path, allow_pickle: bool = False) -> tuple[TwoTowers, Foreign]:
-    """The network of a folder in a foreign format, and what the folder says of itself; the tokenizer is not read."""
-    names = [path.name for path in folder.iterdir()]
-    if open_clip.CONFIG in names and not ("config.json" in names and weight_files(names, huggingface.STEMS)):
-        tensors = read_tensors(folder, open_clip.STEMS, allow_pickle)
-        foreign = _read_open_clip(folder, tensors)
-    else:
-        foreign = _read_huggingface(folder)
-        tensors = read_tensors(folder, huggingface.STEMS, allow_pickle)
-    return load_foreign(build_empty(TwoTowers, foreign.settings), tensors, foreign.rows, foreign.ignored), foreign
+def load_image_tower(name: str | Path) -> tuple[nn.Module, Preprocessing]:
+    """Load the image tower of a dual encoder, a vision-language model or an image encoder, in single precision.
+
+    The errors are those of `load_dual_encoder`.
+    """
+    loaded = _load(name, None, None, False)
+    tower = loaded.image if isinstance(loaded, LoadedVisionLanguage) else loaded.network
+    tower = tower.image if isinstance(loaded, LoadedDualEncoder) else tower  # type: ignore[assignment]
+    return tower.float().requires_grad_(False).eval(), loaded.preprocessing
 
 
-def _read_huggingface(folder: Path) -> Foreign:
-    config = huggingface.read_json(folder / "config.json")
-    match config.get("model_type"):
-        case "clip":
-            pixels = foreign_preprocessing.from_huggingface(folder, "CLIP")
-            return Foreign(clip.settings(config), clip.ROWS, clip.IGNORED, pixels, "clip")
-        case "siglip":
-            pixels = foreign_preprocessing.from_huggingface(folder, "Siglip")
-            return Foreign(siglip.settings(config), siglip.ROWS, siglip.IGNORED, pixels, "siglip")
-        case "chinese_clip":
-            pixels = foreign_preprocessing.from_huggingface(folder, "ChineseCLIP")
-            return Foreign(chinese_clip.settings(config), chinese_clip.ROWS, chinese_clip.IGNORED, pixels, "bert")
-        case "siglip2":
-            raise ModelError(
-                "this is a SigLIP 2 of the NaFlex kind, whose pictures keep their own shape; it is not covered. "
-                "Those with pictures of a fixed size are (google/siglip2-base-patch16-224)"
-            )
-        case model_type if model_type in IMAGE_ONLY:
-            raise ModelError(f"a {model_type} sees pictures and reads no sentences: use load_image_encoder")
-        case model_type:
-            raise ModelError(f"model type {model_type} is not known; known are clip, siglip and chinese_clip")
+def load_frozen_language_model(name: str) -> tuple[LanguageModel, tokenizers.Tokenizer]:
+    """Load a language model and its tokenizer from a folder of transformers, a hub id, or a GGUF file.
+
+    Raises:
+        ModelError: there is no such model, or it can't be read.
+    """
+    file = Path(name).expanduser()
+    if file.suffix == ".gguf":
+        if not file.is_file():
+            raise ModelNotFound(f"{name}: no such file")
+        return read_language_model(file.parent, file.name)
+    return read_language_model(find_model(name))
 
 
-def _read_open_clip(folder: Path, tensors: Mapping[str, Tensor]) -> Foreign:
-    config: Mapping[str, Any] = huggingface.read_json(folder / open_clip.CONFIG)
-    model = config.get("model_cfg")
-    if not isinstance(model, dict):
-        raise ModelError(f"{open_clip.CONFIG} has no model_cfg")
-    settings = open_clip.settings(model)
-    pixels = foreign_preprocessing.from_open_clip(config.get("preprocess_cfg") or {}, settings.image)  # type: ignore[arg-type]
-    rows = open_clip.rows(tensors, settings.text_head.bias)
-    return Foreign(settings, rows, open_clip.IGNORED, pixels, open_clip.tokenizer_kind(model))
+def load_foreign_network(folder: Path, allow_pickle: bool = False) -> tuple[TwoTowers, Preprocessing]:
+    """Load the network of a dual encoder in another project's format, without its tokenizer.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected or of another shape.
+        ModelError: the folder holds no such dual encoder.
+    """
+    row = formats.recognize(folder)
+    if row.read_network is None:
+        raise ModelError(f"{folder}: {row.name} is no dual encoder of another project")
+    foreign = row.read_network(folder, allow_pickle)
+    return foreign.network, foreign.preprocessing
+
+
+WRONG_KIND = {
+    formats.DUAL_ENCODER: "no dual encoder: use load_vision_language",
+    formats.VISION_LANGUAGE_MODEL: "no vision-language model",
+    formats.IMAGE_ENCODER: "no image encoder by itself",
+}
+
+
+def _load(name: str | Path, kind: Kind | None, revision: str | None, allow_pickle: bool) -> Loaded:
+    folder = find_model(name, revision=revision, allow_pickle=allow_pickle)
+    with error_context(name):
+        row = formats.recognize(folder)
+        if kind is not None and row.kind != kind:
+            if kind == formats.DUAL_ENCODER and row.kind == formats.IMAGE_ENCODER:
+                raise ModelError(f"a {row.model_type} sees pictures and reads no sentences: use load_image_encoder")
+            raise ModelError(f"this is a {row.kind} ({row.name}), and {WRONG_KIND[kind]}")
+        return row.load(folder, str(name), allow_pickle)
+
+
+@contextmanager
+def error_context(name: str | Path) -> Iterator[None]:
+    """Make errors about a model name it, if they do not already; a config that lacks a setting is such an error."""
+    try:
+        yield
+    except (ModelError, InvalidSetting) as error:
+        if str(name) in str(error):
+            raise
+        raise type(error)(f"{name}: {error}") from error.__cause__
+    except (KeyError, TypeError, AttributeError) as error:
+        raise ModelError(f"{name}: its config is not one of its kind ({type(error).__name__}: {error})") from error

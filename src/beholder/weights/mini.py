@@ -25,9 +25,9 @@ from beholder.weights import bert
 from beholder.weights.calibration import Calibration
 from beholder.weights.huggingface import read_json
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.mini_parts import HEADS, IMAGE_TOWER, TEXT_TOWER, Part, finished_folder
-from beholder.weights.ours import save_dual_encoder
-from beholder.weights.table import build_empty, load_foreign, load_own_tensors
+from beholder.weights.mini_parts import HEADS, IMAGE_TOWER, TEXT_TOWER, Part, model_folder
+from beholder.weights.native import save_dual_encoder
+from beholder.weights.table import build_empty, load_foreign, load_native_tensors
 from beholder.weights.tensors import read_tensors
 
 PREPROCESSING = Preprocessing(260, 260, "squash", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # of the image tower
@@ -122,7 +122,7 @@ def folder() -> Path:
     Raises:
         DownloadFailed: a part could not be fetched.
     """
-    finished = finished_folder()
+    finished = model_folder()
     if not finished.exists():
         save_dual_encoder(assemble(HEADS), finished)
     return finished
@@ -143,7 +143,7 @@ def assemble(heads: Path) -> LoadedDualEncoder:
     trained = {name: tensor.float() for name, tensor in read_tensors(heads, ("heads",)).items()}
     towers = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(("image.", "text."))}
     return LoadedDualEncoder(
-        load_own_tensors(network, towers | trained),
+        load_native_tensors(network, towers | trained),
         Preprocessing(**config["preprocessing"]),
         tokenizer(),
         Calibration.load(heads),

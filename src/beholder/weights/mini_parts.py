@@ -42,7 +42,7 @@ TEXT_TOWER = Part(
 )
 
 
-def finished_folder() -> Path:
+def model_folder() -> Path:
     """Where ``mini`` lies, or will lie once it has been put together; another build of it lies elsewhere."""
     digest = hashlib.sha256()
     for name in ("beholder.json", "calibration.safetensors", "heads.safetensors"):

@@ -1,17 +1,36 @@
 """open_clip's own format: ``open_clip_config.json`` beside the weights, for its built-in vision transformers."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any, Literal
 
+from safetensors.torch import save_file
+
 from beholder.errors import ModelError
-from beholder.models.dual_encoder import TwoTowersSettings
+from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.layers import Activation, HeadSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.text.tokenizer import Tokenizer
-from beholder.weights.table import Row
+from beholder.text.tokenizer_files import TOKENIZER_FAMILIES, write_tokenizer
+from beholder.weights import preprocessing
+from beholder.weights.exporting import (
+    CARD,
+    DoesNotFit,
+    Writer,
+    differences,
+    exported_card,
+    warn_of_cleaning,
+    warn_of_preprocessing,
+    write_json,
+)
+from beholder.weights.foreign_dual_encoder import ForeignDualEncoder
+from beholder.weights.huggingface import read_json
+from beholder.weights.loaded import LoadedDualEncoder
+from beholder.weights.table import Row, build_empty, load_foreign, to_foreign
+from beholder.weights.tensors import read_tensors
 
-CONFIG = "open_clip_config.json"
+CONFIG, WEIGHTS = "open_clip_config.json", "open_clip_model.safetensors"
 STEMS = ("open_clip_model", "model", "open_clip_pytorch_model")
 
 # Defaults of open_clip 3.3 (``CLIPVisionCfg``, ``CLIPTextCfg``), as far as they shape the network.
@@ -256,3 +275,63 @@ def tokenizer_kind(model: Mapping[str, Any]) -> Literal["open_clip"]:
     if named:
         raise ModelError(f"open_clip: the tokenizer {named} is not covered, only CLIP's own")
     return "open_clip"
+
+
+def read_network(folder: Path, allow_pickle: bool = False) -> ForeignDualEncoder:
+    """Load the network of a folder, without its tokenizer.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected or of another shape.
+        ModelError: a file is missing or broken, or describes a network that is not covered.
+    """
+    tensors = read_tensors(folder, STEMS, allow_pickle)
+    config: Mapping[str, Any] = read_json(folder / CONFIG)
+    model = config.get("model_cfg")
+    if not isinstance(model, dict):
+        raise ModelError(f"{CONFIG} has no model_cfg")
+    network = build_empty(TwoTowers, settings(model))
+    image, text_bias = network.settings.image, network.settings.text_head.bias
+    pixels = preprocessing.from_open_clip(config.get("preprocess_cfg") or {}, image)  # type: ignore[arg-type]
+    load_foreign(network, tensors, rows(tensors, text_bias), IGNORED)
+    return ForeignDualEncoder(network, pixels, tokenizer_kind(model))
+
+
+def writer(loaded: LoadedDualEncoder) -> Writer:
+    """Prepare the export of a dual encoder to open_clip.
+
+    Raises:
+        DoesNotFit: open_clip has no such network.
+    """
+    network = loaded.network.settings
+    try:
+        model = config(network)
+        different = differences(network, settings(model))
+    except ModelError as error:
+        different = [str(error)]
+    if different:
+        raise DoesNotFit(different)
+    bias = loaded.network.logit_bias
+    if bias is not None:
+        model["init_logit_bias"] = float(bias.detach())
+    clip_vocabulary = is_clip_vocabulary(loaded.tokenizer)
+    if not clip_vocabulary:  # open_clip looks for it beside this config, whatever the name is
+        model["text_cfg"]["hf_tokenizer_name"] = loaded.name or "beholder"
+    tensors = to_foreign(loaded.network.state_dict(), rows((), network.text_head.bias))
+    pixels = preprocessing.to_open_clip(loaded.preprocessing)
+
+    def write(folder: Path) -> None:
+        write_json(folder / CONFIG, {"model_cfg": model, "preprocess_cfg": pixels})
+        save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+        lost = write_tokenizer(loaded.tokenizer, folder, TOKENIZER_FAMILIES["open_clip"])
+        warn_of_cleaning(loaded, "" if clip_vocabulary else lost)
+        warn_of_preprocessing(loaded, preprocessing.from_open_clip(pixels, network.image))  # type: ignore[arg-type]
+        (folder / CARD).write_text(exported_card(loaded, EXAMPLE), "utf-8")
+
+    return write
+
+
+EXAMPLE = """\
+import open_clip
+
+model, _, preprocess = open_clip.create_model_and_transforms("local-dir:this folder")
+tokenizer = open_clip.get_tokenizer("local-dir:this folder")"""

@@ -10,6 +10,7 @@ from beholder.pictures.transform import Fit, Interpolation, Preprocessing
 from beholder.weights.huggingface import read_json
 
 CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
+PREPROCESSOR_CONFIG = "preprocessor_config.json"
 HALF = (0.5, 0.5, 0.5)
 
 # Defaults of the image processors of transformers 5.23, without "ImageProcessor"; a config may leave out what equals
@@ -55,7 +56,7 @@ def from_huggingface(folder: Path, processor: str) -> Preprocessing:
     path = folder / "processor_config.json"
     config = read_json(path).get("image_processor") if path.is_file() else None
     if config is None:
-        path = folder / "preprocessor_config.json"
+        path = folder / PREPROCESSOR_CONFIG
         config = read_json(path)
     named = config.get("image_processor_type") or config.get("feature_extractor_type") or processor
     for suffix in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):

@@ -18,6 +18,7 @@ from beholder.weights.huggingface import (
     vision_config,
 )
 from beholder.weights.table import Row
+from beholder.weights.transformers_layout import TransformersLayout
 
 TEXT_DEFAULTS = {
     "vocab_size": 32000,
@@ -119,3 +120,6 @@ def config(network: TwoTowersSettings) -> dict[str, Any]:
         },
         "vision_config": {"model_type": "siglip_vision_model", **vision_config(network.image), "vision_use_head": True},
     }
+
+
+LAYOUT = TransformersLayout("SigLIP", "siglip", settings, config, ROWS, IGNORED, "Siglip", "siglip")

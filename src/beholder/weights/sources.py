@@ -5,22 +5,17 @@ proxy variables hold. No code is ever fetched, and all files are of one revision
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from pathlib import Path
 
-from beholder.errors import DownloadFailed, InvalidSetting, ModelError, ModelNotFound
-from beholder.weights import huggingface, open_clip
+from beholder.errors import DownloadFailed, ModelError, ModelNotFound
 from beholder.weights.tensors import weight_files
 
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-# Files of which any one shows that a repository holds a model in a format of ours.
-MARKERS = ("beholder.json", "modules.json", "config.json", open_clip.CONFIG)
 SMALL_FILES = (".json", ".txt", ".txt.gz", ".model", "calibration.safetensors")
-STEMS = tuple(dict.fromkeys((*huggingface.STEMS, *open_clip.STEMS)))
 
 
-def find(name: str | Path, *, revision: str | None = None, allow_pickle: bool = False) -> Path:
+def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: bool = False) -> Path:
     """The folder of a model, fetched if it is not here yet.
 
     Args:
@@ -44,25 +39,14 @@ def find(name: str | Path, *, revision: str | None = None, allow_pickle: bool = 
     return _from_hub(name, revision, allow_pickle)
 
 
-@contextmanager
-def naming(name: str | Path) -> Iterator[None]:
-    """Errors about a model say which one, if they do not already; a config that lacks a setting is one of them."""
-    try:
-        yield
-    except (ModelError, InvalidSetting) as error:
-        if str(name) in str(error):
-            raise
-        raise type(error)(f"{name}: {error}") from error.__cause__
-    except (KeyError, TypeError, AttributeError) as error:
-        raise ModelError(f"{name}: its config is not one of its kind ({type(error).__name__}: {error})") from error
-
-
-def needed_files(names: Sequence[str], allow_pickle: bool = False) -> list[str]:
+def files_to_download(names: Sequence[str], allow_pickle: bool = False) -> list[str]:
     """Those files of a repository that loading it takes: configs, tokenizer, and one copy of the weights.
 
     Raises:
         ModelError: there are no weights that may be read.
     """
+    from beholder.weights.formats import STEMS
+
     folders = ["", *sorted({module[0] for name in names if (module := re.match(r"\d+_\w+/", name))})]
     needed: list[str] = []
     weights: list[str] = []
@@ -90,7 +74,7 @@ def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Path:
     try:
         listed = [file.rfilename for file in HfApi().model_info(name, revision=revision).siblings or ()]
         try:
-            files = needed_files(listed, allow_pickle)
+            files = files_to_download(listed, allow_pickle)
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from None
         return Path(snapshot_download(name, revision=revision, allow_patterns=files))
@@ -115,6 +99,8 @@ def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Path:
 
 def _cached(name: str, revision: str | None) -> Path | None:
     from huggingface_hub import try_to_load_from_cache
+
+    from beholder.weights.formats import MARKERS
 
     for marker in MARKERS:
         path = try_to_load_from_cache(name, marker, revision=revision)

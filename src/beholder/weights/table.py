@@ -97,7 +97,7 @@ def to_foreign(tensors: Mapping[str, Tensor], rows: Sequence[Row]) -> dict[str, 
     return given
 
 
-def load_own_tensors(network: Network, tensors: Mapping[str, Tensor]) -> Network:
+def load_native_tensors(network: Network, tensors: Mapping[str, Tensor]) -> Network:
     """Fill a network, made by ``build_empty``, with tensors of our own names, as they are.
 
     Raises:
@@ -120,11 +120,11 @@ def load_own_tensors(network: Network, tensors: Mapping[str, Tensor]) -> Network
 
 def build_empty(network_class: type[Network], settings: object) -> Network:
     """A network whose tensors have shapes and hold nothing, to be filled; memory that is not written costs none."""
-    with Uninitialised():
+    with SkipInit():
         return network_class(settings)
 
 
-class Uninitialised(TorchFunctionMode):
+class SkipInit(TorchFunctionMode):
     """Nothing is drawn where a layer would draw its first weights.
 
     torch's meta device would do the same, but the first drawing on it loads torch's compiler, which takes longer than

@@ -1,12 +1,16 @@
 """Hugging Face's original vision transformer: ``ViTModel`` and ``ViTForImageClassification``."""
 
 from collections.abc import Collection, Mapping
+from pathlib import Path
 from typing import Any
 
 from beholder.errors import ModelError
-from beholder.models.vit import VisionSettings
+from beholder.models.vit import VisionSettings, VisionTransformer
+from beholder.weights import huggingface, preprocessing
 from beholder.weights.huggingface import activation, classes, image_size, patch_size
-from beholder.weights.table import Row
+from beholder.weights.loaded import LoadedImageEncoder
+from beholder.weights.table import Row, build_empty, load_foreign
+from beholder.weights.tensors import read_tensors
 
 DEFAULTS = {
     "hidden_size": 768,
@@ -72,3 +76,17 @@ def rows(config: Mapping[str, Any]) -> tuple[Row, ...]:
         Row("tanh_pooler.*", f"{prefix}pooler.dense.*"),
         Row("classifier.*", "classifier.*"),
     )
+
+
+def load_image_encoder(folder: Path, name: str, allow_pickle: bool = False) -> LoadedImageEncoder:
+    """Load a folder.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected or of another shape.
+        ModelError: a file is missing or broken.
+    """
+    config = huggingface.read_json(folder / huggingface.CONFIG)
+    tensors = read_tensors(folder, huggingface.STEMS, allow_pickle)
+    network = load_foreign(build_empty(VisionTransformer, settings(config, tensors)), tensors, rows(config))
+    labels = huggingface.labels(config) if network.settings.classes else ()
+    return LoadedImageEncoder(network, preprocessing.from_huggingface(folder, "ViT"), labels, name)

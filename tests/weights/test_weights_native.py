@@ -19,11 +19,11 @@ from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.pictures.transform import Preprocessing
 from beholder.text.tokenizer import Tokenizer, TokenizerSettings
-from beholder.weights import ours
+from beholder.weights import native
 from beholder.weights.calibration import Calibration
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.ours import fingerprint, save_dual_encoder
+from beholder.weights.native import fingerprint, save_dual_encoder
 
 BLOCKS = {"width": 16, "layers": 1, "heads": 2, "mlp_width": 24}
 GRID = EfficientNetLiteSettings(width_scale=0.25, depth_scale=0.3, classes=0)
@@ -92,7 +92,7 @@ def test_saving_again_gives_the_same_bytes(tmp_path: Path) -> None:
     save_dual_encoder(load_dual_encoder(tmp_path / "first"), tmp_path / "second")
     first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
     assert first == {path.name: path.read_bytes() for path in (tmp_path / "second").iterdir()}
-    assert set(first) == ours.FILES
+    assert set(first) == native.FILES
 
 
 def test_a_model_may_be_saved_over_the_folder_that_it_was_loaded_from(tmp_path: Path) -> None:
@@ -126,7 +126,7 @@ def test_a_write_that_fails_leaves_the_old_model_or_nothing(
     def disk_full(*_: object, **__: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(os if failing == "fsync" else ours, failing, disk_full)
+    monkeypatch.setattr(os if failing == "fsync" else native, failing, disk_full)
     with pytest.raises(OSError, match="No space"):
         save_dual_encoder(build("siglip"), tmp_path / "model")
     monkeypatch.undo()
@@ -152,15 +152,15 @@ def test_a_rename_that_fails_puts_the_old_model_back(tmp_path: Path, monkeypatch
 
 
 def edit_config(folder: Path, change: Callable[[dict], object]) -> None:
-    config = json.loads((folder / ours.CONFIG).read_text())
+    config = json.loads((folder / native.CONFIG).read_text())
     change(config)
-    (folder / ours.CONFIG).write_text(json.dumps(config))
+    (folder / native.CONFIG).write_text(json.dumps(config))
 
 
 def edit_tensors(folder: Path, change: Callable[[dict], object]) -> None:
-    tensors = {name: tensor.clone() for name, tensor in load_file(folder / ours.WEIGHTS).items()}
+    tensors = {name: tensor.clone() for name, tensor in load_file(folder / native.WEIGHTS).items()}
     change(tensors)
-    save_file(tensors, folder / ours.WEIGHTS)
+    save_file(tensors, folder / native.WEIGHTS)
 
 
 @pytest.mark.parametrize(
@@ -181,9 +181,9 @@ def edit_tensors(folder: Path, change: Callable[[dict], object]) -> None:
         (lambda f: edit_config(f, lambda c: c["tokenizer"].update(language="de")), ModelError, "language"),
         (lambda f: (f / "tokenizer.json").unlink(), ModelError, r"tokenizer\.json"),
         (lambda f: (f / "tokenizer.json").write_text("{"), ModelError, r"tokenizer\.json"),
-        (lambda f: (f / ours.WEIGHTS).unlink(), ModelError, r"model\.safetensors is needed"),
-        (lambda f: (f / ours.WEIGHTS).write_bytes(b"half"), ModelError, "only half"),
-        (lambda f: (f / ours.CONFIG).write_text("{"), ModelError, "cannot be read as JSON"),
+        (lambda f: (f / native.WEIGHTS).unlink(), ModelError, r"model\.safetensors is needed"),
+        (lambda f: (f / native.WEIGHTS).write_bytes(b"half"), ModelError, "only half"),
+        (lambda f: (f / native.CONFIG).write_text("{"), ModelError, "cannot be read as JSON"),
     ],
 )
 def test_a_damaged_folder_is_refused_with_what_is_wrong(

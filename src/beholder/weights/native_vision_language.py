@@ -1,4 +1,4 @@
-"""Our own folder of a vision-language model, and the front door to all that is known.
+"""Our own folder of a vision-language model.
 
     beholder.json            settings of tower, bridge, preprocessing, prompts and tokenizer
     model.safetensors        the tower's and the bridge's tensors, by our names
@@ -26,12 +26,11 @@ from beholder.pictures.transform import Preprocessing
 from beholder.text import tokenizer as own_tokenizer
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
-from beholder.weights import blip2, huggingface, version_1
+from beholder.weights import version_1
 from beholder.weights.language_models import read_language_model, write_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
-from beholder.weights.ours import CARD, CONFIG, WEIGHTS, read_config, replace_folder
-from beholder.weights.sources import find, naming
-from beholder.weights.table import build_empty, load_own_tensors
+from beholder.weights.native import CARD, CONFIG, WEIGHTS, read_config, replace_folder
+from beholder.weights.table import build_empty, load_native_tensors
 from beholder.weights.tensors import read_tensors
 
 FORMAT = "beholder vision-language model"
@@ -41,28 +40,7 @@ FILES = {CONFIG, WEIGHTS, CARD, own_tokenizer.FILE, LANGUAGE}
 RERANKERS = ("", "mini")  # a folder from elsewhere can't have another model fetched
 
 
-def load_vision_language(
-    name: str | Path, *, revision: str | None = None, allow_pickle: bool = False
-) -> LoadedVisionLanguage:
-    """Load a vision-language model onto the CPU, ready to run: ``mini``, ours, or Hugging Face's BLIP-2.
-
-    The arguments and errors are those of ``beholder.weights.load.load_dual_encoder``.
-    """
-    if name == "mini":
-        from beholder.weights import mini_bridge
-
-        return load_own(mini_bridge.folder())
-    folder = find(name, revision=revision, allow_pickle=allow_pickle)
-    with naming(name):
-        if (folder / CONFIG).is_file():
-            return load_own(folder)
-        kind = huggingface.read_json(folder / "config.json").get("model_type")
-        if kind != "blip-2":
-            raise ModelError(f"model type {kind} is no vision-language model that is known; known is blip-2")
-        return blip2.load(folder, str(name), allow_pickle)
-
-
-def load_own(folder: Path) -> LoadedVisionLanguage:
+def load_vision_language(folder: Path) -> LoadedVisionLanguage:
     """Read what ``save_vision_language`` wrote.
 
     Raises:
@@ -96,7 +74,7 @@ def load_own(folder: Path) -> LoadedVisionLanguage:
     except (KeyError, TypeError, InvalidSetting) as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     tensors = read_tensors(folder, ("model",))
-    both = load_own_tensors(
+    both = load_native_tensors(
         nn.ModuleDict({"image": image, "bridge": bridge}), version_1.current_tensors(tensors) if old else tensors
     )
     language, language_tokenizer = None, None

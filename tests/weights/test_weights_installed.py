@@ -5,7 +5,8 @@ import pytest
 from huggingface_hub import constants
 
 from beholder.weights import mini, mini_bridge
-from beholder.weights.inventory import ENCODER, WRITER, Inventoried, inventory
+from beholder.weights.formats import DUAL_ENCODER, VISION_LANGUAGE_MODEL
+from beholder.weights.installed import InstalledModel, installed_models
 
 COMMIT = "a" * 40
 
@@ -38,19 +39,22 @@ def config(model_type: str) -> str:
 
 
 def test_without_any_cache_mini_is_named_as_not_fetched_and_nothing_is_made(tmp_path: Path) -> None:
-    assert inventory() == [Inventoried("mini", None, 0, ENCODER), Inventoried("mini", None, 0, WRITER)]
+    assert installed_models() == [
+        InstalledModel("mini", None, 0, DUAL_ENCODER),
+        InstalledModel("mini", None, 0, VISION_LANGUAGE_MODEL),
+    ]
     assert list(tmp_path.iterdir()) == []
 
 
 @pytest.mark.parametrize("place", [0, 1])
 def test_mini_is_named_with_its_folder_and_size_once_it_is_there(place: int) -> None:
-    folder = (mini.finished_folder(), mini_bridge.finished_folder())[place]
+    folder = (mini.model_folder(), mini_bridge.model_folder())[place]
     folder.mkdir(parents=True)
     (folder / "beholder.json").write_bytes(bytes(10))
     (folder / "model.safetensors").write_bytes(bytes(90))
-    found = inventory()[place]
+    found = installed_models()[place]
     assert (found.name, found.path, found.size) == ("mini", folder, 100)
-    assert inventory()[1 - place].path is None
+    assert installed_models()[1 - place].path is None
 
 
 @pytest.mark.parametrize(
@@ -70,7 +74,7 @@ def test_mini_is_named_with_its_folder_and_size_once_it_is_there(place: int) -> 
 )
 def test_a_dual_encoder_in_the_hub_cache_is_listed_with_its_size_on_disk(caches: Path, files: dict[str, str]) -> None:
     snapshot = cache_repository(caches, "owner/name", files)
-    [_, _, found] = inventory()
+    [_, _, found] = installed_models()
     assert (found.name, found.size) == ("owner/name", sum(map(len, files.values())))
     assert found.path is not None and found.path.resolve() == snapshot.resolve()
 
@@ -89,7 +93,7 @@ def test_a_dual_encoder_in_the_hub_cache_is_listed_with_its_size_on_disk(caches:
 )
 def test_anything_else_in_the_hub_cache_is_left_out(caches: Path, kind: str, files: dict[str, str]) -> None:
     cache_repository(caches, "owner/name", files, kind)
-    assert [model.name for model in inventory()] == ["mini", "mini"]
+    assert [model.name for model in installed_models()] == ["mini", "mini"]
 
 
 def test_a_vision_language_model_is_listed_as_one(caches: Path) -> None:
@@ -97,14 +101,14 @@ def test_a_vision_language_model_is_listed_as_one(caches: Path) -> None:
     own = json.dumps({"format": "beholder vision-language model"})
     cache_repository(caches, "b/own", {"beholder.json": own, "model.safetensors": "weights"})
     cache_repository(caches, "c/clip", {"config.json": config("clip"), "model.safetensors": "weights"})
-    assert [(model.name, model.kind) for model in inventory()[2:]] == [
-        ("a/blip2", WRITER),
-        ("b/own", WRITER),
-        ("c/clip", ENCODER),
+    assert [(model.name, model.kind) for model in installed_models()[2:]] == [
+        ("a/blip2", VISION_LANGUAGE_MODEL),
+        ("b/own", VISION_LANGUAGE_MODEL),
+        ("c/clip", DUAL_ENCODER),
     ]
 
 
 def test_models_are_sorted_by_name(caches: Path) -> None:
     for name in ("b/x", "a/z", "a/y"):
         cache_repository(caches, name, {"config.json": config("clip"), "model.safetensors": "weights"})
-    assert [model.name for model in inventory()] == ["mini", "mini", "a/y", "a/z", "b/x"]
+    assert [model.name for model in installed_models()] == ["mini", "mini", "a/y", "a/z", "b/x"]

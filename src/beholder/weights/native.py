@@ -30,7 +30,7 @@ from beholder.weights.calibration import Calibration
 from beholder.weights.card import model_card
 from beholder.weights.huggingface import read_json
 from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.table import build_empty, load_own_tensors
+from beholder.weights.table import build_empty, load_native_tensors
 from beholder.weights.tensors import read_tensors
 
 CONFIG = "beholder.json"
@@ -83,7 +83,7 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
         raise ModelError(f"{folder / CONFIG}: {error}") from error
     tensors = read_tensors(folder, (WEIGHTS.removesuffix(".safetensors"),))
     return LoadedDualEncoder(
-        load_own_tensors(build_empty(TwoTowers, settings), tensors),
+        load_native_tensors(build_empty(TwoTowers, settings), tensors),
         preprocessing,
         tokenizer,
         Calibration.load(folder),
