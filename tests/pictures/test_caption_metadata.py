@@ -1,4 +1,5 @@
 import json
+import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -8,8 +9,8 @@ import pytest
 from PIL import Image
 
 from beholder.errors import PictureBroken, PictureUnreadable
-from beholder.pictures import caption_metadata
-from beholder.pictures.caption_metadata import read_caption, sidecar, write_caption
+from beholder.pictures.caption_metadata import read_caption, write_caption
+from beholder.pictures.sidecar import sidecar_path
 
 CAPTION = 'Zwei Hunde & eine <Katze> laufen "schnell" — 两只狗'
 OTHER_XMP = (
@@ -45,9 +46,9 @@ def test_written_and_read_back(suffix: str, tmp_path: Path) -> None:
     assert read_caption(path) == CAPTION
     assert (np.asarray(Image.open(path).convert("RGB")) == pixels).all()
     if suffix in ("jpg", "png"):
-        assert written == path and not sidecar(path).exists()
+        assert written == path and not sidecar_path(path).exists()
     else:
-        assert written == sidecar(path) and path.read_bytes() == before
+        assert written == sidecar_path(path) and path.read_bytes() == before
     write_caption(path, "another")
     assert read_caption(path) == "another"
     assert sorted(entry.name for entry in tmp_path.iterdir()) == sorted({path.name, written.name})
@@ -117,7 +118,7 @@ def test_a_cut_file_is_left_alone(suffix: str, cut: int, tmp_path: Path) -> None
     before = path.read_bytes()
     try:
         written = write_caption(path, CAPTION)
-        assert written == sidecar(path), "only what is no JPEG or PNG at all gets a sidecar"
+        assert written == sidecar_path(path), "only what is no JPEG or PNG at all gets a sidecar"
     except PictureBroken as error:
         assert str(path) in str(error)
     assert path.read_bytes() == before
@@ -147,7 +148,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
     def full(_: int) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(caption_metadata.os, "fsync", full)
+    monkeypatch.setattr(os, "fsync", full)
     with pytest.raises(PictureUnreadable, match="No space left on device; the file is as it was"):
         write_caption(path, CAPTION)
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]

@@ -13,9 +13,10 @@ from pathlib import Path
 
 from beholder.album.store import FileStamp, Store
 from beholder.errors import PictureNotFound, PictureUnreadable
-from beholder.pictures.caption_metadata import sidecar, write_caption
+from beholder.pictures.caption_metadata import write_caption
 from beholder.pictures.photo_metadata import photo_metadata
 from beholder.pictures.read import display_name, read_file
+from beholder.pictures.sidecar import sidecar_time
 
 
 def write_caption_to_files(store: Store, content: int, caption: str) -> list[Path]:
@@ -50,5 +51,5 @@ def write_caption_to_files(store: Store, content: int, caption: str) -> list[Pat
 
 
 def _stamp(file: Path) -> FileStamp:
-    status, beside = file.stat(), sidecar(file)
-    return FileStamp(status.st_size, status.st_mtime_ns, beside.stat().st_mtime_ns if beside.exists() else 0)
+    status = file.stat()
+    return FileStamp(status.st_size, status.st_mtime_ns, sidecar_time(file))

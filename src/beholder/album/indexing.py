@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING, Literal
 
 from beholder.album.store import FileStamp, Store
 from beholder.errors import PictureBroken, PictureError, PictureUnreadable
-from beholder.pictures.caption_metadata import sidecar
 from beholder.pictures.photo_metadata import PhotoMetadata, photo_metadata
 from beholder.pictures.read import FileBytes, Limits, display_name, read_file
+from beholder.pictures.sidecar import sidecar_time
 from beholder.pictures.walk import walk
 from beholder.runtime.pipeline import map_ahead
 
@@ -190,11 +190,7 @@ class Indexer:
                     unlisted.append(raw + b"/")
                     self._fail(raw, "this folder can't be listed; what the album knows of it stays")
                     continue
-                try:
-                    beside = sidecar(path).stat().st_mtime_ns
-                except OSError:
-                    beside = 0
-                found[raw] = FileStamp(status.st_size, status.st_mtime_ns, beside)
+                found[raw] = FileStamp(status.st_size, status.st_mtime_ns, sidecar_time(path))
         self.seen = set(found)
         return found, tuple(unlisted)
 

@@ -1,0 +1,33 @@
+"""photo_metadata and read_caption over the table of files in metadata_files.py."""
+
+from pathlib import Path
+
+import pytest
+from awkward import AWKWARD
+from metadata_files import METADATA, Case
+
+from beholder.pictures.caption_metadata import read_caption
+from beholder.pictures.photo_metadata import photo_metadata
+
+
+def written(case: Case, folder: Path) -> Path:
+    for name, data in case.files.items():
+        (folder / name).write_bytes(data)
+    return folder / next(iter(case.files))
+
+
+@pytest.mark.filterwarnings("ignore::UserWarning")
+@pytest.mark.parametrize("case", METADATA, ids=lambda case: case.name)
+def test_what_a_file_says_is_read(case: Case, tmp_path: Path) -> None:
+    path = written(case, tmp_path)
+    found = photo_metadata(path.read_bytes(), path)
+    for field, value in case.expected.items():
+        expected = pytest.approx(value, abs=1e-5) if isinstance(value, float) else value
+        assert getattr(found, field) == expected, field
+    if "caption" in case.expected:
+        assert read_caption(path) == case.expected["caption"]
+
+
+def test_the_tables_hold_enough_files_of_different_names() -> None:
+    assert len(METADATA) >= 120 and len({case.name for case in METADATA}) == len(METADATA)
+    assert len(AWKWARD) + len(METADATA) >= 250
