@@ -2,6 +2,7 @@
 # make test       set up and run all tests, the fast ones first
 # make test-fast  set up and run the tests that are not marked slow, in about two minutes
 # make docs       set up and build the guide in build/docs
+# make dist       set up and build a reproducible wheel and sdist in dist/
 # make bench      set up and compare Beholder with the libraries one would use instead; takes half an hour
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ TORCH := 2.13.0
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 UV := 0.13.9
 
-.PHONY: demo test test-fast test-slow bench lint docs links lock audit clean
+.PHONY: demo test test-fast test-slow dist bench lint docs links lock audit clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo.py
@@ -22,6 +23,12 @@ test-fast: $(VENV)/installed
 
 test-slow: $(VENV)/installed
 	$(VENV)/bin/python -m pytest -m slow
+
+# Two builds of the same commit give the same bytes: the files are dated by the commit.
+dist: $(VENV)/installed
+	rm -rf build/lib
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/bin/python -c \
+		"from setuptools import build_meta; build_meta.build_wheel('dist'); build_meta.build_sdist('dist')"
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/bench.py
