@@ -68,7 +68,7 @@ def command(
     from beholder.cli.pictures import fail, find_pictures, load_vision_language_model, print_json, warnings_on_one_line
     from beholder.errors import InvalidSetting, PictureError
     from beholder.pictures.caption_metadata import read_caption, write_caption
-    from beholder.tasks.caption_file import CaptionFile
+    from beholder.tasks.result_file import CaptionFile
 
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
@@ -100,7 +100,8 @@ def command(
             )
             console = Console(stderr=True)
             quiet = not console.is_terminal or len(todo) < 2
-            for picture in track(stream, "writing", len(todo), console=console, transient=True, disable=quiet):
+            shown = track(stream, "writing", len(todo), console=console, transient=True, disable=quiet)
+            for path, picture in zip(todo, shown, strict=False):
                 if picture.caption is None:
                     failed += 1
                     fail(str(picture.error))
@@ -108,10 +109,10 @@ def command(
                 row: dict[str, object] = {"image": picture.name, "caption": picture.caption}
                 scored = {"score": picture.score, "weak": picture.weak}
                 if file is not None:
-                    file.add(row | scored if asked else row)
+                    file.append(row | scored if asked else row)
                 if xmp:
                     try:
-                        write_caption(Path(picture.name), picture.caption)
+                        write_caption(Path(path), picture.caption)  # the name may be escaped
                     except PictureError as error:
                         failed += 1
                         fail(str(error))
@@ -132,5 +133,5 @@ def command(
         if file is not None:
             file.close()
             if not json:
-                print(f"{out}: {file.written} captions added, {len(file.done) + file.written} in all")
+                print(f"{out}: {file.num_written} captions added, {len(file.done) + file.num_written} in all")
     raise typer.Exit(1 if failed else 0)

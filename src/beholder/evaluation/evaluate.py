@@ -18,8 +18,8 @@ from beholder.evaluation.retrieval import found_first, ranks, recall_measure
 from beholder.evaluation.vqa import answer_kind, answer_score
 from beholder.pictures.read import read_picture
 from beholder.runtime.pipeline import batches
-from beholder.tasks.caption_file import AnswerFile, CaptionFile
 from beholder.tasks.dual_encoder import DualEncoder
+from beholder.tasks.result_file import AnswerFile, CaptionFile
 from beholder.tasks.vision_language import VisionLanguageModel
 from beholder.text.templates import ENSEMBLE
 
@@ -194,7 +194,7 @@ def evaluate_captions(
                 continue
             written[picture.name] = str(picture.caption)
             if file:
-                file.add({"image": picture.name, "caption": picture.caption})
+                file.append({"image": picture.name, "caption": picture.caption})
     finally:
         if file:
             file.close()
@@ -239,7 +239,7 @@ def evaluate_vqa(
     """
     watcher = watcher or NullProgress()
     file = AnswerFile(kept) if kept else None
-    written = dict(file.known) if file else {}
+    written = dict(file.existing) if file else {}
     failed: dict[str, str] = {}
     reduce_to = None if exact else model.loaded.preprocessing.shorter_side
 
@@ -265,7 +265,7 @@ def evaluate_vqa(
             for (image, question, _), answer in zip(batch, answers, strict=True):
                 written[image, question] = answer
                 if file:
-                    file.add({"image": image, "question": question, "answer": answer})
+                    file.append({"image": image, "question": question, "answer": answer})
     finally:
         if file:
             file.close()
