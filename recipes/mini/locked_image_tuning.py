@@ -115,8 +115,8 @@ def head_settings(settings: LockedImageSettings) -> tuple[HeadSettings, HeadSett
     """The heads' shapes: linear for pictures, with a small network beside for sentences."""
     shares = (1 - settings.trained_share, settings.trained_share)
     return (
-        HeadSettings("linear", bias=True, prepare="root", shares=shares),
-        HeadSettings("mlp", bias=True, hidden=settings.hidden, prepare="unit", shares=shares),
+        HeadSettings("linear", bias=True, input_normalization="hellinger", part_weights=shares),
+        HeadSettings("mlp", bias=True, hidden=settings.hidden, input_normalization="l2", part_weights=shares),
     )
 
 

@@ -241,7 +241,7 @@ def main() -> None:
         losses = {"drawings": drawings_loss(drawings, random, generator)}
         shown, grid = class_grids(grids["training"], weight, bias, CLASSES, PUSH, generator)
         if shown:
-            image = some_cells(tower.beside(grid), generator)
+            image = some_cells(tower.add_global_tokens(grid), generator)
             called = [texts_of_class(names[number]) for number in shown]
             losses["classes"] = 0.2 * stage_2_loss(bridge, language, image, called, per_text=True)
         if random.random() < 1 / FIRST_STAGE_EVERY:
@@ -398,7 +398,7 @@ def pooled(grids: list[np.ndarray]) -> Tensor:
 @torch.no_grad()
 def tokens(tower: GlobalTokenEncoder, grid: np.ndarray, caption: nn.Linear | None = None) -> np.ndarray:
     """Views of a grid (V, N, D) with their sentence tokens, in half precision."""
-    return tower.beside(torch.from_numpy(grid.astype(np.float32)), caption).numpy().astype(np.float16)
+    return tower.add_global_tokens(torch.from_numpy(grid.astype(np.float32)), caption).numpy().astype(np.float16)
 
 
 @contextmanager

@@ -16,7 +16,7 @@ BLOCKS = {"width": 16, "layers": 1, "heads": 2, "mlp_width": 24}
 GRID = EfficientNetLiteSettings(width_scale=0.25, depth_scale=0.3, classes=0)
 IMAGES = {
     "vit": VisionSettings(image_height=32, image_width=32, patch_size=8, **BLOCKS),
-    "hybrid": VisionSettings(image_height=64, image_width=64, patch_size=1, grid=GRID, **BLOCKS),
+    "stem": VisionSettings(image_height=64, image_width=64, patch_size=2, stem=(4, 8), **BLOCKS),
     "efficientnet_lite": GRID,
 }
 TEXTS = {
@@ -84,12 +84,23 @@ def test_an_mlp_head_adds_to_a_linear_one() -> None:
         ({"text": {"kind": "bert", "depth": 3}}, "depth"),
         ({"image_head": {"kind": "linear", "size": 3}}, "size"),
         ({"temperature": 3}, "temperature"),
+        ({"image": {"kind": "vit", "grid": {"classes": 0}}}, "no longer supported"),
     ],
 )
 def test_a_settings_file_with_something_unknown_is_refused(change: dict, said: str) -> None:
     written = settings_of("vit", "transformer").to_dict()
     with pytest.raises(InvalidSetting, match=said):
         TwoTowersSettings.from_dict({**written, **change})
+
+
+def test_saved_settings_keep_their_names_so_that_fingerprints_do_not_change() -> None:
+    head = HeadSettings("linear", input_normalization="hellinger", part_weights=(0.25, 0.75))
+    written = settings_of("vit", "transformer", image_head=head).to_dict()
+    assert written["image"]["grid"] is None
+    assert written["image_head"]["prepare"] == "root" and written["image_head"]["shares"] == (0.25, 0.75)
+    assert written["text_head"] == {"kind": "linear", "bias": False, "hidden": 0, "prepare": "nothing", "shares": ()}
+    current = {"kind": "linear", "input_normalization": "hellinger", "part_weights": [0.25, 0.75]}
+    assert TwoTowersSettings.from_dict({**written, "image_head": current}).image_head == head
 
 
 def test_heads_that_make_no_sense_are_refused() -> None:

@@ -61,7 +61,7 @@ def test_the_grid_has_a_cell_for_every_32_pixels_rounded_up(size: int, cells: in
 
 def test_without_classes_there_is_nothing_to_classify_with() -> None:
     network = EfficientNetLite(EfficientNetLiteSettings(0.25, 0.3, classes=0))
-    with pytest.raises(TypeError, match="no classifier"):
+    with pytest.raises(InvalidSetting, match="no classification head"):
         network.classify(torch.zeros(1, network.settings.width))
 
 

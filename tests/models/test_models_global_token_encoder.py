@@ -33,5 +33,5 @@ def test_two_tokens_stand_before_the_grid_each_in_channels_of_its_own(network: G
 @torch.no_grad()
 def test_another_map_to_the_caption_changes_its_token_alone(network: GlobalTokenEncoder) -> None:
     grid, other = torch.rand(2, 4, 1280), torch.nn.Linear(1280, 5)
-    differs = (network.beside(grid) != network.beside(grid, other)).flatten(2).any(2)
+    differs = (network.add_global_tokens(grid) != network.add_global_tokens(grid, other)).flatten(2).any(2)
     assert differs.tolist() == [[True] + [False] * 5] * 2

@@ -3,11 +3,9 @@ import torch
 from torch import nn
 
 from beholder.errors import InvalidSetting
-from beholder.models.efficientnet_lite import EfficientNetLiteSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
 
 SMALL = {"image_height": 32, "image_width": 48, "patch_size": 8, "width": 16, "layers": 2, "heads": 2, "mlp_width": 24}
-GRID = EfficientNetLiteSettings(width_scale=0.25, depth_scale=0.3, classes=0)
 
 
 def build(**changes: object) -> VisionTransformer:
@@ -23,7 +21,6 @@ def build(**changes: object) -> VisionTransformer:
         ({"class_token": False, "pooling": "attention"}, 4 * 6),
         ({"registers": 3}, 1 + 3 + 4 * 6),
         ({"patch_size": 16}, 1 + 2 * 3),
-        ({"grid": GRID, "patch_size": 1, "image_height": 70, "image_width": 96}, 1 + 3 * 3),
         ({"stem": (4, 8), "patch_size": 1}, 1 + 8 * 12),
         ({"stem": (4, 8), "patch_size": 2, "image_height": 33}, 1 + 4 * 6),
     ],
@@ -34,16 +31,6 @@ def test_there_is_one_token_a_patch_beside_the_class_token_and_registers(changes
     encoded = network(torch.randn(2, 3, height, width))
     assert encoded.tokens.shape == (2, tokens, 16)
     assert encoded.pooled.shape == (2, 16)
-
-
-def test_the_hybrid_reads_the_grid_cells_of_its_convolutional_network() -> None:
-    network = build(grid=GRID, patch_size=1, image_height=64, image_width=96)
-    pixels = torch.randn(1, 3, 64, 96)
-    cells = network.grid(pixels).grid[0]  # (D, 2, 3)
-    linear = network.patches.weight[:, :, 0, 0]
-    expected = torch.stack([linear @ cells[:, row, column] for row in range(2) for column in range(3)])
-    expected = expected + network.patches.bias + network.positions[1:]
-    torch.testing.assert_close(network.embed_patches(pixels)[0, 1:], expected, atol=1e-5, rtol=0)
 
 
 def test_behind_a_stem_a_token_sees_what_its_convolutions_see() -> None:
@@ -63,9 +50,7 @@ def test_what_a_stem_gives_does_not_depend_on_the_pictures_beside() -> None:
     torch.testing.assert_close(network(pixels).pooled[:1], network(pixels[:1]).pooled, atol=1e-5, rtol=0)
 
 
-def test_a_stem_cannot_stand_in_front_of_a_grid() -> None:
-    with pytest.raises(InvalidSetting, match="both take the place of pixels"):
-        build(grid=GRID, stem=(4, 8), patch_size=1)
+def test_a_stem_needs_channels() -> None:
     with pytest.raises(InvalidSetting, match="at least 1"):
         build(stem=(4, 0), patch_size=1)
 
@@ -104,7 +89,7 @@ def test_layer_scale_of_zero_switches_a_block_off() -> None:
         {"pooling": "attention", "class_token": False},
         {"layer_scale": True, "swiglu": True, "registers": 2, "classes": 3, "classify_mean": True},
         {"tanh_pooler": True, "qkv_bias": False, "patch_bias": False},
-        {"grid": GRID, "patch_size": 1},
+        {"stem": (4, 8), "patch_size": 2},
     ],
 )
 def test_training_reaches_every_parameter(changes: dict) -> None:

@@ -40,7 +40,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "an unknown loss": ({"train": {"loss": "hinge"}}, r"train\.loss: .*contrastive.*sigmoid"),
     "an unknown tower": (tower("image", kind="resnet"), r"resnet.*none of vit"),
     "heads that do not divide the width": (tower("image", heads=3), r"width of 16 cannot be split into 3 heads"),
-    "a patch larger than the picture": (tower("image", patch_size=32), r"hold no patch"),
+    "a patch larger than the picture": (tower("image", patch_size=32), r"fewer than one patch"),
     "a layer of nothing": (tower("text", width=0), r"text\.width 0"),
     "minus one layer": (tower("image", layers=-1), r"image\.layers -1"),
     "another size of pictures": ({"model": {"preprocessing": {"height": 8, "width": 8}}}, r"8×8.*16×16"),

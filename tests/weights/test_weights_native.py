@@ -39,7 +39,7 @@ NETWORKS = {
         HeadSettings("linear", bias=True),
         logit_bias=True,
     ),
-    "hybrid": TwoTowersSettings(dataclasses.replace(VISION, grid=GRID, patch_size=1), TEXT, 8),
+    "stem": TwoTowersSettings(dataclasses.replace(VISION, stem=(4, 8), patch_size=2), TEXT, 8),
     "mini": TwoTowersSettings(
         GRID,
         BertSettings(vocabulary=8, context_length=6, pooling="mean", **BLOCKS),

@@ -1,1 +1,1 @@
-"""The networks and nothing else: tensors in, tensors out. No files, no network, no printing."""
+"""The networks: tensors in, tensors out. No file access, no downloads, no printing."""

@@ -15,13 +15,13 @@ from beholder.models.layers import Activation, Attention, Mlp, TowerOutput
 
 @dataclass(frozen=True)
 class BertSettings:
-    """Which BERT. The defaults are bert-base-uncased.
+    """Architecture of a BERT encoder. The defaults are those of bert-base-uncased.
 
     Attributes:
-        vocabulary: ids that the tokenizer may give.
-        context_length: tokens that there are positions for.
-        pooling: the ``first`` token (``[CLS]``), or the ``mean`` of all that are not padding.
-        token_types: rows of the segment table; a sentence alone uses the first.
+        vocabulary: number of token ids.
+        context_length: number of position embeddings.
+        pooling: the ``first`` token (``[CLS]``), or the ``mean`` of all tokens but padding.
+        token_types: rows of the segment embedding table; a single sentence uses the first.
     """
 
     vocabulary: int = 30522
@@ -41,7 +41,7 @@ class BertSettings:
 
 
 class BertBlock(nn.Module):
-    """One layer with the norms after the sums, as in the first transformer."""
+    """A post-norm transformer layer, as in the original transformer (arXiv:1706.03762)."""
 
     def __init__(self, settings: BertSettings):
         super().__init__()
@@ -57,7 +57,7 @@ class BertBlock(nn.Module):
 
 
 class Bert(nn.Module):
-    """Ids (B, T) and mask (B, T) to ``TowerOutput``: tokens (B, T, D) and pooled (B, D)."""
+    """Token ids (B, T) and mask (B, T) → `TowerOutput`: tokens (B, T, D) and pooled (B, D)."""
 
     def __init__(self, settings: BertSettings):
         super().__init__()
@@ -69,10 +69,14 @@ class Bert(nn.Module):
         self.blocks = nn.ModuleList(BertBlock(settings) for _ in range(settings.layers))
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> TowerOutput:
-        """(B, T) → tokens (B, T, D), pooled (B, D); ``mask`` (B, T) is true where there is no padding.
+        """Encode token ids: (B, T) → tokens (B, T, D), pooled (B, D).
+
+        Args:
+            ids: (B, T).
+            mask: (B, T), false at padding.
 
         Raises:
-            InvalidSetting: T is longer than there are positions.
+            InvalidSetting: T exceeds ``context_length``.
         """
         length = ids.shape[1]
         if length > self.settings.context_length:
@@ -80,12 +84,12 @@ class Bert(nn.Module):
                 f"a text of {length} tokens: this network takes at most {self.settings.context_length}"
             )
         tokens = self.first_norm(self.embedding(ids) + self.positions[:length] + self.token_types[0])
-        seen = None if mask is None else mask[:, None, None, :]
+        attention_mask = None if mask is None else mask[:, None, None, :]
         for block in self.blocks:
-            tokens = block(tokens, seen)
+            tokens = block(tokens, attention_mask)
         if self.settings.pooling == "first":
             return TowerOutput(tokens, tokens[:, 0])
         if mask is None:
             return TowerOutput(tokens, tokens.mean(dim=1))
-        counted = mask[..., None].to(tokens.dtype)  # (B, T, 1)
-        return TowerOutput(tokens, (tokens * counted).sum(dim=1) / counted.sum(dim=1).clamp(min=1))
+        weights = mask[..., None].to(tokens.dtype)  # (B, T, 1)
+        return TowerOutput(tokens, (tokens * weights).sum(dim=1) / weights.sum(dim=1).clamp(min=1))

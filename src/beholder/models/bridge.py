@@ -1,9 +1,10 @@
-"""The bridge between a frozen picture and a frozen language model: a Q-Former with the heads of both stages.
+"""The bridge from a frozen image tower to a frozen language model: a Q-Former with the heads of both training stages.
 
-Stage 1 (arXiv:2301.12597, section 3.2): contrast, matching, generation. Stage 2 (section 3.3): soft visual prompts.
+Stage 1 (arXiv:2301.12597, section 3.2): contrastive learning, matching, generation. Stage 2 (section 3.3): soft visual
+prompts.
 
-Shapes: B batch, Q queries, T text tokens, N picture tokens, Di their width, E the space of contrast, P soft prompts of
-the whole picture, Dl the language model's width, V the Q-Former's vocabulary.
+Shapes: B batch, Q queries, T text tokens, N image tokens, Di their width, E the contrastive embedding space, P global
+prompts, Dl the language model's width, V the Q-Former's vocabulary.
 """
 
 from dataclasses import asdict, dataclass
@@ -14,23 +15,24 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
+from beholder.models.efficientnet_lite import STRIDE
 from beholder.models.layers import TowerOutput
 from beholder.models.qformer import QFormer, QFormerSettings
-from beholder.models.vit import GRID_STRIDE, VisionTransformer
+from beholder.models.vit import VisionTransformer
 
 
 @dataclass(frozen=True)
 class BridgeSettings:
-    """Which bridge.
+    """Architecture of a bridge.
 
     Attributes:
-        embedding: dimensions of the space of contrast; 0 for a bridge without the heads of stage 1.
-        language_width: width of the language model behind; 0 for stage 1 alone.
-        image_norm: a trained layer norm on the frozen picture tokens.
-        inference_only: without what stage 1 needs for training alone, the generation head and the temperature.
-        global_tokens: how many of the first picture tokens stand for the whole picture (a class token, or those of
+        embedding: E, size of the contrastive embedding space; 0 for a bridge without the heads of stage 1.
+        language_width: Dl, width of the language model; 0 for stage 1 alone.
+        image_norm: whether a trained layer norm precedes the Q-Former's cross-attention.
+        inference_only: leave out the parts that only training in stage 1 needs: generation head and temperature.
+        global_tokens: how many of the first image tokens represent the whole image (a class token, or those of
             `GlobalTokenEncoder`).
-        global_prompts: soft prompts made of these directly, in front of the queries'; 0 for none (`GlobalPrompts`).
+        global_prompts: P, soft prompts computed from them directly (`GlobalPrompts`), before those of the queries.
     """
 
     qformer: QFormerSettings
@@ -43,32 +45,32 @@ class BridgeSettings:
 
     def __post_init__(self) -> None:
         if self.embedding and not self.qformer.vocabulary:
-            raise InvalidSetting("the heads of stage 1 need a Q-Former that reads text: give it a vocabulary")
+            raise InvalidSetting("the heads of stage 1 need a Q-Former with a vocabulary above 0")
         if min(self.global_tokens, self.global_prompts) < 0 or bool(self.global_tokens) != bool(self.global_prompts):
             raise InvalidSetting(
                 f"global_tokens {self.global_tokens} and global_prompts {self.global_prompts} "
                 "must both be 0, or both above"
             )
         if self.global_prompts and not self.language_width:
-            raise InvalidSetting("global_prompts are for a language model: they need a language_width above 0")
+            raise InvalidSetting("global_prompts need a language_width above 0")
 
     @property
     def soft_prompts(self) -> int:
-        """How many a picture has."""
+        """Number of soft prompts of an image, P + Q."""
         return self.global_prompts + self.qformer.queries
 
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> "BridgeSettings":
-        """From what ``to_dict`` gave."""
+        """Build the settings from the values that `to_dict` returned."""
         return cls(**{**values, "qformer": QFormerSettings(**values["qformer"])})
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for a settings file."""
+        """Return plain JSON values."""
         return asdict(self)
 
 
 class GenerationHead(nn.Module):
-    """Text tokens (B, T, D) to logits (B, T, V), as BERT's; the decoder is the table of word embeddings."""
+    """BERT's language modeling head: (B, T, D) → logits (B, T, V), tied to the word embeddings."""
 
     def __init__(self, settings: QFormerSettings):
         super().__init__()
@@ -77,15 +79,14 @@ class GenerationHead(nn.Module):
         self.bias = nn.Parameter(torch.zeros(settings.vocabulary))
 
     def forward(self, text: Tensor, word_embeddings: Tensor) -> Tensor:
-        """``word_embeddings``: the table (V, D)."""
+        """Text tokens (B, T, D), ``word_embeddings`` (V, D) → (B, T, V)."""
         return F.linear(self.norm(F.gelu(self.dense(text))), word_embeddings, self.bias)
 
 
 class GlobalPrompts(nn.Module):
-    """The tokens that stand for the whole picture to soft prompts, by one hidden layer: (B, N, Di) → (B, P, Dl).
+    """Map the tokens that represent the whole image to soft prompts by an MLP: (B, N, Di) → (B, P, Dl).
 
-    Queries have to learn where to look before they say anything; this path knows it, and on few pictures learns many
-    times faster.
+    Queries first have to learn where to attend. This path does not, and learns many times faster from few images.
 
     Source: the mapping network of Mokady et al., *ClipCap* (arXiv:2111.09734), section 3.
     """
@@ -100,12 +101,12 @@ class GlobalPrompts(nn.Module):
         self.down = nn.Linear(qformer.width, settings.global_prompts * settings.language_width)
 
     def forward(self, image: Tensor) -> Tensor:  # noqa: D102
-        whole = self.norm(image[:, : self.tokens].sum(1))
-        return self.down(self.dropout(F.gelu(self.up(whole)))).unflatten(-1, (self.prompts, -1))
+        summed = self.norm(image[:, : self.tokens].sum(1))
+        return self.down(self.dropout(F.gelu(self.up(summed)))).unflatten(-1, (self.prompts, -1))
 
 
 class Bridge(nn.Module):
-    """Q-Former, stage 1's heads and the layers to the language model, each where the settings ask for it."""
+    """Q-Former, heads of stage 1 and projection to the language model, as far as the settings ask for them."""
 
     def __init__(self, settings: BridgeSettings):
         super().__init__()
@@ -124,64 +125,60 @@ class Bridge(nn.Module):
         self.global_prompts = GlobalPrompts(settings) if settings.global_prompts else None
 
     def normalize_image(self, image: Tensor) -> Tensor:
-        """Picture tokens (B, N, Di) as the Q-Former looks at them."""
+        """Normalize image tokens for the Q-Former: (B, N, Di) → (B, N, Di)."""
         return image if self.image_norm is None else self.image_norm(image)
 
     def queries(self, image: Tensor) -> Tensor:
-        """What the queries saw in the picture: (B, Q, D)."""
+        """Return the Q-Former's query outputs for image tokens: (B, N, Di) → (B, Q, D)."""
         return self.qformer(self.normalize_image(image)).queries
 
     def soft_prompts(self, image: Tensor) -> Tensor:
-        """The picture in the language model's own space: (B, P + Q, Dl), the queries' prompts last."""
+        """Return an image's soft prompts for the language model: (B, N, Di) → (B, P + Q, Dl), global prompts first."""
         return self.to_prompts(image, self.queries(image))
 
     def to_prompts(self, image: Tensor, queries: Tensor) -> Tensor:
-        """The soft prompts of a picture that the queries have seen already (B, Q, D): (B, P + Q, Dl)."""
-        prompts = self._part(self.to_language, "no layer to a language model")(queries)
+        """Return the soft prompts for image tokens and query outputs (B, Q, D): (B, P + Q, Dl)."""
+        prompts = self._part(self.to_language, "no projection to a language model")(queries)
         return prompts if self.global_prompts is None else torch.cat([self.global_prompts(image), prompts], 1)
 
     def image_features(self, image: Tensor) -> Tensor:
-        """(B, Q, E), each of unit length."""
+        """Return the queries' contrastive embeddings: (B, N, Di) → (B, Q, E), unit length."""
         return F.normalize(self._part(self.image_head, "no heads of stage 1")(self.queries(image)), dim=-1)
 
     def text_features(self, ids: Tensor, mask: Tensor) -> Tensor:
-        """(B, E), of unit length, from the text's first token, which stands for the whole."""
+        """Return a text's contrastive embedding, from its first token: (B, T) → (B, E), unit length."""
         text = self.qformer(None, ids, mask, "unimodal").text
         return F.normalize(self._part(self.text_head, "no heads of stage 1")(text[:, 0]), dim=-1)
 
     def match(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """Logits (B, 2), "does not fit" and "fits", the mean over the queries."""
+        """Return image-text matching logits (B, 2), no match and match, averaged over the queries."""
         queries = self.qformer(self.normalize_image(image), ids, mask, "bimodal").queries
         return self._part(self.matching_head, "no heads of stage 1")(queries).mean(1)
 
     def generation_logits(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
-        """For each token of the text the logits of the next one: (B, T, V)."""
+        """Return the logits of the token after each token of the text: (B, T, V)."""
         text = self.qformer(self.normalize_image(image), ids, mask, "multimodal_causal").text
-        word_embeddings = self._part(self.qformer.word_embeddings, "no words to write with").weight
+        word_embeddings = self._part(self.qformer.word_embeddings, "no word embeddings").weight
         return self._part(self.language_head, "no heads of stage 1")(text, word_embeddings)
 
     @staticmethod
     def _part(part: nn.Module | None, missing: str) -> Any:
         if part is None:
-            raise InvalidSetting(f"this bridge has {missing}; its settings leave it out")
+            raise InvalidSetting(f"this bridge has {missing}; see its settings")
         return part
 
 
 def image_tokens(tower: nn.Module, pixels: Tensor) -> Tensor:
-    """What a bridge looks at: a vision transformer's tokens, or a convolutional network's grid, row by row.
+    """Return the image tokens that a bridge reads: pixels (B, 3, H, W) → (B, N, Di).
 
-    Pixels (B, 3, H, W) → (B, N, Di).
+    They are a vision transformer's tokens, or the cells of a convolutional network's feature map, row by row.
     """
-    seen = tower(pixels)
-    return seen.tokens if isinstance(seen, TowerOutput) else seen.grid.flatten(2).transpose(1, 2)
+    output = tower(pixels)
+    return output.tokens if isinstance(output, TowerOutput) else output.grid.flatten(2).transpose(1, 2)
 
 
 def token_grid(tower: nn.Module, height: int, width: int) -> tuple[int, int]:
-    """Rows and columns of ``image_tokens`` for a picture of ``height`` by ``width`` pixels, without their prefix."""
+    """Return the rows and columns of `image_tokens`, without their prefix, for an image of this size in pixels."""
     if isinstance(tower, VisionTransformer):
-        patch = tower.settings.patch_size
-        if tower.grid is None:
-            return height // patch, width // patch
-    else:
-        patch = 1
-    return -(-height // GRID_STRIDE) // patch, -(-width // GRID_STRIDE) // patch
+        return tower.settings.patch_grid_of(height, width)
+    return -(-height // STRIDE), -(-width // STRIDE)

@@ -1,4 +1,4 @@
-"""The dual encoder: an image tower and a text tower that meet in one space.
+"""The dual encoder: an image tower and a text tower with one embedding space.
 
 Source: CLIP (arXiv:2103.00020, figure 3); the logit bias is SigLIP's (arXiv:2303.15343, algorithm 1).
 Shapes: B batch (of images or of texts), T text tokens, E the shared space.
@@ -23,7 +23,7 @@ from beholder.models.vit import VisionSettings, VisionTransformer
 ImageSettings = VisionSettings | EfficientNetLiteSettings
 TextSettings = TextTransformerSettings | BertSettings
 
-# What a settings file calls a tower, the class of its settings, and the tower itself.
+# Kind of a tower in a settings file: its settings class and its module.
 IMAGE_TOWERS: dict[str, tuple[Any, Any]] = {
     "vit": (VisionSettings, VisionTransformer),
     "efficientnet_lite": (EfficientNetLiteSettings, EfficientNetLite),
@@ -37,9 +37,13 @@ LINEAR = HeadSettings("linear")
 
 @dataclass(frozen=True)
 class TwoTowersSettings:
-    """Which dual encoder: its towers, the heads that lead into the shared space, and that space's size E.
+    """Architecture of a dual encoder.
 
-    ``logit_bias`` says whether the logits have a learned offset, as SigLIP's do.
+    Attributes:
+        image, text: the towers.
+        embedding: E, size of the shared embedding space.
+        image_head, text_head: projections into it.
+        logit_bias: whether the logits have a learned bias, as SigLIP's.
     """
 
     image: ImageSettings
@@ -50,39 +54,75 @@ class TwoTowersSettings:
     logit_bias: bool = False
 
     def to_dict(self) -> dict[str, Any]:
-        """As plain JSON values; each tower's ``kind`` says which of the towers it is."""
-        written = asdict(self)
-        written["image"] = {"kind": _kind(IMAGE_TOWERS, self.image), **written["image"]}
-        written["text"] = {"kind": _kind(TEXT_TOWERS, self.text), **written["text"]}
-        return written
+        """Return plain JSON values; ``kind`` names the architecture of each tower."""
+        values = asdict(self)
+        values["image"] = {"kind": _kind(IMAGE_TOWERS, self.image), **saved_tower(self.image)}
+        values["text"] = {"kind": _kind(TEXT_TOWERS, self.text), **values["text"]}
+        for head in ("image_head", "text_head"):
+            values[head] = _saved_head(values[head])
+        return values
 
     @classmethod
-    def from_dict(cls, written: Mapping[str, Any]) -> "TwoTowersSettings":
-        """The way back from ``to_dict``.
+    def from_dict(cls, saved: Mapping[str, Any]) -> "TwoTowersSettings":
+        """Build the settings from the values that `to_dict` returned.
 
         Raises:
-            InvalidSetting: a key is unknown or missing, or a tower's kind is.
+            InvalidSetting: a key or a tower's kind is missing or unknown.
         """
-        values = dict(written)
+        values = dict(saved)
         for tower, towers in (("image", IMAGE_TOWERS), ("text", TEXT_TOWERS)):
             settings = dict(values.get(tower) or {})
             kind = settings.pop("kind", None)
             if kind not in towers:
                 raise InvalidSetting(f"the {tower} tower's kind {kind!r} is none of {', '.join(towers)}")
-            if settings.get("grid") is not None:
-                settings["grid"] = _build(EfficientNetLiteSettings, settings["grid"])
-            values[tower] = _build(towers[kind][0], settings)
+            values[tower] = _build(towers[kind][0], current_tower(settings))
         for head in ("image_head", "text_head"):
             if head in values:
-                values[head] = _build(HeadSettings, values[head])
+                values[head] = _build(HeadSettings, _current_head(values[head]))
         return _build(cls, values)
+
+
+# The names of a head's settings in files. They are part of a model's fingerprint, by which albums know their vectors.
+SAVED_HEAD = {"input_normalization": "prepare", "part_weights": "shares"}
+SAVED_NORMALIZATION = {"none": "nothing", "l2": "unit", "hellinger": "root"}
+
+
+def saved_tower(settings: Any) -> dict[str, Any]:
+    """Return an image tower's settings as they are saved; a vision transformer's name a ``grid``, which none has."""
+    values = asdict(settings)
+    return {**values, "grid": None} if isinstance(settings, VisionSettings) else values
+
+
+def current_tower(saved: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the values of a saved tower by today's names.
+
+    Raises:
+        InvalidSetting: it is a hybrid vision transformer, whose patches are cells of a convolutional network.
+    """
+    values = dict(saved)
+    if values.pop("grid", None) is not None:
+        raise InvalidSetting("hybrid vision transformers (grid) are no longer supported; use a stem")
+    return values
+
+
+def _saved_head(values: Mapping[str, Any]) -> dict[str, Any]:
+    saved = {SAVED_HEAD.get(name, name): value for name, value in values.items()}
+    return {**saved, "prepare": SAVED_NORMALIZATION[saved["prepare"]]}
+
+
+def _current_head(saved: Mapping[str, Any]) -> dict[str, Any]:
+    names = {old: new for new, old in SAVED_HEAD.items()}
+    values = {names.get(name, name): value for name, value in saved.items()}
+    normalizations = {old: new for new, old in SAVED_NORMALIZATION.items()}
+    given = values.get("input_normalization", "none")
+    return {**values, "input_normalization": normalizations.get(given, given)}
 
 
 def _kind(towers: dict[str, tuple[Any, Any]], settings: object) -> str:
     for kind, (settings_class, _) in towers.items():
         if type(settings) is settings_class:
             return kind
-    raise InvalidSetting(f"{type(settings).__name__} are the settings of none of {', '.join(towers)}")
+    raise InvalidSetting(f"{type(settings).__name__} are not the settings of any of {', '.join(towers)}")
 
 
 def _build(settings_class: Any, values: Mapping[str, Any]) -> Any:
@@ -96,7 +136,7 @@ def _build(settings_class: Any, values: Mapping[str, Any]) -> Any:
 
 
 class TwoTowers(nn.Module):
-    """Images and texts to unit vectors in one space; their cosine says how well they go together."""
+    """Images and texts → unit vectors in one space, whose cosine measures how well they match."""
 
     def __init__(self, settings: TwoTowersSettings):
         super().__init__()
@@ -105,7 +145,7 @@ class TwoTowers(nn.Module):
         self.text = TEXT_TOWERS[_kind(TEXT_TOWERS, settings.text)][1](settings.text)
         self.image_head = Head(settings.image_head, settings.image.width, settings.embedding)
         self.text_head = Head(settings.text_head, settings.text.width, settings.embedding)
-        self.logit_scale = nn.Parameter(torch.tensor(log(1 / 0.07)))  # log of the factor
+        self.logit_scale = nn.Parameter(torch.tensor(log(1 / 0.07)))  # a logarithm
         self.logit_bias = nn.Parameter(torch.tensor(0.0)) if settings.logit_bias else None
 
     def embed_image(self, pixels: Tensor) -> Tensor:
@@ -113,10 +153,10 @@ class TwoTowers(nn.Module):
         return F.normalize(self.image_head(self.image(pixels).pooled).float(), dim=-1)
 
     def embed_text(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Ids (B, T), mask (B, T) true where there is no padding → (B, E), float32, unit length."""
+        """Token ids (B, T), mask (B, T) false at padding → (B, E), float32, unit length."""
         return F.normalize(self.text_head(self.text(ids, mask).pooled).float(), dim=-1)
 
     def logits(self, images: Tensor, texts: Tensor) -> Tensor:
-        """Embeddings (B, E) of images and of texts → (images, texts), scaled cosines plus bias."""
+        """Embeddings (B, E) of images and of texts → logits (images, texts): scaled cosines plus bias."""
         logits = self.logit_scale.exp() * images @ texts.T
         return logits if self.logit_bias is None else logits + self.logit_bias

@@ -1,9 +1,9 @@
-"""EfficientNet-Lite: a small convolutional network whose last grid of features serves as an image tower.
+"""EfficientNet-Lite: a small convolutional network, used as an image tower by its last feature map.
 
 Source: Tan and Le, *EfficientNet* (arXiv:1905.11946), table 1, in the "Lite" variant of the TensorFlow authors: no
 squeeze-and-excitation, ReLU6 in place of swish, stem and head not scaled with the width.
 
-Shapes: B batch, H and W pixels, h and w cells of the last grid (a 32nd of H and W, rounded up), D width (1280).
+Shapes: B batch, H and W pixels, h and w cells of the last feature map (H / 32 and W / 32, rounded up), D width (1280).
 """
 
 from dataclasses import dataclass
@@ -14,6 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from beholder.errors import InvalidSetting
 
 # One row per stage: repeats, kernel, stride, expansion, output channels (before scaling).
 STAGES = (
@@ -27,11 +29,12 @@ STAGES = (
 )
 STEM_CHANNELS = 32
 HEAD_CHANNELS = 1280
+STRIDE = 32  # pixels per cell of the last feature map
 
 
 @dataclass(frozen=True)
 class EfficientNetLiteSettings:
-    """Which EfficientNet-Lite. The defaults are Lite2 (260×260 pixels).
+    """Architecture of an EfficientNet-Lite. The defaults are those of Lite2 (260×260 pixels).
 
     Lite0 to Lite4 have (width_scale, depth_scale) of (1.0, 1.0), (1.0, 1.1), (1.1, 1.2), (1.2, 1.4), (1.4, 1.8).
     """
@@ -43,30 +46,30 @@ class EfficientNetLiteSettings:
 
     @property
     def width(self) -> int:
-        """D, the channels of the last grid."""
+        """D, channels of the last feature map."""
         return HEAD_CHANNELS
 
     def channels(self, unscaled: int) -> int:
-        """Scaled to a multiple of 8 that is not more than a tenth below the wish."""
-        wish = unscaled * self.width_scale
-        rounded = max(8, int(wish + 4) // 8 * 8)
-        return rounded + 8 if rounded < 0.9 * wish else rounded
+        """Return the scaled number of channels: a multiple of 8, at most a tenth below the exact product."""
+        scaled = unscaled * self.width_scale
+        rounded = max(8, int(scaled + 4) // 8 * 8)
+        return rounded + 8 if rounded < 0.9 * scaled else rounded
 
     def repeats(self, stage: int) -> int:
-        """Blocks of a stage; the first and the last stage are not scaled."""
+        """Return the number of blocks in a stage; the first and the last stage are not scaled."""
         unscaled = STAGES[stage][0]
         return unscaled if stage in (0, len(STAGES) - 1) else ceil(unscaled * self.depth_scale)
 
 
 class GridFeatures(NamedTuple):
-    """What an image gives: ``grid`` (B, D, h, w) and its mean ``pooled`` (B, D)."""
+    """The last feature map ``grid`` (B, D, h, w) and its spatial mean ``pooled`` (B, D)."""
 
     grid: Tensor
     pooled: Tensor
 
 
 class Conv2dSame(nn.Conv2d):
-    """A convolution padded as TensorFlow's SAME: output size is input size over stride, the odd pixel at the end."""
+    """A convolution with TensorFlow's SAME padding: the output is input / stride in size, an odd pixel pads the end."""
 
     def forward(self, x: Tensor) -> Tensor:  # noqa: D102
         pads: list[int] = []
@@ -78,7 +81,7 @@ class Conv2dSame(nn.Conv2d):
 
 
 def conv_bn(inputs: int, outputs: int, kernel: int, eps: float, stride: int = 1, groups: int = 1) -> nn.Sequential:
-    """A convolution without bias and its batch normalisation."""
+    """Return a convolution without bias followed by batch normalization."""
     return nn.Sequential(
         Conv2dSame(inputs, outputs, kernel, stride=stride, groups=groups, bias=False),
         nn.BatchNorm2d(outputs, eps=eps, momentum=0.01),
@@ -86,7 +89,7 @@ def conv_bn(inputs: int, outputs: int, kernel: int, eps: float, stride: int = 1,
 
 
 class InvertedResidual(nn.Module):
-    """Widen, filter each channel by itself, narrow; add the input where the shape stays."""
+    """MobileNetV2's block: 1×1 expansion, depthwise convolution, 1×1 projection; residual where the shape stays."""
 
     def __init__(self, inputs: int, outputs: int, kernel: int, stride: int, expansion: int, eps: float):
         super().__init__()
@@ -104,7 +107,7 @@ class InvertedResidual(nn.Module):
 
 
 class EfficientNetLite(nn.Module):
-    """Pixels (B, 3, H, W), scaled as (value - 127) / 128, to a grid of features; ``classify`` to ImageNet logits."""
+    """Pixels (B, 3, H, W), scaled as (value - 127) / 128, → `GridFeatures`; ``classify`` → ImageNet logits."""
 
     def __init__(self, settings: EfficientNetLiteSettings):
         super().__init__()
@@ -131,13 +134,13 @@ class EfficientNetLite(nn.Module):
     def classify(self, pooled: Tensor) -> Tensor:
         """Pooled features (B, D) → logits (B, classes)."""
         if self.classifier is None:
-            raise TypeError("these settings have no classifier (classes = 0)")
+            raise InvalidSetting("this network has no classification head (classes = 0)")
         logits: Tensor = self.classifier(pooled)
         return logits
 
     @torch.no_grad()
     def folded(self) -> "EfficientNetLite":
-        """This network with every batch normalisation folded into the convolution before it, for inference."""
+        """Fold each batch normalization into the convolution before it, in place, for inference."""
         for module in self.modules():
             if not isinstance(module, nn.Sequential) or len(module) != 2:
                 continue

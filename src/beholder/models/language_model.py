@@ -1,9 +1,10 @@
-"""A frozen language model behind soft prompts: any causal or encoder-decoder model of transformers.
+"""A frozen language model that reads soft prompts: any causal or encoder-decoder model of transformers.
 
-Shapes: B rows, T tokens or soft prompts, L all that a row holds, D the model's width, V its vocabulary.
+Shapes: B batch, T tokens or soft prompts, L length of a cached sequence, D the model's width, V its vocabulary.
 """
 
 import inspect
+from threading import Lock
 from typing import Any
 
 import torch
@@ -11,25 +12,27 @@ from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
 
+ATTENTION_LOCK = Lock()  # one thread at a time changes the attention implementation
+
 
 class KVCache:
-    """What a model remembers of rows it has read: keys and values, and which of their places are no padding (B, L)."""
+    """Keys and values of a batch, its padding mask (B, L) and, for an encoder-decoder model, the encoder's output."""
 
-    def __init__(self, cache: Any, mask: Tensor, encoded: Tensor | None = None):
+    def __init__(self, cache: Any, mask: Tensor, encoder_hidden_states: Tensor | None = None):
         self.cache = cache
         self.mask = mask
-        self.encoded = encoded
+        self.encoder_hidden_states = encoder_hidden_states
 
     def select(self, rows: Tensor) -> None:
-        """Keeps these rows (n,), in this order; a row may come several times."""
+        """Select and reorder rows (n,) of the batch; a row may be repeated."""
         self.cache.batch_select_indices(rows)
         self.mask = self.mask[rows]
-        if self.encoded is not None:
-            self.encoded = self.encoded[rows]
+        if self.encoder_hidden_states is not None:
+            self.encoder_hidden_states = self.encoder_hidden_states[rows]
 
 
 class LanguageModel(nn.Module):
-    """Reads vectors in place of words. Its weights are frozen; gradients pass through it to what comes before.
+    """A model that reads embeddings in place of token ids. Its weights are frozen; gradients flow to its inputs.
 
     Args:
         module: a model of transformers, such as ``OPTForCausalLM`` or ``T5ForConditionalGeneration``.
@@ -52,12 +55,12 @@ class LanguageModel(nn.Module):
 
     @property
     def context_length(self) -> int:
-        """The most tokens and soft prompts that it was made to read together; 0 where its positions have no end."""
+        """Maximum number of tokens and soft prompts together; 0 if unlimited."""
         return int(getattr(self.module.config, "max_position_embeddings", 0))
 
     @property
     def eos_token_ids(self) -> tuple[int, ...]:
-        """The tokens that end what it writes."""
+        """Tokens that end a text."""
         eos_token_ids = self.module.generation_config.eos_token_id
         if eos_token_ids is None:
             eos_token_ids = self.module.config.eos_token_id
@@ -71,75 +74,76 @@ class LanguageModel(nn.Module):
 
     @property
     def decoder_start_token_ids(self) -> tuple[int, ...]:
-        """The tokens that stand before what it writes, beside the prompt."""
+        """Tokens that start the decoder's output; none for a causal model."""
         return ()
 
     def train(self, mode: bool = True) -> "LanguageModel":
-        """Stays as in use: a frozen model has no training mode."""
+        """Stay in evaluation mode: the model is frozen."""
         return super().train(False)
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Words (B, T) in the model's own space: (B, T, D)."""
+        """Embed token ids: (B, T) → (B, T, D)."""
         return self.module.get_input_embeddings()(ids)
 
     def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, KVCache]:
-        """Reads rows for the first time.
+        """Read prompts into a new cache.
 
         Args:
-            embeddings: words and soft prompts (B, T, D).
-            mask: (B, T), false at padding, which stands in front.
+            embeddings: of tokens and soft prompts (B, T, D).
+            mask: (B, T), false at padding, which is on the left.
 
         Returns:
-            The logits of the first word to write (B, V), and the memory.
+            Logits of the first new token (B, V), and the cache.
         """
         raise NotImplementedError
 
     def decode(self, ids: Tensor, kv_cache: KVCache, *, all_positions: bool = False) -> Tensor:
-        """Reads on from what the memory holds, and adds to it.
+        """Read tokens after the cached ones, and add them to the cache.
 
         Args:
             ids: (B, T).
-            memory: of the same rows.
-            every: logits behind every token rather than the last.
+            kv_cache: cache of the same rows; it is modified.
+            all_positions: return logits for every position rather than the last.
 
         Returns:
-            Logits (B, V), or (B, T, V).
+            Logits (B, V), or (B, T, V) with ``all_positions``.
         """
         raise NotImplementedError
 
     def prompt_attention(self, embeddings: Tensor, ids: list[int]) -> Tensor:
-        """How much each of these words, when it was written behind a row, attended to each place of it.
+        """Return the attention of generated tokens to each position of their prompt.
 
         Args:
-            embeddings: one row (1, T, D).
-            ids: n words.
+            embeddings: a single prompt (1, T, D).
+            ids: n tokens generated after it.
 
         Returns:
-            (n, T), means over layers and heads.
+            Attention weights (n, T), averaged over layers and heads.
         """
         raise NotImplementedError
 
     def _with_attentions(self, **options: Any) -> Any:
-        """The module's output with its attention weights, which its fast kernels do not give."""
-        kind = self.module.config._attn_implementation
-        self.module.set_attn_implementation("eager")
-        try:
-            return self.module(**options, output_attentions=True, use_cache=False)
-        finally:
-            self.module.set_attn_implementation(kind)
+        """Run the module with eager attention, which returns the attention weights; the fast kernels do not."""
+        with ATTENTION_LOCK:
+            kind = self.module.config._attn_implementation
+            self.module.set_attn_implementation("eager")
+            try:
+                return self.module(**options, output_attentions=True, use_cache=False)
+            finally:
+                self.module.set_attn_implementation(kind)
 
 
 class CausalLanguageModel(LanguageModel):
-    """A decoder alone: OPT, Llama and its kin."""
+    """A decoder-only model, such as OPT and Llama."""
 
     def hidden_states(self, embeddings: Tensor, allowed: Tensor, positions: Tensor, cache: Any = None) -> Tensor:
-        """What the model makes of vectors (B, T, D), before its vocabulary: (B, T, D).
+        """Return the last hidden states for embeddings: (B, T, D) → (B, T, D).
 
         Args:
-            embeddings: words and soft prompts.
-            allowed: (B, 1, T, L), true where a row may look at a column.
-            positions: (B, T).
-            cache: of transformers, where something was read before.
+            embeddings: of tokens and soft prompts.
+            allowed: attention mask (B, 1, T, L), true where a row may attend to a column.
+            positions: position ids (B, T).
+            cache: cache of transformers, if earlier tokens were read.
         """
         output = self.module.base_model(
             inputs_embeds=embeddings,
@@ -151,7 +155,7 @@ class CausalLanguageModel(LanguageModel):
         return output.last_hidden_state
 
     def lm_head(self, hidden_states: Tensor) -> Tensor:
-        """Hidden vectors (…, D) to logits (…, V)."""
+        """Hidden states (…, D) → logits (…, V)."""
         return self.module.get_output_embeddings()(hidden_states)
 
     def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, KVCache]:  # noqa: D102
@@ -189,28 +193,28 @@ class CausalLanguageModel(LanguageModel):
 
 
 class EncoderDecoderLanguageModel(LanguageModel):
-    """An encoder that reads the soft prompts and the words behind them, and a decoder that answers: Flan-T5."""
+    """A model whose encoder reads the prompt and whose decoder generates the text, such as Flan-T5."""
 
     encoder_decoder = True
 
     @property
     def decoder_start_token_ids(self) -> tuple[int, ...]:
-        """The decoder's first token."""
+        """The decoder's start token."""
         return (int(self.module.config.decoder_start_token_id),)
 
     def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, KVCache]:  # noqa: D102
         from transformers import DynamicCache, EncoderDecoderCache
 
-        encoded = self.module.get_encoder()(inputs_embeds=embeddings, attention_mask=mask.long()).last_hidden_state
+        output = self.module.get_encoder()(inputs_embeds=embeddings, attention_mask=mask.long())
         config = self.module.config
         cache = EncoderDecoderCache(DynamicCache(config=config), DynamicCache(config=config))
-        kv_cache = KVCache(cache, mask, encoded)
+        kv_cache = KVCache(cache, mask, output.last_hidden_state)
         start = torch.full((len(mask), 1), self.decoder_start_token_ids[0], device=mask.device)
         return self.decode(start, kv_cache), kv_cache
 
     def decode(self, ids: Tensor, kv_cache: KVCache, *, all_positions: bool = False) -> Tensor:  # noqa: D102
         logits = self.module(
-            encoder_outputs=(kv_cache.encoded,),
+            encoder_outputs=(kv_cache.encoder_hidden_states,),
             attention_mask=kv_cache.mask.long(),
             decoder_input_ids=ids,
             use_cache=True,
@@ -224,20 +228,22 @@ class EncoderDecoderLanguageModel(LanguageModel):
         return torch.stack(output.cross_attentions).mean((0, 2))[0]
 
     def loss_logits(self, embeddings: Tensor, mask: Tensor, targets: Tensor) -> Tensor:
-        """Logits (B, T, V) of answers (B, T), read behind the start token, for training."""
+        """Return teacher-forced logits (B, T, V) of target texts (B, T), for training."""
         start = torch.full_like(targets[:, :1], self.decoder_start_token_ids[0])
         before = torch.cat([start, targets[:, :-1]], 1).clamp(min=0)
         return self.module(inputs_embeds=embeddings, attention_mask=mask.long(), decoder_input_ids=before).logits
 
 
 def language_model(module: Any) -> CausalLanguageModel | EncoderDecoderLanguageModel:
-    """A model of transformers behind the protocol.
+    """Wrap a model of transformers.
 
     Raises:
-        InvalidSetting: it writes no text.
+        InvalidSetting: the model can't generate text.
     """
     if not module.can_generate():
-        raise InvalidSetting(f"{type(module).__name__} writes no text; a causal or encoder-decoder model is needed")
+        raise InvalidSetting(
+            f"{type(module).__name__} can't generate text; a causal or encoder-decoder model is needed"
+        )
     if module.config.is_encoder_decoder:
         return EncoderDecoderLanguageModel(module)
     return CausalLanguageModel(module)

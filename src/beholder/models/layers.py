@@ -1,4 +1,4 @@
-"""The parts that every transformer here is built from.
+"""Building blocks shared by the transformers.
 
 Shapes: B batch, N tokens (of an image or a text), D width, H heads, E the shared space.
 """
@@ -17,24 +17,24 @@ Activation = Literal["gelu", "gelu_tanh", "quick_gelu"]
 
 
 class TowerOutput(NamedTuple):
-    """What a tower gives: one vector per token, ``tokens`` (B, N, D), and one for the whole, ``pooled`` (B, D)."""
+    """Output of a tower: the last hidden states ``tokens`` (B, N, D) and one vector per input, ``pooled`` (B, D)."""
 
     tokens: Tensor
     pooled: Tensor
 
 
 def quick_gelu(x: Tensor) -> Tensor:
-    """x · sigmoid(1.702 x), the cheap approximation that OpenAI's CLIP was trained with."""
+    """Sigmoid approximation of GELU, x · sigmoid(1.702 x), used by OpenAI's CLIP."""
     return x * torch.sigmoid(1.702 * x)
 
 
 def gelu_tanh(x: Tensor) -> Tensor:
-    """The tanh approximation of GELU (arXiv:1606.08415, section 2)."""
+    """Tanh approximation of GELU (arXiv:1606.08415, section 2)."""
     return F.gelu(x, approximate="tanh")
 
 
 def activation_function(name: Activation) -> Callable[[Tensor], Tensor]:
-    """The function that a settings file calls by this name."""
+    """Return the activation function of this name."""
     match name:
         case "gelu":
             return F.gelu
@@ -48,12 +48,14 @@ def activation_function(name: Activation) -> Callable[[Tensor], Tensor]:
 def scaled_dot_product_attention(
     query: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None, causal: bool = False
 ) -> Tensor:
-    """Scaled dot-product attention (arXiv:1706.03762, equation 1): (B, H, N, D/H), (B, H, M, D/H) twice → as query.
+    """Scaled dot-product attention (arXiv:1706.03762, equation 1).
 
-    ``mask``, broadcast to (B, H, N, M), is true where a token may be looked at; ``causal`` lets a token see none
-    behind it.
+    Query (B, H, N, D/H), key and value (B, H, M, D/H) → (B, H, N, D/H).
+
+    ``mask``, broadcast to (B, H, N, M), is true where attention is allowed; ``causal`` keeps tokens from attending to
+    later ones.
     """
-    # torch's own way back in bfloat16 takes four to eight times as long on a CPU as these products do.
+    # On a CPU, torch's backward pass in bfloat16 takes four to eight times as long as these products.
     if query.device.type == "cpu" and query.dtype == torch.bfloat16:
         logits = (query * query.shape[-1] ** -0.5) @ key.transpose(-1, -2)
         if causal:
@@ -65,7 +67,7 @@ def scaled_dot_product_attention(
 
 
 class Attention(nn.Module):
-    """Multi-head attention (arXiv:1706.03762, section 3.2.2); queries, keys and values in one product."""
+    """Multi-head attention (arXiv:1706.03762, section 3.2.2) with a fused projection to queries, keys and values."""
 
     def __init__(self, width: int, heads: int, bias: bool = True):
         super().__init__()
@@ -76,13 +78,13 @@ class Attention(nn.Module):
         self.out = nn.Linear(width, width)
 
     def forward(self, tokens: Tensor, mask: Tensor | None = None, causal: bool = False) -> Tensor:
-        """Tokens (B, N, D) look at each other; ``mask`` (B, 1, 1, N) is true where a token may be looked at."""
+        """Self-attention over tokens (B, N, D); ``mask`` (B, 1, 1, N) is true where attention is allowed."""
         query, key, value = self.qkv(tokens).unflatten(-1, (3, self.heads, -1)).permute(2, 0, 3, 1, 4)  # (B, H, N, D/H)
         mixed = scaled_dot_product_attention(query, key, value, mask, causal)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
     def cross_attention(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """Queries (B, Q, D) look at tokens (B, N, D) → (B, Q, D)."""
+        """Queries (B, Q, D) attend to tokens (B, N, D) → (B, Q, D)."""
         width = tokens.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
         bias_query, bias_tokens = (None, None) if bias is None else (bias[:width], bias[width:])
@@ -94,7 +96,7 @@ class Attention(nn.Module):
 
 
 class Mlp(nn.Module):
-    """Widen, bend, narrow."""
+    """The feed-forward network of a transformer layer: linear, activation, linear."""
 
     def __init__(self, width: int, hidden: int, activation: Activation):
         super().__init__()
@@ -108,7 +110,7 @@ class Mlp(nn.Module):
 
 
 class SwiGlu(nn.Module):
-    """Widen twice, one half gating the other, narrow (arXiv:2002.05202)."""
+    """Feed-forward network with a SiLU-gated linear unit (arXiv:2002.05202)."""
 
     def __init__(self, width: int, hidden: int):
         super().__init__()
@@ -122,9 +124,9 @@ class SwiGlu(nn.Module):
 
 
 class Block(nn.Module):
-    """One layer of a transformer with the norms in front (arXiv:2010.11929, equations 2 and 3).
+    """A pre-norm transformer layer (arXiv:2010.11929, equations 2 and 3).
 
-    ``layer_scale`` multiplies what each half adds by a learned vector (arXiv:2103.17239, section 2).
+    ``layer_scale`` multiplies each residual branch by a learned vector (arXiv:2103.17239, section 2).
     """
 
     def __init__(
@@ -157,46 +159,52 @@ class Block(nn.Module):
 
 @dataclass(frozen=True)
 class HeadSettings:
-    """How pooled features reach the shared space.
-
-    ``none``: they are in it already. ``linear``: one matrix. ``mlp``: one matrix, and what a small network with
-    ``hidden`` units adds to it.
+    """How pooled features are projected into the shared space.
 
     Attributes:
-        prepare: what is done to the features first. ``unit`` brings them to unit length; ``root`` takes square roots
-            before that, which tames the few large ones of a rectified network (the Hellinger map: Arandjelovic and
+        kind: ``none``, the features are in the shared space already; ``linear``, a matrix; ``mlp``, a matrix plus the
+            output of an MLP with ``hidden`` units.
+        bias: whether the matrix has a bias.
+        hidden: hidden units of the MLP.
+        input_normalization: applied to the features first. ``l2`` scales them to unit length; ``hellinger`` takes
+            square roots before that, which tames the few large activations of a ReLU network (Arandjelovic and
             Zisserman, *Three things everyone should know to improve object retrieval*, section 3).
-        shares: the space may consist of parts of equal size, each of unit length by itself; the cosine is then the
-            mean of the parts' cosines, weighed by these shares, which add up to 1. Empty: one part, no scaling.
+        part_weights: for a space that consists of parts of equal size, each normalized separately: the cosine is then
+            the mean of the parts' cosines with these weights, which sum to 1. Empty for a single part.
     """
 
     kind: Literal["none", "linear", "mlp"] = "linear"
     bias: bool = False
     hidden: int = 0
-    prepare: Literal["nothing", "unit", "root"] = "nothing"
-    shares: tuple[float, ...] = ()
+    input_normalization: Literal["none", "l2", "hellinger"] = "none"
+    part_weights: tuple[float, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "shares", tuple(self.shares))  # JSON has a list in its place
-        if self.shares and abs(sum(self.shares) - 1) > 1e-6:
-            raise InvalidSetting(f"a head's shares {self.shares} must add up to 1")
+        object.__setattr__(self, "part_weights", tuple(self.part_weights))  # JSON has lists only
+        if self.input_normalization not in ("none", "l2", "hellinger"):
+            raise InvalidSetting(f"input_normalization {self.input_normalization!r} is none of none, l2, hellinger")
+        if self.part_weights and abs(sum(self.part_weights) - 1) > 1e-6:
+            raise InvalidSetting(f"a head's part_weights {self.part_weights} must sum to 1")
 
 
 class Head(nn.Module):
-    """Pooled features (B, D) to the shared space (B, E)."""
+    """Projection of pooled features (B, D) into the shared space (B, E)."""
 
     def __init__(self, settings: HeadSettings, width: int, embedding: int):
         super().__init__()
         match settings.kind:
             case "none":
                 if width != embedding:
-                    raise InvalidSetting(f"without a head, the tower's width {width} must be the space's {embedding}")
+                    raise InvalidSetting(
+                        f"without a head, the tower's width {width} must equal the embedding size {embedding}"
+                    )
             case "linear" | "mlp":
                 self.linear = nn.Linear(width, embedding, bias=settings.bias)
             case _:
                 raise InvalidSetting(f"head {settings.kind!r} is none of none, linear, mlp")
-        if settings.shares and embedding % len(settings.shares):
-            raise InvalidSetting(f"{len(settings.shares)} shares can't divide a space of {embedding} dimensions")
+        if settings.part_weights and embedding % len(settings.part_weights):
+            parts = len(settings.part_weights)
+            raise InvalidSetting(f"a space of {embedding} dimensions can't be divided into {parts} parts")
         self.settings = settings
         if settings.kind == "mlp":
             self.norm = nn.LayerNorm(width)
@@ -205,13 +213,14 @@ class Head(nn.Module):
 
     def forward(self, pooled: Tensor) -> Tensor:
         """(B, D) → (B, E)."""
-        kind, prepare, shares = self.settings.kind, self.settings.prepare, self.settings.shares
-        if prepare != "nothing":
-            pooled = F.normalize(pooled.clamp(min=0).sqrt() if prepare == "root" else pooled, dim=-1)
+        kind, normalization = self.settings.kind, self.settings.input_normalization
+        part_weights = self.settings.part_weights
+        if normalization != "none":
+            pooled = F.normalize(pooled.clamp(min=0).sqrt() if normalization == "hellinger" else pooled, dim=-1)
         if kind != "none":
-            straight = self.linear(pooled)
-            pooled = straight if kind == "linear" else straight + self.down(F.gelu(self.up(self.norm(pooled))))
-        if shares:
-            parts = F.normalize(pooled.unflatten(-1, (len(shares), -1)), dim=-1)  # (B, parts, E / parts)
-            pooled = (parts * parts.new_tensor(shares).sqrt()[:, None]).flatten(1)
+            projected = self.linear(pooled)
+            pooled = projected if kind == "linear" else projected + self.down(F.gelu(self.up(self.norm(pooled))))
+        if part_weights:
+            parts = F.normalize(pooled.unflatten(-1, (len(part_weights), -1)), dim=-1)  # (B, parts, E / parts)
+            pooled = (parts * parts.new_tensor(part_weights).sqrt()[:, None]).flatten(1)
         return pooled

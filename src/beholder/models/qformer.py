@@ -1,8 +1,9 @@
-"""The Q-Former: learned queries that ask a frozen picture what a text needs (arXiv:2301.12597, section 3.1).
+"""The Q-Former: learned queries that extract from a frozen image tower what a text needs.
 
-Queries and text share self-attention; each has a feed-forward of its own; only the queries look at the picture.
+Queries and text share self-attention and have separate feed-forward networks; only the queries attend to the image.
 
-Shapes: B batch, Q queries, T text tokens, D width, H heads, N tokens of the picture, Di their width.
+Source: BLIP-2 (arXiv:2301.12597, section 3.1).
+Shapes: B batch, Q queries, T text tokens, D width, H heads, N image tokens, Di their width, L cross-attention layers.
 """
 
 from dataclasses import dataclass
@@ -20,13 +21,13 @@ AttentionMask = Literal["bimodal", "multimodal_causal", "unimodal"]
 
 @dataclass(frozen=True)
 class QFormerSettings:
-    """Which Q-Former. The defaults are the paper's, which reads no text when a language model stands behind it.
+    """Architecture of a Q-Former. The defaults are the paper's in stage 2, without text input.
 
     Attributes:
-        image_width: width of the frozen picture tokens.
-        cross_attention_frequency: every so many layers, beginning with the first, look at the picture.
-        vocabulary: size of the text's vocabulary; 0 for a Q-Former that reads no text.
-        dropout: share of values zeroed while training.
+        image_width: Di, width of the image tokens.
+        cross_attention_frequency: cross-attention every n layers, starting with the first.
+        vocabulary: number of token ids; 0 for a Q-Former without text input.
+        dropout: dropout probability in training.
     """
 
     queries: int = 32
@@ -57,7 +58,7 @@ class QFormerOutput(NamedTuple):
 
 
 class QFormerAttention(nn.Module):
-    """Tokens (B, N, D) attend to a source (B, M, Ds), perhaps themselves; the sum with the tokens is normalised."""
+    """Post-norm attention of tokens (B, N, D) to a source (B, M, Ds), which may be the tokens themselves."""
 
     def __init__(self, settings: QFormerSettings, source_width: int):
         super().__init__()
@@ -70,7 +71,7 @@ class QFormerAttention(nn.Module):
         self.norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
 
     def forward(self, tokens: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """``mask``, broadcast to (B, H, N, M), is true where a token may look. → (B, N, D)."""
+        """Return (B, N, D); ``mask``, broadcast to (B, H, N, M), is true where attention is allowed."""
         query, key, value = (
             self.split_heads(self.query(tokens)),
             self.split_heads(self.key(source)),
@@ -82,17 +83,17 @@ class QFormerAttention(nn.Module):
         return self.norm(tokens + added)
 
     def attention_weights(self, tokens: Tensor, source: Tensor) -> Tensor:
-        """How much each token looks at each part of the source: (B, H, N, M), rows add up to 1."""
+        """Return the attention weights (B, H, N, M); rows sum to 1."""
         query, key = self.split_heads(self.query(tokens)), self.split_heads(self.key(source))
         return (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
 
     def split_heads(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) → (B, H, N, D/H)."""
+        """Split the width into heads: (B, N, D) → (B, H, N, D/H)."""
         return tokens.unflatten(-1, (self.heads, -1)).transpose(1, 2)
 
 
 class FeedForward(nn.Module):
-    """An MLP whose sum with its input is normalised."""
+    """A post-norm feed-forward network."""
 
     def __init__(self, settings: QFormerSettings):
         super().__init__()
@@ -106,12 +107,12 @@ class FeedForward(nn.Module):
 
 
 class QFormerLayer(nn.Module):
-    """Self-attention over queries and text, the queries' look at the picture in some layers, two feed-forwards."""
+    """Self-attention over queries and text, cross-attention of the queries in some layers, two feed-forwards."""
 
-    def __init__(self, settings: QFormerSettings, cross_attends: bool):
+    def __init__(self, settings: QFormerSettings, has_cross_attention: bool):
         super().__init__()
         self.attention = QFormerAttention(settings, settings.width)
-        self.cross_attention = QFormerAttention(settings, settings.image_width) if cross_attends else None
+        self.cross_attention = QFormerAttention(settings, settings.image_width) if has_cross_attention else None
         self.query_feed_forward = FeedForward(settings)
         self.text_feed_forward = FeedForward(settings) if settings.vocabulary else None
 
@@ -134,7 +135,7 @@ class QFormerLayer(nn.Module):
 
 
 class QFormer(nn.Module):
-    """Picture tokens (B, N, Di), a text (B, T), or both, to ``QFormerOutput``."""
+    """Image tokens (B, N, Di), a text (B, T), or both → `QFormerOutput`."""
 
     def __init__(self, settings: QFormerSettings):
         super().__init__()
@@ -146,7 +147,7 @@ class QFormer(nn.Module):
         )
         self.norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
         self.layers = nn.ModuleList(
-            QFormerLayer(settings, cross_attends=number % settings.cross_attention_frequency == 0)
+            QFormerLayer(settings, has_cross_attention=number % settings.cross_attention_frequency == 0)
             for number in range(settings.layers)
         )
         for module in self.modules():
@@ -163,19 +164,19 @@ class QFormer(nn.Module):
         attention_mask: AttentionMask = "bimodal",
         output_attentions: bool = False,
     ) -> QFormerOutput:
-        """Who may look at whom is the paper's figure 2.
+        """Run the queries, the text, or both, with a self-attention mask of the paper's figure 2.
 
         Args:
-            image: frozen picture tokens (B, N, Di); without them there are no queries.
-            ids: a text (B, T).
-            mask: (B, T), true where the text has a token; everywhere by default.
+            image: image tokens (B, N, Di); without them, there are no queries.
+            ids: token ids of a text (B, T).
+            mask: (B, T), false at padding; none by default.
             attention_mask: ``bimodal``, all tokens attend to all (matching); ``multimodal_causal``, queries attend to
                 queries, and a text token to the queries and the text tokens before it (generation); ``unimodal``,
                 queries attend to queries, and text to text (contrast).
             output_attentions: also return the weights of the cross-attention layers.
 
         Raises:
-            InvalidSetting: neither picture nor text, or a text for a Q-Former that reads none or is too long for it.
+            InvalidSetting: neither image nor text, a text for a Q-Former without a vocabulary, or one that is too long.
         """
         parts = []
         queries = 0
@@ -183,9 +184,9 @@ class QFormer(nn.Module):
             queries = self.settings.queries
             parts.append(self.query_tokens.expand(image.shape[0], -1, -1))
         if ids is not None:
-            parts.append(self._read(ids))
+            parts.append(self._embed(ids))
         if not parts:
-            raise InvalidSetting("a Q-Former needs a picture, a text, or both")
+            raise InvalidSetting("a Q-Former needs an image, a text, or both")
         tokens = F.dropout(self.norm(torch.cat(parts, 1)), self.settings.dropout, self.training)
         allowed = None if ids is None else self_attention_mask(queries, ids, mask, attention_mask)
         cross_attentions = []
@@ -199,32 +200,32 @@ class QFormer(nn.Module):
             torch.stack(cross_attentions) if cross_attentions else None,
         )
 
-    def _read(self, ids: Tensor) -> Tensor:
+    def _embed(self, ids: Tensor) -> Tensor:
         if self.word_embeddings is None or self.position_embeddings is None:
-            raise InvalidSetting("this Q-Former reads no text: its vocabulary is 0")
+            raise InvalidSetting("this Q-Former takes no text: its vocabulary is 0")
         if ids.shape[1] > self.settings.max_position_embeddings:
             longest = self.settings.max_position_embeddings
-            raise InvalidSetting(f"a text of {ids.shape[1]} tokens; this Q-Former reads at most {longest}")
+            raise InvalidSetting(f"a text of {ids.shape[1]} tokens: this Q-Former takes at most {longest}")
         return self.word_embeddings(ids) + self.position_embeddings.weight[: ids.shape[1]]
 
 
 def self_attention_mask(queries: int, ids: Tensor, mask: Tensor | None, attention_mask: AttentionMask) -> Tensor:
-    """True where one token may look at another: (B, 1, Q + T, Q + T), rows look at columns."""
+    """Return the mask (B, 1, Q + T, Q + T), true where a row may attend to a column."""
     batch, length = ids.shape
     total = queries + length
-    may = torch.ones(total, total, dtype=torch.bool, device=ids.device)
+    allowed = torch.ones(total, total, dtype=torch.bool, device=ids.device)
     match attention_mask:
         case "bimodal":
             pass
         case "multimodal_causal":
-            may[:queries, queries:] = False
-            may[queries:, queries:] = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
+            allowed[:queries, queries:] = False
+            allowed[queries:, queries:] = torch.ones(length, length, dtype=torch.bool, device=ids.device).tril()
         case "unimodal":
-            may[:queries, queries:] = False
-            may[queries:, :queries] = False
+            allowed[:queries, queries:] = False
+            allowed[queries:, :queries] = False
         case _:
             raise InvalidSetting(f"attention_mask {attention_mask!r} is none of bimodal, multimodal_causal, unimodal")
-    there = torch.ones(batch, total, dtype=torch.bool, device=ids.device)
+    not_padding = torch.ones(batch, total, dtype=torch.bool, device=ids.device)
     if mask is not None:
-        there[:, queries:] = mask
-    return (may & there[:, None, :])[:, None]
+        not_padding[:, queries:] = mask
+    return (allowed & not_padding[:, None, :])[:, None]

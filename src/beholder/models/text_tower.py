@@ -15,14 +15,14 @@ from beholder.models.layers import Activation, Block, TowerOutput
 
 @dataclass(frozen=True)
 class TextTransformerSettings:
-    """Which text transformer. The defaults are the text tower of OpenAI's CLIP ViT-B/32.
+    """Architecture of a text transformer. The defaults are those of OpenAI's CLIP ViT-B/32.
 
     Attributes:
-        vocabulary: ids that the tokenizer may give.
-        context_length: tokens that there are positions for.
-        causal: a token sees only those before it, so that padding after the end changes nothing.
-        pooling: the token whose vector stands for the sentence: the one with the ``highest_id`` (the end mark of
-            CLIP's own vocabulary), the first ``end`` mark (``end_id``), the ``first`` or the ``last`` of all.
+        vocabulary: number of token ids.
+        context_length: number of position embeddings.
+        causal: tokens attend to themselves and earlier tokens only, so that padding after the end has no effect.
+        pooling: the token whose vector represents the text: the one with the ``highest_id`` (the end-of-text token of
+            CLIP's vocabulary), the first ``end`` token (``end_id``), the ``first`` or the ``last`` position.
     """
 
     vocabulary: int = 49408
@@ -44,12 +44,12 @@ class TextTransformerSettings:
 
     @property
     def full_length(self) -> bool:
-        """Whether every sentence must be padded to ``context_length``, because the padding is seen."""
+        """Whether texts must be padded to ``context_length``, because padding is attended to."""
         return not self.causal or self.pooling == "last"
 
 
 class TextTransformer(nn.Module):
-    """Ids (B, T) to ``TowerOutput``: tokens (B, T, D) and pooled (B, D)."""
+    """Token ids (B, T) → `TowerOutput`: tokens (B, T, D) and pooled (B, D)."""
 
     def __init__(self, settings: TextTransformerSettings):
         super().__init__()
@@ -71,18 +71,18 @@ class TextTransformer(nn.Module):
         self.final_norm = nn.LayerNorm(width, eps=settings.norm_eps)
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> TowerOutput:
-        """(B, T) → tokens (B, T, D), pooled (B, D).
+        """Encode token ids: (B, T) → tokens (B, T, D), pooled (B, D).
 
-        ``mask`` is not looked at: these networks were trained without one. The causal ones can't see padding, which
-        comes last; the others must be given the padding that they were trained with.
+        ``mask`` is ignored, as in training. Causal networks never attend to padding, which comes last; the others need
+        the padding that they were trained with.
 
         Raises:
-            InvalidSetting: T is not a length that this network was trained for.
+            InvalidSetting: the network was not trained for texts of T tokens.
         """
         length, longest = ids.shape[1], self.settings.context_length
         if length > longest or (length != longest and self.settings.full_length):
-            wanted = "exactly" if self.settings.full_length else "at most"
-            raise InvalidSetting(f"a text of {length} tokens: this network takes {wanted} {longest}")
+            expected = "exactly" if self.settings.full_length else "at most"
+            raise InvalidSetting(f"a text of {length} tokens: this network takes {expected} {longest}")
         tokens = self.embedding(ids) + self.positions[:length]
         for block in self.blocks:
             tokens = block(tokens, causal=self.settings.causal)
@@ -90,7 +90,7 @@ class TextTransformer(nn.Module):
         return TowerOutput(tokens, tokens[torch.arange(ids.shape[0], device=ids.device), self.pooled_position(ids)])
 
     def pooled_position(self, ids: Tensor) -> Tensor:
-        """Index of the token that stands for each sentence: (B, T) → (B,)."""
+        """Return the index of the token that represents each text: (B, T) → (B,)."""
         match self.settings.pooling:
             case "highest_id":
                 return ids.argmax(dim=1)

@@ -1,7 +1,7 @@
-"""The vision transformer: a picture cut into patches, read as a sentence of patches.
+"""The vision transformer: an image as a sequence of patches.
 
-One network covers the original (arXiv:2010.11929) with its classification head and its hybrid form, and the image
-towers of CLIP (arXiv:2103.00020), SigLIP (arXiv:2303.15343) and DINOv2 (arXiv:2304.07193, registers: 2309.16588).
+One network covers the original (arXiv:2010.11929) with its classification head, and the image towers of
+ CLIP (arXiv:2103.00020), SigLIP (arXiv:2303.15343) and DINOv2 (arXiv:2304.07193, registers: 2309.16588).
 
 Shapes: B batch, N tokens (class token and registers first, then the patches row by row), D width, h × w patches.
 """
@@ -14,32 +14,30 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
-from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
 from beholder.models.layers import Activation, Attention, Block, Mlp, TowerOutput
-
-GRID_STRIDE = 32  # pixels that one grid cell of EfficientNet-Lite stands for
 
 
 @dataclass(frozen=True)
 class VisionSettings:
-    """Which vision transformer. The defaults are the original ViT-B/16 without its classification head.
+    """Architecture of a vision transformer. The defaults are those of ViT-B/16 without its classification head.
 
     Attributes:
-        image_height, image_width: pixels that the position embeddings were trained for; others are interpolated.
-        patch_size: side of a patch in pixels, or in grid cells behind a stem or a grid.
-        mlp_width: hidden units of a block's MLP (of each half where ``swiglu`` is on).
-        class_token: a learned token in front of the patches.
-        registers: learned tokens between class token and patches, without a position.
-        norm_first: a layer norm between embedding and blocks (CLIP).
-        final_norm: whether the last norm sees all ``tokens`` or only the ``pooled`` vector.
-        pooling: the class token, the mean of the patches, or a learned query that looks at all tokens (SigLIP).
-        tanh_pooler: a dense layer and tanh after pooling, as the original has before its pre-training head.
+        image_height, image_width: pixels that the position embeddings were trained for; for other sizes they are
+            interpolated.
+        patch_size: side of a patch in pixels, or in cells of the stem's output.
+        mlp_width: hidden units of a layer's MLP (of each half with ``swiglu``).
+        class_token: whether a learned token precedes the patches.
+        registers: number of learned tokens between class token and patches, without position embeddings.
+        norm_first: a layer norm between patch embedding and layers (CLIP's ``pre_layrnorm``).
+        final_norm: whether the final norm applies to all ``tokens`` or only to the ``pooled`` vector.
+        pooling: the class token, the mean of the patches, or a learned query that attends to all tokens (SigLIP).
+        tanh_pooler: a linear layer and tanh after pooling, as in the original before its pre-training head.
         classes: size of the classification head; 0 for none.
-        classify_mean: the head sees the pooled vector and the mean of the patches side by side (DINOv2).
-        antialias: position embeddings are interpolated with antialiasing (DINOv2 with registers).
-        grid: the hybrid: this convolutional network's grid cells take the place of pixels.
-        stem: channels of convolutions of 3 × 3, each of which halves the picture, whose cells take the place of pixels.
-            A small network learns more from few pictures with one (arXiv:2106.14881).
+        classify_mean: the classification head reads the pooled vector concatenated with the mean of the patches
+            (DINOv2).
+        antialias: interpolate position embeddings with antialiasing (DINOv2 with registers).
+        stem: output channels of 3 × 3 convolutions with stride 2 that precede the patch embedding. Small networks
+            learn better from few images with one (arXiv:2106.14881).
     """
 
     image_height: int = 224
@@ -64,13 +62,10 @@ class VisionSettings:
     classes: int = 0
     classify_mean: bool = False
     antialias: bool = False
-    grid: EfficientNetLiteSettings | None = None
     stem: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "stem", tuple(self.stem))  # as JSON has none
-        if self.stem and self.grid is not None:
-            raise InvalidSetting("a stem and a grid both take the place of pixels; leave one of them out")
+        object.__setattr__(self, "stem", tuple(self.stem))  # JSON has lists only
         if any(channels < 1 for channels in self.stem):
             raise InvalidSetting(f"stem {list(self.stem)}: channels must be at least 1")
         if self.pooling not in ("class", "mean", "attention"):
@@ -81,27 +76,29 @@ class VisionSettings:
             raise InvalidSetting('pooling "class" needs a class token')
         if min(self.patch_grid) < 1:
             raise InvalidSetting(
-                f"{self.image_height}×{self.image_width} pixels hold no patch of {self.patch_size}×{self.patch_size}"
+                f"{self.image_height}×{self.image_width} pixels are fewer than one patch "
+                f"of {self.patch_size}×{self.patch_size}"
             )
 
     @property
     def patch_grid(self) -> tuple[int, int]:
-        """(h, w), the patches that the position embeddings were trained for."""
-        height, width = self.image_height, self.image_width
-        if self.grid is not None:
-            height, width = -(-height // GRID_STRIDE), -(-width // GRID_STRIDE)
+        """(h, w), number of patches that the position embeddings were trained for."""
+        return self.patch_grid_of(self.image_height, self.image_width)
+
+    def patch_grid_of(self, height: int, width: int) -> tuple[int, int]:
+        """Return (h, w), number of patches of an image of ``height`` × ``width`` pixels."""
         for _ in self.stem:
             height, width = -(-height // 2), -(-width // 2)
         return height // self.patch_size, width // self.patch_size
 
     @property
     def prefix(self) -> int:
-        """Tokens before the first patch."""
+        """Number of tokens before the first patch."""
         return int(self.class_token) + self.registers
 
 
 class AttentionPooling(nn.Module):
-    """One learned query looks at all tokens; an MLP refines what it saw (SigLIP's MAP head, arXiv:2106.04560)."""
+    """Multi-head attention pooling with one learned query, followed by an MLP (SigLIP's MAP head, arXiv:2106.04560)."""
 
     def __init__(self, settings: VisionSettings):
         super().__init__()
@@ -112,15 +109,15 @@ class AttentionPooling(nn.Module):
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(B, N, D) → (B, D)."""
-        seen = self.attention.cross_attention(self.query.expand(tokens.shape[0], 1, -1), tokens)
-        return (seen + self.mlp(self.norm(seen)))[:, 0]
+        pooled = self.attention.cross_attention(self.query.expand(tokens.shape[0], 1, -1), tokens)
+        return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
 class Stem(nn.Sequential):
-    """Convolutions that halve the picture one after the other: (B, 3, H, W) → (B, C, h, w).
+    """A stack of convolutions with stride 2: (B, 3, H, W) → (B, C, h, w).
 
-    Normalised over each picture for itself, in place of the paper's batch normalisation, so that what a picture gives
-    does not depend on those beside it.
+    Group normalization replaces the paper's batch normalization, so that the output for an image does not depend on
+    the rest of the batch.
 
     Source: Xiao et al., *Early convolutions help transformers see better* (arXiv:2106.14881).
     """
@@ -133,23 +130,18 @@ class Stem(nn.Sequential):
 
 
 class VisionTransformer(nn.Module):
-    """Pixels (B, 3, H, W) of any size to ``TowerOutput``: tokens (B, N, D) and pooled (B, D)."""
+    """Pixels (B, 3, H, W) of any size → `TowerOutput`: tokens (B, N, D) and pooled (B, D)."""
 
     def __init__(self, settings: VisionSettings):
         super().__init__()
         self.settings = settings
         width, eps = settings.width, settings.norm_eps
-        self.grid = None if settings.grid is None else EfficientNetLite(settings.grid)
         self.stem = Stem(settings.stem) if settings.stem else None
-        channels = 3
-        if settings.grid is not None:
-            channels = settings.grid.width
-        elif settings.stem:
-            channels = settings.stem[-1]
+        channels = settings.stem[-1] if settings.stem else 3
         patch = settings.patch_size
         self.patches = nn.Conv2d(channels, width, patch, stride=patch, bias=settings.patch_bias)
-        height, breadth = settings.patch_grid
-        self.positions = nn.Parameter(torch.randn(int(settings.class_token) + height * breadth, width) * 0.02)
+        rows, columns = settings.patch_grid
+        self.positions = nn.Parameter(torch.randn(int(settings.class_token) + rows * columns, width) * 0.02)
         self.class_token = nn.Parameter(torch.randn(width) * 0.02) if settings.class_token else None
         self.registers = nn.Parameter(torch.randn(settings.registers, width) * 0.02) if settings.registers else None
         self.norm_first = nn.LayerNorm(width, eps=eps) if settings.norm_first else None
@@ -169,8 +161,8 @@ class VisionTransformer(nn.Module):
         self.final_norm = nn.LayerNorm(width, eps=eps)
         self.attention_pooling = AttentionPooling(settings) if settings.pooling == "attention" else None
         self.tanh_pooler = nn.Linear(width, width) if settings.tanh_pooler else None
-        seen = 2 * width if settings.classify_mean else width
-        self.classifier = nn.Linear(seen, settings.classes) if settings.classes else None
+        features = 2 * width if settings.classify_mean else width
+        self.classifier = nn.Linear(features, settings.classes) if settings.classes else None
 
     def forward(self, pixels: Tensor) -> TowerOutput:
         """(B, 3, H, W) → tokens (B, N, D), pooled (B, D)."""
@@ -184,13 +176,8 @@ class VisionTransformer(nn.Module):
         return TowerOutput(tokens, self.pool(tokens))
 
     def embed_patches(self, pixels: Tensor) -> Tensor:
-        """Patches with their positions, class token and registers in front: (B, 3, H, W) → (B, N, D)."""
-        cells = pixels
-        if self.grid is not None:
-            cells = self.grid(pixels).grid
-        elif self.stem is not None:
-            cells = self.stem(pixels)
-        patches = self.patches(cells)  # (B, D, h, w)
+        """Embed class token, registers and patches with their positions: (B, 3, H, W) → (B, N, D)."""
+        patches = self.patches(pixels if self.stem is None else self.stem(pixels))  # (B, D, h, w)
         class_position, positions = self.positions_for(*patches.shape[-2:])
         tokens = patches.flatten(2).transpose(1, 2) + positions
         prefix = []
@@ -201,17 +188,20 @@ class VisionTransformer(nn.Module):
         return torch.cat([*prefix, tokens], dim=1)
 
     def positions_for(self, height: int, width: int) -> tuple[Tensor, Tensor]:
-        """The class token's position (1, D) or (0, D), and those of h × w patches (h·w, D), interpolated if need be."""
+        """Return position embeddings of the class token, (1, D) or (0, D), and of h × w patches (h·w, D).
+
+        They are interpolated where h × w differs from the size in training.
+        """
         class_position, positions = self.positions.tensor_split([int(self.settings.class_token)])
         if (height, width) == self.settings.patch_grid:
             return class_position, positions
         trained = positions.unflatten(0, self.settings.patch_grid).permute(2, 0, 1)[None]  # (1, D, h, w)
-        # Bicubic in half precision would shift the positions visibly, so it is done in single.
+        # In float32: bicubic interpolation in half precision would shift the positions noticeably.
         resized = F.interpolate(trained.float(), (height, width), mode="bicubic", antialias=self.settings.antialias)
         return class_position, resized[0].flatten(1).T.to(positions.dtype)
 
     def pool(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) → (B, D)."""
+        """Pool tokens: (B, N, D) → (B, D)."""
         match self.settings.pooling:
             case "class":
                 pooled = tokens[:, 0]
@@ -224,10 +214,10 @@ class VisionTransformer(nn.Module):
         return pooled if self.tanh_pooler is None else torch.tanh(self.tanh_pooler(pooled))
 
     def classify(self, encoded: TowerOutput) -> Tensor:
-        """What ``forward`` gave → logits (B, classes)."""
+        """Classify the output of ``forward``: → logits (B, classes)."""
         if self.classifier is None:
             raise InvalidSetting("this vision transformer has no classification head (classes = 0)")
-        seen = encoded.pooled
+        features = encoded.pooled
         if self.settings.classify_mean:
-            seen = torch.cat([seen, encoded.tokens[:, self.settings.prefix :].mean(dim=1)], dim=1)
-        return self.classifier(seen)
+            features = torch.cat([features, encoded.tokens[:, self.settings.prefix :].mean(dim=1)], dim=1)
+        return self.classifier(features)

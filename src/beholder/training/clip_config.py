@@ -243,10 +243,10 @@ def network_settings(
         kind = values.pop("kind", None)
         if kind not in known:
             raise InvalidSetting(f"{name}: model.network.{tower}.kind {kind!r} is none of {', '.join(known)}")
-        if kind == "efficientnet_lite" or values.get("grid"):
+        if kind == "efficientnet_lite":
             raise InvalidSetting(
                 f"{name}: model.network.image: convolutional networks with batch normalisation are not trained from "
-                "scratch here; use kind vit without a grid"
+                "scratch here; use kind vit"
             )
         if tower == "text":
             if "vocabulary" in values or "end_id" in values:

@@ -10,7 +10,7 @@ def model_card(loaded: LoadedDualEncoder) -> str:
     parameters = sum(parameter.numel() for parameter in loaded.network.parameters())
     if isinstance(settings.image, VisionSettings):
         image = f"vision transformer, {settings.image.layers} layers of width {settings.image.width}"
-        image += f", patches of {settings.image.patch_size}" + (" grid cells" if settings.image.grid else " pixels")
+        image += f", patches of {settings.image.patch_size}" + " pixels"
     else:
         image = f"EfficientNet-Lite, width {settings.image.width}"
     text = f"{type(loaded.network.text).__name__}, {settings.text.layers} layers of width {settings.text.width}"

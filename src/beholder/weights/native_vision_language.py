@@ -19,6 +19,7 @@ from torch import nn
 
 from beholder.errors import InvalidSetting, ModelError
 from beholder.models.bridge import Bridge, BridgeSettings
+from beholder.models.dual_encoder import current_tower
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
 from beholder.models.global_token_encoder import GlobalTokenEncoder, GlobalTokenEncoderSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
@@ -56,7 +57,7 @@ def load_vision_language(folder: Path) -> LoadedVisionLanguage:
         kind, settings = config["image"]["kind"], config["image"]["settings"]
         match kind:
             case "vit":
-                image = build_empty(VisionTransformer, VisionSettings(**settings))
+                image = build_empty(VisionTransformer, VisionSettings(**current_tower(settings)))
             case "efficientnet_lite":
                 image = build_empty(EfficientNetLite, EfficientNetLiteSettings(**settings))
             case "sentence_tokens":
