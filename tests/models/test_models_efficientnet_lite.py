@@ -1,6 +1,7 @@
 import pytest
 import torch
 
+from beholder.errors import InvalidSetting
 from beholder.models.efficientnet_lite import Conv2dSame, EfficientNetLite, EfficientNetLiteSettings
 from beholder.weights import efficientnet_lite_names
 from beholder.weights.table import build_empty, load_foreign
