@@ -25,6 +25,7 @@ from beholder.cli import (
     similarity,
     train,
 )
+from beholder.cli.download_bar import download_bar
 from beholder.errors import BeholderError
 
 app = typer.Typer(
@@ -57,7 +58,8 @@ def front(version: bool = typer.Option(False, "--version", help="Print the versi
 def run() -> None:
     """The program ``beholder``: exit 0 all done, 1 some inputs failed, 2 the call is wrong, 130 interrupted."""
     try:
-        app()
+        with download_bar():
+            app()
     except BeholderError as error:
         print(f"beholder: {error}", file=sys.stderr)
         sys.exit(2)

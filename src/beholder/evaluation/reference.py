@@ -15,6 +15,7 @@ import numpy as np
 from beholder.text.cleaning import SIGLIP2
 from beholder.weights import formats
 from beholder.weights.loaded import LoadedDualEncoder
+from beholder.weights.quiet_transformers import quiet_transformers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -159,7 +160,8 @@ def _loader(load: Callable[[], Any]) -> Callable[[], Any]:
     @cache
     def loaded() -> Any:
         try:
-            return load()
+            with quiet_transformers():
+                return load()
         except Exception as error:  # whatever the other library raises
             raise ReferenceMissingError(f"the reference implementation could not load this part ({error})") from error
 

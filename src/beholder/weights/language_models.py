@@ -9,8 +9,10 @@ from torch import Tensor
 
 from beholder.errors import ModelError, WeightsMismatch
 from beholder.models.language_model import LanguageModel, language_model
+from beholder.weights.quiet_transformers import quiet_transformers
 
 
+@quiet_transformers()
 def read_language_model(folder: Path, gguf: str | None = None) -> tuple[LanguageModel, tokenizers.Tokenizer]:
     """A causal or encoder-decoder model of transformers in single precision, frozen, and its tokenizer.
 
@@ -53,6 +55,7 @@ def write_language_model(language: LanguageModel, language_tokenizer: tokenizers
     (folder / "tokenizer_config.json").write_text('{"tokenizer_class": "PreTrainedTokenizerFast"}\n', "utf-8")
 
 
+@quiet_transformers()
 def language_model_from_tensors(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
 ) -> LanguageModel:
@@ -80,6 +83,7 @@ def language_model_from_tensors(
     return language_model(module)
 
 
+@quiet_transformers()
 def read_language_tokenizer(folder: Path, gguf: str | None = None) -> tokenizers.Tokenizer:
     """The language model's tokenizer; the arguments and errors are those of ``read_language_model``.
 

