@@ -93,6 +93,7 @@ def model_folder(work: Path, dimensions: int) -> str:
 def fill_album(folder: Path, halves: np.ndarray, work: Path) -> None:
     from beholder.album import model_identity
     from beholder.album.album import Album
+    from beholder.album.store.models import add_model
     from beholder.tasks.dual_encoder import DualEncoder
 
     dimensions = halves.shape[1]
@@ -100,7 +101,7 @@ def fill_album(folder: Path, halves: np.ndarray, work: Path) -> None:
         if dimensions == 512 and len(halves) <= APPROXIMATE_ABOVE:  # as if embedded by mini, for the cold start
             model = model_identity.register(album.store, DualEncoder.from_pretrained("mini"), "mini")
         else:
-            model = album.store.add_model("f" * 64, "made", dimensions, model_folder(work, dimensions), None)
+            model = add_model(album.store, "f" * 64, "made", dimensions, model_folder(work, dimensions), None)
         execute = album.store.connection.execute
         for start in range(0, len(halves), 50_000):
             with album.store.transaction():
@@ -118,7 +119,7 @@ def album_build(work: Path) -> list[dict]:
 
     with Album.open(work / "album") as album:
         start = time.perf_counter()
-        VectorIndex(album.store, album.store.models()[0]).update(RECALL)
+        VectorIndex(album.store, album.models()[0]).update(RECALL)
         return [{"side": "album, index", "build_s": round(time.perf_counter() - start, 1)}]
 
 
@@ -129,7 +130,7 @@ def album_side(work: Path) -> list[dict]:
 
     queries, truth = np.load(work / "queries.npy"), np.load(work / "truth.npy")
     with Album.open(work / "album") as album:
-        near = VectorIndex(album.store, album.store.models()[0])
+        near = VectorIndex(album.store, album.models()[0])
         start = time.perf_counter()
         near.refresh()
         opened = time.perf_counter() - start

@@ -14,6 +14,7 @@ from small_album import assert_same, content, draw, tiny_encoder
 
 import tiny_model
 from beholder.album.album import HOLDER, Album
+from beholder.album.store.vectors import read_vectors, vector_by_hash
 from beholder.errors import AlbumBusy, AlbumDamaged, AlbumNotFound, InvalidSetting
 from beholder.tasks.dual_encoder import DualEncoder
 
@@ -39,7 +40,7 @@ def told(album: Album, *folders: Path, encoder: DualEncoder, **options: object) 
     """The status of each file, by its name."""
     rows: dict[str, str] = {}
     album.index(
-        list(folders), model=encoder, report=lambda row: rows.update({Path(row.path).name: row.status}), **options
+        list(folders), model=encoder, on_file=lambda row: rows.update({Path(row.path).name: row.status}), **options
     )
     return rows
 
@@ -51,7 +52,7 @@ def test_all_are_added_and_then_unchanged(album: Album, folder: Path, encoder: D
     assert told(album, folder, encoder=encoder) == dict.fromkeys(names, "unchanged")
     assert_same(content(album), before)
     direct = encoder.embed_images([folder / "a.png"])[0]
-    kept = album.store.vector_by_hash(album.store.scalar("SELECT sha256 FROM content WHERE id = 1"), 1)
+    kept = vector_by_hash(album.store, album.store.scalar("SELECT sha256 FROM content WHERE id = 1"), 1)
     np.testing.assert_allclose(kept, direct, atol=1e-3)
 
 
@@ -78,8 +79,8 @@ def test_a_move_to_another_root_is_recognised_when_only_that_one_is_indexed(
     (tmp_path / "elsewhere").mkdir()
     (folder / "a.png").rename(tmp_path / "elsewhere" / "a.png")
     rows: list = []
-    album.index(tmp_path / "elsewhere", model=encoder, report=rows.append)
-    assert [(row.status, row.before) for row in rows] == [("moved", str(folder / "a.png"))]
+    album.index(tmp_path / "elsewhere", model=encoder, on_file=rows.append)
+    assert [(row.status, row.moved_from) for row in rows] == [("moved", str(folder / "a.png"))]
     assert len(album) == 4
 
 
@@ -197,7 +198,7 @@ def test_two_models_lie_side_by_side(album: Album, folder: Path, encoder: DualEn
         other.network.image_head.linear.weight.mul_(-1)
     album.index(folder, model=encoder)
     album.index(folder, model=other)
-    mine, theirs = (album.store.vectors(model)[1].astype(np.float32) for model in reversed(album.store.models()))
+    mine, theirs = (read_vectors(album.store, model)[1].astype(np.float32) for model in reversed(album.models()))
     np.testing.assert_allclose(mine, -theirs, atol=1e-3)
     like = album.search(image=folder / "a.png", top=1)
     assert Path(like[0].picture.path).name == "a.png" and like[0].cosine == pytest.approx(1, abs=2e-3)
@@ -213,11 +214,11 @@ def test_until_another_model_has_seen_all_a_search_goes_by_the_one_that_was_ther
         raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        album.index(folder, model=other, report=stop)
-    assert [model.fingerprint for model in album.store.models()] == [encoder.fingerprint, other.fingerprint]
+        album.index(folder, model=other, on_file=stop)
+    assert [model.fingerprint for model in album.models()] == [encoder.fingerprint, other.fingerprint]
     assert len(album.search(image=folder / "a.png", top=10)) == 4
     album.index(folder, model=other)
-    assert album.store.models()[0].fingerprint == other.fingerprint
+    assert album.models()[0].fingerprint == other.fingerprint
 
 
 def test_a_second_indexer_is_told_who_is_at_work(album: Album, folder: Path, encoder: DualEncoder) -> None:
@@ -225,7 +226,7 @@ def test_a_second_indexer_is_told_who_is_at_work(album: Album, folder: Path, enc
         with pytest.raises(AlbumBusy, match=f"process {os.getpid()}"):
             Album.open(album.folder).index(folder, model=encoder)
 
-    album.index(folder, model=encoder, report=second)
+    album.index(folder, model=encoder, on_file=second)
     assert album.index(folder, model=encoder).unchanged == 4
 
 
@@ -237,14 +238,14 @@ def test_a_second_indexer_is_told_so_even_before_the_first_has_written_who_it_is
         with pytest.raises(AlbumBusy, match="another process is indexing"):
             Album.open(album.folder).index(folder, model=encoder)
 
-    album.index(folder, model=encoder, report=second)
+    album.index(folder, model=encoder, on_file=second)
 
 
 def test_what_is_no_album_is_said_so(tmp_path: Path) -> None:
     with pytest.raises(AlbumNotFound, match="index"):
         Album.open(tmp_path / "none", create_new=False)
     (tmp_path / "album.sqlite").write_text("something else, long enough to be looked at" * 100)
-    with pytest.raises(AlbumDamaged, match="no album"):
+    with pytest.raises(AlbumDamaged, match="not an album"):
         Album.open(tmp_path)
     (tmp_path / "other").mkdir()
     import sqlite3

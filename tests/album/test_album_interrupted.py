@@ -16,7 +16,7 @@ import pytest
 from small_album import assert_same, content, draw, tiny_encoder
 
 from beholder.album.album import Album
-from beholder.album.schema import FILE
+from beholder.album.store.schema import FILE
 from beholder.errors import AlbumDamaged, WriteFailed
 from beholder.tasks.dual_encoder import DualEncoder
 
@@ -28,7 +28,7 @@ from beholder.album.album import Album
 indexing.COMMIT_AFTER = 8
 print("ready", flush=True)
 report = lambda row: print(row.status, row.path, flush=True)
-Album.open(sys.argv[1]).index(sys.argv[2], model=sys.argv[3], report=report, batch_size=8)
+Album.open(sys.argv[1]).index(sys.argv[2], model=sys.argv[3], on_file=report, batch_size=8)
 """
 
 
@@ -222,7 +222,7 @@ class FailingFile(apsw.VFSFile):
 
 
 def test_whichever_write_or_sync_fails_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from beholder.album import schema
+    from beholder.album.store import schema
 
     encoder: DualEncoder = tiny_encoder()
     folder = tmp_path / "photographs"

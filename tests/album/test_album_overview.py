@@ -12,7 +12,7 @@ from beholder.album import map_layout
 from beholder.album.album import Album
 from beholder.album.map_layout import compute_layout, interpolate_layout
 from beholder.album.outliers import knn_distance
-from beholder.album.schema import FILE
+from beholder.album.store.schema import FILE
 from beholder.errors import InvalidSetting
 from beholder.tasks.dual_encoder import DualEncoder
 

@@ -12,8 +12,11 @@ from beholder.album import search as search_module
 from beholder.album import vector_index as vector_index_module
 from beholder.album.album import Album
 from beholder.album.recall import exact_search, recall_at_k
+from beholder.album.store.models import add_model
+from beholder.album.store.vectors import read_vectors
 from beholder.album.vector_index import VectorIndex
 from beholder.errors import AlbumError, InvalidSetting
+from beholder.files import SCRATCH
 from beholder.tasks.dual_encoder import DualEncoder
 
 COUNT = 60
@@ -177,7 +180,7 @@ def large(album: Album, monkeypatch: pytest.MonkeyPatch) -> tuple[VectorIndex, n
     kinds = random.integers(0, 80, 6000)
     vectors = random.normal(size=(80, 32))[kinds] + 0.7 * random.normal(size=(6000, 32))
     vectors = (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float16)
-    model = album.store.add_model("f" * 64, "made", 32, None, None)
+    model = add_model(album.store, "f" * 64, "made", 32, None, None)
     with album.store.transaction():
         for number, vector in enumerate(vectors):
             execute = album.store.connection.execute
@@ -187,7 +190,7 @@ def large(album: Album, monkeypatch: pytest.MonkeyPatch) -> tuple[VectorIndex, n
             execute("INSERT INTO vector (model, content, data) VALUES (?, ?, ?)", row)
     near = VectorIndex(album.store, model)
     near.update(0.95)
-    return VectorIndex(album.store, model), album.store.vectors(model)[0], kinds
+    return VectorIndex(album.store, model), read_vectors(album.store, model)[0], kinds
 
 
 def test_a_large_album_keeps_the_recall_that_was_asked_for(large: tuple[VectorIndex, np.ndarray, np.ndarray]) -> None:
@@ -212,7 +215,7 @@ def test_under_a_filter_the_recall_is_kept_too(large: tuple[VectorIndex, np.ndar
     """Filters at random, and such that what they let through lies far from what is looked for."""
     near, ids, kinds = large
     near.refresh()
-    halves = near.store.vectors(near.model)[1]
+    halves = read_vectors(near.store, near.model)[1]
     random = np.random.default_rng(1)
     found, truth = [], []
     for query in random.choice(len(ids), 60, replace=False):
@@ -233,22 +236,22 @@ def test_under_a_filter_the_recall_is_kept_too(large: tuple[VectorIndex, np.ndar
 
 def test_exact_search_over_parts_is_a_plain_product(large: tuple[VectorIndex, np.ndarray, np.ndarray]) -> None:
     near, ids, _ = large
-    halves = near.store.vectors(near.model)[1]
+    halves = read_vectors(near.store, near.model)[1]
     queries = np.random.default_rng(2).normal(size=(5, 32)).astype(np.float32)
     best = ids[np.argsort(-(queries @ halves.astype(np.float32).T), axis=1, kind="stable")[:, :10]]
-    assert (exact_search(near.parts(), queries) == best).all()
+    assert (exact_search(near.batches(), queries) == best).all()
     assert exact_search([(ids[:3], halves[:3])], queries).shape == (5, 3)
 
 
 @pytest.mark.parametrize("inverted", [False, True], ids=["exact", "inverted file"])
-@pytest.mark.parametrize("nth", range(5))
+@pytest.mark.parametrize("nth", range(6))
 def test_whichever_step_of_writing_an_index_fails_the_search_goes_on(
     large: tuple[VectorIndex, np.ndarray, np.ndarray], inverted: bool, nth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Each fsync and rename in turn; then as if the process had ended there."""
     near, ids, _ = large
     before = {path.name for path in near.store.folder.iterdir()}
-    query = near.store.vectors(near.model)[1][17].astype(np.float32)
+    query = read_vectors(near.store, near.model)[1][17].astype(np.float32)
     steps = iter(range(100))
 
     def failing(step):
@@ -267,7 +270,7 @@ def test_whichever_step_of_writing_an_index_fails_the_search_goes_on(
     for one in (near, VectorIndex(near.store, near.model)):
         one.refresh()
         assert one.search(query, 1)[0][0] == ids[17]
-    assert not [path.name for path in near.store.folder.iterdir() if path.name.endswith("ing")]
+    assert not [path.name for path in near.store.folder.iterdir() if path.name.startswith(SCRATCH)]
     described = {path.name for path in near.store.folder.glob("search-*.json")}
     assert described == {name for name in before if name.startswith("search-") and name.endswith(".json")}
 

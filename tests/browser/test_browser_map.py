@@ -7,8 +7,8 @@ import pytest
 from PIL import Image
 
 from beholder.album.map_page import Region, write_map
+from beholder.album.picture import Picture
 from beholder.album.picture_map import MapPoint
-from beholder.album.store import Picture
 
 EVIL = "</script><img src=x onerror=alert(1)>"
 

@@ -39,7 +39,7 @@ def large(folder: Path, encoder: DualEncoder, count: int) -> Path:
     """An album of so many rows; a few files stand behind all of them, each under many paths."""
     made = photographs(folder, encoder)
     with Album.open(made) as album:
-        model = album.store.models()[0].id
+        model = album.models()[0].id
         names = sorted(os.fsencode(path.name) for path in (folder / "photos").iterdir())
         vectors = np.random.default_rng(1).normal(size=(count - len(album), encoder.towers.embedding))
         vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)

@@ -1,74 +1,64 @@
-"""All pictures of an album in an order, and what there is to choose from in filters."""
+"""Browsing an album: all pictures in an order, and the values that filters can choose from."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
 from beholder.album.filters import Condition
-from beholder.album.store import Store
+from beholder.album.store import pictures
+from beholder.album.store.connection import Store
 from beholder.errors import InvalidSetting
 
-ORDERS = {
-    "path": "min(picture.path)",
-    "newest": "content.taken IS NULL, content.taken DESC, min(picture.path)",
-    "oldest": "content.taken IS NULL, content.taken, min(picture.path)",
-}
-MOST = 200  # values of a kind; those of the most pictures
+MAX_VALUES = 200  # of each facet, those of the most pictures
 
-Counted = tuple[tuple[str, int], ...]
+Counts = tuple[tuple[str, int], ...]
 
 
 @dataclass(frozen=True)
 class Facets:
-    """What is in an album: values with the number of pictures that have them, the most frequent first.
+    """Values with the number of pictures that have them, the most frequent first.
 
     Attributes:
-        pictures: all; copies count once.
-        captions: pictures that have one.
-        years: in which they were taken, the latest first.
+        pictures: number of all pictures; copies count once.
+        captions: number of pictures with a caption.
+        years: in which pictures were taken, the latest first.
+        cameras: make and model.
+        tags: keywords from all sources.
+        formats: of the files, in lower case.
     """
 
     pictures: int
     captions: int
-    years: Counted
-    cameras: Counted
-    tags: Counted
-    formats: Counted
+    years: Counts
+    cameras: Counts
+    tags: Counts
+    formats: Counts
 
 
-def contents(store: Store, condition: Condition, order: str) -> list[int]:
-    """The contents that a filter lets through, in order.
+def list_contents(store: Store, condition: Condition, order: str) -> list[int]:
+    """Return the contents that a filter selects, in order.
 
     Args:
-        store: the album's.
+        store: the album.
         condition: the filter.
-        order: ``path``, or by the time when they were taken, ``newest`` or ``oldest``; those without a time come last.
+        order: ``path``, or by the time they were taken, ``newest`` or ``oldest``; those without a time come last.
 
     Raises:
-        InvalidSetting: the order is none of these.
+        InvalidSetting: unknown order.
     """
-    if order not in ORDERS:
-        raise InvalidSetting(f"order {order!r} is none of {', '.join(ORDERS)}")
-    rows = store.query(
-        f"""SELECT content.id FROM picture JOIN content ON content.id = picture.content WHERE {condition.sql}
-        GROUP BY content.id ORDER BY {ORDERS[order]}""",
-        condition.bound,
-    )
-    return [row[0] for row in rows]
+    if order not in pictures.ORDERS:
+        raise InvalidSetting(f"unknown order {order!r}; choose one of {', '.join(pictures.ORDERS)}")
+    return pictures.list_contents(store, condition.sql, condition.bound, order)
 
 
-def facets(store: Store) -> Facets:
-    """What is in an album."""
-
-    def counted(sql: str, order: str = "2 DESC, 1") -> Counted:
-        return tuple((row[0], row[1]) for row in store.query(f"{sql} GROUP BY 1 ORDER BY {order} LIMIT {MOST}"))
-
+def count_facets(store: Store) -> Facets:
+    """Count what is in an album."""
     with store.snapshot():
         return Facets(
-            store.scalar("SELECT count(*) FROM content"),
-            store.scalar("SELECT count(DISTINCT content) FROM caption"),
-            counted("SELECT substr(taken, 1, 4), count(*) FROM content WHERE taken IS NOT NULL", "1 DESC"),
-            counted("SELECT camera, count(*) FROM content WHERE camera IS NOT NULL"),
-            counted("SELECT text, count(DISTINCT content) FROM tag"),
-            counted("SELECT lower(format), count(*) FROM content"),
+            pictures.count_pictures(store),
+            pictures.count_captioned(store),
+            tuple(pictures.count_years(store, MAX_VALUES)),
+            tuple(pictures.count_cameras(store, MAX_VALUES)),
+            tuple(pictures.count_tags(store, MAX_VALUES)),
+            tuple(pictures.count_formats(store, MAX_VALUES)),
         )

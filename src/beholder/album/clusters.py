@@ -1,6 +1,6 @@
-"""Groups of pictures that go together, and a name for each.
+"""Clusters of pictures, each with a name.
 
-Shapes: n pictures, E dimensions, C clusters, L names to choose from.
+Shapes: n pictures, E dimensions, C clusters, L candidate names.
 """
 
 from __future__ import annotations
@@ -13,25 +13,25 @@ from pathlib import Path
 
 import numpy as np
 
+from beholder.album.picture import Picture
 from beholder.album.search import STOP_WORDS
-from beholder.album.store import Picture
 from beholder.errors import InvalidSetting, MissingExtra
 from beholder.text.templates import fill_templates
 
-NOISE = -1  # the cluster of pictures that belong to none
+NOISE = -1  # label of pictures that belong to no cluster
 EVERYDAY = Path(__file__).parent / "everyday_words.txt"
-SAMPLE = 10_000  # pictures among which clusters are looked for; the others join those that they are nearest to
+SAMPLE = 10_000  # pictures that are clustered; all others are assigned to the cluster of their nearest neighbor
 
 
 @dataclass(frozen=True)
 class Cluster:
-    """Rows that go together, the most typical first.
+    """A cluster of rows, the most typical first.
 
     Attributes:
-        number: 0 for the largest; `LOOSE` for what belongs to none, which comes last.
-        name: of its own, or "in no group".
-        keywords: those of the given ones that belong here, the one that says most first.
-        rows: of the vectors.
+        number: 0 for the largest; `NOISE`, which comes last, for rows that belong to none.
+        name: unique, or "in no group".
+        keywords: the given keywords that distinguish this cluster most, in descending order.
+        rows: of the embeddings.
     """
 
     number: int
@@ -42,7 +42,7 @@ class Cluster:
 
 @dataclass(frozen=True)
 class PictureCluster:
-    """Pictures of an album that go together, the most typical first; otherwise as `Cluster`."""
+    """A cluster of an album's pictures, the most typical first; otherwise as `Cluster`."""
 
     number: int
     name: str
@@ -58,15 +58,15 @@ def find_clusters(
     keywords: Sequence[str] = (),
     seed: int = 0,
 ) -> list[Cluster]:
-    """Clusters with names from the keywords; without any from captions, or from a list of everyday words.
+    """Cluster embeddings and name the clusters by keywords; without any, by captions or a list of everyday words.
 
     Args:
-        vectors: (n, E), unit length.
+        vectors: embeddings (n, E), unit length.
         captions: n of them.
-        embed: sentences to vectors (L, E).
-        clusters: how many; None for as many as there are.
-        keywords: names that a cluster may have.
-        seed: of what is drawn at random.
+        embed: texts to embeddings (L, E).
+        clusters: number of clusters; None lets HDBSCAN determine it.
+        keywords: candidate names.
+        seed: random seed.
 
     Raises:
         InvalidSetting: there are fewer pictures than clusters.
@@ -82,7 +82,7 @@ def name_clusters(
     embed: Callable[[list[str]], np.ndarray],
     keywords: Sequence[str] = (),
 ) -> list[Cluster]:
-    """Clusters that were found (n,), with names; the rest as in `find_clusters`."""
+    """Name clusters given by their labels (n,); otherwise as `find_clusters`."""
     owned: dict[int, list[str]] = {}
     if keywords:
         words = embed(fill_templates(["a photo of a {}"], keywords))
@@ -103,12 +103,12 @@ def name_clusters(
 
 
 def cluster(vectors: np.ndarray, clusters: int | None, seed: int = 0) -> np.ndarray:
-    """The cluster (n,) of each picture, the largest numbered 0; `LOOSE` for those that belong to none.
+    """Return the label (n,) of each picture's cluster, 0 for the largest, `NOISE` for none.
 
     Args:
-        vectors: (n, E), unit length.
-        clusters: how many, by k-means; None lets HDBSCAN find how many there are.
-        seed: of k-means.
+        vectors: embeddings (n, E), unit length.
+        clusters: number of clusters for k-means; None lets HDBSCAN determine it.
+        seed: random seed of k-means.
 
     Raises:
         InvalidSetting: there are fewer pictures than clusters.
@@ -121,7 +121,7 @@ def cluster(vectors: np.ndarray, clusters: int | None, seed: int = 0) -> np.ndar
     if len(vectors) > SAMPLE and (clusters is None or clusters <= SAMPLE):
         return _cluster_by_sample(vectors, clusters, seed)
     if clusters is not None and not 1 <= clusters <= len(vectors):
-        raise InvalidSetting(f"{clusters} clusters of {len(vectors)} pictures: ask for 1 to {len(vectors)}")
+        raise InvalidSetting(f"{clusters} clusters of {len(vectors)} pictures: choose 1 to {len(vectors)}")
     if clusters is None:
         if len(vectors) < 5:
             return np.zeros(len(vectors), np.int64)
@@ -133,7 +133,7 @@ def cluster(vectors: np.ndarray, clusters: int | None, seed: int = 0) -> np.ndar
 
 
 def _cluster_by_sample(vectors: np.ndarray, clusters: int | None, seed: int) -> np.ndarray:
-    """Clusters of a sample; every other vector belongs where the one of the sample that is nearest to it does."""
+    """Cluster a sample and give every vector the label of its nearest neighbor in the sample."""
     import faiss
 
     some = np.sort(np.random.default_rng(seed).choice(len(vectors), SAMPLE, replace=False))
@@ -149,18 +149,18 @@ def _largest_first(found: np.ndarray) -> np.ndarray:
 
 
 def names_by_words(vectors: np.ndarray, found: np.ndarray, names: Sequence[str], words: np.ndarray) -> dict[int, str]:
-    """For each cluster the name that sets it apart most from the other pictures; no name is given twice.
+    """Return for each cluster the name that distinguishes it most from other pictures; no name is used twice.
 
     Args:
-        vectors: (n, E), unit length.
-        found: (n,), the clusters.
-        names: L of them.
-        words: (L, E), their vectors.
+        vectors: embeddings (n, E), unit length.
+        found: labels (n,).
+        names: L candidates.
+        words: their embeddings (L, E).
     """
-    labels, apart = _distinctiveness(vectors, found, words)
+    labels, scores = _distinctiveness(vectors, found, words)
     chosen: dict[int, str] = {}
     taken: set[int] = set()
-    for place in np.argsort(-apart, axis=None, kind="stable"):
+    for place in np.argsort(-scores, axis=None, kind="stable"):
         row, column = divmod(int(place), len(names))
         if labels[row] not in chosen and column not in taken:
             chosen[labels[row]] = names[column]
@@ -173,16 +173,16 @@ def names_by_words(vectors: np.ndarray, found: np.ndarray, names: Sequence[str],
 def keywords_by_cluster(
     vectors: np.ndarray, found: np.ndarray, names: Sequence[str], words: np.ndarray
 ) -> dict[int, list[str]]:
-    """For each cluster the names (shapes as in `names_by_words`) that set it apart more than any other cluster."""
-    labels, apart = _distinctiveness(vectors, found, words)
+    """Return for each cluster the names that distinguish it more than any other cluster; as `names_by_words`."""
+    labels, scores = _distinctiveness(vectors, found, words)
     owned: dict[int, list[tuple[float, str]]] = {}
-    for column, row in enumerate(apart.argmax(axis=0) if labels else ()):
-        owned.setdefault(labels[row], []).append((-float(apart[row, column]), names[column]))
+    for column, row in enumerate(scores.argmax(axis=0) if labels else ()):
+        owned.setdefault(labels[row], []).append((-float(scores[row, column]), names[column]))
     return {label: [name for _, name in sorted(pairs)] for label, pairs in owned.items()}
 
 
 def _distinctiveness(vectors: np.ndarray, found: np.ndarray, words: np.ndarray) -> tuple[list[int], np.ndarray]:
-    """The clusters, and by how many standard deviations each word (L, E) sets each apart: (C, L)."""
+    """Return the labels, and by how many standard deviations each word distinguishes each cluster: (C, L)."""
     cosines = vectors @ words.T  # (n, L)
     spread = np.maximum(cosines.std(axis=0), 1e-6)
     labels = sorted(set(found.tolist()) - {NOISE})
@@ -193,7 +193,7 @@ def _distinctiveness(vectors: np.ndarray, found: np.ndarray, words: np.ndarray) 
 
 
 def names_by_captions(captions: Sequence[str | None], found: np.ndarray) -> dict[int, str]:
-    """For each cluster the two words of its captions that are most its own (by tf-idf over clusters)."""
+    """Return for each cluster the two words of its captions with the highest tf-idf over clusters."""
     labels = sorted(set(found.tolist()) - {NOISE})
     within: dict[int, Counter[str]] = {label: Counter() for label in labels}
     for caption, label in zip(captions, found.tolist(), strict=True):
@@ -210,5 +210,5 @@ def names_by_captions(captions: Sequence[str | None], found: np.ndarray) -> dict
 
 
 def everyday_words() -> list[str]:
-    """Names for clusters where nobody gave any."""
+    """Return the candidate names used when none are given."""
     return EVERYDAY.read_text("utf-8").split("\n")[:-1]

@@ -1,4 +1,4 @@
-"""A page of thumbnails in one HTML file. Names, captions and queries are text in it and never markup."""
+"""A contact sheet: thumbnails in one HTML file. Names, captions and queries are escaped: text, never markup."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from html import escape
 from pathlib import Path
 
 from beholder.album.thumbnail import thumbnail
-from beholder.errors import WriteFailed
+from beholder.files import reported, write_text
 from beholder.runtime.pipeline import map_ahead
 
 SIDE = 240  # pixels
@@ -39,18 +39,18 @@ figcaption {{ font-size: .85em; overflow-wrap: anywhere }}
 </html>
 """
 
-Row = tuple[str, Sequence[str]]  # a picture's path, and lines about it
+Row = tuple[str, Sequence[str]]  # a picture's path, and lines of text below it
 
 
 def write_contact_sheet(path: Path, title: str, sections: Iterable[tuple[str, Sequence[Row]]]) -> None:
-    """Write a page with a part for each section, and in it a thumbnail and some lines for each picture.
+    """Write a page of sections with a thumbnail and some lines of text for each picture.
 
-    A picture that can't be read any more is shown by its name.
+    A picture that can't be read any more is shown by its text alone.
 
     Args:
-        path: the file to write, in one piece.
+        path: of the file, which is written atomically.
         title: of the page.
-        sections: heading, and the pictures under it.
+        sections: headings, each with its pictures.
 
     Raises:
         WriteFailed: the file can't be written.
@@ -59,23 +59,8 @@ def write_contact_sheet(path: Path, title: str, sections: Iterable[tuple[str, Se
     for heading, rows in sections:
         figures = "\n".join(map_ahead(_figure, rows, AHEAD))
         parts.append(f'<h2>{_text(heading)}</h2>\n<div class="sheet">\n{figures}\n</div>')
-    write_page(path, PAGE.format(title=_text(title), side=SIDE, sections="\n".join(parts)))
-
-
-def write_page(path: Path, page: str) -> None:
-    """Writes a page in one piece.
-
-    Raises:
-        WriteFailed: the file can't be written.
-    """
-    aside = path.with_name(f".{path.name}.writing")
-    try:
-        aside.write_text(page, "utf-8")
-        aside.replace(path)
-    except OSError as error:
-        raise WriteFailed(f"{path}: can't be written: {error.strerror or error}") from error
-    finally:
-        aside.unlink(missing_ok=True)
+    with reported(path):
+        write_text(path, PAGE.format(title=_text(title), side=SIDE, sections="\n".join(parts)))
 
 
 def _figure(row: Row) -> str:
@@ -91,7 +76,7 @@ def _text(text: str) -> str:
 
 
 def readable(text: str) -> str:
-    """Text for a page; bytes of a file's name that are no text are shown as what they are."""
+    """Return text for a page; bytes of a file name that are not valid UTF-8 are escaped."""
     return os.fsencode(text).decode("utf-8", "backslashreplace") if _is_odd(text) else text
 
 

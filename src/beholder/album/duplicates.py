@@ -15,7 +15,9 @@ from typing import Literal
 
 import numpy as np
 
-from beholder.album.store import Picture, Store
+from beholder.album.picture import Picture
+from beholder.album.store import features
+from beholder.album.store.connection import Store
 from beholder.errors import PictureError
 from beholder.pictures.read import read_picture
 from beholder.runtime.pipeline import map_ahead
@@ -141,17 +143,13 @@ def _alike(vectors: np.ndarray) -> dict[tuple[int, int], float]:
 def _looks(store: Store, pictures: list[Picture]) -> dict[int, _Look]:
     """What the pixels look like in small, from the album or made now and kept there."""
     found: dict[int, _Look] = {}
-    known = {row[0]: row[1:] for row in store.query("SELECT content, grey, sharpness FROM look")}
+    known = features.grey_images(store)
     missing = [picture for picture in pictures if picture.content not in known]
-    made = []
-    for picture, look in zip(missing, map_ahead(_look, missing, 32), strict=True):
-        if look is not None:
-            known[picture.content] = look
-            made.append((picture.content, *look))
+    looks = zip(missing, map_ahead(_look, missing, 32), strict=True)
+    made = {picture.content: look for picture, look in looks if look is not None}
     if made:
-        with store.transaction():
-            for row in made:
-                store.connection.execute("INSERT OR IGNORE INTO look (content, grey, sharpness) VALUES (?, ?, ?)", row)
+        features.save_grey_images(store, made)
+        known |= made
     for picture in pictures:
         if picture.content in known:
             grey, sharpness = known[picture.content]

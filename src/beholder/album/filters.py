@@ -1,20 +1,20 @@
-"""The filter language of ``--where``: which pictures a search may find.
+"""The filter language of ``--where``, compiled to SQL conditions.
 
     filter   = part { "or" part }
     part     = term { ["and"] term }
     term     = ( "not" | "-" ) term | "(" filter ")" | field operator value
     operator = ":" | "=" | "<" | "<=" | ">" | ">="          ":" and "=" mean the same
-    value    = word | "quoted text"                          in quotes, \\" stands for a quote
+    value    = word | "quoted text"                          in quotes, \\" is a quote
 
     folder:PATH       below this folder                  date>=2024-05      taken in May 2024 or later
     name:text         in the file's or folder's name     date:2024          taken in 2024
     caption:text      in a caption                       width>=1920        pixels of the upright picture; height, too
-    tag:text          has exactly this tag               pixels>=2mp        width × height; k and mp are understood
-    camera:text       in the camera's name               size<500kb         of the file; kb, mb and gb are understood
+    tag:text          has exactly this tag               pixels>=2mp        width × height; units are k and mp
+    camera:text       in the camera's name               size<500kb         of the file; units are kb, mb and gb
     format:jpeg       of the file                        near:52.5,13.4,10  taken within 10 km of this place
     has:date          also place, camera, caption, tag
 
-A filter becomes one SQL condition in which every value is bound, so no value can be read as SQL.
+Every value is bound to the condition, so no value can be read as SQL.
 """
 
 import os
@@ -25,10 +25,10 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
-from beholder.album.store import BELOW, below
+from beholder.album.store.files import UNDER, under
 from beholder.errors import InvalidSetting
 
-MAX_DEPTH = 50  # brackets and negations within each other
+MAX_DEPTH = 50  # nested brackets and negations
 MAX_LENGTH = 10_000  # characters
 
 TOKEN = re.compile(
@@ -51,7 +51,7 @@ EARTH = 6371.0088  # kilometres, the mean radius
 
 @dataclass(frozen=True)
 class Condition:
-    """SQL over the tables ``picture`` and ``content``, and the values that are bound to it."""
+    """A SQL condition over the tables ``picture`` and ``content``, and the values bound to it."""
 
     sql: str
     bound: tuple[Any, ...] = ()
@@ -61,19 +61,19 @@ MATCH_ALL = Condition("1")
 
 
 def parse(text: str | None) -> Condition:
-    """The condition that a filter stands for.
+    """Compile a filter.
 
     Raises:
-        InvalidSetting: the filter can't be understood; the message says where and why.
+        InvalidSetting: syntax error; the message says where and why.
     """
     if text is None or not text.strip():
         return MATCH_ALL
     if len(text) > MAX_LENGTH:
-        raise InvalidSetting(f"the filter is {len(text)} characters long; at most {MAX_LENGTH} are read")
+        raise InvalidSetting(f"the filter is {len(text)} characters long; at most {MAX_LENGTH} are allowed")
     parser = _Parser(text)
     condition = parser.parse_or(0)
     if parser.token is not None:
-        raise parser.error("a bracket is closed that was not opened")
+        raise parser.error("unmatched closing bracket")
     return condition
 
 
@@ -86,7 +86,7 @@ class _Parser:
         self.next()
 
     def next(self) -> None:
-        """Moves on to the next token; None at the end."""
+        """Advance to the next token; None at the end."""
         self.start = self.place
         if not self.text[self.place :].strip():
             self.token, self.place = None, len(self.text)
@@ -100,7 +100,7 @@ class _Parser:
     def error(self, reason: str) -> InvalidSetting:
         rest = self.text[self.start :].strip()
         where = f'at "{rest[:40]}"' if rest else "at its end"
-        return InvalidSetting(f"the filter can't be understood {where}: {reason}")
+        return InvalidSetting(f"invalid filter {where}: {reason}")
 
     def named(self, *names: str) -> bool:
         return self.token is not None and (self.token["name"] or "").lower() in names
@@ -122,10 +122,10 @@ class _Parser:
 
     def parse_term(self, depth: int) -> Condition:
         if depth > MAX_DEPTH:
-            raise self.error(f"more than {MAX_DEPTH} brackets within each other")
+            raise self.error(f"more than {MAX_DEPTH} nested brackets")
         token = self.token
         if token is None:
-            raise self.error("something is missing here")
+            raise self.error("a term is missing here")
         if token["minus"] or self.named("not"):
             self.next()
             inner = self.parse_term(depth + 1)
@@ -141,7 +141,7 @@ class _Parser:
             raise self.error("a term is expected here")
         field = token["field"].lower()
         if field not in FIELDS:
-            raise self.error(f"{field} is none of {', '.join(FIELDS)}")
+            raise self.error(f"unknown field {field}; the fields are {', '.join(FIELDS)}")
         quoted = token["quoted"]
         value = re.sub(r"\\(.)", r"\1", quoted) if quoted is not None else token["word"] or ""
         operator = "=" if token["operator"] == ":" else token["operator"] or ""
@@ -163,13 +163,13 @@ def _join(parts: list[Condition], how: str) -> Condition:
 
 def _require_equality(operator: str) -> None:
     if operator != "=":
-        raise ValueError(f"{operator} does not go with this field; it takes : or =")
+        raise ValueError(f"this field takes : or =, not {operator}")
 
 
 def _folder(operator: str, value: str) -> Condition:
     _require_equality(operator)
-    path = os.fsencode(Path(os.path.abspath(Path(value).expanduser())))  # noqa: PTH100 (links stay as they are)
-    return Condition(BELOW.replace("path", "picture.path"), below(path))
+    path = os.fsencode(Path(os.path.abspath(Path(value).expanduser())))  # noqa: PTH100 (links are kept)
+    return Condition(UNDER.replace("path", "picture.path"), under(path))
 
 
 def _contains(column: str) -> Callable[[str, str], Condition]:

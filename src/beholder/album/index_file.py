@@ -1,36 +1,37 @@
-"""The file beside the album that FAISS searches: derived from it, and thrown away at the first doubt.
+"""The FAISS index file next to the album, which is derived from it and rebuilt whenever in doubt.
 
-It is written aside, brought to disk and put in place as a whole, under a name made of its content; a description beside
-it says which that is. Only a file of our own with the checksum that is written there is given to FAISS.
+It is written atomically under a name made from its content; a description next to it says which file is valid. FAISS
+only ever opens a file of ours whose checksum is the one in the description.
 """
 
 from __future__ import annotations
 
 import hashlib
 import json
-import os
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
+
+from beholder.files import atomic_files, write_text
 
 VERSION = 2
 
 
 @dataclass(frozen=True)
 class Description:
-    """What is written beside an index file, and says whether it may be read.
+    """The description of an index file, which says whether it may be read.
 
     Attributes:
         file: its name.
         sha256: of its bytes.
-        fingerprint: of the model whose vectors it holds.
-        count: vectors in it.
+        fingerprint: of the model whose embeddings it holds.
+        count: number of vectors.
         last: the greatest id among them.
-        probes: cells to look into; 0 where search is exact.
-        cells: there are.
-        aim: the recall that the probes were chosen for.
-        recall: measured with so many.
+        probes: number of cells that a search visits (FAISS's ``nprobe``); 0 for exact search.
+        cells: number of cells (FAISS's ``nlist``).
+        aim: recall for which ``probes`` was chosen.
+        recall: measured with it.
     """
 
     file: str
@@ -46,15 +47,15 @@ class Description:
 
 
 def description_file(folder: Path, fingerprint: str) -> Path:
-    """Where the description of a model's index file lies."""
+    """Return the path of the description of a model's index file."""
     return folder / f"search-{fingerprint[:16]}.json"
 
 
 def read_index(folder: Path, fingerprint: str) -> tuple[Any, Description] | None:
-    """The index, memory-mapped, and its description; None if either is missing, damaged or of something else."""
+    """Return the memory-mapped index and its description, or None if either is missing, damaged or of another model."""
     import faiss
 
-    for _ in range(3):  # another process may be putting a new one in its place
+    for _ in range(3):  # another process may be replacing it
         try:
             description = Description(**json.loads(description_file(folder, fingerprint).read_text("utf-8")))
             if description.version != VERSION or description.fingerprint != fingerprint:
@@ -63,7 +64,7 @@ def read_index(folder: Path, fingerprint: str) -> tuple[Any, Description] | None
             with path.open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != description.sha256:
                     return None
-            index = mapped(path, description)
+            index = map_index(path, description)
         except FileNotFoundError:
             continue
         except (OSError, ValueError, TypeError, RuntimeError):
@@ -72,64 +73,45 @@ def read_index(folder: Path, fingerprint: str) -> tuple[Any, Description] | None
     return None
 
 
-def mapped(path: Path, description: Description) -> Any:
-    """An index file as FAISS reads it: what is not looked at stays on the disk."""
+def map_index(path: Path, description: Description) -> Any:
+    """Open an index file memory-mapped: parts that no search visits stay on disk."""
     import faiss
 
     return faiss.read_index(str(path), faiss.IO_FLAG_MMAP if description.probes else faiss.IO_FLAG_MMAP_IFC)
 
 
 def write_index(folder: Path, index: Any, description: Description) -> Description:
-    """Puts an index file in place, with its description, and removes the one that was there before.
+    """Write an index file and its description, and remove the previous file.
+
+    Returns:
+        The description, with the file's name and checksum.
 
     Raises:
-        OSError, RuntimeError: it can't be written; what was there before is there still, or nothing is.
+        OSError, RuntimeError: writing failed; the previous file is still there, or none.
     """
     import faiss
 
-    aside = folder / f".search-{os.getpid()}.writing"
-    try:
-        faiss.write_index(index, str(aside))
-        with aside.open("rb") as file:
-            digest = hashlib.file_digest(file, "sha256").hexdigest()
-            os.fsync(file.fileno())
-        name = f"search-{description.fingerprint[:16]}-{digest[:16]}.faiss"
-        aside.replace(folder / name)
-        described = replace(description, file=name, sha256=digest)
-        write_description(folder, described)
-    finally:
-        aside.unlink(missing_ok=True)
-    for old in folder.glob(f"search-{description.fingerprint[:16]}-*.faiss"):
+    stem = f"search-{description.fingerprint[:16]}"
+    with atomic_files(folder) as scratch:
+        file = scratch / "index"
+        faiss.write_index(index, str(file))
+        with file.open("rb") as data:
+            digest = hashlib.file_digest(data, "sha256").hexdigest()
+        name = f"{stem}-{digest[:16]}.faiss"
+        file.rename(scratch / name)
+    written = replace(description, file=name, sha256=digest)
+    write_description(folder, written)
+    for old in folder.glob(f"{stem}-*.faiss"):
         if old.name != name:
             with suppress(OSError):
                 old.unlink()
-    return described
+    return written
 
 
 def write_description(folder: Path, description: Description) -> None:
-    """Puts a description in place.
+    """Write a description atomically.
 
     Raises:
-        OSError: it can't be written; what was there before is there still.
+        OSError: writing failed; the previous description is still there.
     """
-    aside = folder / f".search-{os.getpid()}.describing"
-    try:
-        with aside.open("w", encoding="utf-8") as file:
-            file.write(json.dumps(asdict(description)))
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(description_file(folder, description.fingerprint))
-        _sync(folder)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
-def _sync(folder: Path) -> None:
-    """Brings the names in a folder to disk, where the system can (Windows can't)."""
-    if os.name == "nt":
-        return
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+    write_text(description_file(folder, description.fingerprint), json.dumps(asdict(description)))

@@ -1,8 +1,8 @@
-"""Folders come into the album: what is new is embedded, what moved is recognised, what is gone goes.
+"""Indexing: new files are embedded, moved files are recognized, missing files are removed.
 
-A file is unchanged if its size and times are; only otherwise is it read, and only what the model has not seen by its
-content is embedded. Reading and hashing run ahead in threads, decoding overlaps the network, and whatever is done is
-committed every moment, so that it can be killed at any time and goes on from there.
+A file is read only if its size or times have changed, and embedded only if the model has not embedded the same content
+before. Reading and hashing run ahead in threads, decoding overlaps inference, and results are committed every second,
+so an index run can be killed at any time and the next one continues where it stopped.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from beholder.album.store import FileStamp, Store
+from beholder.album.store import files, vectors
+from beholder.album.store.connection import Store
+from beholder.album.store.files import FileStamp
 from beholder.errors import PictureBroken, PictureError, PictureUnreadable
 from beholder.pictures.photo_metadata import PhotoMetadata, photo_metadata
 from beholder.pictures.read import FileBytes, Limits, display_name, read_file
@@ -33,19 +35,26 @@ if TYPE_CHECKING:
 
 Status = Literal["added", "changed", "unchanged", "moved", "removed", "failed"]
 
-COMMIT_AFTER = 64  # pictures
+COMMIT_AFTER = 64  # pictures, or
 COMMIT_EVERY = 1.0  # seconds
 READ_AHEAD = 16  # files
 
 
 @dataclass(frozen=True)
 class IndexedPicture:
-    """What became of one file; ``before`` is where it lay until it was moved."""
+    """The outcome for one file.
+
+    Attributes:
+        path: of the file.
+        status: outcome; ``added`` also for a file that another model had embedded before.
+        error: reason for ``failed``.
+        moved_from: former path, for ``moved``.
+    """
 
     path: str
     status: Status
     error: str | None = None
-    before: str | None = None
+    moved_from: str | None = None
 
     @property
     def name(self) -> str:
@@ -55,7 +64,7 @@ class IndexedPicture:
 
 @dataclass
 class IndexSummary:
-    """How many files had which end; the failed ones by name."""
+    """Number of files by outcome, and the failed files."""
 
     added: int = 0
     changed: int = 0
@@ -65,7 +74,7 @@ class IndexSummary:
     failed: list[IndexedPicture] = field(default_factory=list)
 
     def count(self, picture: IndexedPicture) -> None:
-        """Takes one more into account."""
+        """Count one more file."""
         if picture.status == "failed":
             self.failed.append(picture)
         else:
@@ -74,7 +83,7 @@ class IndexSummary:
 
 @dataclass
 class _File:
-    """A file on its way: read, or the reason why not."""
+    """A file in the pipeline: read, or the error."""
 
     path: bytes
     stamp: FileStamp
@@ -86,17 +95,18 @@ class _File:
 
 
 class Indexer:
-    """One run over some folders.
+    """One index run over some folders.
 
     Args:
         store: the album.
-        model: the id under which vectors are kept.
-        encoder: gives the model, when there is something for it to do.
+        model: id of the model.
+        encoder: returns the model; called only if there is something to embed.
         exclude: patterns as in a ``.gitignore``, relative to each folder.
-        report: called with each file when what became of it is on disk.
-        expect: called with the number of files that will be reported, once it is known.
+        on_file: called with the outcome of each file once it is on disk.
+        on_total: called with the number of files that will be reported, once it is known.
+        batch_size: pictures per forward pass.
         exact: decode large JPEGs in full.
-        limits: the caps on pixels, bytes and sides.
+        limits: on pixels, bytes and sides.
     """
 
     def __init__(
@@ -106,8 +116,8 @@ class Indexer:
         encoder: Callable[[], DualEncoder],
         *,
         exclude: Sequence[str] = (),
-        report: Callable[[IndexedPicture], None] | None = None,
-        expect: Callable[[int], None] | None = None,
+        on_file: Callable[[IndexedPicture], None] | None = None,
+        on_total: Callable[[int], None] | None = None,
         batch_size: int = 16,
         exact: bool = False,
         limits: Limits | None = None,
@@ -116,64 +126,66 @@ class Indexer:
         self.model = model
         self.encoder = encoder
         self.exclude = exclude
-        self.report = report
-        self.expect = expect
+        self.on_file = on_file
+        self.on_total = on_total
         self.batch_size = batch_size
         self.exact = exact
         self.limits = limits or Limits()
         self.summary = IndexSummary()
-        self.ready: list[_File] = []  # to be committed
+        self.pending: list[_File] = []  # to be committed
         self.committed = time.monotonic()
-        self.seen: set[bytes] = set()
+        self.present: set[bytes] = set()
         self.failed: set[bytes] = set()
 
     def run(self, folders: Sequence[str | Path]) -> IndexSummary:
-        """Brings the album up to date with some folders (or single files).
+        """Update the album with some folders or single files.
 
         Raises:
-            WriteFailed: the album can't be written; what was committed before stays.
+            WriteFailed: the album can't be written; what was committed before is kept.
         """
         roots = [os.fsencode(Path(folder).absolute()) for folder in folders]
         roots = [root for root in dict.fromkeys(roots) if self._usable(root)]
         found, unlisted = self._scan(roots)
-        known = self.store.files_under(roots, self.model)
+        known = files.files_under(self.store, roots, self.model)
         todo: list[bytes] = []
         unchanged: list[bytes] = []
         for path, stamp in found.items():
             old = known.get(path)
             (unchanged if old is not None and old == (stamp, True) else todo).append(path)
         gone = [path for path in known if path not in found and not path.startswith(unlisted)]
-        if self.expect is not None:
-            self.expect(len(found) + len(gone))
+        if self.on_total is not None:
+            self.on_total(len(found) + len(gone))
         for path in unchanged:
-            self._tell(path, "unchanged")
+            self._report(path, "unchanged")
         try:
-            self._bring_in([_File(path, found[path]) for path in todo])
-        finally:  # interrupted or not, what is done is kept
+            self._embed([_File(path, found[path]) for path in todo])
+        finally:  # interrupted or not, finished work is kept
             self._commit()
         self._remove(gone)
-        self.store.clean(roots, self.failed)
+        files.clean_up(self.store, roots, self.failed)
         for root in roots:
-            self.store.record_root(root, Path(os.fsdecode(root)).stat().st_dev)
+            files.add_root(self.store, root, Path(os.fsdecode(root)).stat().st_dev)
         return self.summary
 
     def _usable(self, root: bytes) -> bool:
-        """Whether a root is there. One that is not keeps its pictures: the disk it is on may be away."""
+        """Return whether a root is there. If not, its pictures stay: a drive may be unmounted."""
         path = Path(os.fsdecode(root))
         try:
             device = path.stat().st_dev
             empty = path.is_dir() and not any(path.iterdir())
         except OSError as error:
-            self._fail(root, f"can't be indexed: {error.strerror}; what the album knows of it stays")
+            self._fail(root, f"can't be indexed: {error.strerror}; its pictures stay in the album")
             return False
-        before = self.store.device(root)
-        if empty and before not in (None, device) and self.store.files_under([root], self.model):
-            self._fail(root, "is empty and on another disk than before, so a disk seems to be away; its pictures stay")
+        device_before = files.root_device(self.store, root)
+        if empty and device_before not in (None, device) and files.files_under(self.store, [root], self.model):
+            self._fail(
+                root, "is empty and on another disk than before, so a drive seems to be unmounted; its pictures stay"
+            )
             return False
         return True
 
     def _scan(self, roots: Sequence[bytes]) -> tuple[dict[bytes, FileStamp], tuple[bytes, ...]]:
-        """All pictures below the roots with their stamps, and the folders that could not be listed."""
+        """Return all pictures below the roots with their stamps, and the folders that could not be listed."""
         found: dict[bytes, FileStamp] = {}
         unlisted: list[bytes] = []
         for root in roots:
@@ -183,30 +195,31 @@ class Indexer:
                 try:
                     status = path.stat()
                 except OSError as error:
-                    reason = "a link that leads nowhere" if path.is_symlink() else f"can't be read: {error.strerror}"
+                    reason = "broken link" if path.is_symlink() else f"can't be read: {error.strerror}"
                     self._fail(raw, reason)
                     continue
                 if stat.S_ISDIR(status.st_mode):
                     unlisted.append(raw + b"/")
-                    self._fail(raw, "this folder can't be listed; what the album knows of it stays")
+                    self._fail(raw, "this folder can't be listed; its pictures stay in the album")
                     continue
                 found[raw] = FileStamp(status.st_size, status.st_mtime_ns, sidecar_time(path))
-        self.seen = set(found)
+        self.present = set(found)
         return found, tuple(unlisted)
 
-    def _bring_in(self, files: Sequence[_File]) -> None:
-        waiting: deque[_File] = deque()  # given to the encoder, in order
-        first_of: dict[bytes, list[_File]] = {}  # copies of what is with the encoder
+    def _embed(self, todo: Sequence[_File]) -> None:
+        """Read files, embed those with new content, and queue all of them for the next commit."""
+        waiting: deque[_File] = deque()  # passed to the encoder, in order
+        copies: dict[bytes, list[_File]] = {}  # by hash, of files that are with the encoder
 
         def to_embed() -> Iterator[FileBytes]:
-            for file in map_ahead(self._read, files, READ_AHEAD):
-                if file.error is not None or self.store.has_vector(file.sha256, self.model):
-                    self._settle(file)
-                elif file.sha256 in first_of:
+            for file in map_ahead(self._read, todo, READ_AHEAD):
+                if file.error is not None or vectors.has_vector(self.store, file.sha256, self.model):
+                    self._enqueue(file)
+                elif file.sha256 in copies:
                     file.data = None
-                    first_of[file.sha256].append(file)
+                    copies[file.sha256].append(file)
                 elif file.data is not None:
-                    first_of[file.sha256] = []
+                    copies[file.sha256] = []
                     waiting.append(file)
                     data, file.data = file.data, None
                     yield data
@@ -221,11 +234,11 @@ class Indexer:
         del first, data
         for picture in stream:
             file = waiting.popleft()
-            for same in (file, *first_of.pop(file.sha256)):
+            for same in (file, *copies.pop(file.sha256)):
                 same.vector, same.error = picture.embedding, picture.error
                 if same.vector is not None and abs(float((same.vector**2).sum()) - 1) > 0.01:
-                    same.error = PictureBroken(picture.name, "the model makes no vector of unit length of it")
-                self._settle(same)
+                    same.error = PictureBroken(picture.name, "its embedding is not of unit length")
+                self._enqueue(same)
 
     def _read(self, file: _File) -> _File:
         path = Path(os.fsdecode(file.path))
@@ -237,58 +250,65 @@ class Indexer:
             file.error, file.data = error, None
         return file
 
-    def _settle(self, file: _File) -> None:
+    def _enqueue(self, file: _File) -> None:
         file.data = None
-        self.ready.append(file)
-        if len(self.ready) >= COMMIT_AFTER or time.monotonic() - self.committed > COMMIT_EVERY:
+        self.pending.append(file)
+        if len(self.pending) >= COMMIT_AFTER or time.monotonic() - self.committed > COMMIT_EVERY:
             self._commit()
 
     def _commit(self) -> None:
-        if not self.ready:
+        if not self.pending:
             return
         done: list[tuple[bytes, Status, str | None, bytes | None]] = []
         with self.store.transaction():
-            for file in self.ready:
+            for file in self.pending:
                 if file.error is not None or file.metadata is None:
                     reason = file.error.reason if file.error is not None else "can't be read"
-                    self.store.fail(file.path, reason, forget=not isinstance(file.error, PictureUnreadable))
+                    remove = not isinstance(file.error, PictureUnreadable)
+                    files.add_failure(self.store, file.path, reason, remove=remove)
                     self.failed.add(file.path)
                     done.append((file.path, "failed", reason, None))
                     continue
-                status, before = self.store.place(
-                    file.path, file.stamp, file.sha256, file.metadata, self.model, file.vector, self.seen
+                status, former = files.add_file(
+                    self.store,
+                    file.path,
+                    file.stamp,
+                    file.sha256,
+                    file.metadata,
+                    self.model,
+                    file.vector,
+                    self.present,
                 )
-                done.append((file.path, status, None, before))  # type: ignore[arg-type]
-        self.ready = []
+                done.append((file.path, status, None, former))
+        self.pending = []
         self.committed = time.monotonic()
-        for told in done:
-            self._tell(*told)
+        for outcome in done:
+            self._report(*outcome)
 
     def _remove(self, gone: Sequence[bytes]) -> None:
-        moved = {path for path in gone if self.store.scalar("SELECT 1 FROM picture WHERE path = ?", (path,)) is None}
-        left = [path for path in gone if path not in moved]
+        left = [path for path in gone if files.has_file(self.store, path)]  # the others have moved
         for start in range(0, len(left), 1000):
             with self.store.transaction():
                 for path in left[start : start + 1000]:
-                    self.store.remove(path)
+                    files.remove_file(self.store, path)
             for path in left[start : start + 1000]:
-                self._tell(path, "removed")
+                self._report(path, "removed")
 
     def _fail(self, path: bytes, reason: str) -> None:
         with self.store.transaction():
-            self.store.fail(path, reason, forget=False)
+            files.add_failure(self.store, path, reason, remove=False)
         self.failed.add(path)
-        self._tell(path, "failed", reason)
+        self._report(path, "failed", reason)
 
-    def _tell(self, path: bytes, status: Status, error: str | None = None, before: bytes | None = None) -> None:
-        picture = IndexedPicture(os.fsdecode(path), status, error, None if before is None else os.fsdecode(before))
+    def _report(self, path: bytes, status: Status, error: str | None = None, former: bytes | None = None) -> None:
+        picture = IndexedPicture(os.fsdecode(path), status, error, None if former is None else os.fsdecode(former))
         self.summary.count(picture)
-        if self.report is not None:
-            self.report(picture)
+        if self.on_file is not None:
+            self.on_file(picture)
 
 
 def exclude_filter(root: Path, patterns: Sequence[str]) -> Callable[[Path, bool], bool] | None:
-    """For `walk`: whether a path below the root is left out by patterns as in a ``.gitignore``."""
+    """Return the ``skip`` of `walk` for patterns as in a ``.gitignore``, or None without patterns."""
     if not patterns:
         return None
     from pathspec import GitIgnoreSpec

@@ -1,26 +1,26 @@
-"""Where pictures lie on a map: near each other if they are alike.
+"""A two-dimensional layout of embeddings, in which similar pictures are close to each other.
 
 Sources: van der Maaten and Hinton, *Visualizing Data using t-SNE* (the layout); de Silva and Tenenbaum, *Sparse
-multidimensional scaling using landmark points* (some are laid out, the others placed among them).
-Shapes: n pictures, E dimensions, m pictures that have a place.
+multidimensional scaling using landmark points* (a sample is laid out, all others are interpolated).
+Shapes: n pictures, E dimensions, m pictures that have coordinates.
 """
 
 import numpy as np
 
 from beholder.errors import MissingExtra
 
-LANDMARKS = 2500  # pictures that t-SNE sees; it takes about ten seconds for so many
-NUM_NEIGHBORS = 5  # neighbours between which another picture is placed
-PCA_COMPONENTS = 50  # principal components that t-SNE sees
-MIN_PICTURES = 4  # pictures that t-SNE can lay out
+LANDMARKS = 2500  # pictures that t-SNE lays out, in about ten seconds
+NUM_NEIGHBORS = 5  # between which a picture is interpolated
+PCA_COMPONENTS = 50  # dimensions of the input of t-SNE
+MIN_PICTURES = 4  # that t-SNE can lay out
 
 
 def compute_layout(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Places (n, 2) float32 within ±1 on both axes.
+    """Return coordinates (n, 2) float32 within ±1 on both axes.
 
     Args:
         vectors: (n, E), unit length.
-        seed: of what is drawn at random.
+        seed: random seed.
 
     Raises:
         MissingExtra: scikit-learn is not installed.
@@ -35,7 +35,7 @@ def compute_layout(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
 
 
 def interpolate_layout(vectors: np.ndarray, known: np.ndarray, places: np.ndarray, seed: int = 0) -> np.ndarray:
-    """Places (n, 2) for vectors (n, E), each between the nearest of those (m, E) whose places (m, 2) are known."""
+    """Return coordinates (n, 2) for vectors (n, E), interpolated from vectors (m, E) with coordinates (m, 2)."""
     import faiss
 
     if not len(vectors) or not len(known):
@@ -43,7 +43,7 @@ def interpolate_layout(vectors: np.ndarray, known: np.ndarray, places: np.ndarra
     cosines, rows = faiss.knn(vectors, known, min(NUM_NEIGHBORS, len(known)), metric=faiss.METRIC_INNER_PRODUCT)
     weights = np.exp((cosines - cosines[:, :1]) * 20)
     weights /= weights.sum(axis=1, keepdims=True)
-    # The nearest alone decides the region: a mean of far places lies where neither of them does.
+    # The nearest neighbor decides the region: the mean of distant points would be near none of them.
     near = np.linalg.norm(places[rows] - places[rows[:, :1]], axis=2) < 0.15
     weights = weights * near / (weights * near).sum(axis=1, keepdims=True)
     jitter = np.random.default_rng(seed).normal(scale=0.004, size=(len(vectors), 2))
@@ -61,8 +61,8 @@ def _tsne(vectors: np.ndarray, seed: int) -> np.ndarray:
         angles = 2 * np.pi * np.arange(len(vectors)) / max(len(vectors), 1)
         return 0.5 * np.stack([np.cos(angles), np.sin(angles)], axis=1).astype(np.float32)
     perplexity = min(30.0, (len(vectors) - 1) / 3)
-    with threadpool_limits(1):  # the steps are short: on busy cores, threads that wait for each other are far slower
+    with threadpool_limits(1):  # the steps are short: on busy cores, synchronizing threads would take far longer
         reduced = PCA(min(PCA_COMPONENTS, *vectors.shape), random_state=seed).fit_transform(vectors)
         places = TSNE(perplexity=perplexity, init="random", random_state=seed).fit_transform(reduced)
-    middle = (places.max(axis=0) + places.min(axis=0)) / 2
-    return ((places - middle) / max(float(np.abs(places - middle).max()), 1e-6)).astype(np.float32)
+    center = (places.max(axis=0) + places.min(axis=0)) / 2
+    return ((places - center) / max(float(np.abs(places - center).max()), 1e-6)).astype(np.float32)

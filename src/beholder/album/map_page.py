@@ -1,4 +1,4 @@
-"""The map of an album as one HTML file, to move about in and to enlarge. Names are text in it and never markup."""
+"""The map of an album as one HTML file that can be moved and zoomed. Names are escaped: text, never markup."""
 
 from __future__ import annotations
 
@@ -12,13 +12,14 @@ from pathlib import Path
 
 import numpy as np
 
-from beholder.album.contact_sheet import readable, write_page
+from beholder.album.contact_sheet import readable
 from beholder.album.picture_map import MapPoint
 from beholder.album.thumbnail import thumbnail
+from beholder.files import reported, write_text
 from beholder.runtime.pipeline import map_ahead
 
 SIDE = 96  # pixels of a thumbnail
-THUMBNAILS = 2000  # pictures that have one; of a larger album, those that lie farthest apart
+THUMBNAILS = 2000  # pictures that have one; in a larger album, a selection spread over the map
 AHEAD = 16
 SCRIPT = Path(__file__).parent / "map_page.js"
 
@@ -53,7 +54,7 @@ canvas {{ flex: 1; min-height: 0; width: 100%; touch-action: none; cursor: grab 
 
 @dataclass(frozen=True)
 class Region:
-    """A name, and where on the map it is written."""
+    """A name and its position on the map."""
 
     name: str
     x: float
@@ -61,12 +62,12 @@ class Region:
 
 
 def write_map(path: Path, title: str, points: Sequence[MapPoint], regions: Sequence[Region]) -> None:
-    """Writes the page. A picture that can't be read any more is a dot.
+    """Write the page. A picture that can't be read any more is shown as a dot.
 
     Args:
-        path: the file to write, in one piece.
+        path: of the file, which is written atomically.
         title: of the page.
-        points: the pictures; in places where they are many, the first ones are seen from afar.
+        points: the pictures.
         regions: names on the map.
 
     Raises:
@@ -88,16 +89,16 @@ def write_map(path: Path, title: str, points: Sequence[MapPoint], regions: Seque
     data_text = json.dumps({"pictures": pictures, "regions": named}, ensure_ascii=False).replace("<", "\\u003c")
     script = SCRIPT.read_text("utf-8")
     digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
-    label = f"{len(points)} pictures; those that lie together are alike"
+    label = f"{len(points)} pictures; similar ones are close to each other"
     names = ", ".join(dict.fromkeys(region.name for region in regions))
     label = escape(readable(label + (f": {names}" if names else "")))
-    write_page(
-        path, PAGE.format(title=escape(readable(title)), label=label, digest=digest, data=data_text, script=script)
-    )
+    page = PAGE.format(title=escape(readable(title)), label=label, digest=digest, data=data_text, script=script)
+    with reported(path):
+        write_text(path, page)
 
 
 def _coarse_to_fine(points: Sequence[MapPoint]) -> list[int]:
-    """An order in which the first few, many or most lie spread over the map: one of each cell of ever finer grids."""
+    """Return an order in which any number of first points is spread over the map: one per cell of ever finer grids."""
     places = np.array([(point.x, point.y) for point in points]).reshape(-1, 2)
     order: dict[int, None] = {}
     for cells in (8, 16, 32, 64, 128):

@@ -1,7 +1,7 @@
-"""Which model an album's vectors are of, told without loading it where that is possible.
+"""Which model an album's embeddings come from, determined without loading it where possible.
 
-A folder of our own format whose files have kept their names, sizes and times since its fingerprint was taken still has
-that fingerprint. So an index run without anything new loads no model, and a search by words only what was compiled.
+A folder of our own format whose files have the same names, sizes and times as when its fingerprint was computed still
+has that fingerprint. So an index run with nothing new loads no model, and a text search loads only compiled parts.
 """
 
 from __future__ import annotations
@@ -9,7 +9,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beholder.album.store import IndexedModel, Store
+from beholder.album.store.connection import Store
+from beholder.album.store.models import IndexedModel, add_model, list_models
 from beholder.errors import AlbumError
 
 if TYPE_CHECKING:
@@ -20,7 +21,7 @@ CONFIG = "beholder.json"
 
 
 def native_folder(name: str) -> Path | None:
-    """The folder in our own format that a model's name leads to, if it does and is there."""
+    """Return the folder in our own format that a model's name refers to, or None."""
     if name == "mini":
         from beholder.weights.mini_parts import model_folder
 
@@ -30,38 +31,39 @@ def native_folder(name: str) -> Path | None:
     return folder if (folder / CONFIG).is_file() else None
 
 
-def stamp(folder: Path) -> str:
-    """Names, sizes and times of a model's files."""
+def folder_stamp(folder: Path) -> str:
+    """Return names, sizes and modification times of a model's files."""
     files = sorted((path.name, path.stat()) for path in folder.iterdir() if not path.name.startswith("."))
     return " ".join(f"{name}:{status.st_size}:{status.st_mtime_ns}" for name, status in files)
 
 
 def recognize(store: Store, name: str) -> IndexedModel | None:
-    """The model of the album that has this name, if its files are those that it had."""
+    """Return the album's model of this name if its files are unchanged, else None."""
     folder = native_folder(name)
     if folder is None:
         return None
-    now = stamp(folder)
-    return next((model for model in store.models() if model.folder == str(folder) and model.stamp == now), None)
+    stamp = folder_stamp(folder)
+    return next((model for model in list_models(store) if model.folder == str(folder) and model.stamp == stamp), None)
 
 
 def register(store: Store, encoder: DualEncoder, name: str) -> IndexedModel:
-    """The album's entry for a loaded model, made if it is new."""
+    """Return the album's entry of a loaded model, added if it is new."""
     folder = native_folder(name)
-    return store.add_model(
+    return add_model(
+        store,
         encoder.fingerprint,
         name,
         encoder.towers.embedding,
         None if folder is None else str(folder),
-        None if folder is None else stamp(folder),
+        None if folder is None else folder_stamp(folder),
     )
 
 
 def load_encoder(model: IndexedModel, precision: Precision = "exact") -> DualEncoder:
-    """One of the album's models, as near to its own vectors as the precision says.
+    """Load one of the album's models.
 
     Raises:
-        AlbumError: the model that is there now is another than the one that made the vectors.
+        AlbumError: the model at that place is no longer the one that made the embeddings.
     """
     from beholder.tasks.dual_encoder import DualEncoder
 
@@ -69,7 +71,7 @@ def load_encoder(model: IndexedModel, precision: Precision = "exact") -> DualEnc
     encoder = DualEncoder.from_pretrained(name, precision=precision)
     if encoder.fingerprint != model.fingerprint:
         raise AlbumError(
-            f"{model.name}: has changed since the album's vectors were made with it; index again: "
+            f"{model.name}: has changed since it made the album's embeddings; index again: "
             f"beholder index FOLDER --model {model.name}"
         )
     return encoder

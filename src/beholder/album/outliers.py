@@ -1,6 +1,7 @@
-"""Pictures that are like no other of the album.
+"""Outliers: pictures unlike any other of the album.
 
-Source: Angiulli and Pizzuti, *Fast Outlier Detection in High Dimensional Spaces* (the distance to the nearest others).
+Source: Angiulli and Pizzuti, *Fast Outlier Detection in High Dimensional Spaces*
+(the mean distance to the nearest neighbors).
 Shapes: n pictures, E dimensions.
 """
 
@@ -10,20 +11,20 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from beholder.album.picture import Picture
 from beholder.album.search import FIT_THRESHOLD, median_and_spread
-from beholder.album.store import Picture
 
-NEAREST = 5  # others that a picture is compared with
-SAMPLE = 20_000  # pictures that stand for a larger album
+NEIGHBORS = 5  # that a picture is compared with
+SAMPLE = 20_000  # pictures that represent a larger album
 
 
 @dataclass(frozen=True)
 class Outlier:
-    """One picture, and how far it lies from those that are most like it.
+    """One picture and its distance from its nearest neighbors.
 
     Attributes:
-        picture: which.
-        distance: 1 minus the mean cosine to the nearest others.
+        picture: the picture.
+        distance: 1 minus the mean cosine to the nearest neighbors.
         stands_out: whether that is unusual for this album.
     """
 
@@ -33,31 +34,31 @@ class Outlier:
 
 
 def find_outliers(pictures: list[Picture], vectors: np.ndarray, top: int) -> list[Outlier]:
-    """The pictures that are least like the others, the most unlike first.
+    """Return the pictures least like the others, the most distant first.
 
     Args:
         pictures: n of them.
-        vectors: (n, E), unit length.
-        top: how many.
+        vectors: their embeddings (n, E), unit length.
+        top: number of results.
     """
     if len(pictures) < 2:
         return []
     distances = knn_distance(vectors)
-    middle, spread = median_and_spread(distances)
+    center, spread = median_and_spread(distances)
     return [
-        Outlier(pictures[row], round(float(distances[row]), 4), bool(distances[row] > middle + FIT_THRESHOLD * spread))
+        Outlier(pictures[row], round(float(distances[row]), 4), bool(distances[row] > center + FIT_THRESHOLD * spread))
         for row in np.argsort(-distances, kind="stable")[:top]
     ]
 
 
 def knn_distance(vectors: np.ndarray, seed: int = 0) -> np.ndarray:
-    """1 minus the mean cosine of each vector (n, E) to the nearest others: (n,)."""
+    """Return 1 minus the mean cosine of each vector (n, E) to its nearest neighbors: (n,)."""
     import faiss
 
     some = np.arange(len(vectors))
     if len(vectors) > SAMPLE:
         some = np.sort(np.random.default_rng(seed).choice(len(vectors), SAMPLE, replace=False))
-    count = min(NEAREST + 1, len(some))
+    count = min(NEIGHBORS + 1, len(some))
     cosines, rows = faiss.knn(vectors, vectors[some], count, metric=faiss.METRIC_INNER_PRODUCT)
     others = some[rows] != np.arange(len(vectors))[:, None]
     others &= np.cumsum(others, axis=1) <= count - 1

@@ -11,14 +11,15 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from beholder.album.store import Picture
+from beholder.album.picture import Picture
 from beholder.errors import PictureError
 
 if TYPE_CHECKING:
     from beholder.album.album import Album
     from beholder.tasks.vision_language import VisionLanguageModel
 
-# What makes a question of a description: "on which photographs is the dog in water?" asks for "the dog in water".
+# The words that turn a description into a question: "on which photographs is the dog in water?" is about "the dog in
+# water".
 QUESTION_PREFIX = re.compile(
     r"""^\s*(?:(?:(?:on|in)\s+)?(?:which|what|how\s+many)(?:\s+of\s+(?:my|the|these))?\s+
         (?:photographs?|photos?|pictures?|images?)\s*(?:show|shows|have|has|contain|contains|with|of|is|are|do|does)?
@@ -30,14 +31,14 @@ QUESTION_PREFIX = re.compile(
 
 @dataclass(frozen=True)
 class AlbumAnswer:
-    """What one picture says to the question.
+    """The answer from one picture.
 
     Attributes:
-        picture: that was looked at.
+        picture: that the model was shown.
         answer: the model's words.
-        confidence: of the answer, 0 to 1; None where it is a caption.
-        match: how sure the search is that the picture shows what the question is about; None if it can't tell.
-        relied_on: whether the picture bears on the question.
+        confidence: in the answer, 0 to 1; None if it is a caption.
+        match: probability that the picture shows what the question is about; None without a calibration.
+        relied_on: whether the picture is relevant to the question.
     """
 
     picture: Picture
@@ -48,30 +49,32 @@ class AlbumAnswer:
 
 
 def strip_question(question: str) -> str:
-    """What a question is about, without the words that only ask."""
+    """Return what a question is about, to search for."""
     return QUESTION_PREFIX.sub("", question, count=1).strip().rstrip("?.! ") or question.strip()
 
 
 def ask_album(
-    album: Album, writer: VisionLanguageModel, question: str, *, where: str | None = None, top: int = 8
+    album: Album, model: VisionLanguageModel, question: str, *, where: str | None = None, top: int = 8
 ) -> Iterator[AlbumAnswer | PictureError]:
-    """Answers from the pictures nearest to a question, the nearest first; an error for one that can't be read any more.
+    """Answer a question from the pictures nearest to it, the nearest first.
 
     Args:
-        album: that is asked.
-        writer: looks at each picture.
+        album: searched for pictures.
+        model: shown each picture.
         question: in words.
         where: a filter.
-        top: pictures to look at.
+        top: number of pictures.
+
+    Yields:
+        An answer, or the error of a picture that can't be read any more.
     """
-    about = strip_question(question)
-    for found in album.search(about, where=where, top=top):
+    for found in album.search(strip_question(question), where=where, top=top):
         path, confidence = found.picture.path, None
         try:
             if QUESTION_PREFIX.match(question):
-                words = writer.caption(path)
+                words = model.caption(path)
             else:
-                answer = writer.ask(path, question)
+                answer = model.ask(path, question)
                 words, confidence = answer.text, answer.confidence
         except PictureError as error:
             yield error

@@ -1,4 +1,4 @@
-"""How much of the true nearest a search finds: exact search over vectors as they come from the album, and queries.
+"""Recall of an approximate search: exact search as the ground truth, and queries to measure it with.
 
 Shapes: n vectors, m queries, E dimensions, k results.
 """
@@ -9,12 +9,12 @@ from collections.abc import Iterable
 
 import numpy as np
 
-K = 10  # recall is measured among so many results
-SAMPLE = 200  # queries to measure it with
+K = 10  # results among which recall is measured
+SAMPLE = 200  # queries
 
 
 class ExactSearch:
-    """The true nearest to some queries, over vectors that are shown a part at a time.
+    """The exact nearest neighbors of some queries among vectors that are added in batches.
 
     Args:
         queries: (m, E) float32.
@@ -28,7 +28,7 @@ class ExactSearch:
         self.ids = np.zeros((len(queries), 0), np.int64)  # (m, up to k), best first
 
     def add(self, ids: np.ndarray, vectors: np.ndarray) -> None:
-        """Takes vectors (n, E) float32 with rising ids (n,) into account."""
+        """Add vectors (n, E) float32 with ids (n,) in rising order."""
         cosines = self.queries @ vectors.T  # (m, n)
         if self.k < len(ids):
             some = np.sort(np.argpartition(-cosines, self.k, axis=1)[:, : self.k], axis=1)
@@ -41,24 +41,24 @@ class ExactSearch:
         self.cosines, self.ids = np.take_along_axis(cosines, kept, 1), np.take_along_axis(ids, kept, 1)
 
 
-def exact_search(parts: Iterable[tuple[np.ndarray, np.ndarray]], queries: np.ndarray, k: int = K) -> np.ndarray:
-    """Ids (m, min(k, n)) of the nearest to each query, over parts of ids (n,) and half-precision vectors (n, E)."""
+def exact_search(batches: Iterable[tuple[np.ndarray, np.ndarray]], queries: np.ndarray, k: int = K) -> np.ndarray:
+    """Return the ids (m, min(k, n)) nearest to each query, over batches of ids (n,) and float16 vectors (n, E)."""
     search = ExactSearch(queries, k)
-    for ids, halves in parts:
+    for ids, halves in batches:
         search.add(ids, halves.astype(np.float32))
     return search.ids
 
 
 def recall_at_k(found: Iterable[np.ndarray], truth: np.ndarray) -> float:
-    """The share of the true nearest (m, k) that is among what was found for each of m queries."""
+    """Return the share of the true nearest (m, k) among the ids found for each of m queries."""
     hits = sum(len(np.intersect1d(some, best)) for some, best in zip(found, truth, strict=True))
     return hits / truth.size if truth.size else 1.0
 
 
 def sample_queries(pictures: np.ndarray, sentences: np.ndarray, sample: int = SAMPLE) -> np.ndarray:
-    """Queries (m, E) float32: half of them vectors of pictures, half of sentences where there are any.
+    """Return queries (m, E) float32: half image embeddings, half text embeddings if there are any.
 
-    Sentences lie elsewhere than pictures, and less of what is near to them lies in few cells.
+    Text embeddings lie apart from image embeddings, and fewer of their neighbors share a cell.
     """
     random = np.random.default_rng(1)
     some = sentences[random.choice(len(sentences), min(sample // 2, len(sentences)), replace=False)]

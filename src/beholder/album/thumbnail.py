@@ -1,4 +1,4 @@
-"""A small JPEG of a picture: made anew, so that nothing of the file but its pixels gets into it."""
+"""A small JPEG of a picture, encoded from its pixels alone: no metadata of the file gets into it."""
 
 from io import BytesIO
 from pathlib import Path
@@ -8,12 +8,12 @@ from beholder.pictures.read import read_picture
 
 
 def thumbnail(path: str | Path, side: int, width: int | None = None) -> bytes | None:
-    """The bytes of a JPEG that fits into a box; None if the picture can't be read any more.
+    """Return a JPEG that fits into a box, or None if the picture can't be read any more.
 
     Args:
         path: of the picture.
         side: height of the box in pixels.
-        width: of the box; by default as large as its height.
+        width: of the box in pixels; by default its height.
     """
     try:
         image = read_picture(Path(path), reduce_to=side)

@@ -1,4 +1,4 @@
-"""``beholder cluster``: a folder of pictures in groups, each with a name."""
+"""``beholder cluster``: sort a folder of pictures into named groups."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import typer
 from beholder.cli.options import AllowPickle, Exact, Json, Model, Precision, PrecisionName
 
 Clusters = Annotated[
-    int | None, typer.Option("--clusters", "-n", min=1, help="How many groups; without it, as many as there are.")
+    int | None, typer.Option("--clusters", "-n", min=1, help="Number of groups; determined if not given.")
 ]
-Keywords = Annotated[list[str], typer.Option("--keyword", "-w", help="A name that a group may have; give several.")]
+Keywords = Annotated[list[str], typer.Option("--keyword", "-w", help="Candidate name of a group; may be given several times.")]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
-AlbumFolder = Annotated[Path | None, typer.Option("--album", help="Take vectors and captions from this album.")]
-Seed = Annotated[int, typer.Option("--seed", help="Of what is drawn at random.")]
+AlbumFolder = Annotated[Path | None, typer.Option("--album", help="Use the embeddings and captions of this album.")]
+Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]
 
 
 def command(
@@ -34,8 +34,8 @@ def command(
 ) -> None:
     """Sort a folder's pictures into groups, and name each.
 
-    Names come from the keywords; without any, from captions, if --album holds some, or from a list of everyday words.
-    Each keyword is told with the group that it fits best, and in each group the most typical pictures come first.
+    Names come from the keywords; without any, from captions, if --album has some, or from a list of everyday words.
+    Each keyword is printed with the group it fits best. In each group the most typical pictures come first.
 
     \b
     beholder cluster photos/ --clusters 5
@@ -63,14 +63,14 @@ def command(
             captions = [picture.caption for picture in known]
         else:
             if not folder.is_dir():
-                raise InvalidSetting(f"{folder}: is no folder")
+                raise InvalidSetting(f"{folder}: is not a folder")
             words = load_encoder(model, allow_pickle, precision)
             run = PictureRun(words, find_pictures([os.fspath(folder)]), exact=exact, allow_urls=False)
             done = list(run)
             paths, code = [name for name, _ in done], run.exit_code
             vectors = np.stack([vector for _, vector in done]) if done else np.zeros((0, 1), np.float32)
         if not paths:
-            raise InvalidSetting(f"{folder}: no pictures that can be used")
+            raise InvalidSetting(f"{folder}: no usable pictures")
         found = find_clusters(vectors, captions, words.embed_texts, clusters, keyword, seed)
     sections = []
     for each in found:

@@ -1,4 +1,4 @@
-"""``beholder duplicates``: pictures of an album that are nearly the same."""
+"""``beholder duplicates``: near-duplicates in an album."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from beholder.cli.options import AlbumFolder, AlbumModel, Json, Where
 
 Distance = Annotated[
-    float, typer.Option("--distance", min=0, max=1, help="How far apart two may be; 0 finds exact copies alone.")
+    float, typer.Option("--distance", min=0, max=1, help="Maximum distance between two; 0 finds exact copies only.")
 ]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
 
@@ -23,7 +23,7 @@ def command(
     model: AlbumModel = None,
     json: Json = False,
 ) -> None:
-    """Find copies, other versions of one picture, and bursts. Nothing is deleted.
+    """Find copies, other versions of the same picture, and bursts. Nothing is deleted.
 
     The first of each group is the one to keep: the sharpest of the largest.
 
@@ -53,4 +53,4 @@ def command(
     if not groups and not json:
         print("no duplicates")
     if html is not None:
-        write_contact_sheet(html, "Nearly the same", sections)
+        write_contact_sheet(html, "Near-duplicates", sections)

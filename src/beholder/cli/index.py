@@ -1,4 +1,4 @@
-"""``beholder index``: folders of pictures come into an album."""
+"""``beholder index``: add folders of pictures to an album."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
 Folders = Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of pictures, or single pictures.")]
 Exclude = Annotated[
-    list[str], typer.Option("--exclude", "-x", help='Leave these out, as in a .gitignore: "raw/", "*.png".')
+    list[str], typer.Option("--exclude", "-x", help='Exclude files, as in a .gitignore: "raw/", "*.png".')
 ]
-Check = Annotated[bool, typer.Option("--check", help="Look after the album instead: is all in it whole and found?")]
-Watch = Annotated[bool, typer.Option("--watch", help="Go on and follow changes until interrupted.")]
+Check = Annotated[bool, typer.Option("--check", help="Check the album's integrity instead of indexing.")]
+Watch = Annotated[bool, typer.Option("--watch", help="Keep running and index changes until interrupted.")]
 Recall = Annotated[
     float | None,
-    typer.Option("--recall", help="Share of the true nearest that a search in a large album must find; 0.95 at first."),
+    typer.Option("--recall", help="Recall required of the search in a large album; 0.95 at first."),
 ]
 
 
@@ -39,10 +39,10 @@ def command(
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
 ) -> None:
-    """Bring an album up to date with folders of pictures.
+    """Add folders of pictures to an album, or update it with them.
 
-    Only what is new or changed is looked at; moved files are recognised, and those that are gone go. Hidden folders
-    are left out. It may be interrupted at any moment: the same command goes on. The pictures stay where they are.
+    Only new and changed files are read; moved files are recognized, missing ones removed. Hidden folders are left
+    out. It can be interrupted at any time: the same command continues. The pictures stay where they are.
 
     \b
     beholder index ~/Pictures
@@ -56,22 +56,22 @@ def command(
 
     if check:
         if folders:
-            raise InvalidSetting("--check looks at the album alone: name no folders with it")
+            raise InvalidSetting("--check checks the album as a whole: name no folders with it")
         raise typer.Exit(_check(Album.open(album, create_new=False), json))
     if not folders:
         raise InvalidSetting("nothing to index: name a folder of pictures")
     if watch:
-        _need_watchdog()
+        _require_watchdog()
     with warnings_on_one_line(), Album.open(album) as opened:
 
         def run() -> int:
-            with _shown(json) as (report, expect):
+            with _progress(json) as (on_file, on_total):
                 summary = opened.index(
                     folders,
                     model=model,
                     exclude=exclude,
-                    report=report,
-                    expect=expect,
+                    on_file=on_file,
+                    on_total=on_total,
                     exact=exact,
                     precision=check_precision(precision),
                     recall=recall,
@@ -80,9 +80,9 @@ def command(
                 counts = {
                     name: getattr(summary, name) for name in ("added", "changed", "moved", "removed", "unchanged")
                 }
-                told = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+                outcome = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
                 failed = f", {len(summary.failed)} failed" if summary.failed else ""
-                print(f"{opened.folder}: {told or 'no pictures'}{failed}", flush=True)
+                print(f"{opened.folder}: {outcome or 'no pictures'}{failed}", flush=True)
             return 1 if summary.failed else 0
 
         code = run()
@@ -92,8 +92,8 @@ def command(
 
 
 @contextmanager
-def _shown(json: bool) -> Iterator[tuple]:
-    """Where what becomes of each file is shown: lines of JSON, failures, and a progress bar on a terminal."""
+def _progress(json: bool) -> Iterator[tuple]:
+    """Report outcomes as JSON lines, failures on standard error, and a progress bar on a terminal."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -109,7 +109,7 @@ def _shown(json: bool) -> Iterator[tuple]:
     from beholder.cli.pictures import fail, print_json
 
     class Rate(ProgressColumn):
-        """Worked out when it is drawn: for each of many thousand unchanged files it would take longer than they do."""
+        """Formatted when drawn: doing so for each of many thousand unchanged files would take longer than they do."""
 
         def render(self, task: Task) -> Text:
             return Text("" if task.speed is None else f"{task.speed:.0f}/s")
@@ -119,20 +119,20 @@ def _shown(json: bool) -> Iterator[tuple]:
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
         task = bar.add_task("indexing", total=None)
 
-        def report(picture: IndexedPicture) -> None:
+        def on_file(picture: IndexedPicture) -> None:
             if json:
                 status = "added" if picture.status == "changed" else picture.status
                 row: dict[str, object] = {"image": picture.name, "status": status, "error": picture.error}
                 if picture.status == "changed":
                     row["changed"] = True
-                if picture.before is not None:
-                    row["before"] = picture.before
+                if picture.moved_from is not None:
+                    row["before"] = picture.moved_from
                 print_json(row)
             if picture.status == "failed":
                 fail(f"{picture.name}: {picture.error}")
             bar.advance(task)
 
-        yield report, lambda total: bar.update(task, total=total)
+        yield on_file, lambda total: bar.update(task, total=total)
 
 
 def _check(album: Album, json: bool) -> int:
@@ -140,9 +140,9 @@ def _check(album: Album, json: bool) -> int:
     from beholder.pictures.read import display_name
 
     failed = album.failed()
-    well = True
+    sound = True
     for what, ok, detail in album.check():
-        well &= ok
+        sound &= ok
         if json:
             print_json({"check": what, "ok": ok, "detail": detail})
         else:
@@ -150,10 +150,10 @@ def _check(album: Album, json: bool) -> int:
     if not json:
         for path, reason in failed:
             print(f"not in the album: {display_name(path, 0)}: {reason}")
-    return 0 if well else 1
+    return 0 if sound else 1
 
 
-def _need_watchdog() -> None:
+def _require_watchdog() -> None:
     from beholder.errors import MissingExtra
 
     try:
@@ -163,7 +163,7 @@ def _need_watchdog() -> None:
 
 
 def _follow(folders: list[Path], run: Callable[[], int]) -> None:
-    """Indexes again a moment after something below the folders has changed."""
+    """Index again shortly after something below the folders has changed."""
     import threading
 
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -171,19 +171,19 @@ def _follow(folders: list[Path], run: Callable[[], int]) -> None:
 
     changed = threading.Event()
 
-    class Bell(FileSystemEventHandler):
+    class Handler(FileSystemEventHandler):
         def on_any_event(self, event: FileSystemEvent) -> None:
             if event.event_type in ("created", "deleted", "modified", "moved"):
                 changed.set()
 
     observer = Observer()
     for folder in folders:
-        observer.schedule(Bell(), str(folder.expanduser()), recursive=True)
+        observer.schedule(Handler(), str(folder.expanduser()), recursive=True)
     observer.start()
     try:
         while True:
             changed.wait()
-            while changed.is_set():  # a copy of many files takes a while: wait until it is quiet
+            while changed.is_set():  # copying many files takes a while: wait until nothing changes
                 changed.clear()
                 changed.wait(1.0)
             run()

@@ -1,4 +1,4 @@
-"""``beholder map``: an album as a map on which alike pictures lie together."""
+"""``beholder map``: an album as a map on which similar pictures are close to each other."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ import typer
 
 from beholder.cli.options import AlbumFolder, AlbumModel, Json, Where
 
-Html = Annotated[Path | None, typer.Option("--html", help="Write the map here, as a page.")]
-Regions = Annotated[int | None, typer.Option("--regions", "-n", min=1, help="How many parts of the map get a name.")]
-Keywords = Annotated[list[str], typer.Option("--keyword", "-w", help="A name that a part may have; give several.")]
+Html = Annotated[Path | None, typer.Option("--html", help="Write the map to this HTML file.")]
+Regions = Annotated[int | None, typer.Option("--regions", "-n", min=1, help="Number of named regions.")]
+Keywords = Annotated[list[str], typer.Option("--keyword", "-w", help="Candidate name of a region; may be given several times.")]
 
 
 def command(
@@ -23,10 +23,10 @@ def command(
     model: AlbumModel = None,
     json: Json = False,
 ) -> None:
-    """Draw a map of the album on which like lies beside like.
+    """Draw a map of the album on which similar pictures are close to each other.
 
-    It is a page to move about and to enlarge. A picture keeps its place when others come. Names come from the
-    keywords; without any, from captions, if there are some, or from a list of everyday words.
+    The map is a page that can be moved and zoomed. A picture keeps its place when others are added. Names come from
+    the keywords; without any, from captions, if there are some, or from a list of everyday words.
 
     \b
     beholder map --html map.html
@@ -36,16 +36,16 @@ def command(
 
     from beholder.album.album import Album
     from beholder.album.map_page import Region, write_map
-    from beholder.album.picture_map import regions as find_regions
+    from beholder.album.picture_map import find_regions
     from beholder.cli.pictures import print_json, warnings_on_one_line
     from beholder.errors import InvalidSetting
 
     if html is None and not json:
-        raise InvalidSetting("where shall the map go? Name a file with --html, or ask for --json")
+        raise InvalidSetting("no output: name a file with --html, or use --json")
     with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
         points = opened.map(where, model=model)
         if not points:
-            raise InvalidSetting("the filter lets no picture through" if where else f"{opened.folder}: is empty")
+            raise InvalidSetting("no picture matches the filter" if where else f"{opened.folder}: is empty")
         pictures, vectors = opened.embeddings(where, model)
         row_of = {picture.content: row for row, picture in enumerate(pictures)}
         points = [point for point in points if point.picture.content in row_of]
@@ -57,8 +57,8 @@ def command(
                 point = points[row]
                 print_json({"image": point.picture.name, "x": point.x, "y": point.y, "region": part.name})
     if html is not None:
-        middles = [np.median([(points[row].x, points[row].y) for row in part.rows], axis=0).tolist() for part in found]
-        named = [Region(part.name, *middle) for part, middle in zip(found, middles, strict=True)]
+        centers = [np.median([(points[row].x, points[row].y) for row in part.rows], axis=0).tolist() for part in found]
+        named = [Region(part.name, *center) for part, center in zip(found, centers, strict=True)]
         write_map(html, f"{len(points)} pictures", points, named)
         if not json:
             print(f"{html}: {len(points)} pictures")

@@ -1,4 +1,4 @@
-"""``beholder outliers``: the pictures of an album that are like no other."""
+"""``beholder outliers``: the pictures of an album that are unlike any other."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import typer
 from beholder.cli.options import AlbumFolder, AlbumModel, Json, Where
 
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
-Top = Annotated[int, typer.Option("--top", "-k", min=1, help="How many pictures.")]
+Top = Annotated[int, typer.Option("--top", "-k", min=1, help="Number of results.")]
 
 
 def command(
@@ -21,10 +21,10 @@ def command(
     model: AlbumModel = None,
     json: Json = False,
 ) -> None:
-    """Show the pictures that are least like any other.
+    """Show the pictures least similar to any other: strays and mistakes.
 
-    They are the odd ones out, strays, mistakes. A picture's distance is to the five that are most like it; those
-    marked with * are unusual for this album.
+    A picture's distance is the mean distance to its five nearest neighbors; those marked with * are unusual for this
+    album.
 
     \b
     beholder outliers
@@ -43,4 +43,4 @@ def command(
             print(f"{'*' if one.stands_out else ' '} distance {one.distance:.3f}  {one.picture.name}")
     if html is not None:
         rows = [(one.picture.path, [f"distance {one.distance:.3f}", one.picture.name]) for one in found]
-        write_contact_sheet(html, "Like no other", [("", rows)])
+        write_contact_sheet(html, "Outliers", [("", rows)])

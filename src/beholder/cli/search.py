@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from beholder.album.search import SearchResult
 
 Queries = Annotated[
-    list[str], typer.Argument(metavar="QUERY...", help="What to look for; each is a search of its own.")
+    list[str], typer.Argument(metavar="QUERY...", help="What to search for; each is a separate search.")
 ]
-Images = Annotated[list[str], typer.Option("--image", "-i", help="Like this picture; with words, both count.")]
-Minus = Annotated[list[str], typer.Option("--minus", help="Away from these words.")]
-MinusImages = Annotated[list[str], typer.Option("--minus-image", help="Away from this picture.")]
-Top = Annotated[int, typer.Option("--top", "-k", min=1, help="How many pictures.")]
-Zero = Annotated[bool, typer.Option("-0", "--print0", help="Paths alone, each ended by a zero byte, for xargs -0.")]
+Images = Annotated[list[str], typer.Option("--image", "-i", help="Example picture; combined with the words.")]
+Minus = Annotated[list[str], typer.Option("--minus", help="Words to subtract.")]
+MinusImages = Annotated[list[str], typer.Option("--minus-image", help="Picture to subtract.")]
+Top = Annotated[int, typer.Option("--top", "-k", min=1, help="Number of results.")]
+Zero = Annotated[bool, typer.Option("-0", "--print0", help="Print paths only, each ended by a null byte, for xargs -0.")]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
-Nearest = Annotated[bool, typer.Option("--nearest", help="Show the nearest pictures even where they do not fit.")]
+Nearest = Annotated[bool, typer.Option("--nearest", help="Show the nearest pictures even if they do not fit.")]
 
 
 def command(
@@ -42,10 +42,10 @@ def command(
 ) -> None:
     """Find pictures by words, by an example, or by both.
 
-    A picture fits if it stands out from the rest of the album, and, where the model can tell, if the words match it;
-    or if its caption or its name holds them. Where none does, the answer is that nothing fits; --nearest shows the
-    nearest all the same. With --json all of the nearest are given, and "fits" says which fit. In a terminal that can
-    show pictures (kitty, iTerm, sixel) there are thumbnails.
+    A picture fits if it stands out from the rest of the album and, with a calibrated model, the words match it; or if
+    its caption or name contains them. If none fits, the answer is that nothing fits; --nearest shows the nearest
+    anyway. --json prints all of the nearest, and "fits" says which fit. Terminals that can show pictures (kitty,
+    iTerm, sixel) show thumbnails.
 
     \b
     --where takes  folder: name: caption: tag: camera: format: has:  date width height pixels size  near:LAT,LON,KM
@@ -58,7 +58,7 @@ def command(
     beholder search "a red dress" --html found.html
     beholder search "a dog" -0 | xargs -0 cp -t dogs/
     """
-    # One short sentence is too little work to share out: threads that wait for each other would take longer.
+    # A single short sentence is too little work for several threads: synchronizing them would take longer.
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from beholder.album.album import Album
     from beholder.album.contact_sheet import write_contact_sheet
@@ -67,7 +67,7 @@ def command(
     from beholder.errors import InvalidSetting, PictureError
 
     if not queries and not image:
-        raise InvalidSetting("nothing to look for: give words, or a picture with --image")
+        raise InvalidSetting("nothing to search for: give words, or a picture with --image")
     if json and print0:
         raise InvalidSetting("--json and -0 exclude each other")
     sections = []
@@ -82,25 +82,25 @@ def command(
                 fail(str(error))
                 raise typer.Exit(1) from None
             fitting = [one for one in found if one.fits or nearest]
-            told = query or "pictures like this one"
-            sections.append((told, [(one.picture.path, _lines(one)) for one in fitting]))
+            heading = query or "pictures like this one"
+            sections.append((heading, [(one.picture.path, _lines(one)) for one in fitting]))
             if json:
                 for one in found:
                     print_json(_row(query, one))
                 continue
             if not fitting:
-                fail(f"nothing in the album fits: {told}" + (" (--nearest shows what comes closest)" if found else ""))
+                fail(f"nothing in the album fits: {heading}" + (" (--nearest shows what comes closest)" if found else ""))
             elif len(queries) > 1 and not print0:
-                print(f"{told}:")
+                print(f"{heading}:")
             for one in fitting:
                 if print0:
                     sys.stdout.buffer.write(os.fsencode(one.picture.path) + b"\0")
                 else:
-                    sure = "" if one.match is None else f"match {one.match:4.0%}  "
-                    print(f"{sure}score {one.score:+.3f}  {one.picture.name}")
+                    match = "" if one.match is None else f"match {one.match:4.0%}  "
+                    print(f"{match}score {one.score:+.3f}  {one.picture.name}")
                     show_thumbnail(show, one.picture.path)
     if html is not None:
-        write_contact_sheet(html, ", ".join(heading for heading, _ in sections), sections)
+        write_contact_sheet(html, ", ".join(title for title, _ in sections), sections)
 
 
 def _row(query: str, found: SearchResult) -> dict[str, object]:

@@ -11,7 +11,7 @@ PICTURES = {
     "beholder.album.question_answering": ("AlbumAnswer",),
     "beholder.album.duplicates": ("DuplicateGroup",),
     "beholder.album.search": ("SearchResult",),
-    "beholder.album.store": ("Picture",),
+    "beholder.album.picture": ("Picture",),
     "beholder.tasks.dual_encoder": ("EmbeddedPicture",),
     "beholder.tasks.vision_language": ("CaptionedPicture",),
 }

@@ -7,9 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from beholder.album.duplicates import DuplicateGroup
+from beholder.album.picture import Picture as AlbumPicture
 from beholder.album.question_answering import AlbumAnswer
 from beholder.album.search import SearchResult
-from beholder.album.store import Picture as AlbumPicture
 from beholder.errors import PictureError
 from beholder.notebook.markup import safe, small, tag
 from beholder.pictures.read import display_name

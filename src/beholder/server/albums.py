@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from beholder.album.album import Album
-from beholder.album.store import USER_SOURCE, Picture, short_name
+from beholder.album.picture import Picture, short_name
 from beholder.errors import AlbumError, InvalidSetting, ModelError, PictureError, PictureNotFound
 from beholder.pictures.read import FileBytes, Limits, read_file
 from beholder.server.background_jobs import BackgroundJobs
@@ -114,7 +114,7 @@ class ServedAlbum:
 
     def attach_encoder(self) -> None:
         """Have queries embedded by the album's model: a served encoder, or one loaded for it."""
-        if self.preprocessing is not None or not self.catalogue.store.models():
+        if self.preprocessing is not None or not self.catalogue.models():
             return  # an empty album gets its model with its first pictures
         if not any(self._adopt(encoder) for encoder in self.encoders.values()):
             model = self.search_album.encoder()
@@ -123,7 +123,7 @@ class ServedAlbum:
 
     def _adopt(self, encoder: ServedEncoder) -> bool:
         shared = cast("DualEncoder", WorkerEncoder(encoder))
-        if self.catalogue.store.models()[0].fingerprint != shared.fingerprint:
+        if self.catalogue.models()[0].fingerprint != shared.fingerprint:
             return False
         self.preprocessing = encoder.model.loaded.preprocessing
         for album in (self.search_album, self.background_album):
@@ -152,7 +152,7 @@ class ServedAlbum:
         """Return all that is known of one picture."""
         picture = self.find(content)
         copies = [short_name(os.fsencode(path)) for path in self.catalogue.copies(content)]
-        own_tags = self.catalogue.tags_of(content, USER_SOURCE)
+        own_tags = self.catalogue.tags_of(content)
         return to_row(picture) | {"bytes": picture.size, "copies": copies, "own_tags": own_tags}
 
     def render(self, content: int, kind: str) -> bytes:
@@ -175,8 +175,7 @@ class ServedAlbum:
 
     def version(self) -> tuple[int, int]:
         """Return a value that changes whenever anyone writes to the album."""
-        connection = self.catalogue.store.connection
-        return self.catalogue.store.scalar("PRAGMA data_version"), connection.total_changes()
+        return self.catalogue.version()
 
     # Writing
 
@@ -197,13 +196,9 @@ class ServedAlbum:
                 self.catalogue.write_caption_to_files(content, caption)
             except PictureError as error:
                 raise type(error)(f"picture {content}", error.reason) from None
-        new_tags = self.catalogue.tags_of(content, USER_SOURCE) if tags is None else tags
-        new_caption = caption if caption is not None else self._caption_by_hand(content)
+        new_tags = self.catalogue.tags_of(content) if tags is None else tags
+        new_caption = caption if caption is not None else self.catalogue.caption_of(content)
         self.catalogue.describe(picture, caption=new_caption or None, tags=new_tags)
-
-    def _caption_by_hand(self, content: int) -> str | None:
-        sql = "SELECT text FROM caption WHERE content = ? AND source = ?"
-        return self.catalogue.store.scalar(sql, (content, USER_SOURCE))
 
     # Searching, and what takes long
 

@@ -1,6 +1,6 @@
-"""The album's SQLite file: its tables, how older ones are brought up to date, and how it is opened.
+"""The SQLite file of an album: its tables, their migrations, and opening it.
 
-apsw brings its own SQLite. Its version matters: before 3.51.3 two connections could damage a file in WAL mode.
+apsw bundles its own SQLite. The version matters: before 3.51.3, two connections could corrupt a file in WAL mode.
 """
 
 import time
@@ -16,17 +16,17 @@ APPLICATION = 0x42484C44  # "BHLD", in the file's header
 MIN_SQLITE = (3, 51, 3)
 BUSY_TIMEOUT = 60_000  # milliseconds to wait for another process that writes
 
-# One text for each version of the schema, in order; an album of version n has seen the first n.
+# One script per version of the schema, in order; the first n have been applied to an album of version n.
 MIGRATIONS = (
     """
     CREATE TABLE model (
         id INTEGER PRIMARY KEY,
         fingerprint TEXT NOT NULL UNIQUE,  -- weights, preprocessing and tokenizer
-        name TEXT NOT NULL,                -- what loads it
+        name TEXT NOT NULL,                -- under which it is loaded
         embedding INTEGER NOT NULL,        -- dimensions of its vectors
-        folder TEXT,                       -- where it lies, if in our own format
+        folder TEXT,                       -- of its files, if in our own format
         stamp TEXT,                        -- names, sizes and times of that folder's files
-        used REAL NOT NULL                 -- when it last indexed to the end
+        used REAL NOT NULL                 -- when it last completed an index run
     ) STRICT;
     CREATE TABLE content (
         id INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -42,7 +42,7 @@ MIGRATIONS = (
     CREATE TABLE picture (
         id INTEGER PRIMARY KEY,
         path BLOB NOT NULL UNIQUE,         -- as the file system spells it
-        name TEXT NOT NULL,                -- its own and its folder's name, readable
+        name TEXT NOT NULL,                -- its own and its folder's name, printable
         size INTEGER NOT NULL,
         modified INTEGER NOT NULL,         -- nanoseconds
         sidecar INTEGER NOT NULL,          -- when the .xmp beside it was modified; 0 without one
@@ -50,7 +50,7 @@ MIGRATIONS = (
     ) STRICT;
     CREATE INDEX picture_content ON picture (content);
     CREATE TABLE vector (
-        id INTEGER PRIMARY KEY AUTOINCREMENT,  -- only ever grows, so an index file knows what it has not seen
+        id INTEGER PRIMARY KEY AUTOINCREMENT,  -- only ever grows, so an index file knows what it lacks
         model INTEGER NOT NULL REFERENCES model (id),
         content INTEGER NOT NULL REFERENCES content (id) ON DELETE CASCADE,
         data BLOB NOT NULL,                -- float16
@@ -69,7 +69,7 @@ MIGRATIONS = (
         text TEXT NOT NULL,
         PRIMARY KEY (content, source, text)
     ) STRICT, WITHOUT ROWID;
-    CREATE TABLE look (                    -- taken from the pixels when duplicates are first looked for
+    CREATE TABLE look (                    -- made from the pixels by the first search for duplicates
         content INTEGER PRIMARY KEY REFERENCES content (id) ON DELETE CASCADE,
         grey BLOB NOT NULL,                -- 16 x 16 bytes
         sharpness REAL NOT NULL
@@ -79,7 +79,7 @@ MIGRATIONS = (
     CREATE VIRTUAL TABLE words USING fts5 (name, caption, tag, tokenize = "unicode61 remove_diacritics 2");
     """,
     """
-    CREATE TABLE place (                   -- on the map, made when it is first looked at
+    CREATE TABLE place (                   -- on the map, made when it is first shown
         model INTEGER NOT NULL REFERENCES model (id),
         content INTEGER NOT NULL REFERENCES content (id) ON DELETE CASCADE,
         x REAL NOT NULL,
@@ -91,11 +91,11 @@ MIGRATIONS = (
 )
 
 
-def create(folder: Path) -> apsw.Connection:
-    """The connection to an album that is made if it is not there, and brought up to date if it is older.
+def open_or_create(folder: Path) -> apsw.Connection:
+    """Open an album, created if there is none and migrated if its schema is older.
 
     Raises:
-        AlbumDamaged: the file is none of ours, damaged, or newer than this Beholder.
+        AlbumDamaged: the file is not an album, is damaged, or is newer than this Beholder.
         WriteFailed: the folder or the file can't be written.
     """
     try:
@@ -106,18 +106,18 @@ def create(folder: Path) -> apsw.Connection:
             _migrate(connection, folder)
         return connection
     except OSError as error:
-        raise WriteFailed(f"{folder}: no album can be made here: {error.strerror or error}") from error
+        raise WriteFailed(f"{folder}: no album can be created here: {error.strerror or error}") from error
 
 
 def open_existing(folder: Path) -> apsw.Connection:
-    """The connection to an album that must be there.
+    """Open an existing album, migrated if its schema is older.
 
     Raises:
-        AlbumNotFound: it is not.
-        AlbumDamaged: the file is none of ours, damaged, or newer than this Beholder.
+        AlbumNotFound: there is none.
+        AlbumDamaged: the file is not an album, is damaged, or is newer than this Beholder.
     """
     if not (folder / FILE).is_file():
-        raise AlbumNotFound(f"{folder}: there is no album here; make one with: beholder index FOLDER --album {folder}")
+        raise AlbumNotFound(f"{folder}: no album here; create one with: beholder index FOLDER --album {folder}")
     connection = _open(folder / FILE, apsw.SQLITE_OPEN_READWRITE)
     with sqlite_errors(folder):
         _migrate(connection, folder)
@@ -125,7 +125,7 @@ def open_existing(folder: Path) -> apsw.Connection:
 
 
 def _enable_wal(connection: apsw.Connection) -> None:
-    """Turns the write-ahead log on; SQLite itself does not wait here for another that makes the same album."""
+    """Turn the write-ahead log on, waiting for others that create the same album, which SQLite does not do here."""
     until = time.monotonic() + BUSY_TIMEOUT / 1000
     while True:
         try:
@@ -138,7 +138,7 @@ def _enable_wal(connection: apsw.Connection) -> None:
 
 
 class sqlite_errors:  # noqa: N801 (used as a function)
-    """What SQLite raises becomes an error that names the album and says what to do."""
+    """Turns SQLite's errors into ours, which name the album and say what to do."""
 
     def __init__(self, folder: Path):
         self.folder = folder
@@ -148,7 +148,7 @@ class sqlite_errors:  # noqa: N801 (used as a function)
     def __exit__(self, kind: object, error: BaseException | None, trace: object) -> None:
         match error:
             case apsw.NotADBError():
-                raise AlbumDamaged(f"{self.folder / FILE}: is no album; name another folder") from error
+                raise AlbumDamaged(f"{self.folder / FILE}: is not an album; name another folder") from error
             case apsw.CorruptError():
                 raise AlbumDamaged(
                     f"{self.folder / FILE}: is damaged ({error}). Your pictures are not touched by this; remove the "
@@ -157,7 +157,7 @@ class sqlite_errors:  # noqa: N801 (used as a function)
             case apsw.FullError() | apsw.IOError():
                 raise WriteFailed(
                     f"{self.folder / FILE}: can't be written ({error}): is the disk full? What was indexed before is "
-                    "there, and the same command goes on behind it"
+                    "kept, and the same command continues after it"
                 ) from error
             case apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.CantOpenError():
                 raise WriteFailed(f"{self.folder / FILE}: can't be opened for writing ({error})") from error
@@ -169,7 +169,7 @@ class sqlite_errors:  # noqa: N801 (used as a function)
 
 def _open(file: Path, flags: int) -> apsw.Connection:
     if tuple(map(int, apsw.sqlitelibversion().split("."))) < MIN_SQLITE:
-        raise AlbumDamaged(f"SQLite {apsw.sqlitelibversion()} can damage albums: pip install --upgrade apsw")
+        raise AlbumDamaged(f"SQLite {apsw.sqlitelibversion()} can corrupt albums: pip install --upgrade apsw")
     with sqlite_errors(file.parent):
         connection = apsw.Connection(str(file), flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT)
@@ -183,13 +183,13 @@ def _casefold(text: Any) -> Any:
 
 
 def _migrate(connection: apsw.Connection, folder: Path) -> None:
-    with connection:  # all three as they were at one moment: another process may be making the album
+    with connection:  # one state of all three: another process may be creating the album
         version = connection.pragma("user_version")
         application = connection.pragma("application_id")
         tables = connection.execute("SELECT count(*) FROM sqlite_schema").get
     if version > len(MIGRATIONS):
         raise AlbumDamaged(
-            f"{folder / FILE}: was made by a newer Beholder (version {version} of the album, this one knows "
+            f"{folder / FILE}: was written by a newer Beholder (album version {version}; this one reads up to "
             f"{len(MIGRATIONS)}): pip install --upgrade beholder"
         )
     if application != APPLICATION and (version or tables):

@@ -1,0 +1,117 @@
+"""Pictures as a search or a listing returns them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Sequence
+from typing import Any
+
+from beholder.album.picture import Picture
+from beholder.album.store.connection import BATCH, Store
+from beholder.album.store.descriptions import USER_SOURCE
+
+FROM = "FROM picture JOIN content ON content.id = picture.content"
+ORDERS = {
+    "path": "min(picture.path)",
+    "newest": "content.taken IS NULL, content.taken DESC, min(picture.path)",
+    "oldest": "content.taken IS NULL, content.taken, min(picture.path)",
+}
+
+
+def count_pictures(store: Store) -> int:
+    """Return the number of pictures; copies count once."""
+    return store.scalar("SELECT count(*) FROM content")
+
+
+def get_pictures(
+    store: Store, contents: Sequence[int], where: str = "1", bound: Sequence[Any] = ()
+) -> dict[int, Picture]:
+    """Return one picture for each content: of its files that meet a condition, the first by path."""
+    found: dict[int, Picture] = {}
+    for start in range(0, len(contents), BATCH):
+        some = contents[start : start + BATCH]
+        rows = store.query(
+            f"""SELECT picture.path, content.id, width, height, size, taken, camera,
+            (SELECT text FROM caption WHERE caption.content = content.id
+                ORDER BY source != '{USER_SOURCE}', source LIMIT 1),
+            (SELECT json_group_array(DISTINCT text) FROM tag WHERE tag.content = content.id)
+            {FROM} WHERE content.id IN ({", ".join("?" * len(some))}) AND ({where}) ORDER BY picture.path DESC""",
+            (*some, *bound),
+        )
+        for path, content, width, height, size, taken, camera, caption, tags in rows:
+            words = tuple(json.loads(tags))
+            found[content] = Picture(os.fsdecode(path), content, width, height, size, taken, camera, caption, words)
+    return found
+
+
+def list_contents(store: Store, where: str, bound: Sequence[Any], order: str) -> list[int]:
+    """Return the contents that meet a condition; ``order`` is a key of `ORDERS`."""
+    rows = store.query(f"SELECT content.id {FROM} WHERE {where} GROUP BY content.id ORDER BY {ORDERS[order]}", bound)
+    return [row[0] for row in rows]
+
+
+def list_vectors(store: Store, model: int, where: str, bound: Sequence[Any]) -> list[int]:
+    """Return the ids, rising, of a model's vectors whose pictures meet a condition."""
+    sql = f"""SELECT DISTINCT vector.id {FROM} JOIN vector ON vector.content = content.id AND vector.model = ?
+        WHERE {where} ORDER BY vector.id"""
+    return [row[0] for row in store.query(sql, (model, *bound))]
+
+
+def list_paths(store: Store, where: str, bound: Sequence[Any]) -> dict[int, list[str]]:
+    """Return the paths of each content that meet a condition, the shortest first."""
+    found: dict[int, list[str]] = {}
+    sql = f"SELECT content.id, picture.path {FROM} WHERE {where} ORDER BY length(picture.path), picture.path"
+    for content, path in store.query(sql, bound):
+        found.setdefault(content, []).append(os.fsdecode(path))
+    return found
+
+
+def paths_of(store: Store, content: int) -> list[bytes]:
+    """Return the paths of all files of a content, in order."""
+    return [row[0] for row in store.query("SELECT path FROM picture WHERE content = ? ORDER BY path", (content,))]
+
+
+def content_ids(store: Store, paths: Sequence[bytes]) -> dict[bytes, int]:
+    """Return the contents of some paths; those that are not in the album are left out."""
+    return dict(store.query_in("SELECT path, content FROM picture WHERE path IN ({marks})", paths))
+
+
+def sha256_of(store: Store, content: int) -> bytes | None:
+    """Return the SHA-256 of a content's files, or None if it is not in the album."""
+    return store.scalar("SELECT sha256 FROM content WHERE id = ?", (content,))
+
+
+def count_files_without_content(store: Store) -> int:
+    """Return the number of files that refer to no content, which a sound album has none of."""
+    return store.scalar("SELECT count(*) FROM picture WHERE content NOT IN (SELECT id FROM content)")
+
+
+def count_captioned(store: Store) -> int:
+    """Return the number of pictures with a caption."""
+    return store.scalar("SELECT count(DISTINCT content) FROM caption")
+
+
+def count_years(store: Store, limit: int) -> list[tuple[str, int]]:
+    """Return the years in which pictures were taken, the latest first, with their numbers of pictures."""
+    return _counted(store, "substr(taken, 1, 4), count(*) FROM content WHERE taken IS NOT NULL", limit, "1 DESC")
+
+
+def count_cameras(store: Store, limit: int) -> list[tuple[str, int]]:
+    """Return the most frequent cameras with their numbers of pictures."""
+    return _counted(store, "camera, count(*) FROM content WHERE camera IS NOT NULL", limit)
+
+
+def count_tags(store: Store, limit: int) -> list[tuple[str, int]]:
+    """Return the most frequent keywords with their numbers of pictures."""
+    return _counted(store, "text, count(DISTINCT content) FROM tag", limit)
+
+
+def count_formats(store: Store, limit: int) -> list[tuple[str, int]]:
+    """Return the most frequent file formats with their numbers of pictures."""
+    return _counted(store, "lower(format), count(*) FROM content", limit)
+
+
+def _counted(store: Store, columns: str, limit: int, order: str = "2 DESC, 1") -> list[tuple[str, int]]:
+    rows = store.query(f"SELECT {columns} GROUP BY 1 ORDER BY {order} LIMIT {limit}")
+    return [(row[0], row[1]) for row in rows]
