@@ -13,7 +13,9 @@ from beholder.cli.options import AllowPickle, Exact, Json, Model, Precision, Pre
 Clusters = Annotated[
     int | None, typer.Option("--clusters", "-n", min=1, help="Number of groups; determined if not given.")
 ]
-Keywords = Annotated[list[str], typer.Option("--keyword", "-w", help="Candidate name of a group; may be given several times.")]
+Keywords = Annotated[
+    list[str], typer.Option("--keyword", "-w", help="Candidate name of a group; may be given several times.")
+]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
 AlbumFolder = Annotated[Path | None, typer.Option("--album", help="Use the embeddings and captions of this album.")]
 Seed = Annotated[int, typer.Option("--seed", help="Random seed.")]

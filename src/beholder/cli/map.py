@@ -11,7 +11,9 @@ from beholder.cli.options import AlbumFolder, AlbumModel, Json, Where
 
 Html = Annotated[Path | None, typer.Option("--html", help="Write the map to this HTML file.")]
 Regions = Annotated[int | None, typer.Option("--regions", "-n", min=1, help="Number of named regions.")]
-Keywords = Annotated[list[str], typer.Option("--keyword", "-w", help="Candidate name of a region; may be given several times.")]
+Keywords = Annotated[
+    list[str], typer.Option("--keyword", "-w", help="Candidate name of a region; may be given several times.")
+]
 
 
 def command(

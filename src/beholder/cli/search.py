@@ -21,7 +21,9 @@ Images = Annotated[list[str], typer.Option("--image", "-i", help="Example pictur
 Minus = Annotated[list[str], typer.Option("--minus", help="Words to subtract.")]
 MinusImages = Annotated[list[str], typer.Option("--minus-image", help="Picture to subtract.")]
 Top = Annotated[int, typer.Option("--top", "-k", min=1, help="Number of results.")]
-Zero = Annotated[bool, typer.Option("-0", "--print0", help="Print paths only, each ended by a null byte, for xargs -0.")]
+Zero = Annotated[
+    bool, typer.Option("-0", "--print0", help="Print paths only, each ended by a null byte, for xargs -0.")
+]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
 Nearest = Annotated[bool, typer.Option("--nearest", help="Show the nearest pictures even if they do not fit.")]
 
@@ -89,7 +91,9 @@ def command(
                     print_json(_row(query, one))
                 continue
             if not fitting:
-                fail(f"nothing in the album fits: {heading}" + (" (--nearest shows what comes closest)" if found else ""))
+                fail(
+                    f"nothing in the album fits: {heading}" + (" (--nearest shows what comes closest)" if found else "")
+                )
             elif len(queries) > 1 and not print0:
                 print(f"{heading}:")
             for one in fitting:
