@@ -25,6 +25,7 @@ from datetime import date, timedelta
 from pathlib import Path
 from typing import Any
 
+from beholder.album.fulltext import fold
 from beholder.album.store.files import UNDER, under
 from beholder.errors import InvalidSetting
 
@@ -175,27 +176,27 @@ def _folder(operator: str, value: str) -> Condition:
 def _contains(column: str) -> Callable[[str, str], Condition]:
     def made(operator: str, value: str) -> Condition:
         _require_equality(operator)
-        return Condition(f"instr(casefold({column}), ?)", (value.casefold(),))
+        return Condition(f"instr(fold({column}), ?)", (fold(value),))
 
     return made
 
 
 def _caption(operator: str, value: str) -> Condition:
     _require_equality(operator)
-    inside = "SELECT 1 FROM caption WHERE caption.content = content.id AND instr(casefold(caption.text), ?)"
-    return Condition(f"EXISTS ({inside})", (value.casefold(),))
+    inside = "SELECT 1 FROM caption WHERE caption.content = content.id AND instr(fold(caption.text), ?)"
+    return Condition(f"EXISTS ({inside})", (fold(value),))
 
 
 def _tag(operator: str, value: str) -> Condition:
     _require_equality(operator)
-    inside = "SELECT 1 FROM tag WHERE tag.content = content.id AND casefold(tag.text) = ?"
-    return Condition(f"EXISTS ({inside})", (value.casefold(),))
+    inside = "SELECT 1 FROM tag WHERE tag.content = content.id AND fold(tag.text) = ?"
+    return Condition(f"EXISTS ({inside})", (fold(value),))
 
 
 def _format(operator: str, value: str) -> Condition:
     _require_equality(operator)
     known = {"jpg": "jpeg", "tif": "tiff", "heif": "heic"}.get(value.casefold(), value.casefold())
-    return Condition("casefold(content.format) = ?", (known,))
+    return Condition("lower(content.format) = ?", (known,))
 
 
 def _has(operator: str, value: str) -> Condition:

@@ -5,12 +5,12 @@ Shapes: n pictures, E dimensions.
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from beholder.album.filters import MATCH_ALL, Condition
+from beholder.album.fulltext import match_expression, words_of
 from beholder.album.picture import Picture
 from beholder.album.store import pictures, vectors
 from beholder.album.store.connection import Store
@@ -141,10 +141,10 @@ def median_and_spread(values: np.ndarray) -> tuple[float, float]:
 
 def _text_matches(store: Store, words: str, condition: Condition) -> dict[int, float]:
     """Return the contents whose captions, keywords or names contain all words, with scores in (0, 1] by BM25."""
-    terms = [f'"{word}"' for word in re.findall(r"\w+", words) if word.casefold() not in STOP_WORDS]
+    terms = [word for word in words_of(words) if word not in STOP_WORDS]
     if not terms:
         return {}
-    ranks = match_text(store, " ".join(terms), TEXT_HITS, condition.sql, condition.bound)
+    ranks = match_text(store, match_expression(terms), TEXT_HITS, condition.sql, condition.bound)
     best = min(ranks.values(), default=0.0)
     return {content: rank / best if best < 0 else 1.0 for content, rank in ranks.items()}
 

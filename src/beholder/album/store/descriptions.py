@@ -46,9 +46,9 @@ def update_text_index(store: Store, condition: str, bound: Sequence[Any]) -> Non
     """Write the full-text rows of the pictures that a condition selects, inside a transaction."""
     store.execute(f"DELETE FROM words WHERE rowid IN (SELECT id FROM picture WHERE {condition})", bound)
     store.execute(
-        f"""INSERT INTO words (rowid, name, caption, tag) SELECT id, name,
-        (SELECT group_concat(text, ' ' ORDER BY source) FROM caption WHERE caption.content = picture.content),
-        (SELECT group_concat(text, ' ' ORDER BY source, text) FROM tag WHERE tag.content = picture.content)
+        f"""INSERT INTO words (rowid, name, caption, tag) SELECT id, to_tokens(name),
+        to_tokens((SELECT group_concat(text, ' ' ORDER BY source) FROM caption WHERE content = picture.content)),
+        to_tokens((SELECT group_concat(text, ' ' ORDER BY source, text) FROM tag WHERE content = picture.content))
         FROM picture WHERE {condition}""",
         bound,
     )

@@ -4,11 +4,13 @@ apsw bundles its own SQLite. The version matters: before 3.51.3, two connections
 """
 
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import apsw
 
+from beholder.album.fulltext import fold, to_tokens
 from beholder.errors import AlbumDamaged, AlbumNotFound, WriteFailed
 
 FILE = "album.sqlite"
@@ -87,6 +89,14 @@ MIGRATIONS = (
         PRIMARY KEY (model, content)
     ) STRICT, WITHOUT ROWID;
     CREATE INDEX place_content ON place (content);
+    """,
+    """
+    DELETE FROM words;
+    INSERT INTO words (rowid, name, caption, tag) SELECT id, to_tokens(name),
+        to_tokens((SELECT group_concat(text, ' ' ORDER BY source) FROM caption WHERE content = picture.content)),
+        to_tokens((SELECT group_concat(text, ' ' ORDER BY source, text) FROM tag WHERE content = picture.content))
+        FROM picture;
+    UPDATE content SET latitude = NULL, longitude = NULL WHERE latitude = 0 AND longitude = 0;  -- no fix
     """,
 )
 
@@ -174,12 +184,13 @@ def _open(file: Path, flags: int) -> apsw.Connection:
         connection = apsw.Connection(str(file), flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT)
         connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF")
-        connection.create_scalar_function("casefold", _casefold, 1, deterministic=True)  # type: ignore[arg-type]
+        for name, function in (("fold", fold), ("to_tokens", to_tokens)):
+            connection.create_scalar_function(name, _null_safe(function), 1, deterministic=True)  # type: ignore[arg-type]
     return connection
 
 
-def _casefold(text: Any) -> Any:
-    return text.casefold() if isinstance(text, str) else text
+def _null_safe(function: Callable[[str], str]) -> Callable[[Any], Any]:
+    return lambda value: function(value) if isinstance(value, str) else value
 
 
 def _migrate(connection: apsw.Connection, folder: Path) -> None:
