@@ -175,7 +175,7 @@ def test_a_folder_that_can_not_be_written_searches_in_memory(album: Album, monke
 def large(album: Album, monkeypatch: pytest.MonkeyPatch) -> tuple[VectorIndex, np.ndarray, np.ndarray]:
     """An inverted file over 6,000 vectors of 32 dimensions in 80 groups of one kind each; ids and kinds."""
     monkeypatch.setattr(vector_index_module, "EXACT_UP_TO", 1000)
-    monkeypatch.setattr(vector_index_module, "AT_ONCE", 700)
+    monkeypatch.setattr(vector_index_module, "READ_BATCH", 700)
     random = np.random.default_rng(0)
     kinds = random.integers(0, 80, 6000)
     vectors = random.normal(size=(80, 32))[kinds] + 0.7 * random.normal(size=(6000, 32))
@@ -278,7 +278,7 @@ def test_whichever_step_of_writing_an_index_fails_the_search_goes_on(
 def test_vectors_of_one_model_are_never_compared_with_words_of_another(
     album: Album, folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
-    with pytest.raises(AlbumError, match="no vectors of"):
+    with pytest.raises(AlbumError, match="no embeddings of"):
         album.search("a dog", model="some-other-model")
     import shutil
 

@@ -153,7 +153,7 @@ def test_groups_are_those_of_the_library(served: Running, album: Album) -> None:
     few = made(served, "POST", "/groups", {"clusters": 2, "where": "camera:canon"})["data"]
     assert sum(len(group["ids"]) for group in few) == 4
     refused = served.ask("POST", "/v1/albums/holiday/groups", {"clusters": 30})
-    assert refused.status == 400 and "ask for 1 to 24" in refused.json["error"]["message"]
+    assert refused.status == 400 and "choose 1 to 24" in refused.json["error"]["message"]
 
 
 def test_the_map_is_that_of_the_library(served: Running, album: Album) -> None:
