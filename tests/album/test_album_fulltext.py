@@ -21,7 +21,7 @@ CAPTIONS = {
     "de": ("Straße im Regen", ["strasse", "STRASSE"]),
     "wide": ("ＴＯＫＹＯ ﬁsh", ["tokyo", "fish"]),
 }
-OTHERS = ["小猫", "犬", "고양이", "หมา", "kitten", "thé"]
+OTHERS = ["小猫", "犬", "고양이", "หมา", "kitten", "chien"]
 
 
 @pytest.fixture(scope="module")
