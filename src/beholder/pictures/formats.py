@@ -13,10 +13,10 @@ from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
-from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from beholder.errors import NotAPicture, PictureRefused
+from beholder.pictures.tiff import DeepTiffImageFile
 
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC"
 
@@ -26,7 +26,7 @@ _OPENERS: dict[str, Callable[[BytesIO], Image.Image]] = {
     "WebP": WebPImageFile,
     "GIF": GifImageFile,
     "BMP": BmpImageFile,
-    "TIFF": TiffImageFile,
+    "TIFF": DeepTiffImageFile,
     "AVIF": AvifImageFile,
 }
 

@@ -21,6 +21,7 @@ from beholder.pictures.color import to_srgb
 from beholder.pictures.formats import open_image
 from beholder.pictures.limits import Limits
 from beholder.pictures.orientation import exif_transposition
+from beholder.pictures.tiff import UnsupportedTiff
 from beholder.pictures.url import fetch, is_url, redact_url
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
@@ -173,6 +174,10 @@ def _decode(image: Image.Image, name: str, limits: Limits) -> Image.Image:
         raise
     except Image.DecompressionBombError as error:
         raise PictureTooLarge(name, "has more pixels than Pillow decodes in this format") from error
+    except UnsupportedTiff as error:
+        raise PictureRefused(
+            name, f"TIFF of an unsupported kind ({error}): save it uncompressed, or in 8 bits"
+        ) from error
     except Exception as error:  # decoders raise errors of any type on damaged data
         raise PictureBroken(name, "its pixels can't be decoded: the file is damaged or truncated") from error
 
