@@ -177,7 +177,7 @@ def test_a_wrong_end_mark_in_the_config_is_named(clip: Path) -> None:
     edit(clip / "config.json", lambda config: config["text_config"].update(eos_token_id=7))
     fault = failed(clip)[0]
     assert fault.check == "vocabulary"
-    assert "the network looks for the end mark 7" in fault.detail
+    assert "the network pools at the end token 7" in fault.detail
 
 
 def test_tokens_that_differ_are_named_with_their_sentence(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -199,7 +199,7 @@ def test_an_end_mark_that_is_not_the_highest_id_is_named_where_the_highest_is_ta
     (clip / "vocab.json").write_text(json.dumps(vocabulary), "utf-8")
     edit(clip / "config.json", lambda config: config["text_config"].update(eos_token_id=2))
     faults = {check.check: check.detail for check in failed(clip)}
-    assert "takes the highest id of a sentence for its end" in faults["vocabulary"]
+    assert "pools at the highest id of a sentence" in faults["vocabulary"]
 
 
 def test_nan_in_the_weights_is_named(clip: Path) -> None:

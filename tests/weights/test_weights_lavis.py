@@ -79,7 +79,7 @@ def test_stage_1(tmp_path: Path) -> None:
     }
     torch.save({"model": tensors | head, "epoch": 3}, tmp_path / "blip2_pretrained.pth")
     tiny_vocabularies.write_bert(tmp_path)
-    loaded = load_lavis(tmp_path / "blip2_pretrained.pth", words=tmp_path, **HEADS)
+    loaded = load_lavis(tmp_path / "blip2_pretrained.pth", vocabulary=tmp_path, **HEADS)
     expected = load_vision_language(tmp_path / "theirs")
     assert loaded.tokenizer is not None and expected.tokenizer is not None
     tokens = loaded.tokenizer(["a dog", "two cats sleep", "snow"])

@@ -107,9 +107,9 @@ def test_a_model_may_be_saved_over_the_folder_that_it_was_loaded_from(tmp_path: 
 
 def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
-    with pytest.raises(InvalidSetting, match="something else than a model"):
+    with pytest.raises(InvalidSetting, match="something other than a model"):
         save_dual_encoder(build(), tmp_path)
-    with pytest.raises(InvalidSetting, match="something else than a model"):
+    with pytest.raises(InvalidSetting, match="something other than a model"):
         save_dual_encoder(build(), tmp_path / "thesis.tex")
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.tex"]
 

@@ -1,4 +1,4 @@
-"""``beholder doctor``: does a checkpoint do here what it does where it came from.
+"""``beholder doctor``: checks that a checkpoint gives the same results here as in its reference implementation.
 
 Shapes: B batch, T text tokens, E the shared space.
 """
@@ -50,7 +50,7 @@ Verdict = tuple[bool | None, str]
 
 @dataclass(frozen=True)
 class Check:
-    """One line of the diagnosis: ``ok`` is None where the check could not be made, and ``detail`` says why."""
+    """One line of the diagnosis: ``ok`` is None if the check could not be made, for the reason in ``detail``."""
 
     check: str
     ok: bool | None
@@ -58,7 +58,7 @@ class Check:
 
 
 def diagnose(name: str | Path, allow_pickle: bool = False) -> Iterator[Check]:
-    """Checks a model and yields a `Check` after the other; it ends early where the rest makes no sense.
+    """Check a model, yielding one `Check` after another; stops early if the rest makes no sense.
 
     Args:
         name: ``"mini"``, a folder or a hub id.
@@ -81,7 +81,7 @@ def diagnose(name: str | Path, allow_pickle: bool = False) -> Iterator[Check]:
     yield vocabulary
     if not vocabulary.ok and loaded.tokenizer.backend.get_vocab_size() > loaded.network.settings.text.vocabulary:
         return  # the network has no vectors for these tokens
-    if not (folder / native.CONFIG).is_file():  # whose settings are whatever it was trained with
+    if not (folder / native.CONFIG).is_file():  # any settings are plausible for a model trained here
         yield _attempt("settings", _settings, loaded, folder)
     yield _attempt("pictures in a batch", _pictures_in_a_batch, loaded)
     yield _attempt("sentences in a batch", _sentences_in_a_batch, loaded)
@@ -93,7 +93,7 @@ def diagnose(name: str | Path, allow_pickle: bool = False) -> Iterator[Check]:
 
 
 def golden_pictures() -> list[Image.Image]:
-    """Generated pictures of several shapes, smooth with noise on top, so that neither filters nor offsets can hide."""
+    """Return generated pictures of several shapes, smooth with added noise, which expose wrong filters and offsets."""
     pictures = []
     for number, (width, height) in enumerate(SIZES):
         x, y = np.meshgrid(np.linspace(0, 6, width), np.linspace(0, 4, height))
@@ -103,15 +103,15 @@ def golden_pictures() -> list[Image.Image]:
     return pictures
 
 
-def _attempt(check: str, judge: Callable[..., Verdict], *arguments: object) -> Check:
-    """The check, or a line that says why it could not be made; one that fails does not keep the others back."""
+def _attempt(check: str, run: Callable[..., Verdict], *arguments: object) -> Check:
+    """Make a check, or tell why it could not be made; a check that fails does not prevent the others."""
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # sentences cut short and pictures of extreme shape are meant here
-            return Check(check, *judge(*arguments))
+            warnings.simplefilter("ignore")  # truncated sentences and pictures of extreme shape are intended here
+            return Check(check, *run(*arguments))
     except ReferenceMissingError as reason:
         return Check(check, None, str(reason))
-    except Exception as error:  # of a network that breaks down, here or in the reference
+    except Exception as error:  # any error of a broken network, here or in the reference
         return Check(check, False, f"{type(error).__name__}: {error}")
 
 

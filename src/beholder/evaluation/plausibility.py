@@ -1,7 +1,7 @@
 """Faults of a checkpoint that every implementation shares, because all read the same files.
 
-No comparison of vectors shows them; what gives them away is that two files, or two parts of one, contradict each other
-or all that has been published.
+Comparing embeddings can't show them. They show in contradictions between two files or two parts of one, and in settings
+that no published model has.
 """
 
 from collections.abc import Iterator
@@ -27,14 +27,14 @@ PUBLISHED = (
     ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
     ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 )
-# Settings that change every vector and leave no trace in the shape of a tensor.
+# Settings that change every embedding and leave no trace in the shape of a tensor.
 SHAPELESS = ("activation", "heads", "norm_eps")
-# A tokenizer may know a little less than the network, whose table of embeddings is often rounded up.
-LEAST_SHARE_OF_VOCABULARY = 0.9
+# A tokenizer may be a little smaller than the embedding table, which is often rounded up.
+MIN_VOCABULARY_RATIO = 0.9
 
 
 def activation_faults(network: TwoTowersSettings) -> Iterator[str]:
-    """Two towers of CLIP's kind with two activations: they are always trained with one."""
+    """Yield a fault if the two towers of a CLIP have different activations: they are always trained with one."""
     image, text = network.image, network.text
     if (
         isinstance(image, VisionSettings)
@@ -48,7 +48,7 @@ def activation_faults(network: TwoTowersSettings) -> Iterator[str]:
 
 
 def pixel_faults(preprocessing: Preprocessing, network: TwoTowersSettings) -> Iterator[str]:
-    """A mean and std that no published model has, or a size that is not the network's."""
+    """Yield faults of the preprocessing: mean and std of no published model, or a size other than the network's."""
     found = (preprocessing.mean, preprocessing.std)
     if not any(_close(found, known) for known in PUBLISHED):
         yield (
@@ -66,28 +66,28 @@ def pixel_faults(preprocessing: Preprocessing, network: TwoTowersSettings) -> It
 
 
 def vocabulary_faults(tokenizer: Tokenizer, network: TwoTowersSettings) -> Iterator[str]:
-    """A tokenizer that belongs to another network."""
+    """Yield signs that the tokenizer belongs to another network."""
     rows, pieces, settings = network.text.vocabulary, tokenizer.backend.get_vocab_size(), tokenizer.settings
     if pieces > rows:
         yield f"the tokenizer has {pieces} tokens and the network only {rows}: it is another model's"
-    elif pieces < LEAST_SHARE_OF_VOCABULARY * rows:
+    elif pieces < MIN_VOCABULARY_RATIO * rows:
         yield f"the tokenizer has only {pieces} of the network's {rows} tokens: it is another model's"
     if not isinstance(network.text, TextTransformerSettings):
         return
     if network.text.pooling == "end" and network.text.end_id != settings.end_id:
         yield (
-            f"the network looks for the end mark {network.text.end_id} and the tokenizer writes "
+            f"the network pools at the end token {network.text.end_id} and the tokenizer appends "
             f"{settings.end_id}: the tokenizer is another model's, or the config's eos_token_id is wrong"
         )
     if network.text.pooling == "highest_id" and settings.end_id < pieces - 1:
         yield (
-            f"the network takes the highest id of a sentence for its end, and the tokenizer's end mark "
-            f"{settings.end_id} is not the highest of its {pieces}: other tokens can be taken for the end"
+            f"the network pools at the highest id of a sentence, and the tokenizer's end token "
+            f"{settings.end_id} is not the highest of its {pieces}: it may pool at other tokens"
         )
 
 
 def contradictions(folder: Path, loaded: LoadedDualEncoder) -> Iterator[str]:
-    """A folder with configs of two formats, as on the hub, whose two descriptions of one network differ."""
+    """Yield contradictions between the configs of two formats in one folder, as there are on the hub."""
     if not (folder / open_clip.CONFIG).is_file() or not (folder / "config.json").is_file():
         return
     try:
@@ -113,7 +113,7 @@ def contradictions(folder: Path, loaded: LoadedDualEncoder) -> Iterator[str]:
 
 
 def summary(loaded: LoadedDualEncoder) -> str:
-    """The settings that no file can confirm, for a person to compare with where the model came from."""
+    """Return the settings that no file can confirm, for a person to compare with the model's source."""
     network, pixels = loaded.network.settings, loaded.preprocessing
     activations = {str(tower.activation) for tower in (network.image, network.text) if hasattr(tower, "activation")}
     return (

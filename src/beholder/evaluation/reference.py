@@ -1,4 +1,4 @@
-"""The implementation that a checkpoint was made with, where it is installed: transformers or open_clip.
+"""The reference implementation of a checkpoint, if it is installed: transformers or open_clip.
 
 Shapes: B batch, T text tokens, E the shared space.
 """
@@ -23,19 +23,19 @@ if TYPE_CHECKING:
 
 
 class ReferenceMissingError(Exception):
-    """There is no other implementation to compare with; the message says why, and what to install."""
+    """There is no reference implementation; the message says why, and what to install."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """The four things that two implementations can disagree about.
+    """The four functions on which two implementations can disagree.
 
-    A part that the other implementation could not load raises `ReferenceMissingError` when it is called.
+    A part that the reference implementation could not load raises `ReferenceMissingError` when it is called.
 
     Attributes:
         name: with its version.
         pixels: a picture to float32 (3, H, W).
-        ids: sentences to a row of ids each, without padding where padding is not seen.
+        ids: sentences to a row of ids each, without padding if the network masks it.
         embed_images: pixels (B, 3, H, W) to unit vectors (B, E).
         embed_texts: ids (B, T) and mask (B, T) to unit vectors (B, E).
     """
@@ -48,7 +48,7 @@ class Reference:
 
 
 def find_reference(folder: Path, loaded: LoadedDualEncoder, allow_pickle: bool = False) -> Reference:
-    """What to compare the model in ``folder`` with.
+    """Return the reference implementation of the model in ``folder``.
 
     Raises:
         ReferenceMissingError: the format has no other implementation, or that is not installed or cannot be imported.
@@ -131,7 +131,7 @@ def _open_clip(folder: Path, loaded: LoadedDualEncoder) -> Reference:
 def embed_with_sentence_transformers(
     folder: Path, pictures: Sequence[Image], texts: Sequence[str]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Unit vectors (B, E) of pictures and of sentences by sentence-transformers, for a folder in its layout.
+    """Return the unit vectors (B, E) of pictures and of sentences that sentence-transformers computes.
 
     Raises:
         ReferenceMissingError: it is not installed, or could not load the folder.
@@ -154,7 +154,7 @@ def _import(module: str, package: str) -> Any:
 
 
 def _loader(load: Callable[[], Any]) -> Callable[[], Any]:
-    """Loads when it is first called; what another library can't load is no fault of the checkpoint's."""
+    """Load on the first call; the checkpoint is not to blame for what another library can't load."""
     from functools import cache
 
     @cache
@@ -169,7 +169,7 @@ def _loader(load: Callable[[], Any]) -> Callable[[], Any]:
 
 
 def _unit(features: Any) -> Tensor:
-    """Unit vectors (B, E) from what transformers returns: since version 5 an object that holds them."""
+    """Return unit vectors (B, E) from the output of transformers, since version 5 an object that holds them."""
     from torch.nn.functional import normalize
 
     return normalize(getattr(features, "pooler_output", features), dim=-1)

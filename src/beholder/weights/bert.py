@@ -23,7 +23,7 @@ DEFAULTS = {
 
 
 def settings(config: Mapping[str, Any], pooling: Literal["first", "mean"]) -> BertSettings:
-    """The BERT that a config describes; how its tokens become one vector is not in it."""
+    """Return the settings of the BERT that a config describes; the pooling is not part of it."""
     config = {**DEFAULTS, **config}
     if config["position_embedding_type"] != "absolute":
         raise ModelError(f"BERT with {config['position_embedding_type']} positions: only absolute ones are known")
@@ -42,7 +42,7 @@ def settings(config: Mapping[str, Any], pooling: Literal["first", "mean"]) -> Be
 
 
 def rows(ours: str = "", theirs: str = "") -> tuple[Row, ...]:
-    """The table; ``ours`` and ``theirs`` are prefixes such as ``"text."`` and ``"text_model."``."""
+    """Return the table of names; ``ours`` and ``theirs`` are prefixes such as ``"text."`` and ``"text_model."``."""
     layer = f"{theirs}encoder.layer.*"
     return (
         Row(f"{ours}embedding.weight", f"{theirs}embeddings.word_embeddings.weight"),
@@ -62,5 +62,5 @@ def rows(ours: str = "", theirs: str = "") -> tuple[Row, ...]:
 
 
 def ignored(theirs: str = "") -> tuple[str, ...]:
-    """A counter that old versions stored, and the layer for BERT's second task, which sentence vectors pass by."""
+    """Return patterns of unneeded tensors: a counter of old versions, and the pooler."""
     return (f"{theirs}embeddings.position_ids", f"{theirs}pooler.dense.weight", f"{theirs}pooler.dense.bias")

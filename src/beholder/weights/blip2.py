@@ -66,7 +66,7 @@ LAYER = "bridge.qformer.layers.*"
 
 
 def attention_rows(ours: str, theirs: str, inner: str) -> tuple[Row, ...]:
-    """An attention of BERT's form; ``inner`` is its part that holds queries, keys and values."""
+    """Return the rows of an attention as BERT names it; ``inner`` holds queries, keys and values."""
     return (
         *(Row(f"{ours}.{part}.*", f"{theirs}.{inner}.{part}.*") for part in ("query", "key", "value")),
         Row(f"{ours}.out.*", f"{theirs}.output.dense.*"),
@@ -75,7 +75,7 @@ def attention_rows(ours: str, theirs: str, inner: str) -> tuple[Row, ...]:
 
 
 def feed_forward_rows(ours: str, theirs: str, suffix: str) -> tuple[Row, ...]:
-    """A feed-forward of BERT's form; ``suffix`` tells that of the queries from that of the text."""
+    """Return the rows of a feed-forward as BERT names it; ``suffix`` is ``_query`` for that of the queries."""
     return (
         Row(f"{ours}.mlp.up.*", f"{theirs}.intermediate{suffix}.dense.*"),
         Row(f"{ours}.mlp.down.*", f"{theirs}.output{suffix}.dense.*"),
@@ -84,7 +84,7 @@ def feed_forward_rows(ours: str, theirs: str, suffix: str) -> tuple[Row, ...]:
 
 
 def layer_rows(theirs: str, inner: str) -> tuple[Row, ...]:
-    """All of the Q-Former's layers, which both publishers name alike but for ``inner``."""
+    """Return the rows of the Q-Former's layers, which Hugging Face and LAVIS name alike but for ``inner``."""
     return (
         *attention_rows(f"{LAYER}.attention", f"{theirs}.attention", inner),
         *attention_rows(f"{LAYER}.cross_attention", f"{theirs}.crossattention", inner),
@@ -119,7 +119,7 @@ IGNORED = ("embeddings.position_ids", "qformer.embeddings.position_ids")
 
 
 def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLanguage:
-    """The model of a folder.
+    """Load a folder.
 
     Raises:
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
@@ -129,7 +129,7 @@ def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLan
     retrieval = RETRIEVAL in (config.get("architectures") or ())
     tensors = read_tensors(folder, huggingface.STEMS, allow_pickle)
     tensors = {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
-    mine = {key: tensor for key, tensor in tensors.items() if not key.startswith(LANGUAGE_PREFIX)}
+    others = {key: tensor for key, tensor in tensors.items() if not key.startswith(LANGUAGE_PREFIX)}
     language, language_tokenizer = None, None
     if not retrieval:
         language = language_model_from_tensors(
@@ -145,7 +145,7 @@ def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLan
             "bridge": build_empty(Bridge, settings),
         }
     )
-    load_foreign(both, mine, ROWS, IGNORED)
+    load_foreign(both, others, ROWS, IGNORED)
     tokenizer = None
     if retrieval:
         tokenizer = tokenizer_from_folder(folder, "bert", settings.qformer.max_position_embeddings)
@@ -162,7 +162,7 @@ def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLan
 
 
 def vision_settings(config: Mapping[str, Any]) -> VisionSettings:
-    """BLIP-2's vision transformer."""
+    """Return the settings of BLIP-2's vision transformer."""
     vision = huggingface.section(config, "vision_config", VISION_DEFAULTS)
     height, width = huggingface.image_size(vision)
     return VisionSettings(
@@ -180,7 +180,7 @@ def vision_settings(config: Mapping[str, Any]) -> VisionSettings:
 
 
 def bridge_settings(config: Mapping[str, Any], retrieval: bool, language: LanguageModel | None) -> BridgeSettings:
-    """The Q-Former, with the heads of stage 1 or the layer to the language model."""
+    """Return the settings of the Q-Former with the heads of stage 1 or the projection to the language model."""
     qformer = huggingface.section(config, "qformer_config", QFORMER_DEFAULTS)
     if huggingface.activation(qformer) != "gelu":
         raise ModelError(f"a Q-Former with the activation {qformer['hidden_act']!r} is not covered; gelu is")
@@ -240,16 +240,17 @@ class Blip2Checkpoint:
 
 
 def to_blip2(loaded: LoadedVisionLanguage) -> Blip2Checkpoint:
-    """The config and the tensors of a model of this architecture: ``load`` undone.
+    """Return the config and the tensors of a model of this architecture: the inverse of ``load``.
 
-    With a language model it becomes the writing kind, which keeps nothing of stage 1; without one, the matching kind.
+    With a language model it becomes a ``Blip2ForConditionalGeneration``, which has nothing of stage 1; without one, a
+    ``Blip2ForImageTextRetrieval``.
 
     Raises:
         ModelError: it is of another architecture; the message says what differs.
     """
     retrieval = loaded.language is None
     if not isinstance(loaded.image, VisionTransformer):
-        raise ModelError(f"its picture tower is {type(loaded.image).__name__} and no vision transformer")
+        raise ModelError(f"its image tower is {type(loaded.image).__name__} and no vision transformer")
     bridge = loaded.bridge.settings
     vocabulary = bridge.qformer.vocabulary if retrieval else 0
     wanted = replace(
@@ -284,17 +285,17 @@ def to_blip2(loaded: LoadedVisionLanguage) -> Blip2Checkpoint:
 
 
 def write_language_tokenizer(loaded: LoadedVisionLanguage, config: Mapping[str, Any], folder: Path) -> None:
-    """The tokenizer of the text that goes with the pictures, and what the processor needs to know."""
+    """Write the tokenizer of the texts, and the processor's config."""
     if loaded.language is None or loaded.language_tokenizer is None:
         if loaded.tokenizer is not None:
             write_tokenizer(loaded.tokenizer, folder, TOKENIZER_FAMILIES["bert"])
         return
-    words = tokenizers.Tokenizer.from_str(loaded.language_tokenizer.to_str())
-    words.add_special_tokens([IMAGE_TOKEN])
-    words.save(str(folder / "tokenizer.json"))
+    tokenizer = tokenizers.Tokenizer.from_str(loaded.language_tokenizer.to_str())
+    tokenizer.add_special_tokens([IMAGE_TOKEN])
+    tokenizer.save(str(folder / "tokenizer.json"))
     text = loaded.language.module.config
     marks = {f"{mark}_token": getattr(text, f"{mark}_token_id", None) for mark in ("bos", "eos", "pad")}
-    named = {mark: words.id_to_token(token) for mark, token in marks.items() if isinstance(token, int)}
+    named = {mark: tokenizer.id_to_token(token) for mark, token in marks.items() if isinstance(token, int)}
     values = {"tokenizer_class": "PreTrainedTokenizerFast", **{mark: name for mark, name in named.items() if name}}
     (folder / "tokenizer_config.json").write_text(json.dumps(values, indent=2) + "\n", "utf-8")
     processor = {"processor_class": "Blip2Processor", "num_query_tokens": config["num_query_tokens"]}
@@ -349,12 +350,12 @@ def _config(loaded: LoadedVisionLanguage, bridge: BridgeSettings) -> dict[str, A
 
 
 def _language_tensors(loaded: LoadedVisionLanguage) -> dict[str, Tensor]:
-    """The language model's tensors, each stored once however often it is used."""
-    given: dict[str, Tensor] = {}
+    """Return the language model's tensors; one that is tied is stored once."""
+    result: dict[str, Tensor] = {}
     seen: set[int] = set()
     stored = {} if loaded.language is None else loaded.language.module.state_dict()
     for name, tensor in stored.items():
         if tensor.data_ptr() not in seen:
             seen.add(tensor.data_ptr())
-            given[LANGUAGE_PREFIX + name] = tensor.detach().cpu().contiguous()
-    return given
+            result[LANGUAGE_PREFIX + name] = tensor.detach().cpu().contiguous()
+    return result

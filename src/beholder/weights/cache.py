@@ -1,11 +1,11 @@
-"""Where Beholder keeps what it has fetched and made."""
+"""The cache folder: downloads, assembled and compiled models."""
 
 import os
 from pathlib import Path
 
 
 def cache_folder() -> Path:
-    """``$BEHOLDER_CACHE``, or the folder that this system sets aside for caches."""
+    """Return ``$BEHOLDER_CACHE``, or this system's folder for caches."""
     from platformdirs import user_cache_path
 
     named = os.environ.get("BEHOLDER_CACHE")

@@ -1,9 +1,9 @@
 """From a cosine to ``match``: how sure it is, from 0 to 1, that a sentence fits a picture.
 
 A cosine of 0.33 says nothing to a person, and its scale shifts from model to model and from picture to picture. So a
-model carries a *background*, the embeddings of sentences that have nothing to do with the picture at hand. A picture's
-cosines with the background have a mean and a spread; how far above them a sentence lies, in units of the spread,
-is what a logistic curve turns into a probability (Platt scaling). `beholder.evaluation.calibration` fits the curve.
+model carries a *background*, the embeddings of sentences unrelated to the picture at hand. A picture's cosines with
+the background have a mean and a standard deviation; a sentence's distance from that mean, in standard deviations, is
+turned into a probability by a logistic curve (Platt scaling). `beholder.evaluation.calibration` fits the curve.
 """
 
 from dataclasses import dataclass
@@ -27,24 +27,24 @@ class Calibration:
     weights: np.ndarray
 
     def features(self, images: np.ndarray, cosines: np.ndarray) -> np.ndarray:
-        """What the curve looks at: (n, m, 3), the height above the background, the cosine, and 1.
+        """Return the curve's inputs (n, m, 3): the height above the background, the cosine, and 1.
 
         Args:
             images: (n, E), unit length.
             cosines: (n, m) between the images and m sentences.
         """
         against = images @ self.background.T  # (n, K)
-        mean, spread = against.mean(axis=1, keepdims=True), against.std(axis=1, keepdims=True)
-        height = (cosines - mean) / np.maximum(spread, 1e-6)
+        mean, deviation = against.mean(axis=1, keepdims=True), against.std(axis=1, keepdims=True)
+        height = (cosines - mean) / np.maximum(deviation, 1e-6)
         return np.stack([height, cosines, np.ones_like(cosines)], axis=-1)
 
     def match(self, images: np.ndarray, cosines: np.ndarray) -> np.ndarray:
-        """Probabilities (n, m) that each sentence fits each picture, at even odds of fitting and not fitting."""
+        """Return the probabilities (n, m) that each sentence fits each picture, at even prior odds."""
         with np.errstate(over="ignore"):
             return 1 / (1 + np.exp(-(self.features(images, cosines) @ self.weights)))
 
     def save(self, folder: Path) -> None:
-        """Writes one file into a model's folder."""
+        """Write one file into a model's folder."""
         from safetensors.numpy import save_file
 
         tensors: dict[str, np.ndarray] = {"background": self.background, "weights": self.weights}
@@ -52,7 +52,7 @@ class Calibration:
 
     @classmethod
     def load(cls, folder: Path) -> "Calibration | None":
-        """The calibration of a model's folder, or None where it has none."""
+        """Load the calibration of a model's folder; None if it has none."""
         from safetensors.numpy import load_file
 
         if not (folder / FILE).exists():

@@ -1,11 +1,11 @@
-"""A short model card, made from what a model knows of itself."""
+"""A short model card, generated from a model's settings."""
 
 from beholder.models.vit import VisionSettings
 from beholder.weights.loaded import LoadedDualEncoder
 
 
 def model_card(loaded: LoadedDualEncoder) -> str:
-    """Markdown: what the model is, what it takes and gives, and how to use it."""
+    """Return Markdown: what the model is, its inputs and outputs, and how to use it."""
     settings, pixels = loaded.network.settings, loaded.preprocessing
     parameters = sum(parameter.numel() for parameter in loaded.network.parameters())
     if isinstance(settings.image, VisionSettings):
@@ -21,7 +21,7 @@ def model_card(loaded: LoadedDualEncoder) -> str:
         + f"""\
 # {loaded.name or "A dual encoder"}
 
-Pictures and sentences become vectors in one space; the cosine of two says how well they go together.
+Pictures and sentences become vectors in one space; the cosine of two tells how well they match.
 
 | | |
 |---|---|

@@ -14,7 +14,7 @@ IGNORED = (*bert.ignored("text_model."), "vision_model.embeddings.position_ids")
 
 
 def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
-    """The dual encoder that a ``config.json`` describes."""
+    """Return the settings of the dual encoder that a ``config.json`` describes."""
     return TwoTowersSettings(
         image=clip.vision_settings(section(config, "vision_config", clip.VISION_DEFAULTS)),
         text=bert.settings(section(config, "text_config", bert.DEFAULTS), pooling="first"),
@@ -25,7 +25,7 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
 
 
 def config(network: TwoTowersSettings) -> dict[str, Any]:
-    """The ``config.json`` of a dual encoder; ``settings`` of it says how much of the encoder the format can tell."""
+    """Return the ``config.json`` of a dual encoder; ``settings`` of it tells how much of it the format can express."""
     return {
         "architectures": ["ChineseCLIPModel"],
         "model_type": "chinese_clip",

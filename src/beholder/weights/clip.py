@@ -72,7 +72,7 @@ IGNORED = ("text_model.embeddings.position_ids", "vision_model.embeddings.positi
 
 
 def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
-    """The dual encoder that a ``config.json`` describes."""
+    """Return the settings of the dual encoder that a ``config.json`` describes."""
     text = section(config, "text_config", TEXT_DEFAULTS)
     end_id = text["eos_token_id"]
     if not isinstance(end_id, int):
@@ -98,7 +98,7 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
 
 
 def config(network: TwoTowersSettings) -> dict[str, Any]:
-    """The ``config.json`` of a dual encoder; ``settings`` of it says how much of the encoder the format can tell."""
+    """Return the ``config.json`` of a dual encoder; ``settings`` of it tells how much of it the format can express."""
     text = network.text
     highest = isinstance(text, TextTransformerSettings) and text.pooling == "highest_id"
     return {

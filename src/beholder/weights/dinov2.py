@@ -29,7 +29,7 @@ CLASSIFIERS = ("Dinov2ForImageClassification", "Dinov2WithRegistersForImageClass
 
 
 def settings(config: Mapping[str, Any]) -> VisionSettings:
-    """The network that a ``config.json`` describes."""
+    """Return the settings of the network that a ``config.json`` describes."""
     with_registers = config["model_type"] == "dinov2_with_registers"
     config = {**(WITH_REGISTERS_DEFAULTS if with_registers else DEFAULTS), **config}
     height, width = image_size(config)
@@ -57,7 +57,7 @@ def settings(config: Mapping[str, Any]) -> VisionSettings:
 
 
 def rows(config: Mapping[str, Any]) -> tuple[Row, ...]:
-    """The table; the classifying form has its backbone under ``dinov2.`` or ``dinov2_with_registers.``."""
+    """Return the table of names; with a classifier, the backbone's names have a prefix."""
     prefix = f"{config['model_type']}." if classes(config, *CLASSIFIERS) else ""
     layer = f"{prefix}encoder.layer.*"
     up, down = ("weights_in", "weights_out") if config.get("use_swiglu_ffn") else ("fc1", "fc2")
@@ -83,7 +83,7 @@ def rows(config: Mapping[str, Any]) -> tuple[Row, ...]:
 
 
 def ignored(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """The token that stood for hidden patches in training."""
+    """Return the token that replaced masked patches in training."""
     prefix = f"{config['model_type']}." if classes(config, *CLASSIFIERS) else ""
     return (f"{prefix}embeddings.mask_token",)
 

@@ -27,7 +27,7 @@ ACTIVATIONS: dict[str, Activation] = {
 
 
 def read_json(path: Path) -> dict[str, Any]:
-    """The object in a JSON file.
+    """Return the object in a JSON file.
 
     Raises:
         ModelError: the file is missing or holds no JSON object.
@@ -44,7 +44,7 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def section(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -> dict[str, Any]:
-    """A tower's part of a dual encoder's config, with the defaults filled in.
+    """Return a tower's section of a dual encoder's config, completed by the defaults.
 
     Old configs have ``text_config_dict`` beside ``text_config``; it wins, with its own defaults.
     """
@@ -54,7 +54,7 @@ def section(config: Mapping[str, Any], name: str, defaults: Mapping[str, Any]) -
 
 
 def activation(config: Mapping[str, Any]) -> Activation:
-    """Our name of the activation that a config asks for."""
+    """Return our name of a config's activation."""
     name = config["hidden_act"]
     if name not in ACTIVATIONS:
         raise ModelError(f"the config asks for the activation {name!r}; known are {', '.join(ACTIVATIONS)}")
@@ -62,13 +62,13 @@ def activation(config: Mapping[str, Any]) -> Activation:
 
 
 def image_size(config: Mapping[str, Any]) -> tuple[int, int]:
-    """(height, width) in pixels, from a number or a pair."""
+    """Return (height, width) in pixels, from a number or a pair."""
     size = config["image_size"]
     return (size, size) if isinstance(size, int) else (size[0], size[1])
 
 
 def patch_size(config: Mapping[str, Any]) -> int:
-    """The side of a patch, after a check that it is a square of three colours."""
+    """Return the side of a patch, which has to be square and of three channels."""
     size = config["patch_size"]
     sides = {size} if isinstance(size, int) else set(size)
     if len(sides) != 1 or config["num_channels"] != 3:
@@ -77,20 +77,20 @@ def patch_size(config: Mapping[str, Any]) -> int:
 
 
 def classes(config: Mapping[str, Any], *classifiers: str) -> int:
-    """Size of the classification head; 0 unless the checkpoint's class is one of the ``classifiers``."""
+    """Return the size of the classification head; 0 unless the checkpoint's class is one of the ``classifiers``."""
     if not set(config.get("architectures") or ()) & set(classifiers):
         return 0
     return len(labels(config)) or config.get("num_labels", 2)
 
 
 def labels(config: Mapping[str, Any]) -> tuple[str, ...]:
-    """Names of the classes in the order of the logits; empty where the config has none."""
+    """Return the names of the classes in the order of the logits; empty if the config has none."""
     names = config.get("id2label") or {}
     return tuple(names[key] for key in sorted(names, key=int))
 
 
 def encoder_rows(ours: str, theirs: str) -> tuple[Row, ...]:
-    """The blocks of the CLIP and SigLIP towers."""
+    """Return the rows for the blocks of the CLIP and SigLIP towers."""
     attention = f"{theirs}.encoder.layers.*.self_attn"
     return (
         Row(f"{ours}.blocks.*.attention.qkv.*", tuple(f"{attention}.{part}_proj.*" for part in "qkv")),
@@ -103,7 +103,7 @@ def encoder_rows(ours: str, theirs: str) -> tuple[Row, ...]:
 
 
 def text_config(text: TextSettings) -> dict[str, Any]:
-    """What the config of any text tower of theirs says of one of ours."""
+    """Return the entries that describe a text tower in any config of transformers."""
     return {
         "vocab_size": text.vocabulary,
         "max_position_embeddings": text.context_length,
@@ -112,7 +112,7 @@ def text_config(text: TextSettings) -> dict[str, Any]:
 
 
 def vision_config(image: ImageSettings) -> dict[str, Any]:
-    """What the config of any vision transformer of theirs says of one of ours.
+    """Return the entries that describe a vision transformer in any config of transformers.
 
     Raises:
         ModelError: it is no vision transformer, or its pictures are not square.

@@ -11,7 +11,7 @@ from beholder.weights.sources import files_to_download
 
 @dataclass(frozen=True)
 class InstalledModel:
-    """A model that ``--model`` can name: where it lies (None: not fetched yet), its bytes on disk, and its kind."""
+    """A model that ``--model`` can name: its folder (None if not downloaded yet), its bytes on disk, and its kind."""
 
     name: str
     path: Path | None
@@ -20,7 +20,7 @@ class InstalledModel:
 
 
 def installed_models() -> list[InstalledModel]:
-    """``mini``'s two models, and those in the Hugging Face cache that can be used, by name. Nothing is fetched."""
+    """List ``mini``'s two models and the usable ones in the Hugging Face cache, by name. Nothing is downloaded."""
     own = []
     for finished, kind in ((mini.model_folder(), DUAL_ENCODER), (mini_bridge.model_folder(), VISION_LANGUAGE_MODEL)):
         here = finished.is_dir()

@@ -1,4 +1,4 @@
-"""Frozen language models from and to files: transformers' folders, GGUF, and the part of a larger checkpoint."""
+"""Frozen language models: loaded from folders of transformers, GGUF and larger checkpoints, and saved."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,10 +14,10 @@ from beholder.weights.quiet_transformers import quiet_transformers
 
 @quiet_transformers()
 def read_language_model(folder: Path, gguf: str | None = None) -> tuple[LanguageModel, tokenizers.Tokenizer]:
-    """A causal or encoder-decoder model of transformers in single precision, frozen, and its tokenizer.
+    """Load a causal or encoder-decoder model of transformers in single precision, frozen, and its tokenizer.
 
     Args:
-        folder: a checkpoint of transformers, or one that holds a GGUF file.
+        folder: a checkpoint of transformers, or a folder with a GGUF file.
         gguf: the name of that file.
 
     Raises:
@@ -33,17 +33,17 @@ def read_language_model(folder: Path, gguf: str | None = None) -> tuple[Language
         module = loader.from_pretrained(folder, dtype=torch.float32, **options)
     except (OSError, ValueError) as error:
         raise ModelError(f"{folder}: holds no language model that transformers can read ({error})") from error
-    if gguf:  # what was widened to single precision is a model like any other, which can be saved
+    if gguf:  # dequantized, it is a model like any other, which can be saved
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         generation, tensors = module.generation_config, module.state_dict()
-        module = _filled(type(module), config, tensors)
+        module = _with_tensors(type(module), config, tensors)
         module.generation_config = generation
     return language_model(module), read_language_tokenizer(folder, gguf)
 
 
 def write_language_model(language: LanguageModel, language_tokenizer: tokenizers.Tokenizer, folder: Path) -> None:
-    """As transformers writes it: config, weights and tokenizer."""
+    """Write config, weights and tokenizer as transformers does."""
     from safetensors.torch import save_model
 
     folder.mkdir()
@@ -59,7 +59,7 @@ def write_language_model(language: LanguageModel, language_tokenizer: tokenizers
 def language_model_from_tensors(
     config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
 ) -> LanguageModel:
-    """The language model inside a checkpoint, in single precision.
+    """Build the language model of a checkpoint from its tensors, in single precision.
 
     Raises:
         ModelError: transformers does not know it.
@@ -77,7 +77,7 @@ def language_model_from_tensors(
     maker = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
         kind_of_model = type(maker.from_config(settings))
-    module = _filled(kind_of_model, settings, tensors)
+    module = _with_tensors(kind_of_model, settings, tensors)
     if (folder / "generation_config.json").is_file():
         module.generation_config = GenerationConfig.from_pretrained(folder)
     return language_model(module)
@@ -85,9 +85,9 @@ def language_model_from_tensors(
 
 @quiet_transformers()
 def read_language_tokenizer(folder: Path, gguf: str | None = None) -> tokenizers.Tokenizer:
-    """The language model's tokenizer; the arguments and errors are those of ``read_language_model``.
+    """Load the language model's tokenizer; arguments and errors are those of ``read_language_model``.
 
-    Whatever a person types is text: ``<|im_end|>`` in a question becomes ordinary tokens, never the control token.
+    User text never becomes a control token: ``<|im_end|>`` in a question is encoded as ordinary tokens.
     """
     from transformers import AutoTokenizer
 
@@ -101,8 +101,8 @@ def read_language_tokenizer(folder: Path, gguf: str | None = None) -> tokenizers
     return language_tokenizer
 
 
-def _filled(kind: Any, config: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """A model of transformers with these tensors, in single precision."""
+def _with_tensors(kind: Any, config: Any, tensors: Mapping[str, Tensor]) -> Any:
+    """Return a model of transformers with these tensors, in single precision."""
     import torch
 
     module, report = kind.from_pretrained(

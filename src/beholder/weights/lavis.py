@@ -1,4 +1,4 @@
-"""BLIP-2 as LAVIS publishes it: the files of stage 1 and of stage 2, with or without the vision transformer in them.
+"""BLIP-2 as LAVIS publishes it: checkpoints of stage 1 and stage 2, with or without the vision transformer.
 
 The names are those of LAVIS's ``Blip2Qformer``, ``Blip2OPT`` and ``Blip2T5`` with the vision transformer ViT-g.
 """
@@ -59,37 +59,37 @@ def load_lavis(
     *,
     vision: Path | None = None,
     language: Path | None = None,
-    words: Path | None = None,
+    vocabulary: Path | None = None,
     vision_heads: int = 16,
     qformer_heads: int = 12,
     vision_layers: int = 39,
 ) -> LoadedVisionLanguage:
-    """A bridge of LAVIS with the frozen sides that it was trained between, onto the CPU, as float32.
+    """Load a checkpoint of LAVIS with its frozen vision transformer and language model onto the CPU, as float32.
 
-    The files are pickles, opened in torch's restricted mode.
+    The files are pickles, opened by torch's restricted unpickler.
 
     Args:
         checkpoint: such as ``blip2_pretrained.pth`` (stage 1) or ``blip2_pretrained_opt2.7b.pth`` (stage 2).
-        vision: the file of the vision transformer, ``eva_vit_g.pth``, where the checkpoint leaves it out.
-        language: for stage 2, a folder with the language model, as transformers writes it.
-        words: for stage 1, a folder with BERT's vocabulary, in which LAVIS has added the token ``[DEC]``.
-        vision_heads: heads of the vision transformer, which its tensors do not tell.
+        vision: the file of the vision transformer, ``eva_vit_g.pth``, if the checkpoint lacks it.
+        language: for stage 2, the language model's folder, as transformers writes it.
+        vocabulary: for stage 1, a folder with BERT's vocabulary, to which LAVIS has added the token ``[DEC]``.
+        vision_heads: heads of the vision transformer, which can't be read off its tensors.
         qformer_heads: heads of the Q-Former.
-        vision_layers: so many of its layers are used.
+        vision_layers: the number of its layers that are used.
 
     Raises:
-        ModelError: a file is missing or broken, or a side is.
+        ModelError: a file is missing or broken.
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
     """
     tensors = dict(_read(checkpoint))
     if vision is not None:
         tensors |= {f"{VISION}.{name}": tensor for name, tensor in _read(vision).items()}
     if f"{VISION}.pos_embed" not in tensors:
-        raise ModelError(f"{checkpoint}: holds no vision transformer; name its file as vision")
-    tensors = _as_ours(tensors, vision_layers)
+        raise ModelError(f"{checkpoint}: holds no vision transformer; pass its file as vision")
+    tensors = _normalized(tensors, vision_layers)
     stage_2 = "language_proj.weight" in tensors
     if stage_2 and language is None:
-        raise ModelError(f"{checkpoint}: is of stage 2; name the folder of its language model as language")
+        raise ModelError(f"{checkpoint}: is of stage 2; pass the folder of its language model as language")
     image = _vision_settings(tensors, vision_heads, vision_layers)
     settings = _bridge_settings(tensors, qformer_heads, stage_2)
     both = load_foreign(
@@ -98,15 +98,15 @@ def load_lavis(
         ROWS,
         IGNORED,
     )
-    model, vocabulary = read_language_model(language) if stage_2 and language is not None else (None, None)
+    model, language_tokenizer = read_language_model(language) if stage_2 and language is not None else (None, None)
     return LoadedVisionLanguage(
         both["image"],
         Preprocessing(image.image_height, image.image_width, "squash", mean=CLIP_MEAN, std=CLIP_STD),
         both["bridge"],  # type: ignore[arg-type]
         model,
-        vocabulary,
-        tokenizer_from_folder(words, "bert", settings.qformer.max_position_embeddings)
-        if words and settings.embedding
+        language_tokenizer,
+        tokenizer_from_folder(vocabulary, "bert", settings.qformer.max_position_embeddings)
+        if vocabulary and settings.embedding
         else None,
         Prompts(caption="a photo of"),
         checkpoint.stem,
@@ -114,7 +114,7 @@ def load_lavis(
 
 
 def _read(file: Path) -> Mapping[str, Tensor]:
-    """The tensors of a file that may also hold the state of its training."""
+    """Return the tensors of a checkpoint, which may hold the state of its training, too."""
     if not file.is_file():
         raise ModelError(f"{file}: no such file")
     try:
@@ -127,8 +127,8 @@ def _read(file: Path) -> Mapping[str, Tensor]:
     return stored
 
 
-def _as_ours(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
-    """Without unused layers; one bias for queries, keys and values; the temperature as its inverse's logarithm."""
+def _normalized(tensors: Mapping[str, Tensor], layers: int) -> dict[str, Tensor]:
+    """Drop unused layers, join the biases of queries, keys and values, turn the temperature into a logit scale."""
     made: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         parts = name.split(".")

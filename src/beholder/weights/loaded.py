@@ -1,4 +1,4 @@
-"""What loading a model gives."""
+"""Loaded models: networks with everything that they need to take pictures and texts."""
 
 from dataclasses import dataclass, field
 
@@ -17,9 +17,9 @@ from beholder.weights.calibration import Calibration
 
 @dataclass(frozen=True)
 class LoadedDualEncoder:
-    """A dual encoder with everything that it needs to take pictures and sentences.
+    """A dual encoder with its preprocessing and tokenizer.
 
-    ``licence`` is what the model card says of the weights; empty where it is not known.
+    ``licence`` is that of the weights, as the model card states it; empty if unknown.
     """
 
     network: TwoTowers
@@ -32,7 +32,7 @@ class LoadedDualEncoder:
 
 @dataclass(frozen=True)
 class LoadedImageEncoder:
-    """An image tower by itself; ``labels`` name the classes of its head, in the order of the logits."""
+    """An image tower by itself; ``labels`` name the classes of its head, in the order of its logits."""
 
     network: VisionTransformer
     preprocessing: Preprocessing
@@ -42,15 +42,15 @@ class LoadedImageEncoder:
 
 @dataclass(frozen=True)
 class LoadedVisionLanguage:
-    """A picture tower, the bridge behind it and, unless the bridge has seen stage 1 alone, a language model.
+    """An image tower, a bridge and, unless the bridge was trained in stage 1 only, a language model.
 
     Attributes:
-        image: gives the tokens or the grid that the bridge looks at.
-        words: the language model's tokenizer.
-        tokenizer: of the bridge's own text, where it reads any.
-        judge: the dual encoder that says how well a text fits, in the place of the bridge's matching head; it looks at
+        image: computes the tokens or the feature grid that the bridge attends to.
+        language_tokenizer: the language model's tokenizer.
+        tokenizer: of the Q-Former's text, if it takes any.
+        reranker: the dual encoder that scores how well a text fits, in place of the bridge's matching head; it takes
             the same pixels.
-        candidates: how many captions to choose from where nobody says.
+        num_candidates: default number of captions to generate, of which the best is kept.
     """
 
     image: nn.Module
@@ -67,15 +67,15 @@ class LoadedVisionLanguage:
 
     @property
     def soft_prompts(self) -> int:
-        """How many a picture has."""
+        """The number of soft prompts for each image."""
         return self.bridge.settings.soft_prompts
 
     @property
     def bridge_matches(self) -> bool:
-        """Whether the bridge's own matching head says how well a text fits a picture."""
+        """Whether the bridge's own matching head scores how well a text fits an image."""
         return not self.reranker and self.bridge.matching_head is not None and self.tokenizer is not None
 
     @property
     def matching(self) -> bool:
-        """Whether it can say how well a text fits a picture."""
+        """Whether the model can score how well a text fits an image."""
         return bool(self.reranker) or self.bridge_matches

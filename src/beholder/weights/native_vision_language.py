@@ -1,12 +1,12 @@
-"""Our own folder of a vision-language model.
+"""Beholder's own format of a vision-language model: one folder, and no code in it.
 
     beholder.json            settings of tower, bridge, preprocessing, prompts and tokenizer
     model.safetensors        the tower's and the bridge's tensors, by our names
-    tokenizer.json           of the bridge's own text, where it reads any
+    tokenizer.json           of the Q-Former's text, if it takes any
     language_model/          the language model with its tokenizer, as transformers writes them
     README.md                the model card
 
-It is put in place as a whole, as that of a dual encoder is.
+It is written atomically, as that of a dual encoder is.
 """
 
 import json
@@ -38,7 +38,7 @@ FORMAT = "beholder vision-language model"
 VERSION = 2
 LANGUAGE = "language_model"
 FILES = {CONFIG, WEIGHTS, CARD, own_tokenizer.FILE, LANGUAGE}
-RERANKERS = ("", "mini")  # a folder from elsewhere can't have another model fetched
+RERANKERS = ("", "mini")  # a folder from elsewhere can't make another model be downloaded
 
 
 def load_vision_language(folder: Path) -> LoadedVisionLanguage:
@@ -100,7 +100,7 @@ def save_vision_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
     """Write a folder that ``load_vision_language`` loads again bit for bit.
 
     Raises:
-        InvalidSetting: the folder is there and holds something else than a model of ours.
+        InvalidSetting: the folder exists and holds something other than a model.
     """
     replace_folder(folder, FILES, lambda whole: _write(loaded, whole))
 

@@ -57,7 +57,7 @@ print((image @ text.T).item())           # the cosine
 
 
 class ImageTower(nn.Module):
-    """Pixels to vectors."""
+    """Pixels to embeddings."""
 
     def __init__(self, network: TwoTowers):
         super().__init__()
@@ -69,7 +69,7 @@ class ImageTower(nn.Module):
 
 
 class TextTower(nn.Module):
-    """Tokens to vectors. The mask is an input even of networks that do not look at it, so all are called alike."""
+    """Tokens to embeddings. The mask is an input even of networks that ignore it, so that all are called alike."""
 
     def __init__(self, network: TwoTowers):
         super().__init__()
@@ -81,7 +81,7 @@ class TextTower(nn.Module):
 
 
 def write_onnx(loaded: LoadedDualEncoder, folder: Path) -> None:
-    """Fills a folder with both towers and what is needed to call them.
+    """Write both towers into a folder, with what is needed to call them.
 
     Raises:
         MissingExtra: onnx or onnxscript is not installed.
@@ -136,7 +136,7 @@ def _export(tower: nn.Module, inputs: dict[str, Tensor], free: dict[str, Any], f
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """The exporter speaks of its own inner life on every channel that there is."""
+    """Silence the exporter's logs and warnings about its own internals."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
     logger.setLevel(logging.ERROR)

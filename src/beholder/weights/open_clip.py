@@ -64,13 +64,13 @@ TEXT_DEFAULTS = {
     "act_kwargs": None,
     "norm_kwargs": None,
 }
-# These change nothing in inference, or belong to the tokenizer.
+# These have no effect in inference, or belong to the tokenizer.
 WITHOUT_EFFECT = {"patch_dropout", "output_tokens", "pos_embed_type", "attn_pooler_queries", "attn_pooler_heads"} | {
     *("hf_tokenizer_name", "tokenizer_mode", "tokenizer_kwargs", "pad_id", "final_ln_after_pool"),
     *("hf_model_pretrained", "hf_proj_type", "hf_pooler_type", "timm_model_pretrained", "timm_pool", "timm_proj"),
     *("timm_proj_bias", "timm_drop", "timm_drop_path"),
 }
-# These make another network where they are set.
+# Each of these changes the network if it is set.
 REFUSED = {
     "timm_model_name": "a timm image tower",
     "hf_model_name": "a transformers text tower",
@@ -91,7 +91,7 @@ IGNORED = ("attn_mask", "text.attn_mask", "input_resolution", "context_length", 
 
 
 def settings(model: Mapping[str, Any]) -> TwoTowersSettings:
-    """The dual encoder that the config's ``model_cfg`` describes.
+    """Return the settings of the dual encoder that the config's ``model_cfg`` describes.
 
     Raises:
         ModelError: it asks for a network that is not covered.
@@ -145,10 +145,10 @@ def settings(model: Mapping[str, Any]) -> TwoTowersSettings:
 
 
 def config(network: TwoTowersSettings) -> dict[str, Any]:
-    """The ``model_cfg`` of a dual encoder; ``settings`` of it says how much of the encoder the format can tell.
+    """Return the ``model_cfg`` of a dual encoder; ``settings`` of it tells how much of it the format can express.
 
     Raises:
-        ModelError: a tower is of a kind that the format has no words for.
+        ModelError: the format can't express a tower of this kind.
     """
     image, text = network.image, network.text
     if not isinstance(image, VisionSettings) or not isinstance(text, TextTransformerSettings):
@@ -196,7 +196,7 @@ def _tower_config(tower: VisionSettings | TextTransformerSettings) -> dict[str, 
 
 
 def _ratio(part: int, width: int) -> float:
-    """So that ``int(width * ratio)`` is the part, whatever the rounding."""
+    """Return a ratio for which ``int(width * ratio)`` is ``part``, despite rounding."""
     return part / width if int(width * (part / width)) == part else (part + 0.5) / width
 
 
@@ -222,7 +222,7 @@ def _norm_eps(norm_kwargs: Mapping[str, Any] | None) -> float:
 
 
 def rows(names: Collection[str], text_bias: bool) -> tuple[Row, ...]:
-    """The table. Some files keep the text tower under ``text.``, others at the top; the ``names`` say which."""
+    """Return the table of names. The ``names`` of a file tell whether it keeps the text tower under ``text.``."""
     prefix = "text." if any(name.startswith("text.") for name in names) else ""
     return (
         Row("image.class_token", "visual.class_embedding"),
@@ -259,14 +259,14 @@ def _block_rows(ours: str, prefix: str) -> tuple[Row, ...]:
 
 
 def is_clip_vocabulary(tokenizer: Tokenizer) -> bool:
-    """Whether these are the pieces of CLIP's own tokenizer, which open_clip brings along; a sentence tells."""
+    """Whether this is CLIP's own tokenizer, which open_clip includes; decided by the ids of a sentence."""
     ids = tokenizer.backend.encode("a photo of a cat", add_special_tokens=False).ids
     marks = tokenizer.settings.start_id, tokenizer.settings.end_id
     return ids == [320, 1125, 539, 320, 2368] and marks == (49406, 49407)
 
 
 def tokenizer_kind(model: Mapping[str, Any]) -> Literal["open_clip"]:
-    """CLIP's own tokenizer, which is the only one that built-in text towers are covered with.
+    """Return the family of the tokenizer: with built-in text towers, only CLIP's own is covered.
 
     Raises:
         ModelError: the config names another.

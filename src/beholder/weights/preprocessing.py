@@ -1,4 +1,4 @@
-"""How a foreign checkpoint's pictures were prepared, as our ``Preprocessing``."""
+"""Import and export of the preprocessing of pictures, between other projects' configs and ours."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -48,10 +48,10 @@ def from_huggingface(folder: Path, processor: str) -> Preprocessing:
 
     Args:
         folder: the checkpoint's.
-        processor: whose defaults hold where the file names no image processor, such as ``"CLIP"``.
+        processor: the image processor, such as ``"CLIP"``, whose defaults apply if the file names none.
 
     Raises:
-        ModelError: there is no such file, or it asks for something else than Preprocessing can do.
+        ModelError: there is no such file, or it describes something that Preprocessing can't do.
     """
     path = folder / "processor_config.json"
     config = read_json(path).get("image_processor") if path.is_file() else None
@@ -96,7 +96,7 @@ def from_open_clip(config: Mapping[str, Any], vision: VisionSettings) -> Preproc
     """Read the ``preprocess_cfg`` of an ``open_clip_config.json``; the size is the network's.
 
     Raises:
-        ModelError: it asks for something else than Preprocessing can do.
+        ModelError: it describes something that Preprocessing can't do.
     """
     mode = config.get("resize_mode") or "shortest"
     if mode not in OPEN_CLIP_FITS or config.get("fill_color", 0) != 0:
@@ -122,10 +122,10 @@ def _three(value: float | list[float] | tuple[float, ...]) -> tuple[float, float
 
 
 def to_huggingface(preprocessing: Preprocessing, processor: str) -> dict[str, Any]:
-    """The ``preprocessor_config.json`` of a processor such as ``"CLIP"``; ``from_huggingface`` says what it keeps.
+    """Return the ``preprocessor_config.json`` of a processor such as ``"CLIP"``.
 
     Raises:
-        ModelError: transformers' processors have no such way to prepare a picture.
+        ModelError: transformers' processors can't prepare pictures this way.
     """
     height, width = preprocessing.height, preprocessing.width
     size: dict[str, Any]
@@ -136,7 +136,7 @@ def to_huggingface(preprocessing: Preprocessing, processor: str) -> dict[str, An
             size = {"size": {"shortest_edge": preprocessing.resize or height}, "do_center_crop": True}
             size["crop_size"] = {"height": height, "width": width}
         case fit:
-            raise ModelError(f"its pictures are fitted by {fit} into {height} x {width}, for which it has no words")
+            raise ModelError(f"its pictures are fitted by {fit} into {height} x {width}, which its processors can't do")
     return {
         "image_processor_type": f"{processor}ImageProcessor",
         "do_resize": True,
@@ -152,7 +152,7 @@ def to_huggingface(preprocessing: Preprocessing, processor: str) -> dict[str, An
 
 
 def to_open_clip(preprocessing: Preprocessing) -> dict[str, Any]:
-    """The ``preprocess_cfg`` of an ``open_clip_config.json``; ``from_open_clip`` says what it keeps."""
+    """Return the ``preprocess_cfg`` of an ``open_clip_config.json``."""
     return {
         "mean": list(preprocessing.mean),
         "std": list(preprocessing.std),

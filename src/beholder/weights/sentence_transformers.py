@@ -6,12 +6,12 @@ from pathlib import Path
 from beholder.errors import ModelError
 
 LIST = "modules.json"
-# What may follow without changing a vector of unit length.
-HARMLESS = ("Normalize",)
+# Modules that may follow: they don't change an embedding of unit length.
+NO_EFFECT = ("Normalize",)
 
 
 def clip_folder(folder: Path) -> Path:
-    """The folder of the checkpoint itself.
+    """Return the folder of the checkpoint itself.
 
     Raises:
         ModelError: the modules are not one CLIP.
@@ -25,7 +25,7 @@ def clip_folder(folder: Path) -> Path:
         raise ModelError(f"{path}: not a list of modules ({error})") from None
     if not modules:
         raise ModelError(f"{path}: lists no module")
-    others = [kind for kind, _ in modules[1:] if kind not in HARMLESS]
+    others = [kind for kind, _ in modules[1:] if kind not in NO_EFFECT]
     if modules[0][0] not in ("CLIPModel", "Transformer") or others:
         raise ModelError(f"{path}: {', '.join(kind for kind, _ in modules)} is not a CLIP by itself")
     inner = (folder / modules[0][1]).resolve()

@@ -69,7 +69,7 @@ IGNORED = ("text_model.embeddings.position_ids", "vision_model.embeddings.positi
 
 
 def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
-    """The dual encoder that a ``config.json`` describes."""
+    """Return the settings of the dual encoder that a ``config.json`` describes."""
     text = section(config, "text_config", TEXT_DEFAULTS)
     vision = section(config, "vision_config", VISION_DEFAULTS)
     if not vision["vision_use_head"]:
@@ -109,7 +109,7 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
 
 
 def config(network: TwoTowersSettings) -> dict[str, Any]:
-    """The ``config.json`` of a dual encoder; ``settings`` of it says how much of the encoder the format can tell."""
+    """Return the ``config.json`` of a dual encoder; ``settings`` of it tells how much of it the format can express."""
     return {
         "architectures": ["SiglipModel"],
         "model_type": "siglip",

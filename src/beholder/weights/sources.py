@@ -1,7 +1,7 @@
-"""Where a model lies: a folder, the default model, or a repository of the Hugging Face hub.
+"""Finds the folder of a model: a local one, the default model, or a repository of the Hugging Face hub.
 
-The hub's own library does the fetching, so HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT and the usual
-proxy variables hold. No code is ever fetched, and all files are of one revision.
+huggingface_hub does the downloading, so HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB_OFFLINE, HF_ENDPOINT and the usual
+proxy variables apply. No code is ever downloaded, and all files are of one revision.
 """
 
 import re
@@ -16,12 +16,12 @@ SMALL_FILES = (".json", ".txt", ".txt.gz", ".model", "calibration.safetensors")
 
 
 def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: bool = False) -> Path:
-    """The folder of a model, fetched if it is not here yet.
+    """Return the folder of a model, downloading it if needed.
 
     Args:
         name: a folder, ``"mini"``, or a hub id such as ``"openai/clip-vit-base-patch32"``.
         revision: for a hub id, a branch, tag or commit; the main branch by default.
-        allow_pickle: for a hub id without safetensors, fetch pickles.
+        allow_pickle: for a hub id without safetensors, download pickles.
 
     Raises:
         ModelNotFound: neither a folder nor a model of the hub has this name.
@@ -40,7 +40,7 @@ def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: b
 
 
 def files_to_download(names: Sequence[str], allow_pickle: bool = False) -> list[str]:
-    """Those files of a repository that loading it takes: configs, tokenizer, and one copy of the weights.
+    """Return the files of a repository that loading it needs: configs, tokenizer, and one copy of the weights.
 
     Raises:
         ModelError: there are no weights that may be read.

@@ -1,6 +1,6 @@
-"""Foreign weights into our networks and back: a table of names, and nothing left over on either side.
+"""Import and export of tensors by a table of names, strictly: no tensor is missing or left over on either side.
 
-A table has one row per pattern. ``*`` stands for one part of a dotted name and is carried over in order:
+A table has one row per pattern. ``*`` matches one part of a dotted name, and the parts are carried over in order:
 
     Row("image.blocks.*.norm_mlp.*", "vision_model.encoder.layers.*.layer_norm2.*")
 """
@@ -17,18 +17,18 @@ from torch.overrides import TorchFunctionMode
 from beholder.errors import WeightsMismatch
 
 Network = TypeVar("Network", bound=nn.Module)
-NAMED_IN_A_MESSAGE = 5
+MAX_NAMES_IN_MESSAGE = 5
 
 
 @dataclass(frozen=True)
 class Row:
-    """Our tensors of one pattern and where they come from.
+    """The tensors of one pattern, and their names in the foreign checkpoint.
 
     Attributes:
         ours: pattern of our names.
-        theirs: the foreign name, or several whose tensors are joined along the first axis.
+        theirs: the foreign name, or several whose tensors are concatenated along the first axis.
         transposed: the foreign matrix is the transpose of ours.
-        leading: axes of one that the foreign tensor has in front; on the way in any number of them is taken off.
+        leading: leading axes of length 1 of the foreign tensor; on import, any number of them is squeezed.
     """
 
     ours: str
@@ -37,7 +37,7 @@ class Row:
     leading: int = 0
 
     def sources(self, name: str) -> tuple[str, ...] | None:
-        """The foreign names for one of ours; None where the pattern is another's."""
+        """Return the foreign names for one of ours; None if the pattern does not match it."""
         found = re.fullmatch(re.escape(self.ours).replace(r"\*", r"([^.]+)"), name)
         if found is None:
             return None
@@ -48,12 +48,14 @@ class Row:
 def load_foreign(
     network: Network, tensors: Mapping[str, Tensor], rows: Sequence[Row], ignored: Collection[str] = ()
 ) -> Network:
-    """Fill a network, made by ``build_empty``, with foreign tensors, as float32; ``ignored`` are patterns of theirs.
+    """Load foreign tensors as float32 into a network made by ``build_empty``.
+
+    ``ignored`` are patterns of foreign names that are not needed.
 
     Raises:
         WeightsMismatch: a tensor is missing, unexpected or of another shape; the message names it.
     """
-    filled: dict[str, Tensor] = {}
+    loaded: dict[str, Tensor] = {}
     missing: list[str] = []
     misshapen: list[str] = []
     left = {name for name in tensors if not _matches_any(ignored, name)}
@@ -74,38 +76,38 @@ def load_foreign(
             shape = _shape(wanted.T if row.transposed and wanted.ndim == 2 else wanted)
             misshapen.append(f"{found} instead of {shape}{' together' if len(sources) > 1 else ''}")
             continue
-        filled[name] = tensor.float() if tensor.is_floating_point() else tensor
-    _complain(missing, left, misshapen)
-    network.load_state_dict(filled, strict=True, assign=True)
+        loaded[name] = tensor.float() if tensor.is_floating_point() else tensor
+    _raise_if_different(missing, left, misshapen)
+    network.load_state_dict(loaded, strict=True, assign=True)
     return network.eval()
 
 
 def to_foreign(tensors: Mapping[str, Tensor], rows: Sequence[Row]) -> dict[str, Tensor]:
-    """Our tensors under their foreign names and in their foreign shapes: ``load_foreign`` undone.
+    """Return tensors by their foreign names and in their foreign shapes: the inverse of ``load_foreign``.
 
     Raises:
         WeightsMismatch: the table has no row for a tensor.
     """
-    given: dict[str, Tensor] = {}
+    result: dict[str, Tensor] = {}
     for name, tensor in tensors.items():
         row, targets = _find(rows, name)
         tensor = tensor.detach().cpu()
         parts = tensor.chunk(len(targets)) if len(targets) > 1 else (tensor,)
         for target, part in zip(targets, parts, strict=True):
             part = part.T if row.transposed and part.ndim == 2 else part
-            given[target] = part[(None,) * row.leading].contiguous().clone()
-    return given
+            result[target] = part[(None,) * row.leading].contiguous().clone()
+    return result
 
 
 def load_native_tensors(network: Network, tensors: Mapping[str, Tensor]) -> Network:
-    """Fill a network, made by ``build_empty``, with tensors of our own names, as they are.
+    """Load tensors by our own names, in their own dtype, into a network made by ``build_empty``.
 
     Raises:
         WeightsMismatch: as for ``load_foreign``.
     """
     wanted = network.state_dict()
     shared = [name for name in wanted if name in tensors]
-    _complain(
+    _raise_if_different(
         [name for name in wanted if name not in tensors],
         set(tensors) - set(wanted),
         [
@@ -119,20 +121,20 @@ def load_native_tensors(network: Network, tensors: Mapping[str, Tensor]) -> Netw
 
 
 def build_empty(network_class: type[Network], settings: object) -> Network:
-    """A network whose tensors have shapes and hold nothing, to be filled; memory that is not written costs none."""
+    """Return a network with uninitialized parameters; memory that is not written to costs nothing."""
     with SkipInit():
         return network_class(settings)
 
 
 class SkipInit(TorchFunctionMode):
-    """Nothing is drawn where a layer would draw its first weights.
+    """Skips the random initialization of parameters.
 
-    torch's meta device would do the same, but the first drawing on it loads torch's compiler, which takes longer than
-    all the rest of opening a model.
+    torch's meta device would do the same, but its first random number loads torch's compiler, which takes longer than
+    everything else about loading a model.
     """
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        """Passes every call on but those that draw: they leave their tensor, or give one, as it comes."""
+        """Pass on every call but those that draw random numbers, which leave their tensor uninitialized."""
         options = kwargs or {}
         if func is torch.randn:
             return torch.empty(*args, **options)
@@ -158,7 +160,7 @@ def _matches_any(patterns: Iterable[str], name: str) -> bool:
 
 def _join(parts: Sequence[Tensor]) -> Tensor:
     if len({part.shape[1:] for part in parts}) > 1:
-        return parts[0]  # of no shape that could be wanted; reported as such
+        return parts[0]  # fits no shape, and is reported as such
     return torch.cat(list(parts))
 
 
@@ -166,11 +168,11 @@ def _shape(tensor: Tensor) -> str:
     return "(" + ", ".join(map(str, tensor.shape)) + ")"
 
 
-def _complain(missing: Sequence[str], unexpected: Collection[str], misshapen: Sequence[str]) -> None:
+def _raise_if_different(missing: Sequence[str], unexpected: Collection[str], misshapen: Sequence[str]) -> None:
     complaints = []
     for what, names in (("missing", missing), ("unexpected", sorted(unexpected)), ("of another shape", misshapen)):
         if names:
-            more = f" and {len(names) - NAMED_IN_A_MESSAGE} more" if len(names) > NAMED_IN_A_MESSAGE else ""
-            complaints.append(f"{what}: {', '.join(names[:NAMED_IN_A_MESSAGE])}{more}")
+            more = f" and {len(names) - MAX_NAMES_IN_MESSAGE} more" if len(names) > MAX_NAMES_IN_MESSAGE else ""
+            complaints.append(f"{what}: {', '.join(names[:MAX_NAMES_IN_MESSAGE])}{more}")
     if complaints:
         raise WeightsMismatch("the weights do not fit the settings: " + "; ".join(complaints))

@@ -1,4 +1,4 @@
-"""Tensors from the files of a folder: safetensors, whole or in shards, and pickles only where they are allowed."""
+"""Reads the tensors of a checkpoint: safetensors, whole or sharded, and pickles only if they are allowed."""
 
 import json
 from collections.abc import Sequence
@@ -14,7 +14,7 @@ from beholder.errors import ModelError
 
 
 def weight_files(names: Sequence[str], stems: Sequence[str], allow_pickle: bool = False) -> list[str]:
-    """The files among ``names`` that hold the weights, by the first stem that there is; empty where there are none.
+    """Return the files among ``names`` that hold the weights, by the first stem that exists; empty if there are none.
 
     For the stem ``model``: ``model.safetensors``, or an index and ``model-00001-of-00002.safetensors`` and so on.
     Pickles (``.bin``, ``.pt``) come last.
@@ -31,9 +31,9 @@ def weight_files(names: Sequence[str], stems: Sequence[str], allow_pickle: bool 
 
 
 def read_tensors(folder: Path, stems: Sequence[str], allow_pickle: bool = False) -> dict[str, Tensor]:
-    """All tensors of a folder's weights, by name, on the CPU and as stored.
+    """Return all tensors of a folder's weights by name, on the CPU and in their stored dtype.
 
-    Safetensors are mapped into memory, so a tensor costs nothing until it is used.
+    Safetensors are memory-mapped, so a tensor costs nothing until it is used.
 
     Raises:
         ModelError: there are no weights, only pickles without ``allow_pickle``, or a file is broken.

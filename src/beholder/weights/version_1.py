@@ -1,4 +1,4 @@
-"""Vision-language models as version 1 of our folder spelled them, and ``mini``'s bridge still does: the names since."""
+"""Renames of tensors and settings since version 1 of the vision-language format, which ``mini``'s bridge still has."""
 
 import re
 from collections.abc import Mapping
@@ -23,18 +23,18 @@ MODEL_SETTINGS = {"judge": "reranker", "candidates": "num_candidates"}
 
 
 def current_tensors(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors by today's names."""
+    """Return the tensors by their current names."""
     return {_renamed(name): tensor for name, tensor in tensors.items()}
 
 
 def current_bridge(settings: Mapping[str, Any]) -> dict[str, Any]:
-    """A bridge's settings by today's names."""
+    """Return a bridge's settings by their current names."""
     bridge = _by(BRIDGE_SETTINGS, settings)
     return {**bridge, "qformer": _by(QFORMER_SETTINGS, bridge["qformer"])}
 
 
 def current_config(config: Mapping[str, Any]) -> dict[str, Any]:
-    """``beholder.json`` of a vision-language model by today's names."""
+    """Return ``beholder.json`` of a vision-language model by its current names."""
     model = _by(MODEL_SETTINGS, config)
     return {**model, "bridge": current_bridge(model["bridge"]), "prompts": _by(PROMPTS, model["prompts"])}
 

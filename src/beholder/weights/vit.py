@@ -30,7 +30,7 @@ CLASSIFIER = "ViTForImageClassification"
 
 
 def settings(config: Mapping[str, Any], names: Collection[str]) -> VisionSettings:
-    """The network that a ``config.json`` describes.
+    """Return the settings of the network that a ``config.json`` describes.
 
     Whether ``ViTModel`` has a pooler is not in the config, so the ``names`` of the tensors say it.
     """
@@ -56,7 +56,7 @@ def settings(config: Mapping[str, Any], names: Collection[str]) -> VisionSetting
 
 
 def rows(config: Mapping[str, Any]) -> tuple[Row, ...]:
-    """The table; the classifying form has its backbone under ``vit.``."""
+    """Return the table of names; the classifying form has its backbone under ``vit.``."""
     prefix = "vit." if classes(config, CLASSIFIER) else ""
     layer = f"{prefix}encoder.layer.*"
     return (
