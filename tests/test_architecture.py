@@ -8,7 +8,7 @@ import pytest
 import beholder
 
 PACKAGE = Path(beholder.__file__).parent
-ROOMS = "errors files pictures text models weights runtime tasks evaluation training album server notebook cli"
+ROOMS = "version errors files pictures text models weights runtime tasks evaluation training album server notebook cli"
 ORDER = ROOMS.split()
 MODULES = sorted(PACKAGE.rglob("*.py"))
 

@@ -10,14 +10,14 @@ Names are loaded when they are first used, so that importing the package stays i
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
+from beholder.version import __version__ as __version__
+
 if TYPE_CHECKING:
     from beholder.album.album import Album as Album
     from beholder.errors import BeholderError as BeholderError
     from beholder.errors import PictureError as PictureError
     from beholder.tasks.dual_encoder import DualEncoder as DualEncoder
     from beholder.tasks.vision_language import VisionLanguageModel as VisionLanguageModel
-
-__version__ = "0.1.0"
 
 _HOME = {
     "Album": "beholder.album.album",

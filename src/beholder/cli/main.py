@@ -49,7 +49,7 @@ for several in (train, evaluate):
 def front(version: bool = typer.Option(False, "--version", help="Print the version and stop.", is_eager=True)) -> None:
     """Sees pictures and tells you about them."""
     if version:
-        from beholder import __version__
+        from beholder.version import __version__
 
         print(__version__)
         raise typer.Exit

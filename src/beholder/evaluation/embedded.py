@@ -11,10 +11,10 @@ from typing import NamedTuple
 
 import numpy as np
 
-from beholder import __version__
 from beholder.errors import PictureError
 from beholder.evaluation.report import Watcher
 from beholder.tasks.dual_encoder import DualEncoder
+from beholder.version import __version__
 from beholder.weights.cache import cache_folder
 
 

@@ -19,11 +19,11 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from beholder import __version__
 from beholder.files import write_text
 from beholder.runtime.device import hardware_name
 from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
+from beholder.version import __version__
 from beholder.weights.cache import cache_folder
 
 if TYPE_CHECKING:

@@ -14,12 +14,12 @@ from fastapi.responses import JSONResponse
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
-from beholder import __version__
 from beholder.errors import BeholderError
 from beholder.server import album_api, health, native_api, openai_api, static_files
 from beholder.server.http_errors import HTTPError, to_http_error
 from beholder.server.middleware import RequestMiddleware
 from beholder.server.service import Service
+from beholder.version import __version__
 
 
 class Error(BaseModel):
