@@ -30,7 +30,7 @@ def own(chromium: Any, own_site: Running) -> Iterator[Any]:
 
 
 def library(album_site: Running) -> Album:
-    return album_site.service.albums["holiday"].searched
+    return album_site.service.albums["holiday"].search_album
 
 
 def found(page: Any, words: str | re.Pattern[str]) -> None:
@@ -43,9 +43,9 @@ def go(page: Any, part: str) -> None:
 
 def shown(page: Any) -> list[str]:
     """The names of the pictures in the grid, in order."""
-    page.locator("#albumgrid .said").filter(has_text=re.compile("^…$")).first.wait_for(state="detached")
+    page.locator("#albumgrid .caption").filter(has_text=re.compile("^…$")).first.wait_for(state="detached")
     return page.evaluate(
-        "[...document.querySelectorAll('#albumgrid li')].sort((one, other) => one.dataset.place - other.dataset.place)"
+        "[...document.querySelectorAll('#albumgrid li')].sort((one, other) => one.dataset.index - other.dataset.index)"
         ".map(item => item.innerText.trim())"
     )
 
@@ -55,8 +55,8 @@ def test_the_album_is_searched_as_one_types(page: Any, album_site: Running) -> N
     assert len(shown(page)) == 24
     results = album_site.post("/v1/search", {"query": "red boat", "top": 500}).json["data"]
     fits = [row for row in results if row["fits"]]
-    page.get_by_role("searchbox", name="What should be on the picture?").press_sequentially("red boat", delay=30)
-    found(page, f"{len(fits)} pictures fit" if fits else "Nothing fits. These are the nearest:")
+    page.get_by_role("searchbox", name="Describe what to find").press_sequentially("red boat", delay=30)
+    found(page, f"{len(fits)} matching pictures" if fits else "No match. The closest pictures:")
     expected = [(row["caption"] or Path(row["name"]).name) for row in fits or results]
     assert [text.split("\n")[0] for text in shown(page)] == expected[: len(shown(page))]
     assert len(shown(page)) >= min(len(expected), 10)
@@ -66,7 +66,7 @@ def test_the_album_is_searched_as_one_types(page: Any, album_site: Running) -> N
 
 def test_filters_are_chosen_or_typed(page: Any) -> None:
     found(page, "24 pictures")
-    page.get_by_text("Filters and order").click()
+    page.get_by_text("Filter and sort").click()
     page.locator("#camera").select_option("Canon")
     found(page, "4 pictures")
     assert page.locator("#where").input_value() == 'camera:"Canon"'
@@ -84,7 +84,7 @@ def test_filters_are_chosen_or_typed(page: Any) -> None:
     assert page.locator("#where").get_attribute("aria-invalid") == "true"
     page.locator("#where").fill("")
     found(page, "24 pictures")
-    assert page.locator("#wheretrouble").is_hidden()
+    assert page.locator("#whereerror").is_hidden()
     page.locator("#order").select_option("newest")
     page.wait_for_function("document.querySelector('#albumgrid li').innerText.includes('2023')")
     page.said[:] = [line for line in page.said if "400 (Bad Request)" not in line]  # the browser's own note of it
@@ -100,11 +100,11 @@ def test_a_picture_has_all_of_its_view(page: Any, album_site: Running, writer: V
     assert "2021-02-01 10:00:00" in page.locator("#factlist").inner_text()
     assert "160 × 120" in page.locator("#factlist").inner_text()
     page.wait_for_function("document.querySelector('#tags').value === 'boat, sea'")
-    page.get_by_role("textbox", name="Labels").fill("a dog, a cat")
-    page.get_by_role("button", name="Choose", exact=True).click()
+    page.get_by_role("textbox", name="Candidate labels").fill("a dog, a cat")
+    page.get_by_role("button", name="Classify", exact=True).click()
     page.locator("#ranked li").nth(1).wait_for()
-    page.get_by_role("button", name="Where did it look?").click()
-    page.locator("#mapnote", has_text="Lit").wait_for()
+    page.get_by_role("button", name="Show attention").click()
+    page.locator("#mapnote", has_text="Bright areas").wait_for()
     page.route("**/v1/chat/completions", shorten)
     page.get_by_role("textbox", name="Ask about the picture").fill("what is this ?")
     page.keyboard.press("Enter")
@@ -112,14 +112,14 @@ def test_a_picture_has_all_of_its_view(page: Any, album_site: Running, writer: V
     album = library(album_site)
     number = next(content for content in album.contents() if "picture 01" in album.copies(content)[0])
     said = writer.chat(album.copies(number)[0], max_new_tokens=40).ask("what is this ?")
-    assert " ".join(page.locator("#log .said").inner_text().split()) == " ".join(said.split())
-    page.get_by_role("button", name="Write another").click()
+    assert " ".join(page.locator("#log .assistant").inner_text().split()) == " ".join(said.split())
+    page.get_by_role("button", name="Regenerate").click()
     page.wait_for_function("document.querySelector('#caption').value !== 'a red boat by the sea'")
     page.get_by_role("button", name="Next picture").click()
     page.wait_for_function("document.querySelector('#name').textContent !== 'picture 01.jpg'")
     assert page.locator("#log p").count() == 0
     page.get_by_role("button", name="Previous picture").click()
-    page.locator("#log .said").wait_for()  # what was said of it is still there
+    page.locator("#log .assistant").wait_for()  # what was said of it is still there
 
 
 def test_the_likes_of_a_picture_are_shown_and_lead_on(page: Any, album_site: Running) -> None:
@@ -137,8 +137,8 @@ def test_the_likes_of_a_picture_are_shown_and_lead_on(page: Any, album_site: Run
     page.locator("#albumgrid .card:focus", has_text="a red boat").wait_for()  # where one came from
     page.keyboard.press("Enter")
     page.locator("#likes").get_by_role("button", name="Show all").click()
-    page.locator("#example", has_text="Pictures like picture 01.jpg").wait_for()
-    found(page, "23 pictures fit")
+    page.locator("#example", has_text="Similar to picture 01.jpg").wait_for()
+    found(page, "23 matching pictures")
     page.get_by_role("button", name="Show the whole album").click()
     found(page, "24 pictures")
 
@@ -152,19 +152,19 @@ def test_captions_and_keywords_are_kept(own: Any, own_album: Path, encoder: Dual
     own.get_by_role("textbox", name="Caption").fill(MARKUP)
     own.get_by_role("textbox", name="Keywords").fill("one, two，one")
     own.get_by_role("button", name="Save", exact=True).click()
-    own.locator("#keptnote", has_text="Saved in the album.").wait_for()
+    own.locator("#savenote", has_text="Saved to the album.").wait_for()
     assert own.get_by_role("button", name="Save", exact=True).is_disabled()
     assert {file.name: file.read_bytes() for file in photos.iterdir()} == before
     own.get_by_role("textbox", name="Caption").fill("into the file")
-    own.get_by_role("button", name="Save into the file, too").click()
-    own.locator("#keptnote", has_text="and in the file").wait_for()
+    own.get_by_role("button", name="Save to file, too").click()
+    own.locator("#savenote", has_text="and the file").wait_for()
     assert read_caption(photos / "smaller 01.png") == "into the file"
     assert {file.name for file in photos.iterdir() if file.read_bytes() != before[file.name]} == {"smaller 01.png"}
     own.keyboard.press("Escape")
     own.locator("#albumgrid .card", has_text="into the file").wait_for()
     own.reload()
     own.locator("#albumgrid .card", has_text="into the file").wait_for()
-    own.get_by_text("Filters and order").click()
+    own.get_by_text("Filter and sort").click()
     own.locator("#tag").select_option("two")
     found(own, "1 picture")
     with Album.open(own_album) as album:
@@ -180,16 +180,16 @@ def test_where_nothing_may_be_written_nothing_offers_to(
     ):
         page.locator("#albumgrid .card").first.click()
         page.locator("#factlist dd").first.wait_for()
-        assert page.locator("#keep").is_hidden() and page.locator("#intofile").is_hidden()
+        assert page.locator("#save").is_hidden() and page.locator("#intofile").is_hidden()
         assert page.locator("#tags").is_hidden()
 
 
 def test_groups_get_the_names_that_one_gives(page: Any, album_site: Running, screenshots: Path) -> None:
     go(page, "Groups")
-    page.locator("#groupsnote", has_text="groups, the largest first").wait_for()
-    page.get_by_label("How many").select_option("3")
-    page.get_by_label("Names to choose from").fill("dogs, boats，the sea")
-    page.get_by_role("button", name="Make groups").click()
+    page.locator("#groupsnote", has_text="groups, largest first").wait_for()
+    page.get_by_label("Number of groups").select_option("3")
+    page.get_by_label("Candidate names").fill("dogs, boats，the sea")
+    page.get_by_role("button", name="Group", exact=True).click()
     page.locator("#groupsnote", has_text="3 groups").wait_for()
     groups = library(album_site).clusters(3, keywords=["dogs", "boats", "the sea"])
     titles = page.locator("#groups h3").all_inner_texts()
@@ -207,7 +207,7 @@ def test_groups_get_the_names_that_one_gives(page: Any, album_site: Running, scr
 
 def test_the_map_is_moved_and_its_pictures_open(page: Any, screenshots: Path) -> None:
     go(page, "Map")
-    page.locator("#maptold", has_text="24 pictures").wait_for()
+    page.locator("#mapstatus", has_text="24 pictures").wait_for()
     canvas = page.locator("#mapcanvas")
     canvas.focus()
     page.keyboard.press("ArrowRight")
@@ -246,21 +246,21 @@ def test_duplicates_are_looked_through(own: Any, own_album: Path, screenshots: P
     with Album.open(own_album) as album:
         groups = album.duplicates()
         total = len(groups)
-        own.locator("#duplicatesnote", has_text=f"To be looked through: {total}").wait_for()
+        own.locator("#duplicatesnote", has_text=f"To review: {total}").wait_for()
         first = [Path(path).name for path in groups[0].paths]
         own.screenshot(path=screenshots / "duplicates.png")
         form = own.locator("#duplicates form").first
         assert form.get_by_role("radio").first.is_checked()
         form.get_by_role("radio", name=f"Keep {first[1]}").check()
         form.get_by_role("button", name="Mark the others").click()
-        own.locator("#duplicatesnote", has_text=f"To be looked through: {total - 1}").wait_for()
+        own.locator("#duplicatesnote", has_text=f"To review: {total - 1}").wait_for()
         marked = [Path(one.path).name for one in album.pictures("tag:duplicate")]
         assert marked == sorted(name for name in first if name != first[1])
-        own.locator("#duplicates form").first.get_by_role("button", name="They are different").click()
-        left = f"To be looked through: {total - 2}" if total > 2 else "No duplicates"
+        own.locator("#duplicates form").first.get_by_role("button", name="All different").click()
+        left = f"To review: {total - 2}" if total > 2 else "No duplicates"
         own.locator("#duplicatesnote", has_text=left).wait_for()
         assert len(list(album.pictures('tag:"no duplicate"'))) == len(groups[1].paths)
-        own.get_by_role("button", name="Show the marked ones").click()
+        own.get_by_role("button", name="Show marked pictures").click()
         found(own, "1 picture")
         assert len(list((own_album.parent / "photos").iterdir())) == 8
     own.reload()
@@ -272,7 +272,7 @@ def test_names_and_captions_that_are_markup_are_text(page: Any) -> None:
     found(page, "24 pictures")
     texts = shown(page)
     assert any(f"{MARKUP}.jpg" in text for text in texts) and any(text.startswith(MARKUP) for text in texts)
-    page.get_by_text("Filters and order").click()
+    page.get_by_text("Filter and sort").click()
     page.locator("#tag").select_option("<b>bold</b>")
     found(page, "1 picture")
     page.locator("#albumgrid .card").first.click()
@@ -296,7 +296,7 @@ def test_other_pictures_find_their_likes_in_the_album(page: Any) -> None:
     )
     page.locator("#grid .card", has_text="dropped.png").click()
     page.locator("#likelist button").nth(11).wait_for()
-    assert page.locator("#keep").is_hidden() and page.locator("#facts").is_hidden()
+    assert page.locator("#save").is_hidden() and page.locator("#facts").is_hidden()
     page.keyboard.press("Escape")
     drop(page, ("second.png", file_of(picture(7))))
     page.locator("#grid .card", has_text="second.png").wait_for()
@@ -309,7 +309,7 @@ def test_the_keyboard_goes_through_the_grid(page: Any) -> None:
     places = []
     for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "End", "Home", "PageDown", "ArrowUp"):
         page.keyboard.press(key)
-        places.append(int(page.evaluate("document.activeElement.closest('li').dataset.place")))
+        places.append(int(page.evaluate("document.activeElement.closest('li').dataset.index")))
     lefts = "[...document.querySelectorAll('#albumgrid li')].map(one => one.getBoundingClientRect().left)"
     columns = len(set(page.evaluate(lefts)))
     assert places[:5] == [1, 1 + columns, columns, 23, 0] and places[5] > columns
@@ -374,7 +374,7 @@ def test_nobody_is_kept_out_of_the_album(page: Any, screenshots: Path, theme: st
     waits = {
         "search": "#albumgrid img[src]",
         "groups": "#groups section",
-        "map": "#maptold:not(:empty)",
+        "map": "#mapstatus:not(:empty)",
         "duplicates": "#duplicates form",
     }
     for part, wait in waits.items():
@@ -384,7 +384,7 @@ def test_nobody_is_kept_out_of_the_album(page: Any, screenshots: Path, theme: st
             shown(page)
             page.locator("#filters summary").click()
         if part == "map":
-            page.wait_for_function("/24/.test(document.querySelector('#maptold').textContent)")
+            page.wait_for_function("/24/.test(document.querySelector('#mapstatus').textContent)")
             page.locator("#mapcanvas").focus()
             page.keyboard.press("ArrowRight")
             page.locator("#mapcard").wait_for()
@@ -427,7 +427,7 @@ def test_a_hundred_thousand_pictures_stay_smooth(chromium: Any, large_site: Runn
         assert most < 160  # however far one goes
         page.evaluate("scrollTo(0, document.documentElement.scrollHeight / 2)")
         page.wait_for_timeout(300)
-        places = page.evaluate("[...document.querySelectorAll('#albumgrid li')].map(one => Number(one.dataset.place))")
+        places = page.evaluate("[...document.querySelectorAll('#albumgrid li')].map(one => Number(one.dataset.index))")
         assert min(places) > 49_000 and max(places) < 51_000 and len(places) < 160
         assert not any("…" in name for name in shown(page))
         page.wait_for_function("[...document.querySelectorAll('#albumgrid img')].some(one => one.naturalWidth === 160)")

@@ -32,12 +32,12 @@ def strict(chromium: Any, site: Running) -> Iterator[Any]:
 def three(page: Any) -> None:
     drop(page, *((f"picture {seed}.png", file_of(picture(seed, (300, 200)))) for seed in range(3)))
     for place in range(3):
-        page.locator(".card").nth(place).filter(has_not_text="writing").filter(has_not_text="正在").wait_for()
+        page.locator(".card").nth(place).filter(has_not_text="Generating").filter(has_not_text="正在").wait_for()
     page.locator("#download").wait_for()
 
 
 def caption_of(site: Running, seed: int) -> str:
-    writer: VisionLanguageModel = site.service.writers["tiny"].model
+    writer: VisionLanguageModel = site.service.vlms["tiny"].model
     return writer.caption(file_of(picture(seed, (300, 200))))
 
 
@@ -57,13 +57,13 @@ def test_the_policy_lets_the_whole_page_work(strict: Any, site: Running) -> None
     strict.locator("#labels").fill("a dog, a cat")
     strict.locator("#labelform button").click()
     strict.locator("#ranked li").nth(1).wait_for()
-    strict.locator("#attend").click()
-    strict.locator("#mapnote", has_text="Lit").wait_for()
+    strict.locator("#showattention").click()
+    strict.locator("#mapnote", has_text="Bright areas").wait_for()
     strict.route("**/v1/chat/completions", lambda route: shorten(route))
     strict.locator("#question").fill("what is this ?")
     strict.keyboard.press("Enter")
     strict.locator("#send").wait_for()
-    assert strict.locator("#log .said").count() == 1
+    assert strict.locator("#log .assistant").count() == 1
     strict.keyboard.press("Escape")
     with strict.expect_download():
         strict.locator("#download").click()
@@ -105,10 +105,10 @@ def test_a_caption_is_edited_written_anew_and_downloaded(page: Any, site: Runnin
     assert rows[0] == {"image": "picture 0.png", "caption": "A <b>bold</b> claim"} and len(rows) == 3
     page.locator(".card").first.click()
     with page.expect_request("**/v1/caption") as request:
-        page.get_by_role("button", name="Write another").click()
+        page.get_by_role("button", name="Regenerate").click()
     page.wait_for_function("document.querySelector('#caption').value !== 'A <b>bold</b> claim'")
     seed = json.loads(request.value.post_data)["seed"]
-    writer = site.service.writers["tiny"].model
+    writer = site.service.vlms["tiny"].model
     drawn = writer.caption(file_of(picture(0, (300, 200))), top_p=0.9, seed=seed)
     assert page.locator("#caption").input_value() == drawn
 
@@ -116,8 +116,8 @@ def test_a_caption_is_edited_written_anew_and_downloaded(page: Any, site: Runnin
 def test_labels_are_ranked_with_probabilities(page: Any, site: Running) -> None:
     three(page)
     page.locator(".card").nth(1).click()
-    page.get_by_role("textbox", name="Labels to choose from").fill("a dog, a cat，the sea")
-    page.get_by_role("button", name="Choose", exact=True).click()
+    page.get_by_role("textbox", name="Candidate labels").fill("a dog, a cat，the sea")
+    page.get_by_role("button", name="Classify", exact=True).click()
     page.locator("#ranked li").nth(2).wait_for()
     data = file_of(picture(1, (300, 200)))
     expected = site.service.encoders["tiny"].model.classify(data, ["a dog", "a cat", "the sea"])
@@ -129,7 +129,7 @@ def test_labels_are_ranked_with_probabilities(page: Any, site: Running) -> None:
 def test_it_shows_where_each_word_was_looked_for(page: Any, screenshots: Path) -> None:
     three(page)
     page.locator(".card").first.click()
-    page.get_by_role("button", name="Where did it look?").click()
+    page.get_by_role("button", name="Show attention").click()
     page.locator("#map").wait_for()
     words = page.locator("#words button")
     assert words.count() > 1 and words.first.get_attribute("aria-pressed") == "true"
@@ -146,19 +146,19 @@ def test_it_shows_where_each_word_was_looked_for(page: Any, screenshots: Path) -
 def test_a_conversation_is_streamed_and_goes_on(page: Any, site: Running) -> None:
     three(page)
     page.locator(".card").nth(2).click()
-    chat = site.service.writers["tiny"].model.chat(file_of(picture(2, (300, 200))), max_new_tokens=40)
+    chat = site.service.vlms["tiny"].model.chat(file_of(picture(2, (300, 200))), max_new_tokens=40)
     page.route("**/v1/chat/completions", lambda route: shorten(route))
     first = chat.ask("what is this ?").strip()
     page.get_by_role("textbox", name="Ask about the picture").fill("what is this ?")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Ask", exact=True).wait_for()
-    said = page.locator("#log .said").all_inner_texts()
+    said = page.locator("#log .assistant").all_inner_texts()
     assert [" ".join(text.split()) for text in said] == [" ".join(first.split())]
-    assert page.locator("#log .asked").all_inner_texts() == ["what is this ?"]
+    assert page.locator("#log .user").all_inner_texts() == ["what is this ?"]
     page.keyboard.press("Escape")
     assert page.locator("#view").is_hidden()
     page.locator(".card").nth(2).click()
-    assert page.locator("#log .said").count() == 1  # it is still there
+    assert page.locator("#log .assistant").count() == 1  # it is still there
 
 
 def test_the_keyboard_leads_everywhere(page: Any) -> None:
@@ -177,7 +177,7 @@ def test_the_keyboard_leads_everywhere(page: Any) -> None:
     for _ in range(25):
         page.keyboard.press("Tab")
         reached.add(page.evaluate("document.activeElement.id"))
-    assert {"caption", "regenerate", "attend", "labels", "question", "send", "close", "next"} <= reached
+    assert {"caption", "regenerate", "showattention", "labels", "question", "send", "close", "next"} <= reached
     page.keyboard.press("Escape")
     page.locator(".card:focus", has_text="picture 0.png").wait_for()
 
@@ -211,7 +211,7 @@ def test_nobody_is_kept_out(page: Any, screenshots: Path, theme: str, language: 
     page.locator("#labels").fill("a dog, a cat")
     page.locator("#labelform button").click()
     page.locator("#ranked li").nth(1).wait_for()
-    page.locator("#attend").click()
+    page.locator("#showattention").click()
     page.locator("#map").wait_for()
     page.route("**/v1/chat/completions", lambda route: shorten(route))
     page.locator("#question").fill("what is this ?")
@@ -233,7 +233,7 @@ def test_the_choice_of_language_and_colours_is_kept(page: Any) -> None:
 
 def test_every_word_is_there_in_every_language(page: Any) -> None:
     keys = page.evaluate(
-        "fetch('/page/words.js').then(answer => answer.text()).then(text => "
+        "fetch('/page/i18n.js').then(answer => answer.text()).then(text => "
         "[...text.matchAll(/^  (en|zh): \\{([^]*?)^  \\},/gm)]"
         ".map(block => [...block[2].matchAll(/^    (\\w+):/gm)].map(found => found[1])))"
     )

@@ -1,142 +1,142 @@
-// The albums that the server has: what is in them, and their pictures by number.
+// The served albums: their contents, and their pictures by id.
 
-import { ask, put } from "/page/server.js";
+import { put, request } from "/page/api.js";
 
-const AT_ONCE = 100; // pictures asked for in one request
-const KEPT = 4000; // rows that stay in memory
-const FORM = "thumbnail";
+const BATCH_SIZE = 100; // pictures per request
+const MAX_CACHED_ROWS = 4000;
+const DEFAULT_KIND = "thumbnail";
 
 export const album = { name: null, facts: null, readOnly: false };
-const rows = new Map(); // number → row; a row is never changed, but put in the place of another
-const subjects = new Map(); // number → what is on display, with its conversation and what was typed
-const wanted = new Set();
+const rows = new Map(); // id → row; rows are replaced, never modified
+const viewerPictures = new Map(); // id → picture as the viewer shows it, with its conversation and edits
+const requestedIds = new Set();
 const listeners = new Set();
-let waiting = null;
-let wish = null; // the album that was asked for last
+let fetching = null;
+let requestedAlbum = null; // the album selected last
 
 const path = (rest = "", name = album.name) => `/v1/albums/${encodeURIComponent(name)}${rest}`;
 
-/** Calls an action with the numbers of rows that have come or changed. */
+/** Registers a listener that is called with the ids of rows that were loaded or changed. */
 export function onRows(action) {
   listeners.add(action);
 }
 
-/** The names of all albums; the first is chosen. */
-export async function albums() {
-  const { data, read_only: readOnly } = await ask("/v1/albums");
+/** Returns the names of all albums. */
+export async function listAlbums() {
+  const { data, read_only: readOnly } = await request("/v1/albums");
   album.readOnly = readOnly;
   return data.map(({ id }) => id);
 }
 
-/** Takes an album, all at once when it is known what is in it; false where another was asked for meanwhile. */
-export async function choose(name) {
-  wish = name;
-  const facts = await ask(path("", name));
-  if (wish !== name) return false;
+/** Selects an album once its facets are loaded; returns false if another was selected meanwhile. */
+export async function selectAlbum(name) {
+  requestedAlbum = name;
+  const facts = await request(path("", name));
+  if (requestedAlbum !== name) return false;
   Object.assign(album, { name, facts });
   rows.clear();
-  subjects.clear();
-  wanted.clear();
+  viewerPictures.clear();
+  requestedIds.clear();
   return true;
 }
 
-/** Counts anew what there is in the album. */
-export async function count() {
-  album.facts = await ask(path());
+/** Reloads the facets of the album. */
+export async function refreshFacets() {
+  album.facts = await request(path());
 }
 
-/** The address of a picture in an `img`. */
-export function shown(id, form = FORM) {
-  return path(`/pictures/${id}/${form}`);
+/** Returns the URL of a picture for an `img`. */
+export function imageURL(id, kind = DEFAULT_KIND) {
+  return path(`/pictures/${id}/${kind}`);
 }
 
-/** A row, if it is here. */
-export function known(id) {
+/** Returns a row if it is loaded. */
+export function getRow(id) {
   return rows.get(id);
 }
 
-/** Rows that came with something else, such as a search. */
-export function keep(some) {
+/** Caches rows that came with another response, such as search results. */
+export function cacheRows(some) {
   for (const row of some) rows.set(row.id, row);
-  while (rows.size > KEPT) rows.delete(rows.keys().next().value);
+  while (rows.size > MAX_CACHED_ROWS) rows.delete(rows.keys().next().value);
 }
 
-/** Has rows fetched, some at a time; `onRows` tells when they are here. */
-export function want(ids) {
-  wanted.clear(); // what was wanted before is out of sight
-  for (const id of ids) if (!rows.has(id)) wanted.add(id);
-  if (wanted.size && !waiting) waiting = fetchWanted().finally(() => { waiting = null; });
+/** Loads rows in batches; `onRows` listeners are called as they arrive. */
+export function requestRows(ids) {
+  requestedIds.clear(); // earlier requests have scrolled out of view
+  for (const id of ids) if (!rows.has(id)) requestedIds.add(id);
+  if (requestedIds.size && !fetching) fetching = fetchRows().finally(() => { fetching = null; });
 }
 
-async function fetchWanted() {
-  while (wanted.size) {
-    const some = [...wanted].slice(0, AT_ONCE);
-    const of = album.name;
+async function fetchRows() {
+  while (requestedIds.size) {
+    const some = [...requestedIds].slice(0, BATCH_SIZE);
+    const name = album.name;
     let data = [];
     try {
-      ({ data } = await ask(path(`/pictures?ids=${some.join(",")}`)));
+      ({ data } = await request(path(`/pictures?ids=${some.join(",")}`)));
     } catch {
-      return; // they are wanted again when they come into sight again
+      return; // they are requested again when they scroll into view
     }
-    if (of !== album.name) return;
-    for (const id of some) wanted.delete(id);
-    keep(data);
+    if (name !== album.name) return;
+    for (const id of some) requestedIds.delete(id);
+    cacheRows(data);
     for (const listener of listeners) listener(some);
   }
 }
 
-/** All numbers that a filter lets through. */
-export async function numbers(where, order, signal) {
-  const asked = new URLSearchParams({ where, order });
-  return (await ask(path(`/ids?${asked}`), undefined, signal)).ids;
+/** Returns the ids of all pictures that match a filter. */
+export async function pictureIds(where, order, signal) {
+  const query = new URLSearchParams({ where, order });
+  return (await request(path(`/ids?${query}`), undefined, signal)).ids;
 }
 
-/** The pictures that go best with words, a picture of the album or another one. */
-export async function search(asked, signal) {
-  const { data } = await ask("/v1/search", { album: album.name, ...asked }, signal);
-  keep(data);
+/** Returns the pictures that best match a text, a picture of the album or another picture. */
+export async function search(query, signal) {
+  const { data } = await request("/v1/search", { album: album.name, ...query }, signal);
+  cacheRows(data);
   return data;
 }
 
-/** Groups that go together. */
+/** Returns clusters of similar pictures. */
 export function groups(clusters, keywords, signal) {
-  return ask(path("/groups"), { clusters, keywords }, signal);
+  return request(path("/groups"), { clusters, keywords }, signal);
 }
 
-/** Groups of pictures that are nearly the same. */
+/** Returns groups of near-duplicates. */
 export async function duplicates(signal) {
-  const found = (await ask(path("/duplicates"), undefined, signal)).data;
-  for (const group of found) keep(group.pictures);
-  return found;
+  const results = (await request(path("/duplicates"), undefined, signal)).data;
+  for (const group of results) cacheRows(group.pictures);
+  return results;
 }
 
-/** Where the pictures lie on a map. */
+/** Returns the positions of the pictures on the map. */
 export function map(signal) {
-  return ask(path("/map"), undefined, signal);
+  return request(path("/map"), undefined, signal);
 }
 
-/** All that is known of one picture. */
+/** Returns all metadata of one picture. */
 export async function details(id) {
-  const row = await ask(path(`/pictures/${id}`));
-  keep([row]);
+  const row = await request(path(`/pictures/${id}`));
+  cacheRows([row]);
   return row;
 }
 
-/** Sets what a person says of a picture: caption, tags, and whether the caption goes into the file, too. */
-export async function describe(id, said) {
-  const row = await put(path(`/pictures/${id}`), said);
-  keep([row]);
+/** Saves caption and tags by hand; `into_file` writes the caption into the file, too. */
+export async function describe(id, changes) {
+  const row = await put(path(`/pictures/${id}`), changes);
+  cacheRows([row]);
   for (const listener of listeners) listener([id]);
-  if (said.tags) await count();
+  if (changes.tags) await refreshFacets();
   return row;
 }
 
-/** A picture of the album as the view takes it. */
-export async function subject(id) {
+/** Returns a picture of the album for the viewer. */
+export async function viewerPicture(id) {
   const row = rows.get(id) ?? (await details(id));
-  if (!subjects.has(id)) {
-    const of = `album:${album.name}/${id}`;
-    subjects.set(id, {
+  if (!viewerPictures.has(id)) {
+    const url = `album:${album.name}/${id}`;
+    viewerPictures.set(id, {
       id,
       name: row.name,
       caption: row.caption ?? "",
@@ -144,12 +144,12 @@ export async function subject(id) {
       error: "",
       busy: false,
       messages: [],
-      looked: null,
+      attention: null,
       labels: null,
-      source: shown(id, "view"),
-      address: async () => of,
+      source: imageURL(id, "view"),
+      address: async () => url,
       changed: () => {},
     });
   }
-  return subjects.get(id);
+  return viewerPictures.get(id);
 }

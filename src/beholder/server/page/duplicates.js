@@ -1,127 +1,127 @@
-// Pictures that are nearly the same, to be looked through: which one stays, and which are marked in the album.
+// Near-duplicates to review: which picture to keep, and which to tag as duplicates.
 
-import { album, details, describe, duplicates, known, shown } from "/page/albums.js";
-import { openFrom, showWhere } from "/page/search.js";
-import { Refused } from "/page/server.js";
-import { say } from "/page/words.js";
+import { album, describe, details, duplicates, getRow, imageURL } from "/page/albums.js";
+import { ApiError } from "/page/api.js";
+import { t } from "/page/i18n.js";
+import { openInViewer, showFilter } from "/page/search.js";
 
-const at = (id) => document.getElementById(id);
-const PAGE = 20; // groups that are shown at first, and with each "more"
-const MARK = "duplicate"; // the tag of those that may go; nothing is ever deleted from here
-const APART = "no duplicate"; // and of those that only look alike
-let found = null;
-let under = null;
-let most = PAGE;
+const byId = (id) => document.getElementById(id);
+const PAGE_SIZE = 20; // groups shown initially, and added by "More"
+const DUPLICATE_TAG = "duplicate"; // tag of redundant pictures; nothing is ever deleted from here
+const DISTINCT_TAG = "no duplicate"; // tag of pictures that only look alike
+let results = null;
+let activeRequest = null;
+let visibleGroups = PAGE_SIZE;
 
-/** Has duplicates looked for, unless they were. */
+/** Loads duplicates, unless they are loaded. */
 export async function openDuplicates() {
-  if (found || under) return;
-  const mine = (under = new AbortController());
-  at("duplicatesnote").textContent = say("lookingForDuplicates");
+  if (results || activeRequest) return;
+  const controller = (activeRequest = new AbortController());
+  byId("duplicatesnote").textContent = t("lookingForDuplicates");
   try {
-    found = await duplicates(mine.signal);
-    most = PAGE;
-    drawDuplicates();
+    results = await duplicates(controller.signal);
+    visibleGroups = PAGE_SIZE;
+    renderDuplicates();
   } catch (error) {
     if (error.name === "AbortError") return;
-    at("duplicatesnote").textContent = error instanceof Refused ? error.message : say("gone");
+    byId("duplicatesnote").textContent = error instanceof ApiError ? error.message : t("gone");
   }
-  under = null;
+  activeRequest = null;
 }
 
-/** Another album is on display. */
-export function forgetDuplicates() {
-  under?.abort();
-  found = under = null;
-  at("duplicates").replaceChildren();
+/** Resets the section for another album. */
+export function resetDuplicates() {
+  activeRequest?.abort();
+  results = activeRequest = null;
+  byId("duplicates").replaceChildren();
 }
 
-const tags = (row) => known(row.id)?.tags ?? row.tags;
+const tags = (row) => getRow(row.id)?.tags ?? row.tags;
 
-/** Whether somebody has decided about a group. */
-function settled({ pictures }) {
+/** Returns whether a group has been reviewed. */
+function isResolved({ pictures }) {
   if (pictures.length < 2) return false;
-  const marked = pictures.filter((row) => tags(row).includes(MARK)).length;
-  return marked >= pictures.length - 1 || pictures.every((row) => tags(row).includes(APART));
+  const marked = pictures.filter((row) => tags(row).includes(DUPLICATE_TAG)).length;
+  return marked >= pictures.length - 1 || pictures.every((row) => tags(row).includes(DISTINCT_TAG));
 }
 
-/** Draws the groups that nobody has decided about. */
-export function drawDuplicates() {
-  if (!found) return;
-  const open = found.filter((group) => !settled(group));
-  at("duplicatesnote").textContent = open.length ? say("duplicateGroups", open.length) : say("noDuplicates");
-  at("duplicates").replaceChildren(...open.slice(0, most).map(drawn));
-  at("moreduplicates").hidden = open.length <= most;
-  at("marked").hidden = !found.some(({ pictures }) => pictures.some((row) => tags(row).includes(MARK)));
+/** Renders the groups that have not been reviewed. */
+export function renderDuplicates() {
+  if (!results) return;
+  const open = results.filter((group) => !isResolved(group));
+  byId("duplicatesnote").textContent = open.length ? t("duplicateGroups", open.length) : t("noDuplicates");
+  byId("duplicates").replaceChildren(...open.slice(0, visibleGroups).map(renderGroup));
+  byId("moreduplicates").hidden = open.length <= visibleGroups;
+  byId("marked").hidden = !results.some(({ pictures }) => pictures.some((row) => tags(row).includes(DUPLICATE_TAG)));
 }
 
-at("moreduplicates").addEventListener("click", () => {
-  most += PAGE;
-  drawDuplicates();
-  at("duplicates").children[most - PAGE]?.querySelector("button, input")?.focus();
+byId("moreduplicates").addEventListener("click", () => {
+  visibleGroups += PAGE_SIZE;
+  renderDuplicates();
+  byId("duplicates").children[visibleGroups - PAGE_SIZE]?.querySelector("button, input")?.focus();
 });
 
-at("marked").addEventListener("click", () => {
-  showWhere(`tag:${MARK}`);
+byId("marked").addEventListener("click", () => {
+  showFilter(`tag:${DUPLICATE_TAG}`);
   location.hash = "#/search";
 });
 
-function drawn(group, number) {
+function renderGroup(group, number) {
   const form = document.createElement("form");
   const set = document.createElement("fieldset");
   const legend = document.createElement("legend");
-  legend.textContent = say(group.kind === "similar" ? "similarGroup" : group.kind, group.pictures.length > 1 ? group.pictures.length : group.copies.length);
+  legend.textContent = t(group.kind === "similar" ? "similarGroup" : group.kind, group.pictures.length > 1 ? group.pictures.length : group.copies.length);
   const list = document.createElement("ul");
   list.className = "alike";
   const ids = group.pictures.map((row) => row.id);
-  list.append(...group.pictures.map((row, place) => shownRow(row, place, ids, `keep${number}`)));
+  list.append(...group.pictures.map((row, index) => renderRow(row, index, ids, `keep${number}`)));
   set.append(legend, list);
   if (group.pictures.length === 1) {
     const copies = document.createElement("p");
     copies.className = "soft";
-    copies.textContent = say("copiesAt", group.copies.join(" · "));
+    copies.textContent = t("copiesAt", group.copies.join(" · "));
     set.append(copies);
   } else if (!album.readOnly) {
     const mark = document.createElement("button");
     mark.type = "submit";
-    mark.textContent = say("markOthers");
-    const apart = document.createElement("button");
-    apart.type = "button";
-    apart.textContent = say("differentAll");
+    mark.textContent = t("markOthers");
+    const distinct = document.createElement("button");
+    distinct.type = "button";
+    distinct.textContent = t("differentAll");
     const row = document.createElement("div");
     row.className = "row";
-    row.append(mark, apart);
+    row.append(mark, distinct);
     set.append(row);
-    apart.addEventListener("click", () => decide(form, ids, () => APART));
+    distinct.addEventListener("click", () => resolveGroup(form, ids, () => DISTINCT_TAG));
     form.addEventListener("submit", (event) => {
       event.preventDefault();
       const kept = Number(new FormData(form).get(`keep${number}`));
-      decide(form, ids, (id) => (id === kept ? null : MARK));
+      resolveGroup(form, ids, (id) => (id === kept ? null : DUPLICATE_TAG));
     });
   }
   form.append(set);
   return form;
 }
 
-function shownRow(row, place, ids, name) {
+function renderRow(row, index, ids, name) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
   button.className = "small";
   const image = document.createElement("img");
   image.loading = "lazy";
-  image.src = shown(row.id);
+  image.src = imageURL(row.id);
   image.alt = row.caption || row.name.split("/").at(-1);
   button.append(image);
-  button.addEventListener("click", () => openFrom(ids, place, button));
+  button.addEventListener("click", () => openInViewer(ids, index, button));
   const label = document.createElement("label");
   const keep = document.createElement("input");
   keep.type = "radio";
   keep.name = name;
   keep.value = row.id;
-  keep.checked = place === 0;
+  keep.checked = index === 0;
   const words = document.createElement("span");
-  words.textContent = ids.length > 1 && !album.readOnly ? say("keepThis", row.name.split("/").at(-1)) : row.name;
+  words.textContent = ids.length > 1 && !album.readOnly ? t("keepThis", row.name.split("/").at(-1)) : row.name;
   if (ids.length > 1 && !album.readOnly) label.append(keep);
   label.append(words);
   const size = document.createElement("span");
@@ -131,22 +131,22 @@ function shownRow(row, place, ids, name) {
   return item;
 }
 
-/** Puts one tag of ours on each picture, or none, and goes on to the next group. */
-async function decide(form, ids, tagOf) {
+/** Tags the pictures of a group and moves on to the next group. */
+async function resolveGroup(form, ids, tagOf) {
   for (const button of form.querySelectorAll("button")) button.disabled = true;
   try {
     for (const id of ids) {
-      const others = (await details(id)).own_tags.filter((tag) => tag !== MARK && tag !== APART);
+      const others = (await details(id)).own_tags.filter((tag) => tag !== DUPLICATE_TAG && tag !== DISTINCT_TAG);
       const tag = tagOf(id);
       await describe(id, { tags: tag ? [...others, tag] : others });
     }
   } catch (error) {
-    at("duplicatesnote").textContent = error instanceof Refused ? error.message : say("gone");
+    byId("duplicatesnote").textContent = error instanceof ApiError ? error.message : t("gone");
     for (const button of form.querySelectorAll("button")) button.disabled = false;
     return;
   }
-  const place = [...at("duplicates").children].indexOf(form);
-  drawDuplicates();
-  const next = at("duplicates").children[place] ?? at("duplicates").lastElementChild;
-  (next?.querySelector("input, button") ?? at("duplicatesnote")).focus();
+  const index = [...byId("duplicates").children].indexOf(form);
+  renderDuplicates();
+  const next = byId("duplicates").children[index] ?? byId("duplicates").lastElementChild;
+  (next?.querySelector("input, button") ?? byId("duplicatesnote")).focus();
 }

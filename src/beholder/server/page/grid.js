@@ -1,17 +1,17 @@
-// A grid of any number of pictures, of which only those in sight are on the page.
+// A virtual grid: of any number of pictures, only the visible ones are in the document.
 
-import { known, onRows, shown, want } from "/page/albums.js";
-import { say } from "/page/words.js";
+import { getRow, imageURL, onRows, requestRows } from "/page/albums.js";
+import { t } from "/page/i18n.js";
 
-const WIDTH = 184; // pixels of a card at least
+const WIDTH = 184; // minimum width of a card in pixels
 const GAP = 14;
-const TEXT = 62; // pixels of a card below its picture
-const BEYOND = 2; // rows outside the window that are there all the same
-const SETTLED = 70; // milliseconds after the last movement; before, no picture is asked for
+const TEXT = 62; // height of the text below a picture in pixels
+const OVERSCAN_ROWS = 2; // rendered rows outside the viewport
+const IDLE = 70; // milliseconds without scrolling before pictures are loaded
 
 /**
- * The grid in a list. `open` is called with the place of a picture that is chosen; what is `above` stays where it is
- * and covers cards that are scrolled under it.
+ * A grid in a list element. `open` is called with the index of a clicked picture; `above` is a sticky element that
+ * covers cards scrolled under it.
  */
 export class Grid {
   constructor(list, open, above) {
@@ -19,25 +19,25 @@ export class Grid {
     this.open = open;
     this.above = above;
     this.ids = [];
-    this.cards = new Map(); // place → card
+    this.cards = new Map(); // index → card
     this.free = [];
-    this.active = 0; // the place that the keyboard is at
+    this.active = 0; // index of the focusable card
     this.timer = null;
     addEventListener("scroll", () => this.draw(), { passive: true });
     new ResizeObserver(() => this.measure()).observe(list);
     list.addEventListener("keydown", (event) => this.key(event));
     list.addEventListener("click", (event) => {
       const card = event.target.closest("li");
-      if (card) this.open(Number(card.dataset.place));
+      if (card) this.open(Number(card.dataset.index));
     });
-    list.addEventListener("focusin", (event) => this.reach(Number(event.target.closest("li").dataset.place)));
+    list.addEventListener("focusin", (event) => this.reach(Number(event.target.closest("li").dataset.index)));
     onRows((ids) => {
       const changed = new Set(ids);
-      for (const [place, card] of this.cards) if (changed.has(this.ids[place])) this.fill(card, place);
+      for (const [index, card] of this.cards) if (changed.has(this.ids[index])) this.fill(card, index);
     });
   }
 
-  /** Shows pictures by their numbers, from the first. */
+  /** Shows pictures by id, scrolled to the first. */
   show(ids) {
     this.ids = ids;
     this.active = 0;
@@ -47,9 +47,9 @@ export class Grid {
     this.measure();
   }
 
-  /** The words of all cards in another language. */
+  /** Updates the texts of all cards in another language. */
   speak() {
-    for (const [place, card] of this.cards) this.fill(card, place);
+    for (const [index, card] of this.cards) this.fill(card, index);
   }
 
   measure() {
@@ -60,83 +60,83 @@ export class Grid {
     this.height = Math.round((this.width * 3) / 4) + TEXT;
     const rows = Math.ceil(this.ids.length / this.columns);
     this.list.style.height = `${Math.max(0, rows * (this.height + GAP) - GAP)}px`;
-    for (const [place, card] of this.cards) this.put(card, place);
+    for (const [index, card] of this.cards) this.put(card, index);
     this.draw();
   }
 
   draw() {
-    if (!this.list.clientWidth) return; // on a part of the page that is not shown
+    if (!this.list.clientWidth) return; // in a hidden section
     const top = -this.list.getBoundingClientRect().top;
     const step = this.height + GAP;
-    const first = Math.max(0, Math.floor(top / step) - BEYOND) * this.columns;
-    const last = Math.min(this.ids.length, (Math.ceil((top + innerHeight) / step) + BEYOND) * this.columns);
+    const first = Math.max(0, Math.floor(top / step) - OVERSCAN_ROWS) * this.columns;
+    const last = Math.min(this.ids.length, (Math.ceil((top + innerHeight) / step) + OVERSCAN_ROWS) * this.columns);
     const held = document.activeElement?.closest?.("li");
-    for (const [place, card] of this.cards) {
-      if ((place < first || place >= last) && card.item !== held) {
+    for (const [index, card] of this.cards) {
+      if ((index < first || index >= last) && card.item !== held) {
         this.drop(card);
-        this.cards.delete(place);
+        this.cards.delete(index);
       }
     }
-    for (let place = first; place < last; place += 1) if (!this.cards.has(place)) this.add(place);
+    for (let index = first; index < last; index += 1) if (!this.cards.has(index)) this.add(index);
     clearTimeout(this.timer);
-    this.timer = setTimeout(() => this.settle(first, last), SETTLED);
+    this.timer = setTimeout(() => this.settle(first, last), IDLE);
   }
 
   settle(first, last) {
-    want(this.ids.slice(first, last));
-    for (const [place, { image }] of this.cards) {
-      const address = shown(this.ids[place]);
+    requestRows(this.ids.slice(first, last));
+    for (const [index, { image }] of this.cards) {
+      const address = imageURL(this.ids[index]);
       if (image.getAttribute("src") !== address) image.src = address;
     }
   }
 
-  add(place) {
-    const card = this.free.pop() ?? made();
-    this.cards.set(place, card);
-    this.put(card, place);
-    this.fill(card, place);
-    const behind = [...this.list.children].find((item) => Number(item.dataset.place) > place);
-    this.list.insertBefore(card.item, behind ?? null); // in the order in which they are read aloud
+  add(index) {
+    const card = this.free.pop() ?? createCard();
+    this.cards.set(index, card);
+    this.put(card, index);
+    this.fill(card, index);
+    const successor = [...this.list.children].find((item) => Number(item.dataset.index) > index);
+    this.list.insertBefore(card.item, successor ?? null); // in reading order, for screen readers
   }
 
   drop(card) {
     card.item.remove();
-    card.image.removeAttribute("src"); // what is still on its way is called off
+    card.image.removeAttribute("src"); // cancel the download
     this.free.push(card);
   }
 
-  put({ item }, place) {
-    const [column, row] = [place % this.columns, Math.floor(place / this.columns)];
+  put({ item }, index) {
+    const [column, row] = [index % this.columns, Math.floor(index / this.columns)];
     item.style.width = `${this.width}px`;
     item.style.height = `${this.height}px`;
     item.style.transform = `translate(${column * (this.width + GAP)}px, ${row * (this.height + GAP)}px)`;
   }
 
-  fill({ item, button, caption, file }, place) {
-    const row = known(this.ids[place]);
-    item.dataset.place = place;
+  fill({ item, button, caption, file }, index) {
+    const row = getRow(this.ids[index]);
+    item.dataset.index = index;
     item.setAttribute("aria-setsize", this.ids.length);
-    item.setAttribute("aria-posinset", place + 1);
-    button.tabIndex = place === this.active ? 0 : -1;
+    item.setAttribute("aria-posinset", index + 1);
+    button.tabIndex = index === this.active ? 0 : -1;
     caption.textContent = row ? (row.caption ?? row.name.split("/").at(-1)) : "…";
     file.textContent = row?.caption ? row.name.split("/").at(-1) : (row?.taken?.slice(0, 10) ?? "");
-    if (!row) button.setAttribute("aria-label", say("pictureNumber", place + 1));
+    if (!row) button.setAttribute("aria-label", t("pictureNumber", index + 1));
     else button.removeAttribute("aria-label");
   }
 
-  /** The keyboard is at a place now. */
-  reach(place) {
+  /** Makes a card the focusable one. */
+  reach(index) {
     const before = this.cards.get(this.active);
     if (before) before.button.tabIndex = -1;
-    this.active = place;
-    const card = this.cards.get(place);
+    this.active = index;
+    const card = this.cards.get(index);
     if (card) card.button.tabIndex = 0;
   }
 
-  /** Brings a place into sight and the keyboard to it. */
-  go(place) {
+  /** Scrolls a card into view and focuses it. */
+  go(index) {
     if (!this.ids.length) return;
-    const to = Math.min(Math.max(place, 0), this.ids.length - 1);
+    const to = Math.min(Math.max(index, 0), this.ids.length - 1);
     const top = this.list.getBoundingClientRect().top + Math.floor(to / this.columns) * (this.height + GAP);
     const covered = getComputedStyle(this.above).position === "sticky" ? this.above.offsetHeight + 8 : 8;
     if (top < covered) scrollBy(0, top - covered);
@@ -164,7 +164,7 @@ export class Grid {
   }
 }
 
-function made() {
+function createCard() {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
@@ -172,12 +172,12 @@ function made() {
   const image = document.createElement("img");
   image.alt = "";
   image.decoding = "async";
-  image.addEventListener("load", () => image.classList.remove("unseen"));
-  image.addEventListener("error", () => image.classList.add("unseen"));
+  image.addEventListener("load", () => image.classList.remove("broken"));
+  image.addEventListener("error", () => image.classList.add("broken"));
   const text = document.createElement("span");
   text.className = "text";
   const caption = document.createElement("span");
-  caption.className = "said";
+  caption.className = "caption";
   const file = document.createElement("span");
   file.className = "file";
   text.append(caption, file);

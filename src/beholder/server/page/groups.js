@@ -1,92 +1,92 @@
-// Pictures that go together, a strip of each group.
+// Clusters of similar pictures, each shown as a strip.
 
-import { groups, known, onRows, shown, want } from "/page/albums.js";
-import { openFrom, showOnly } from "/page/search.js";
-import { Refused } from "/page/server.js";
-import { say } from "/page/words.js";
+import { getRow, groups, imageURL, onRows, requestRows } from "/page/albums.js";
+import { ApiError } from "/page/api.js";
+import { t } from "/page/i18n.js";
+import { openInViewer, showCollection } from "/page/search.js";
 
-const at = (id) => document.getElementById(id);
-const STRIP = 8; // pictures of a group
-let found = null;
-let under = null;
+const byId = (id) => document.getElementById(id);
+const STRIP_LENGTH = 8; // pictures per group
+let results = null;
+let activeRequest = null;
 
-/** Has groups made, unless they are there. */
+/** Computes groups, unless they are loaded. */
 export function openGroups() {
-  if (!found && !under) make();
+  if (!results && !activeRequest) computeGroups();
 }
 
-/** Another album is on display. */
-export function forgetGroups() {
-  under?.abort();
-  found = under = null;
-  at("groups").replaceChildren();
+/** Resets the section for another album. */
+export function resetGroups() {
+  activeRequest?.abort();
+  results = activeRequest = null;
+  byId("groups").replaceChildren();
 }
 
-/** In another language. */
-export function drawGroups() {
-  if (!found) return;
-  at("groups").replaceChildren(...found.map(drawn));
-  at("groupsnote").textContent = say("groupsMade", found.length);
-  want(found.flatMap((group) => group.ids.slice(0, STRIP)));
+/** Renders the groups. */
+export function renderGroups() {
+  if (!results) return;
+  byId("groups").replaceChildren(...results.map(renderGroup));
+  byId("groupsnote").textContent = t("groupsMade", results.length);
+  requestRows(results.flatMap((group) => group.ids.slice(0, STRIP_LENGTH)));
 }
 
-at("groupform").addEventListener("submit", (event) => {
+byId("groupform").addEventListener("submit", (event) => {
   event.preventDefault();
-  make();
+  computeGroups();
 });
 
-async function make() {
-  under?.abort();
-  const mine = (under = new AbortController());
-  at("groupsnote").textContent = say("makingGroups");
-  at("groupsnote").setAttribute("aria-busy", "true");
-  const keywords = at("keywords").value.split(/[,，、;；]/).map((word) => word.trim()).filter(Boolean);
+async function computeGroups() {
+  activeRequest?.abort();
+  const controller = (activeRequest = new AbortController());
+  byId("groupsnote").textContent = t("makingGroups");
+  byId("groupsnote").setAttribute("aria-busy", "true");
+  const keywords = byId("keywords").value.split(/[,，、;；]/).map((word) => word.trim()).filter(Boolean);
   try {
-    const asked = Number(at("clusters").value) || null;
-    found = (await groups(asked, [...new Set(keywords)], mine.signal)).data;
-    drawGroups();
+    const clusters = Number(byId("clusters").value) || null;
+    results = (await groups(clusters, [...new Set(keywords)], controller.signal)).data;
+    renderGroups();
   } catch (error) {
     if (error.name === "AbortError") return;
-    at("groupsnote").textContent = error instanceof Refused ? error.message : say("gone");
+    byId("groupsnote").textContent = error instanceof ApiError ? error.message : t("gone");
   }
-  under = null;
-  at("groupsnote").removeAttribute("aria-busy");
+  activeRequest = null;
+  byId("groupsnote").removeAttribute("aria-busy");
 }
 
-function drawn(group) {
+function renderGroup(group) {
   const section = document.createElement("section");
   const bar = document.createElement("div");
   bar.className = "bar";
   const title = document.createElement("h3");
-  const name = group.number < 0 ? say("inNoGroup") : group.name;
+  const name = group.number < 0 ? t("inNoGroup") : group.name;
   title.textContent = `${name} (${group.ids.length.toLocaleString()})`;
   title.id = `group${group.number}`;
   section.setAttribute("aria-labelledby", title.id);
   const all = document.createElement("button");
   all.type = "button";
-  all.textContent = say("showAll");
+  all.textContent = t("showAll");
   all.setAttribute("aria-describedby", title.id);
   all.addEventListener("click", () => {
-    showOnly(() => say("groupNamed", group.number < 0 ? say("inNoGroup") : group.name), group.ids);
+    showCollection(() => t("groupNamed", group.number < 0 ? t("inNoGroup") : group.name), group.ids);
     location.hash = "#/search";
   });
   bar.append(title, all);
-  section.append(bar, strip(group.ids, STRIP));
+  section.append(bar, createStrip(group.ids, STRIP_LENGTH));
   const others = group.keywords.filter((word) => word !== group.name);
   if (others.length) {
     const also = document.createElement("p");
     also.className = "soft";
-    also.textContent = say("alsoFits", others.join(", "));
+    also.textContent = t("alsoFits", others.join(", "));
     bar.after(also);
   }
   return section;
 }
 
-/** A row of small pictures that open; the rest of them follow by the arrows. */
-export function strip(ids, most) {
+/** Creates a row of thumbnails; the viewer pages through all ids. */
+export function createStrip(ids, count) {
   const list = document.createElement("ul");
   list.className = "strip";
-  list.append(...ids.slice(0, most).map((id, place) => {
+  list.append(...ids.slice(0, count).map((id, index) => {
     const item = document.createElement("li");
     const button = document.createElement("button");
     button.type = "button";
@@ -94,23 +94,23 @@ export function strip(ids, most) {
     button.dataset.picture = id;
     const image = document.createElement("img");
     image.loading = "lazy";
-    image.src = shown(id);
-    image.alt = named(id);
+    image.src = imageURL(id);
+    image.alt = altText(id);
     button.append(image);
-    button.addEventListener("click", () => openFrom(ids, place, button));
+    button.addEventListener("click", () => openInViewer(ids, index, button));
     item.append(button);
     return item;
   }));
   return list;
 }
 
-function named(id) {
-  const row = known(id);
-  return row ? row.caption || row.name.split("/").at(-1) : say("pictureNumber", id);
+function altText(id) {
+  const row = getRow(id);
+  return row ? row.caption || row.name.split("/").at(-1) : t("pictureNumber", id);
 }
 
 onRows((ids) => {
   for (const id of ids) {
-    for (const image of document.querySelectorAll(`[data-picture="${Number(id)}"] img`)) image.alt = named(id);
+    for (const image of document.querySelectorAll(`[data-picture="${Number(id)}"] img`)) image.alt = altText(id);
   }
 });

@@ -1,59 +1,59 @@
-// The album as a map: alike pictures lie near each other. It is moved and made larger with mouse, fingers or keys.
+// The album as a map: similar pictures are close together. Pan and zoom by mouse, touch or keyboard.
 
-import { known, map, onRows, shown, want } from "/page/albums.js";
-import { openFrom } from "/page/search.js";
-import { Refused } from "/page/server.js";
-import { say } from "/page/words.js";
+import { getRow, imageURL, map, onRows, requestRows } from "/page/albums.js";
+import { ApiError } from "/page/api.js";
+import { t } from "/page/i18n.js";
+import { openInViewer } from "/page/search.js";
 
-const at = (id) => document.getElementById(id);
-const canvas = at("mapcanvas");
-const NEAR = 24; // pixels within which a point is meant
-const FACE = 64; // pixels of a point that is drawn as its picture; one in each cell of the map is
+const byId = (id) => document.getElementById(id);
+const canvas = byId("mapcanvas");
+const HIT_RADIUS = 24; // pixels
+const THUMBNAIL_SIZE = 64; // pixels; each cell of the map shows one thumbnail
 const CELL = 72;
-const RESTED = 150; // milliseconds without a movement before pictures are fetched
+const IDLE = 150; // milliseconds without movement before thumbnails are loaded
 let points = null; // { ids, x, y } in ±1
-let under = null;
+let activeRequest = null;
 let view = { x: 0, y: 0, scale: 1 };
-let chosen = -1;
-const faces = new Map(); // number → picture
+let selected = -1;
+const thumbnails = new Map(); // id → image
 
-/** Has the map made, unless it is there. */
+/** Loads the map, unless it is loaded. */
 export async function openMap() {
   if (points) return draw();
-  if (under) return;
-  const mine = (under = new AbortController());
-  at("maptold").textContent = say("makingMap");
+  if (activeRequest) return;
+  const controller = (activeRequest = new AbortController());
+  byId("mapstatus").textContent = t("makingMap");
   try {
-    points = await map(mine.signal);
+    points = await map(controller.signal);
     view = { x: 0, y: 0, scale: 1 };
-    chosen = -1;
-    speakMap();
+    selected = -1;
+    translateMap();
     draw();
   } catch (error) {
     if (error.name === "AbortError") return;
-    at("maptold").textContent = error instanceof Refused ? error.message : say("gone");
+    byId("mapstatus").textContent = error instanceof ApiError ? error.message : t("gone");
   }
-  under = null;
+  activeRequest = null;
 }
 
-/** Another album is on display. */
-export function forgetMap() {
-  under?.abort();
-  points = under = null;
-  faces.clear();
-  chosen = -1;
+/** Resets the section for another album. */
+export function resetMap() {
+  activeRequest?.abort();
+  points = activeRequest = null;
+  thumbnails.clear();
+  selected = -1;
 }
 
-/** In another language. */
-export function speakMap() {
-  if (points) at("maptold").textContent = say("mapOf", points.ids.length.toLocaleString());
-  tell();
+/** Updates the texts in another language. */
+export function translateMap() {
+  if (points) byId("mapstatus").textContent = t("mapOf", points.ids.length.toLocaleString());
+  renderCard();
 }
 
 const side = () => Math.min(canvas.clientWidth, canvas.clientHeight) / 2;
-const toScreen = (place) => [
-  canvas.clientWidth / 2 + (points.x[place] - view.x) * side() * view.scale * 0.95,
-  canvas.clientHeight / 2 + (points.y[place] - view.y) * side() * view.scale * 0.95,
+const toScreen = (index) => [
+  canvas.clientWidth / 2 + (points.x[index] - view.x) * side() * view.scale * 0.95,
+  canvas.clientHeight / 2 + (points.y[index] - view.y) * side() * view.scale * 0.95,
 ];
 
 let drawing = 0;
@@ -70,115 +70,115 @@ function paint() {
     canvas.width = Math.round(width * ratio);
     canvas.height = Math.round(height * ratio);
   }
-  const paper = canvas.getContext("2d");
-  paper.setTransform(ratio, 0, 0, ratio, 0, 0);
-  paper.clearRect(0, 0, width, height);
+  const context = canvas.getContext("2d");
+  context.setTransform(ratio, 0, 0, ratio, 0, 0);
+  context.clearRect(0, 0, width, height);
   const style = getComputedStyle(canvas);
-  paper.fillStyle = style.color;
-  paper.globalAlpha = points.ids.length > 5000 ? 0.5 : 0.8;
+  context.fillStyle = style.color;
+  context.globalAlpha = points.ids.length > 5000 ? 0.5 : 0.8;
   const dot = Math.min(7, 1.6 + view.scale * (points.ids.length > 5000 ? 0.25 : 1));
-  // Cells lie still on the map and not on the screen, so that moving it changes no choice.
+  // Cells are fixed to the map rather than the screen, so that panning does not change the thumbnails.
   const cell = 2 ** Math.ceil(Math.log2(CELL / (side() * view.scale * 0.95)));
   const cells = new Map();
-  for (let place = 0; place < points.ids.length; place += 1) {
-    const [x, y] = toScreen(place);
+  for (let index = 0; index < points.ids.length; index += 1) {
+    const [x, y] = toScreen(index);
     if (x < -40 || y < -40 || x > width + 40 || y > height + 40) continue;
-    paper.fillRect(x - dot / 2, y - dot / 2, dot, dot);
-    const key = Math.floor(points.x[place] / cell) * 1e6 + Math.floor(points.y[place] / cell);
-    if (!cells.has(key)) cells.set(key, place);
+    context.fillRect(x - dot / 2, y - dot / 2, dot, dot);
+    const key = Math.floor(points.x[index] / cell) * 1e6 + Math.floor(points.y[index] / cell);
+    if (!cells.has(key)) cells.set(key, index);
   }
-  paper.globalAlpha = 1;
-  drawFaces(paper, [...cells.values()]);
-  if (chosen >= 0) {
-    const [x, y] = toScreen(chosen);
-    paper.strokeStyle = style.outlineColor;
-    paper.lineWidth = 3;
-    paper.beginPath();
-    paper.arc(x, y, faces.get(points.ids[chosen])?.complete ? 46 : 10, 0, 2 * Math.PI);
-    paper.stroke();
+  context.globalAlpha = 1;
+  drawThumbnails(context, [...cells.values()]);
+  if (selected >= 0) {
+    const [x, y] = toScreen(selected);
+    context.strokeStyle = style.outlineColor;
+    context.lineWidth = 3;
+    context.beginPath();
+    context.arc(x, y, thumbnails.get(points.ids[selected])?.complete ? 46 : 10, 0, 2 * Math.PI);
+    context.stroke();
   }
 }
 
-let rest = null;
-function drawFaces(paper, seen) {
-  clearTimeout(rest);
-  rest = setTimeout(() => {
-    for (const place of seen) {
-      const id = points?.ids[place];
-      if (id === undefined || faces.has(id)) continue;
-      const face = new Image();
-      face.addEventListener("load", draw);
-      face.src = shown(id);
-      faces.set(id, face);
-      if (faces.size > 1000) faces.delete(faces.keys().next().value);
+let idleTimer = null;
+function drawThumbnails(context, visible) {
+  clearTimeout(idleTimer);
+  idleTimer = setTimeout(() => {
+    for (const index of visible) {
+      const id = points?.ids[index];
+      if (id === undefined || thumbnails.has(id)) continue;
+      const thumbnail = new Image();
+      thumbnail.addEventListener("load", draw);
+      thumbnail.src = imageURL(id);
+      thumbnails.set(id, thumbnail);
+      if (thumbnails.size > 1000) thumbnails.delete(thumbnails.keys().next().value);
     }
-  }, RESTED);
-  for (const place of seen) {
-    const face = faces.get(points.ids[place]);
-    if (!face?.complete || !face.naturalWidth) continue;
-    const scale = FACE / Math.max(face.naturalWidth, face.naturalHeight);
-    const [x, y] = toScreen(place);
-    const [width, height] = [face.naturalWidth * scale, face.naturalHeight * scale];
-    paper.drawImage(face, x - width / 2, y - height / 2, width, height);
+  }, IDLE);
+  for (const index of visible) {
+    const thumbnail = thumbnails.get(points.ids[index]);
+    if (!thumbnail?.complete || !thumbnail.naturalWidth) continue;
+    const scale = THUMBNAIL_SIZE / Math.max(thumbnail.naturalWidth, thumbnail.naturalHeight);
+    const [x, y] = toScreen(index);
+    const [width, height] = [thumbnail.naturalWidth * scale, thumbnail.naturalHeight * scale];
+    context.drawImage(thumbnail, x - width / 2, y - height / 2, width, height);
   }
 }
 
 function nearest(x, y, within) {
   let best = -1;
-  let least = within ** 2;
-  for (let place = 0; place < points.ids.length; place += 1) {
-    const [px, py] = toScreen(place);
-    const apart = (px - x) ** 2 + (py - y) ** 2;
-    if (apart < least) [best, least] = [place, apart];
+  let smallest = within ** 2;
+  for (let index = 0; index < points.ids.length; index += 1) {
+    const [px, py] = toScreen(index);
+    const distance = (px - x) ** 2 + (py - y) ** 2;
+    if (distance < smallest) [best, smallest] = [index, distance];
   }
   return best;
 }
 
-/** The nearest point in a direction: less far along it than three times aside. */
-function towards(dx, dy) {
-  const [cx, cy] = chosen < 0 ? [canvas.clientWidth / 2, canvas.clientHeight / 2] : toScreen(chosen);
+/** Returns the nearest point in a direction; sideways distance counts three times. */
+function nearestInDirection(dx, dy) {
+  const [cx, cy] = selected < 0 ? [canvas.clientWidth / 2, canvas.clientHeight / 2] : toScreen(selected);
   let best = -1;
-  let least = Infinity;
-  for (let place = 0; place < points.ids.length; place += 1) {
-    if (place === chosen) continue;
-    const [x, y] = toScreen(place);
+  let smallest = Infinity;
+  for (let index = 0; index < points.ids.length; index += 1) {
+    if (index === selected) continue;
+    const [x, y] = toScreen(index);
     const along = (x - cx) * dx + (y - cy) * dy;
     const aside = Math.abs((x - cx) * dy) + Math.abs((y - cy) * dx);
-    if (along <= 0.5 || along + 3 * aside >= least) continue;
-    [best, least] = [place, along + 3 * aside];
+    if (along <= 0.5 || along + 3 * aside >= smallest) continue;
+    [best, smallest] = [index, along + 3 * aside];
   }
   return best;
 }
 
-function choose(place) {
-  if (place === chosen) return;
-  chosen = place;
-  if (place >= 0) {
-    want([points.ids[place]]);
-    const [x, y] = toScreen(place);
+function select(index) {
+  if (index === selected) return;
+  selected = index;
+  if (index >= 0) {
+    requestRows([points.ids[index]]);
+    const [x, y] = toScreen(index);
     const [width, height] = [canvas.clientWidth, canvas.clientHeight];
-    if (x < 20 || y < 20 || x > width - 20 || y > height - 20) [view.x, view.y] = [points.x[place], points.y[place]];
+    if (x < 20 || y < 20 || x > width - 20 || y > height - 20) [view.x, view.y] = [points.x[index], points.y[index]];
   }
-  tell();
+  renderCard();
   draw();
 }
 
-function tell() {
-  const id = points && chosen >= 0 ? points.ids[chosen] : null;
-  at("mapcard").hidden = id === null;
+function renderCard() {
+  const id = points && selected >= 0 ? points.ids[selected] : null;
+  byId("mapcard").hidden = id === null;
   if (id === null) return;
-  const row = known(id);
-  at("mapname").textContent = row ? row.caption || row.name.split("/").at(-1) : say("pictureNumber", id);
-  const image = at("mapimage");
-  if (image.getAttribute("src") !== shown(id)) image.src = shown(id);
+  const row = getRow(id);
+  byId("mapname").textContent = row ? row.caption || row.name.split("/").at(-1) : t("pictureNumber", id);
+  const image = byId("mapimage");
+  if (image.getAttribute("src") !== imageURL(id)) image.src = imageURL(id);
 }
 
 onRows((ids) => {
-  if (points && chosen >= 0 && ids.includes(points.ids[chosen])) tell();
+  if (points && selected >= 0 && ids.includes(points.ids[selected])) renderCard();
 });
 
-function openChosen() {
-  if (points && chosen >= 0) openFrom([points.ids[chosen]], 0, canvas);
+function openSelected() {
+  if (points && selected >= 0) openInViewer([points.ids[selected]], 0, canvas);
 }
 
 function zoom(by, x = canvas.clientWidth / 2, y = canvas.clientHeight / 2) {
@@ -196,60 +196,60 @@ function move(dx, dy) {
   draw();
 }
 
-at("mapopen").addEventListener("click", openChosen);
-at("mapcloser").addEventListener("click", () => zoom(1.6));
-at("mapfarther").addEventListener("click", () => zoom(1 / 1.6));
-at("mapwhole").addEventListener("click", () => {
+byId("mapopen").addEventListener("click", openSelected);
+byId("mapcloser").addEventListener("click", () => zoom(1.6));
+byId("mapfarther").addEventListener("click", () => zoom(1 / 1.6));
+byId("mapwhole").addEventListener("click", () => {
   view = { x: 0, y: 0, scale: 1 };
   draw();
 });
 
-const fingers = new Map();
+const pointers = new Map();
 let moved = 0;
 canvas.addEventListener("pointerdown", (event) => {
-  fingers.set(event.pointerId, [event.offsetX, event.offsetY]);
+  pointers.set(event.pointerId, [event.offsetX, event.offsetY]);
   canvas.setPointerCapture(event.pointerId);
   moved = 0;
 });
 canvas.addEventListener("pointermove", (event) => {
   if (!points) return;
-  const before = fingers.get(event.pointerId);
+  const before = pointers.get(event.pointerId);
   const now = [event.offsetX, event.offsetY];
   if (!before) {
-    const near = nearest(...now, NEAR);
-    if (near >= 0 && event.pointerType === "mouse") choose(near);
+    const hit = nearest(...now, HIT_RADIUS);
+    if (hit >= 0 && event.pointerType === "mouse") select(hit);
     return;
   }
-  if (fingers.size === 1) move(now[0] - before[0], now[1] - before[1]);
-  if (fingers.size === 2) {
-    const [other] = [...fingers].filter(([id]) => id !== event.pointerId).map(([, place]) => place);
-    const apart = (one) => Math.hypot(one[0] - other[0], one[1] - other[1]);
-    zoom(apart(now) / Math.max(apart(before), 1), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
+  if (pointers.size === 1) move(now[0] - before[0], now[1] - before[1]);
+  if (pointers.size === 2) {
+    const [other] = [...pointers].filter(([id]) => id !== event.pointerId).map(([, index]) => index);
+    const distance = (one) => Math.hypot(one[0] - other[0], one[1] - other[1]);
+    zoom(distance(now) / Math.max(distance(before), 1), (now[0] + other[0]) / 2, (now[1] + other[1]) / 2);
   }
   moved += Math.hypot(now[0] - before[0], now[1] - before[1]);
-  fingers.set(event.pointerId, now);
+  pointers.set(event.pointerId, now);
 });
-const lifted = (event) => {
-  if (!fingers.delete(event.pointerId) || !points || event.type === "pointercancel" || moved > 6) return;
-  const near = nearest(event.offsetX, event.offsetY, NEAR * 2);
-  if (near < 0) return;
-  const again = near === chosen;
-  choose(near);
-  if (again || event.pointerType === "mouse") openChosen();
+const onPointerEnd = (event) => {
+  if (!pointers.delete(event.pointerId) || !points || event.type === "pointercancel" || moved > 6) return;
+  const hit = nearest(event.offsetX, event.offsetY, HIT_RADIUS * 2);
+  if (hit < 0) return;
+  const again = hit === selected;
+  select(hit);
+  if (again || event.pointerType === "mouse") openSelected();
 };
-canvas.addEventListener("pointerup", lifted);
-canvas.addEventListener("pointercancel", lifted);
+canvas.addEventListener("pointerup", onPointerEnd);
+canvas.addEventListener("pointercancel", onPointerEnd);
 canvas.addEventListener("wheel", (event) => {
   event.preventDefault();
   zoom(Math.exp(-event.deltaY / 400), event.offsetX, event.offsetY);
 }, { passive: false });
 canvas.addEventListener("keydown", (event) => {
   if (!points || event.altKey || event.ctrlKey || event.metaKey) return;
-  const way = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
-  if (way) {
-    const to = towards(...way);
-    if (to >= 0) choose(to);
-  } else if (event.key === "Enter" || event.key === " ") openChosen();
+  const direction = { ArrowLeft: [-1, 0], ArrowRight: [1, 0], ArrowUp: [0, -1], ArrowDown: [0, 1] }[event.key];
+  if (direction) {
+    const to = nearestInDirection(...direction);
+    if (to >= 0) select(to);
+  } else if (event.key === "Enter" || event.key === " ") openSelected();
   else if (event.key === "+" || event.key === "=") zoom(1.6);
   else if (event.key === "-") zoom(1 / 1.6);
   else return;

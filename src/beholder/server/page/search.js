@@ -1,69 +1,69 @@
-// The album as a grid: all of it, or what a search, a filter, a group or an example leaves of it.
+// The album as a grid: all pictures, or the results of a search, a filter, a group or an example picture.
 
-import { album, known, numbers, search, subject } from "/page/albums.js";
+import { album, getRow, pictureIds, search, viewerPicture } from "/page/albums.js";
+import { ApiError } from "/page/api.js";
 import { Grid } from "/page/grid.js";
-import { Refused } from "/page/server.js";
-import { open } from "/page/view.js";
-import { say } from "/page/words.js";
+import { t } from "/page/i18n.js";
+import { openViewer } from "/page/viewer.js";
 
-const at = (id) => document.getElementById(id);
-const TYPING = 160; // milliseconds of rest before what is typed is looked for
-const MOST = 500; // pictures that a search shows
+const byId = (id) => document.getElementById(id);
+const DEBOUNCE = 160; // milliseconds without typing before searching
+const MAX_RESULTS = 500;
 const FIELDS = { year: "date", camera: "camera", tag: "tag", format: "format" };
 
-let under = null; // the search that is under way
+let activeRequest = null; // AbortController of the running search
 let timer = null;
-let example = null; // what is shown in the place of all pictures: { words, ids } or { words, like }
-let told = () => ""; // what is above the grid, in the language of the moment
+let example = null; // shown instead of the whole album: { words, ids } or { words, like }
+let summary = () => ""; // text above the grid, in the current language
 
-export const grid = new Grid(at("albumgrid"), (place) => openFrom(grid.ids, place), at("searchform"));
+export const grid = new Grid(byId("albumgrid"), (index) => openInViewer(grid.ids, index), byId("searchform"));
 
-/** Opens a picture among others, which the arrows lead to; in the end the keyboard is where it came from. */
-export async function openFrom(ids, start, opener) {
-  let place = start;
-  open(
-    await subject(ids[place]),
-    async (by) => (ids[place + by] === undefined ? null : subject(ids[(place += by)])),
-    () => (opener ? opener.focus() : grid.go(place)),
+/** Opens a picture in the viewer, which pages through the ids; focus returns to the opener. */
+export async function openInViewer(ids, start, opener) {
+  let index = start;
+  openViewer(
+    await viewerPicture(ids[index]),
+    async (by) => (ids[index + by] === undefined ? null : viewerPicture(ids[(index += by)])),
+    () => (opener ? opener.focus() : grid.go(index)),
   );
 }
 
-/** Shows pictures that were found elsewhere, such as a group. */
-export function showOnly(words, ids) {
+/** Shows a given set of pictures, such as a group. */
+export function showCollection(words, ids) {
   example = { words, ids };
-  at("query").value = "";
-  at("where").value = "";
-  choices();
-  look();
+  byId("query").value = "";
+  byId("where").value = "";
+  renderFilters();
+  runSearch();
 }
 
-/** Looks for the likes of a picture of the album. */
-export function showLike(id) {
-  example = { words: () => say("likePicture", known(id)?.name.split("/").at(-1) ?? id), like: id };
-  at("query").value = "";
-  look();
+/** Searches for pictures similar to one of the album. */
+export function showSimilar(id) {
+  example = { words: () => t("likePicture", getRow(id)?.name.split("/").at(-1) ?? id), like: id };
+  byId("query").value = "";
+  runSearch();
 }
 
-/** Shows what a filter leaves. */
-export function showWhere(where) {
+/** Applies a filter. */
+export function showFilter(where) {
   example = null;
-  at("query").value = "";
-  at("where").value = where;
-  at("filters").open = true;
-  choices();
-  look();
+  byId("query").value = "";
+  byId("where").value = where;
+  byId("filters").open = true;
+  renderFilters();
+  runSearch();
 }
 
-/** Fills the choices of the filters, for a new album or in another language. */
-export function choices() {
+/** Renders the filter options, for a new album or in another language. */
+export function renderFilters() {
   const { years, cameras, tags, formats } = album.facts;
   for (const [id, values] of Object.entries({ year: years, camera: cameras, tag: tags, format: formats })) {
-    const select = at(id);
-    const now = new RegExp(`(?:^|\\s)${FIELDS[id]}:(?:"((?:[^"\\\\]|\\\\.)*)"|([^\\s()"]+))`).exec(at("where").value);
+    const select = byId(id);
+    const now = new RegExp(`(?:^|\\s)${FIELDS[id]}:(?:"((?:[^"\\\\]|\\\\.)*)"|([^\\s()"]+))`).exec(byId("where").value);
     const value = now ? (now[1] ?? now[2]).replace(/\\(.)/g, "$1") : "";
     const all = document.createElement("option");
     all.value = "";
-    all.textContent = say("any");
+    all.textContent = t("any");
     select.replaceChildren(all, ...values.map(([text, count]) => {
       const option = document.createElement("option");
       option.value = text;
@@ -74,86 +74,86 @@ export function choices() {
     if (select.selectedIndex < 0) select.selectedIndex = 0;
     select.disabled = !values.length;
   }
-  at("example").hidden = !example;
-  at("examplewords").textContent = example ? example.words() : "";
-  at("found").textContent = told();
+  byId("example").hidden = !example;
+  byId("examplewords").textContent = example ? example.words() : "";
+  byId("found").textContent = summary();
 }
 
 for (const [id, field] of Object.entries(FIELDS)) {
-  at(id).addEventListener("change", ({ target }) => {
-    const others = at("where").value.replace(new RegExp(`(^|\\s)${field}:("(?:[^"\\\\]|\\\\.)*"|[^\\s()"]+)`), "$1");
+  byId(id).addEventListener("change", ({ target }) => {
+    const others = byId("where").value.replace(new RegExp(`(^|\\s)${field}:("(?:[^"\\\\]|\\\\.)*"|[^\\s()"]+)`), "$1");
     const term = target.value ? `${field}:"${target.value.replace(/["\\]/g, "\\$&")}"` : "";
-    at("where").value = `${others.trim()} ${term}`.trim();
-    look();
+    byId("where").value = `${others.trim()} ${term}`.trim();
+    runSearch();
   });
 }
 
-at("order").addEventListener("change", () => look());
-at("where").addEventListener("input", () => later());
-at("where").addEventListener("change", () => choices());
-at("query").addEventListener("input", () => later());
-at("searchform").addEventListener("submit", (event) => {
+byId("order").addEventListener("change", () => runSearch());
+byId("where").addEventListener("input", () => scheduleSearch());
+byId("where").addEventListener("change", () => renderFilters());
+byId("query").addEventListener("input", () => scheduleSearch());
+byId("searchform").addEventListener("submit", (event) => {
   event.preventDefault();
-  look();
+  runSearch();
 });
-at("noexample").addEventListener("click", () => {
+byId("noexample").addEventListener("click", () => {
   example = null;
-  look();
-  at("query").focus();
+  runSearch();
+  byId("query").focus();
 });
 
 addEventListener("keydown", (event) => {
-  if (event.key !== "/" || event.target.matches("input, textarea, select") || at("view").open || !album.name) return;
+  if (event.key !== "/" || event.target.matches("input, textarea, select") || byId("view").open || !album.name) return;
   event.preventDefault();
   location.hash = "#/search";
-  setTimeout(() => at("query").focus()); // when that part is on display
+  setTimeout(() => byId("query").focus()); // once that section is visible
 });
 
-function later() {
+function scheduleSearch() {
   clearTimeout(timer);
-  timer = setTimeout(look, TYPING);
+  timer = setTimeout(runSearch, DEBOUNCE);
 }
 
-/** Looks for what is typed and chosen now; what was looked for before is called off. */
-export async function look() {
+/** Runs the search with the current inputs; aborts the previous one. */
+export async function runSearch() {
   clearTimeout(timer);
-  under?.abort();
-  const mine = (under = new AbortController());
-  const words = at("query").value.trim();
-  const where = at("where").value.trim();
-  at("where").removeAttribute("aria-invalid");
-  at("wheretrouble").hidden = true;
-  at("order").disabled = Boolean(words || example);
+  activeRequest?.abort();
+  const controller = (activeRequest = new AbortController());
+  const text = byId("query").value.trim();
+  const where = byId("where").value.trim();
+  byId("where").removeAttribute("aria-invalid");
+  byId("whereerror").hidden = true;
+  byId("order").disabled = Boolean(text || example);
   try {
-    if (words || example?.like) {
-      const asked = { top: MOST, ...(words && { query: words }), ...(where && { where }) };
-      if (example?.like) asked.like = example.like;
-      const found = await search(asked, mine.signal);
-      const fits = found.filter((row) => row.fits || !words);
-      told = () => {
-        if (!found.length) return say("foundNone");
-        return fits.length ? say("foundFit", fits.length.toLocaleString()) : say("foundNearest");
+    if (text || example?.like) {
+      const query = { top: MAX_RESULTS, ...(text && { query: text }), ...(where && { where }) };
+      if (example?.like) query.like = example.like;
+      const results = await search(query, controller.signal);
+      const fits = results.filter((row) => row.fits || !text);
+      summary = () => {
+        if (!results.length) return t("foundNone");
+        return fits.length ? t("foundFit", fits.length.toLocaleString()) : t("foundNearest");
       };
-      show((fits.length ? fits : found).map((row) => row.id));
+      show((fits.length ? fits : results).map((row) => row.id));
     } else if (example?.ids) {
-      const among = where ? new Set(await numbers(where, at("order").value, mine.signal)) : null;
+      const among = where ? new Set(await pictureIds(where, byId("order").value, controller.signal)) : null;
       const ids = among ? example.ids.filter((id) => among.has(id)) : example.ids;
-      told = () => (ids.length === 1 ? say("one") : say("many", ids.length.toLocaleString()));
+      summary = () => (ids.length === 1 ? t("one") : t("many", ids.length.toLocaleString()));
       show(ids);
     } else {
-      const ids = await numbers(where, at("order").value, mine.signal);
-      told = () => (ids.length === 1 ? say("one") : say("many", ids.length.toLocaleString()));
+      const ids = await pictureIds(where, byId("order").value, controller.signal);
+      summary = () => (ids.length === 1 ? t("one") : t("many", ids.length.toLocaleString()));
       show(ids);
     }
   } catch (error) {
     if (error.name === "AbortError") return;
-    if (error instanceof Refused && error.message.startsWith("the filter")) at("where").setAttribute("aria-invalid", "true");
-    at("wheretrouble").textContent = error instanceof Refused ? error.message : say("gone");
-    at("wheretrouble").hidden = false;
+    if (error instanceof ApiError && error.message.startsWith("the filter")) byId("where").setAttribute("aria-invalid", "true");
+    byId("whereerror").textContent = error instanceof ApiError ? error.message : t("gone");
+    byId("whereerror").hidden = false;
   }
 }
 
 function show(ids) {
-  choices();
+  renderFilters();
   grid.show(ids);
 }

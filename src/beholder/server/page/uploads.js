@@ -1,27 +1,27 @@
-// The pictures that were dropped, the grid of them, and their captions.
+// Uploaded pictures: their grid and their captions.
 
-import { dataAddress } from "/page/server.js";
-import { open, recaption } from "/page/view.js";
-import { say } from "/page/words.js";
+import { toDataURL } from "/page/api.js";
+import { t } from "/page/i18n.js";
+import { generateCaption, openViewer } from "/page/viewer.js";
 
-const AT_ONCE = 2; // captions asked for together; the server writes them in one go
-const THUMBNAIL = 480;
+const MAX_CONCURRENT = 2; // caption requests; the server batches them
+const THUMBNAIL_SIDE = 480;
 
 export const pictures = [];
-let captions = false;
-let underWay = 0;
+let canCaption = false;
+let activeCaptions = 0;
 const waiting = [];
 
 const grid = document.querySelector("#grid");
 
-/** Whether the server writes captions; those that wait for it begin. */
-export function allowCaptions() {
-  captions = true;
-  work();
+/** Starts captioning: the server has a model for it. */
+export function enableCaptions() {
+  canCaption = true;
+  startCaptions();
 }
 
-/** Adds files; each gets a card at once, and a caption when it is its turn. */
-export async function add(files) {
+/** Adds files; each gets a card immediately, and a caption in turn. */
+export async function addFiles(files) {
   for (const file of files) {
     const picture = {
       file,
@@ -30,33 +30,33 @@ export async function add(files) {
       error: "",
       busy: false,
       messages: [],
-      looked: null,
+      attention: null,
       labels: null,
       source: URL.createObjectURL(file),
-      address: () => dataAddress(file),
-      changed: () => show(picture),
+      address: () => toDataURL(file),
+      changed: () => refreshCards(picture),
     };
     pictures.push(picture);
-    picture.card = card(picture);
+    picture.card = createCard(picture);
     grid.append(picture.card.item);
     waiting.push(picture);
     thumbnail(picture);
   }
-  show();
-  work();
+  refreshCards();
+  startCaptions();
 }
 
-function work() {
-  while (captions && underWay < AT_ONCE && waiting.length) {
-    underWay += 1;
-    recaption(waiting.shift()).then(() => {
-      underWay -= 1;
-      work();
+function startCaptions() {
+  while (canCaption && activeCaptions < MAX_CONCURRENT && waiting.length) {
+    activeCaptions += 1;
+    generateCaption(waiting.shift()).then(() => {
+      activeCaptions -= 1;
+      startCaptions();
     });
   }
 }
 
-function card(picture) {
+function createCard(picture) {
   const item = document.createElement("li");
   const button = document.createElement("button");
   button.type = "button";
@@ -71,24 +71,24 @@ function card(picture) {
   file.textContent = picture.file.name;
   text.append(caption, file);
   button.append(image, text);
-  button.addEventListener("click", () => openFrom(picture));
+  button.addEventListener("click", () => openUpload(picture));
   item.append(button);
   return { item, button, image, caption };
 }
 
-function openFrom(picture) {
-  let place = pictures.indexOf(picture);
-  open(
+function openUpload(picture) {
+  let index = pictures.indexOf(picture);
+  openViewer(
     picture,
-    async (by) => (pictures[place + by] ? pictures[(place += by)] : null),
-    () => pictures[place].card.button.focus(),
+    async (by) => (pictures[index + by] ? pictures[(index += by)] : null),
+    () => pictures[index].card.button.focus(),
   );
 }
 
 async function thumbnail(picture) {
   try {
     const bitmap = await createImageBitmap(picture.file, { imageOrientation: "from-image" });
-    const scale = Math.min(1, THUMBNAIL / Math.max(bitmap.width, bitmap.height));
+    const scale = Math.min(1, THUMBNAIL_SIDE / Math.max(bitmap.width, bitmap.height));
     const canvas = new OffscreenCanvas(Math.max(1, bitmap.width * scale), Math.max(1, bitmap.height * scale));
     canvas.getContext("2d").drawImage(bitmap, 0, 0, canvas.width, canvas.height);
     bitmap.close();
@@ -98,25 +98,25 @@ async function thumbnail(picture) {
     picture.card.image.replaceWith(image);
     picture.card.image = image;
   } catch {
-    // a format that this browser does not draw; the server may read it all the same
+    // a format that this browser can't decode; the server may
   }
 }
 
-/** Brings the grid up to date: one card, or every one. */
-export function show(only) {
+/** Updates one card, or all cards. */
+export function refreshCards(only) {
   for (const picture of only ? [only] : pictures) {
     const { caption } = picture.card;
     caption.className = picture.error ? "wrong" : "";
-    caption.textContent = picture.error || (picture.busy ? say("writing") : picture.caption || say("noCaption"));
+    caption.textContent = picture.error || (picture.busy ? t("writing") : picture.caption || t("noCaption"));
   }
   document.querySelector("#pictures").hidden = !pictures.length;
   document.querySelector("#drop").classList.toggle("small", pictures.length > 0);
-  document.querySelector("#count").textContent = pictures.length === 1 ? say("one") : say("many", pictures.length);
+  document.querySelector("#count").textContent = pictures.length === 1 ? t("one") : t("many", pictures.length);
   document.querySelector("#download").hidden = !pictures.some((picture) => picture.caption);
 }
 
-/** All captions as JSON lines, in the form of `beholder caption --out`. */
-export function captionsAsLines() {
+/** Returns all captions as JSON lines, in the format of `beholder caption --out`. */
+export function captionsAsJSONLines() {
   const lines = pictures.filter((picture) => picture.caption);
   return lines.map(({ file, caption }) => `${JSON.stringify({ image: file.name, caption })}\n`).join("");
 }

@@ -1,7 +1,7 @@
-// Talks to the server that this page came from.
+// Requests to the server that serves this page.
 
-/** An answer that is an error, in the server's words. */
-export class Refused extends Error {
+/** An error response, with the server's message. */
+export class ApiError extends Error {
   constructor(status, message) {
     super(message);
     this.status = status;
@@ -16,9 +16,9 @@ async function send(path, body, signal, method = body === undefined ? "GET" : "P
       body: body === undefined ? undefined : JSON.stringify(body),
       signal,
     });
-    const later = Number(answer.headers.get("Retry-After"));
-    if (later && (answer.status === 202 || (answer.status === 429 && tries < 10))) {
-      await new Promise((done) => setTimeout(done, later * 1000)); // it is being made, or many ask at once
+    const retryAfter = Number(answer.headers.get("Retry-After"));
+    if (retryAfter && (answer.status === 202 || (answer.status === 429 && tries < 10))) {
+      await new Promise((done) => setTimeout(done, retryAfter * 1000)); // being computed, or the server is busy
       signal?.throwIfAborted();
       continue;
     }
@@ -27,46 +27,46 @@ async function send(path, body, signal, method = body === undefined ? "GET" : "P
     try {
       message = (await answer.json()).error.message;
     } catch {
-      // not from our server: the number has to do
+      // not from our server: only the status is known
     }
-    throw new Refused(answer.status, message);
+    throw new ApiError(answer.status, message);
   }
 }
 
-/** What the server answers, as an object. */
-export async function ask(path, body, signal) {
+/** Returns the JSON response of a GET request, or of a POST request if there is a body. */
+export async function request(path, body, signal) {
   return (await send(path, body, signal)).json();
 }
 
-/** Puts something in its place, and what the server says of it then. */
+/** Returns the JSON response of a PUT request. */
 export async function put(path, body) {
   return (await send(path, body, undefined, "PUT")).json();
 }
 
-/** The pieces of an answer in a conversation, as they come. */
-export async function* talk(model, messages, signal) {
+/** Yields the text of a chat completion as it is streamed. */
+export async function* streamChat(model, messages, signal) {
   const answer = await send("/v1/chat/completions", { model, messages, stream: true }, signal);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
-  let held = "";
+  let buffer = "";
   for (;;) {
     const { value, done } = await reader.read();
     if (done) return;
-    held += value;
-    const events = held.split("\n\n");
-    held = events.pop();
+    buffer += value;
+    const events = buffer.split("\n\n");
+    buffer = events.pop();
     for (const event of events) {
       const data = event.replace(/^data: /, "");
       if (data === "[DONE]") return;
-      const told = JSON.parse(data);
-      if (told.error) throw new Refused(500, told.error.message);
-      const piece = told.choices[0]?.delta.content;
-      if (piece) yield piece;
+      const chunk = JSON.parse(data);
+      if (chunk.error) throw new ApiError(500, chunk.error.message);
+      const text = chunk.choices[0]?.delta.content;
+      if (text) yield text;
     }
   }
 }
 
-/** A file as a data address. */
-export function dataAddress(file) {
+/** Returns a file as a data URL. */
+export function toDataURL(file) {
   return new Promise((done, failed) => {
     const reader = new FileReader();
     reader.onload = () => done(reader.result);
