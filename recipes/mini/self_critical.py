@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from beholder.errors import MissingExtra
-from beholder.evaluation.caption_metrics import words
+from beholder.evaluation.caption_metrics import tokenize_caption
 from beholder.models.bridge import Bridge
 from beholder.models.language_model import LanguageModel
 from beholder.runtime.decoding import DecodingSettings, sample_texts
@@ -37,7 +37,7 @@ class CiderReward:
         except ImportError as error:
             raise MissingExtra("judging captions", "evaluate") from error
         self.make = CiderScorer
-        self.references = [[f"{words(said)} {END}" for said in several] for several in references]
+        self.references = [[f"{tokenize_caption(said)} {END}" for said in several] for several in references]
         whole = CiderScorer()
         for several in self.references:
             whole += ("", several)
@@ -49,7 +49,7 @@ class CiderReward:
         scorer = self.make()
         for caption in captions:
             ended = f" {END}" if caption.rstrip().endswith(".") else ""
-            scorer += (words(caption) + ended, self.references[picture])
+            scorer += (tokenize_caption(caption) + ended, self.references[picture])
         scorer.document_frequency = self.rarity
         scorer.crefs += self.collection[len(captions) :]  # only their number counts: rarity is a share of it
         return [float(score) for score in scorer.compute_cider()]

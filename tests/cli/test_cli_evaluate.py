@@ -79,7 +79,7 @@ def test_a_folder_of_classes_and_a_picture_that_is_broken(
     (tmp_path / "classes" / "a" / "text.jpg").write_text("no picture")
     run = evaluate("zero-shot", tmp_path / "classes", "--model", tiny_model)
     assert run.returncode == 1
-    assert "text.jpg" in run.stderr and "1 picture left out; the figures are of 4" in run.stderr
+    assert "text.jpg" in run.stderr and "1 picture left out; the metrics are over 4" in run.stderr
     assert "top1" in run.stdout and "Traceback" not in run.stderr
 
 
@@ -88,9 +88,9 @@ def test_a_folder_of_classes_and_a_picture_that_is_broken(
     [
         (["retrieval", "missing.jsonl"], "missing.jsonl: cannot be read"),
         (["vqa", "LABELS"], "line 1: not a JSON object with image, question and answer"),
-        (["zero-shot", "LABELS", "--plot", "report.pdf"], "let its name end in .png"),
+        (["zero-shot", "LABELS", "--plot", "report.pdf"], "must end in .png"),
         (["zero-shot", "LABELS", "--report", "nowhere/report.json"], "there is no folder nowhere"),
-        (["zero-shot", "LABELS", "--template", "no place"], "marks the place of the label"),
+        (["zero-shot", "LABELS", "--template", "no place"], "stands for the label"),
         (["caption", "LABELS"], "image and captions"),
     ],
 )

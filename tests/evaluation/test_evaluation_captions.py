@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from beholder.evaluation.caption_metrics import caption_metrics, caption_scores, words
+from beholder.evaluation.caption_metrics import caption_metrics, score_captions, tokenize_caption
 
 REFERENCES = [
     ["A man, in a red t-shirt, rides his bike.", "The man's bike is red", "a cyclist", 'He says "go"', "A man rides."],
@@ -16,7 +16,7 @@ CAPTIONS = ["a man rides a red bike.", "Two dogs run in the snow.", "a girl and 
 
 
 def test_words() -> None:
-    assert words("The man's T-shirt, (red) isn't new.") == "the man 's t-shirt red is n't new"
+    assert tokenize_caption("The man's T-shirt, (red) isn't new.") == "the man 's t-shirt red is n't new"
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="pycocoevalcap's tokenizer needs Java")
@@ -26,9 +26,9 @@ def test_words_are_those_of_the_reference_tokenizer() -> None:
     sentences = [*CAPTIONS, *(said for several in REFERENCES for said in several)]
     theirs = PTBTokenizer().tokenize({number: [{"caption": said}] for number, said in enumerate(sentences)})
     different = [
-        (said, words(said), theirs[number][0])
+        (said, tokenize_caption(said), theirs[number][0])
         for number, said in enumerate(sentences)
-        if words(said) != theirs[number][0].replace("-lrb- ", "").replace(" -rrb-", "")
+        if tokenize_caption(said) != theirs[number][0].replace("-lrb- ", "").replace(" -rrb-", "")
     ]
     assert [said for said, _, _ in different] == ["A girl is at St. Mary's", "The U.S. flag"], different
 
@@ -50,7 +50,7 @@ def test_exchanged_captions_score_less() -> None:
 
 @pytest.mark.parametrize("wrong", [([], []), (["a"], []), (["a"], [[]])])
 def test_what_can_not_be_judged(wrong: tuple[list[str], list[list[str]]]) -> None:
-    with pytest.raises(InvalidSetting, match="one caption for each picture"):
+    with pytest.raises(InvalidSetting, match="one caption per picture"):
         caption_metrics(*wrong)
 
 
@@ -59,8 +59,8 @@ def test_the_metrics_are_those_of_pycocoevalcap() -> None:
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    said = {number: [words(caption)] for number, caption in enumerate(CAPTIONS)}
-    expected = {number: [words(text) for text in several] for number, several in enumerate(REFERENCES)}
+    said = {number: [tokenize_caption(caption)] for number, caption in enumerate(CAPTIONS)}
+    expected = {number: [tokenize_caption(text) for text in several] for number, several in enumerate(REFERENCES)}
     bleu, _ = Bleu(4).compute_score(expected, said, verbose=0)
     theirs = {f"BLEU-{order + 1}": value for order, value in enumerate(bleu)}
     theirs |= {"CIDEr": Cider().compute_score(expected, said)[0], "ROUGE-L": Rouge().compute_score(expected, said)[0]}
@@ -68,7 +68,7 @@ def test_the_metrics_are_those_of_pycocoevalcap() -> None:
 
 
 def test_a_sample_of_captions_has_the_bleu_of_its_captions_repeated() -> None:
-    scores = caption_scores(CAPTIONS, REFERENCES)
+    scores = score_captions(CAPTIONS, REFERENCES)
     measured = scores.measure(np.array([[2.0, 0, 1, 1]]))
     rows = [0, 0, 2, 3]
     expected = caption_metrics([CAPTIONS[row] for row in rows], [REFERENCES[row] for row in rows])
@@ -79,4 +79,4 @@ def test_a_sample_of_captions_has_the_bleu_of_its_captions_repeated() -> None:
 def test_a_caption_that_is_empty_scores_nothing() -> None:
     measured = caption_metrics(["", *CAPTIONS[1:]], REFERENCES)
     assert np.isfinite(list(measured.values())).all()
-    assert caption_scores(["", *CAPTIONS[1:]], REFERENCES).cider[0] == 0
+    assert score_captions(["", *CAPTIONS[1:]], REFERENCES).cider[0] == 0

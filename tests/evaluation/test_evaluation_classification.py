@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, confusion_matrix, top_k_accuracy_score
 
-from beholder.evaluation.classification import accuracy_measure, confusion, label_ranks
+from beholder.evaluation.classification import accuracy_metric, confusion_counts, label_ranks
 
 
 def some(pictures: int, labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -16,7 +16,7 @@ def some(pictures: int, labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]
 @pytest.mark.parametrize(("pictures", "labels"), [(200, 12), (31, 6), (40, 3)])
 def test_the_figures_are_those_of_scikit_learn(pictures: int, labels: int) -> None:
     scores, truth = some(pictures, labels, seed=pictures)
-    measured = accuracy_measure(scores, truth)(np.ones((1, pictures)))
+    measured = accuracy_metric(scores, truth)(np.ones((1, pictures)))
     expected = {
         "top1": accuracy_score(truth, scores.argmax(1)),
         "mean_per_class": balanced_accuracy_score(truth, scores.argmax(1)),
@@ -29,7 +29,7 @@ def test_the_figures_are_those_of_scikit_learn(pictures: int, labels: int) -> No
 def test_a_sample_has_the_figures_of_its_pictures_repeated() -> None:
     scores, truth = some(60, 7, seed=2)
     counts = np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), size=3)
-    measured = accuracy_measure(scores, truth)(counts.astype(float))
+    measured = accuracy_metric(scores, truth)(counts.astype(float))
     for number, count in enumerate(counts):
         rows = np.repeat(np.arange(60), count)
         assert measured["top1"][number] == pytest.approx(accuracy_score(truth[rows], scores[rows].argmax(1)))
@@ -40,7 +40,7 @@ def test_a_sample_has_the_figures_of_its_pictures_repeated() -> None:
 def test_the_confusion_is_that_of_scikit_learn() -> None:
     scores, truth = some(100, 5, seed=3)
     names = ["a", "b", "c", "d", "e"]
-    found = confusion(scores.argmax(1), truth, names)
+    found = confusion_counts(scores.argmax(1), truth, names)
     matrix = confusion_matrix(truth, scores.argmax(1), labels=range(5))
     assert [[found.get(row, {}).get(column, 0) for column in names] for row in names] == matrix.tolist()
     assert "e" not in found

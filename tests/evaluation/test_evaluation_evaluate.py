@@ -12,7 +12,7 @@ from sklearn.metrics import balanced_accuracy_score, top_k_accuracy_score
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.errors import InvalidSetting, PictureError
 from beholder.evaluation.caption_metrics import caption_metrics
-from beholder.evaluation.data import Asked, Captioned, Labelled
+from beholder.evaluation.data import CaptionExample, LabeledExample, VQAExample
 from beholder.evaluation.evaluate import (
     evaluate_captions,
     evaluate_linear_probe,
@@ -20,7 +20,7 @@ from beholder.evaluation.evaluate import (
     evaluate_vqa,
     evaluate_zero_shot,
 )
-from beholder.evaluation.linear_probe import held_out
+from beholder.evaluation.linear_probe import holdout_mask
 from beholder.evaluation.report import NullProgress, Report
 from beholder.evaluation.vqa import vqa_accuracy
 from beholder.text.templates import ENSEMBLE
@@ -54,8 +54,8 @@ def writer(tmp_path_factory: pytest.TempPathFactory) -> VisionLanguageModel:
 
 
 @pytest.fixture
-def captioned(photographs: list[Path]) -> list[Captioned]:
-    return [Captioned(path, captions) for path, captions in zip(photographs, CAPTIONS, strict=True)]
+def captioned(photographs: list[Path]) -> list[CaptionExample]:
+    return [CaptionExample(path, captions) for path, captions in zip(photographs, CAPTIONS, strict=True)]
 
 
 def broken(folder: Path) -> Path:
@@ -64,16 +64,16 @@ def broken(folder: Path) -> Path:
 
 
 def values(report: Report) -> dict[str, float]:
-    assert all(figure.low <= figure.value + 1e-9 and figure.value <= figure.high + 1e-9 for figure in report.figures)
-    return {figure.metric: figure.value for figure in report.figures}
+    assert all(figure.low <= figure.value + 1e-9 and figure.value <= figure.high + 1e-9 for figure in report.metrics)
+    return {figure.metric: figure.value for figure in report.metrics}
 
 
 def test_retrieval_has_the_recall_of_a_plain_count(
-    encoder: DualEncoder, captioned: list[Captioned], tmp_path: Path
+    encoder: DualEncoder, captioned: list[CaptionExample], tmp_path: Path
 ) -> None:
     listener = Listener()
-    examples = [captioned[0], Captioned(broken(tmp_path), ("left out",)), *captioned[1:]]
-    report = evaluate_retrieval(encoder, examples, watcher=listener)
+    examples = [captioned[0], CaptionExample(broken(tmp_path), ("left out",)), *captioned[1:]]
+    report = evaluate_retrieval(encoder, examples, progress=listener)
     texts = [caption for captions in CAPTIONS for caption in captions]
     owner = [number for number, captions in enumerate(CAPTIONS) for _ in captions]
     cosines = encoder.similarity([example.image for example in captioned], texts)
@@ -82,10 +82,10 @@ def test_retrieval_has_the_recall_of_a_plain_count(
     assert values(report)["text_to_image@1"] == pytest.approx(found / len(texts), abs=1e-6)
     assert values(report)["image_to_text@1"] == pytest.approx(back / 4, abs=1e-6)
     assert listener.names == [name for name, _ in report.failed] == [str(tmp_path / "broken.jpg")]
-    assert report.pictures == 4 and [result.question for result in report.results] == texts
+    assert report.pictures == 4 and [result.question for result in report.examples] == texts
 
 
-def labelled(folder: Path, classes: int, each: int) -> list[Labelled]:
+def labelled(folder: Path, classes: int, each: int) -> list[LabeledExample]:
     """Pictures of a class have its colour, more or less; its name is two words that the tiny tokenizer knows."""
     from PIL import Image
 
@@ -97,7 +97,7 @@ def labelled(folder: Path, classes: int, each: int) -> list[Labelled]:
         for number in range(each):
             pixels = np.clip(colour + generator.normal(0, 40, (32, 32, 3)), 0, 255).astype(np.uint8)
             Image.fromarray(pixels).save(folder / f"{label}-{number}.png")
-            examples.append(Labelled(folder / f"{label}-{number}.png", f"the_{NAMES[label]}"))
+            examples.append(LabeledExample(folder / f"{label}-{number}.png", f"the_{NAMES[label]}"))
     return examples
 
 
@@ -122,8 +122,8 @@ def test_zero_shot_has_the_accuracy_of_scikit_learn(encoder: DualEncoder, tmp_pa
         evaluate_zero_shot(encoder, examples, labels=["red", "green"])
 
 
-def test_more_labels_make_the_choice_harder(encoder: DualEncoder, captioned: list[Captioned]) -> None:
-    examples = [Labelled(example.image, "dog" if number else "cat") for number, example in enumerate(captioned)]
+def test_more_labels_make_the_choice_harder(encoder: DualEncoder, captioned: list[CaptionExample]) -> None:
+    examples = [LabeledExample(example.image, "dog" if number else "cat") for number, example in enumerate(captioned)]
     few = values(evaluate_zero_shot(encoder, examples))["top1"]
     many = values(evaluate_zero_shot(encoder, examples, labels=["dog", "cat", *"abcdefghijklmnopqrstuvwxyz"]))["top1"]
     assert many < few
@@ -137,13 +137,13 @@ def test_a_linear_probe_is_scikit_learns_on_the_tower_s_own_vectors(encoder: Dua
     )
     assert features.shape == (45, 16)  # the width of the tower, not the 8 of the shared space
     truth = np.repeat(np.arange(3), 15)
-    out = held_out(truth)
+    out = holdout_mask(truth)
     probe = LogisticRegression(C=1 / report.settings["strength"], max_iter=1000).fit(features[~out], truth[~out])
     assert values(report)["top1"] == pytest.approx(probe.score(features[out], truth[out]), abs=1e-6)
     assert values(report)["top1"] > 0.5 and report.pictures == 9
     own = evaluate_linear_probe(encoder, examples[:30], test=examples[:5])
     assert own.pictures == 5 and own.settings["fitted"] == 30
-    with pytest.raises(InvalidSetting, match="'the_snow' is there to be judged"):
+    with pytest.raises(InvalidSetting, match="'the_snow' occurs in the test set"):
         evaluate_linear_probe(encoder, examples[:30], test=examples[28:])
 
 
@@ -153,27 +153,27 @@ def test_two_classes_can_be_probed(encoder: DualEncoder, tmp_path: Path) -> None
 
 
 def test_captions_are_judged_as_by_themselves(
-    writer: VisionLanguageModel, captioned: list[Captioned], tmp_path: Path
+    writer: VisionLanguageModel, captioned: list[CaptionExample], tmp_path: Path
 ) -> None:
     listener = Listener()
-    examples = [*captioned, Captioned(tmp_path / "missing.jpg", ("a",))]
-    report = evaluate_captions(writer, examples, num_beams=1, watcher=listener)
+    examples = [*captioned, CaptionExample(tmp_path / "missing.jpg", ("a",))]
+    report = evaluate_captions(writer, examples, num_beams=1, progress=listener)
     said = writer.caption([example.image for example in captioned], num_beams=1)
-    assert [result.said for result in report.results] == said
+    assert [result.prediction for result in report.examples] == said
     assert values(report) == pytest.approx(caption_metrics(said, CAPTIONS), abs=1e-6)
     assert listener.names == [str(tmp_path / "missing.jpg")]
 
 
 def test_captions_that_are_in_the_file_are_not_written_again(
-    writer: VisionLanguageModel, captioned: list[Captioned], tmp_path: Path
+    writer: VisionLanguageModel, captioned: list[CaptionExample], tmp_path: Path
 ) -> None:
     kept = tmp_path / "written.jsonl"
     kept.write_text(json.dumps({"image": str(captioned[1].image), "caption": "a red boat"}) + "\n")
-    report = evaluate_captions(writer, captioned, kept=kept)
-    assert report.results[1].said == "a red boat"
+    report = evaluate_captions(writer, captioned, captions_file=kept)
+    assert report.examples[1].prediction == "a red boat"
     assert len(kept.read_text().splitlines()) == 4
-    again = evaluate_captions(writer, captioned, kept=kept)
-    assert again.figures == report.figures and len(kept.read_text().splitlines()) == 4
+    again = evaluate_captions(writer, captioned, captions_file=kept)
+    assert again.metrics == report.metrics and len(kept.read_text().splitlines()) == 4
 
 
 def test_answers_are_judged_as_by_themselves(
@@ -181,11 +181,13 @@ def test_answers_are_judged_as_by_themselves(
 ) -> None:
     listener = Listener()
     questions = [("what is the dog?", ("dog", "a dog", "cat")), ("how many?", ("two",)), ("red?", ("yes", "yes", "no"))]
-    examples = [Asked(path, question, answers) for path in photographs for question, answers in questions]
+    examples = [VQAExample(path, question, answers) for path in photographs for question, answers in questions]
     bad = broken(tmp_path)
-    report = evaluate_vqa(writer, [Asked(bad, "a?", ("b",)), *examples, Asked(bad, "a?", ("b",))], watcher=listener)
+    report = evaluate_vqa(
+        writer, [VQAExample(bad, "a?", ("b",)), *examples, VQAExample(bad, "a?", ("b",))], progress=listener
+    )
     said = writer.answers([(example.image, example.question) for example in examples])
-    assert [result.said for result in report.results] == said
+    assert [result.prediction for result in report.examples] == said
     expected = vqa_accuracy(said, [example.answers for example in examples])
     assert values(report)["accuracy"] == pytest.approx(expected, abs=1e-6)
     assert set(values(report)) == {"accuracy", "accuracy yes/no", "accuracy number", "accuracy other"}
@@ -196,23 +198,23 @@ def test_answers_are_judged_as_by_themselves(
 def test_answers_that_are_in_the_file_are_not_asked_for_again(
     writer: VisionLanguageModel, photographs: list[Path], tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    examples = [Asked(path, question, ("dog",)) for path in photographs for question in ("what?", "who, there?")]
+    examples = [VQAExample(path, question, ("dog",)) for path in photographs for question in ("what?", "who, there?")]
     kept = tmp_path / f"answered.{suffix}"
-    first = evaluate_vqa(writer, examples[:3], kept=kept)
-    every = evaluate_vqa(writer, examples, kept=kept)
-    assert [result.said for result in every.results[:3]] == [result.said for result in first.results]
+    first = evaluate_vqa(writer, examples[:3], answers_file=kept)
+    every = evaluate_vqa(writer, examples, answers_file=kept)
+    assert [result.prediction for result in every.examples[:3]] == [result.prediction for result in first.examples]
     lines = kept.read_text("utf-8").splitlines()
     assert len(lines) == 8 + (suffix == "csv")
     monkeypatch.setattr(VisionLanguageModel, "answers", None)  # would fail if it were called
-    assert evaluate_vqa(writer, examples, kept=kept).figures == every.figures
+    assert evaluate_vqa(writer, examples, answers_file=kept).metrics == every.metrics
     kept.write_text(
-        kept.read_text("utf-8").replace(lines[-1], lines[-1].replace(every.results[-1].said, "dog")), "utf-8"
+        kept.read_text("utf-8").replace(lines[-1], lines[-1].replace(every.examples[-1].prediction, "dog")), "utf-8"
     )
-    assert evaluate_vqa(writer, examples, kept=kept).results[-1].score == 1
+    assert evaluate_vqa(writer, examples, answers_file=kept).examples[-1].score == 1
 
 
 def test_vectors_are_kept_by_content_and_by_model(
-    encoder: DualEncoder, captioned: list[Captioned], tiny_model: Path, tmp_path: Path
+    encoder: DualEncoder, captioned: list[CaptionExample], tiny_model: Path, tmp_path: Path
 ) -> None:
     first = evaluate_retrieval(encoder, captioned)
 
@@ -220,9 +222,9 @@ def test_vectors_are_kept_by_content_and_by_model(
         raise AssertionError("the network was asked again")
 
     encoder.network.embed_image = refuse  # type: ignore[method-assign]
-    assert evaluate_retrieval(encoder, captioned).figures == first.figures
+    assert evaluate_retrieval(encoder, captioned).metrics == first.metrics
     moved = captioned[0].image.rename(tmp_path / "moved.jpg")
-    evaluate_retrieval(encoder, [Captioned(moved, ("a",)), *captioned[1:]])
+    evaluate_retrieval(encoder, [CaptionExample(moved, ("a",)), *captioned[1:]])
     other = DualEncoder.from_pretrained(tiny_model, device="cpu")
     other.network.image_head.linear.weight.data[0, 0] += 1
     other.network.embed_image = refuse  # type: ignore[method-assign]
@@ -230,7 +232,7 @@ def test_vectors_are_kept_by_content_and_by_model(
         evaluate_retrieval(other, captioned[1:])
 
 
-def test_a_kept_vector_that_was_cut_short_is_computed_again(encoder: DualEncoder, captioned: list[Captioned]) -> None:
+def test_a_truncated_cached_embedding_is_computed_again(encoder: DualEncoder, captioned: list[CaptionExample]) -> None:
     first = evaluate_retrieval(encoder, captioned)
     from beholder.weights.cache import cache_folder
 
@@ -238,7 +240,7 @@ def test_a_kept_vector_that_was_cut_short_is_computed_again(encoder: DualEncoder
     assert len(kept) == 4
     kept[0].write_bytes(kept[0].read_bytes()[:-5])
     kept[1].write_bytes(b"")
-    assert evaluate_retrieval(encoder, captioned).figures == first.figures
+    assert evaluate_retrieval(encoder, captioned).metrics == first.metrics
 
 
 def test_where_no_picture_can_be_used_there_is_no_report(
@@ -246,17 +248,17 @@ def test_where_no_picture_can_be_used_there_is_no_report(
 ) -> None:
     bad = broken(tmp_path)
     with pytest.raises(PictureError, match="none of the 1 pictures can be used"):
-        evaluate_retrieval(encoder, [Captioned(bad, ("a",))])
+        evaluate_retrieval(encoder, [CaptionExample(bad, ("a",))])
     with pytest.raises(PictureError, match="none of the 1 pictures can be used"):
-        evaluate_captions(writer, [Captioned(bad, ("a",))])
+        evaluate_captions(writer, [CaptionExample(bad, ("a",))])
     with pytest.raises(PictureError, match="none of the pictures of the 1 questions"):
-        evaluate_vqa(writer, [Asked(bad, "a?", ("b",))])
+        evaluate_vqa(writer, [VQAExample(bad, "a?", ("b",))])
 
 
 def test_a_report_is_json_with_everything_in_it(
-    encoder: DualEncoder, captioned: list[Captioned], tmp_path: Path
+    encoder: DualEncoder, captioned: list[CaptionExample], tmp_path: Path
 ) -> None:
-    report = evaluate_retrieval(encoder, [*captioned, Captioned(broken(tmp_path), ("a",))], data="photographs")
+    report = evaluate_retrieval(encoder, [*captioned, CaptionExample(broken(tmp_path), ("a",))], data="photographs")
     report.write(tmp_path / "report.json")
     written = json.loads((tmp_path / "report.json").read_text("utf-8"))
     assert written["task"] == "retrieval" and written["data"] == "photographs" and written["pictures"] == 4

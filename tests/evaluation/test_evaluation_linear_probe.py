@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from beholder.evaluation.linear_probe import choose_strength, fit_probe, held_out
+from beholder.evaluation.linear_probe import fit_probe, holdout_mask, select_l2_strength
 
 
 def clouds(pictures: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -15,9 +15,9 @@ def clouds(pictures: int, spread: float, seed: int = 0) -> tuple[np.ndarray, np.
 
 def test_a_fifth_of_each_class_is_held_out() -> None:
     truth = np.array([0] * 50 + [1] * 10 + [2] * 2 + [3])
-    out = held_out(truth)
+    out = holdout_mask(truth)
     assert np.bincount(truth[out], minlength=4).tolist() == [10, 2, 1, 0]
-    assert (held_out(truth) == out).all() and (held_out(truth, seed=1) != out).any()
+    assert (holdout_mask(truth) == out).all() and (holdout_mask(truth, seed=1) != out).any()
 
 
 def test_the_probe_is_the_regression_whose_losses_it_says() -> None:
@@ -30,12 +30,12 @@ def test_the_probe_is_the_regression_whose_losses_it_says() -> None:
 
 def test_the_strength_is_as_good_as_the_best_of_an_exhaustive_search() -> None:
     features, truth = clouds(150, 0.9)
-    out = held_out(truth)
+    out = holdout_mask(truth)
 
     def judged(exponent: float) -> float:
         return float((fit_probe(features[~out], truth[~out], 10**exponent).predict(features[out]) == truth[out]).mean())
 
-    chosen = np.log10(choose_strength(features, truth))
+    chosen = np.log10(select_l2_strength(features, truth))
     every = [judged(exponent) for exponent in np.arange(-6, 6.01, 0.5)]
     assert judged(chosen) >= max(every) - 0.035  # one picture
     assert min(every) < max(every)
@@ -44,4 +44,4 @@ def test_the_strength_is_as_good_as_the_best_of_an_exhaustive_search() -> None:
 
 def test_classes_of_one_picture_can_not_be_judged() -> None:
     with pytest.raises(InvalidSetting, match="at least two pictures"):
-        choose_strength(np.eye(3), np.arange(3))
+        select_l2_strength(np.eye(3), np.arange(3))

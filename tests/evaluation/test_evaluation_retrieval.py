@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from beholder.evaluation.retrieval import ranks, recall, recall_measure
+from beholder.evaluation.retrieval import recall, recall_metric, retrieval_ranks
 
 
 def literal_recall(images: np.ndarray, texts: np.ndarray, owner: np.ndarray, k: int) -> tuple[float, float]:
@@ -59,20 +59,20 @@ def test_the_ranks_are_the_same_however_the_work_is_cut(monkeypatch: pytest.Monk
     generator = np.random.default_rng(5)
     images, texts = generator.normal(size=(40, 8)), generator.normal(size=(90, 8))
     owner = np.r_[np.arange(40), generator.integers(0, 40, 50)]
-    whole = ranks(images, texts, owner)
-    monkeypatch.setattr("beholder.evaluation.retrieval.AT_ONCE", 100)
-    for part, expected in zip(ranks(images, texts, owner), whole, strict=True):
+    whole = retrieval_ranks(images, texts, owner)
+    monkeypatch.setattr("beholder.evaluation.retrieval.MAX_SCORES", 100)
+    for part, expected in zip(retrieval_ranks(images, texts, owner), whole, strict=True):
         np.testing.assert_array_equal(part, expected)
 
 
 @pytest.mark.parametrize("owner", [[0, 0, 2], [0, 1], [0, 1, 3]])
 def test_a_picture_without_a_text_is_refused(owner: list[int]) -> None:
-    with pytest.raises(InvalidSetting, match="each text needs a picture"):
+    with pytest.raises(InvalidSetting, match="each text needs an image"):
         recall(np.eye(3), np.eye(3), np.array(owner))
 
 
 def test_a_sample_of_pictures_is_counted_with_its_captions() -> None:
-    measure = recall_measure(np.array([0, 0, 3, 9]), np.array([0, 2]), np.array([0, 0, 0, 1]), ks=(1,))
+    measure = recall_metric(np.array([0, 0, 3, 9]), np.array([0, 2]), np.array([0, 0, 0, 1]), ks=(1,))
     measured = measure(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]]))
     np.testing.assert_allclose(measured["text_to_image@1"], [2 / 4, 2 / 3, 0])
     np.testing.assert_allclose(measured["image_to_text@1"], [1 / 2, 1, 0])

@@ -2,7 +2,7 @@
 
 import pytest
 
-from beholder.evaluation.vqa import answer_kind, answer_score, normalised, vqa_accuracy
+from beholder.evaluation.vqa import answer_score, answer_type, normalize_answer, vqa_accuracy
 
 RULES = {
     "capitals": ("Yes", "yes"),
@@ -47,7 +47,7 @@ RULES = {
 
 @pytest.mark.parametrize(("answer", "expected"), RULES.values(), ids=RULES.keys())
 def test_an_answer_is_normalised(answer: str, expected: str) -> None:
-    assert normalised(answer) == expected
+    assert normalize_answer(answer) == expected
 
 
 @pytest.mark.parametrize(("agree", "score"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
@@ -78,4 +78,4 @@ def test_a_single_answer_must_be_met() -> None:
     ],
 )
 def test_what_most_people_say_makes_the_kind(people: list[str], kind: str) -> None:
-    assert answer_kind(people) == kind
+    assert answer_type(people) == kind

@@ -5,7 +5,7 @@ pytest.importorskip("pycocoevalcap", reason="captions are judged by pycocoevalca
 
 from test_training_bridge_stages import bridge, make
 
-from beholder.evaluation.caption_metrics import words
+from beholder.evaluation.caption_metrics import tokenize_caption
 from beholder.training.bridge_stages import stage_2_loss
 from self_critical import END, CiderReward, advantages, drawn_captions, judged
 
@@ -20,8 +20,8 @@ def test_the_reward_is_cider_with_the_rarity_of_the_whole_collection() -> None:
     from pycocoevalcap.cider.cider import Cider
 
     captions = ["a dog runs in snow.", "two men sit on a bench.", "a dog in a pool."]
-    expected = {number: [f"{words(said)} {END}" for said in several] for number, several in enumerate(SAID)}
-    found = {number: [f"{words(caption)} {END}"] for number, caption in enumerate(captions)}
+    expected = {number: [f"{tokenize_caption(said)} {END}" for said in several] for number, several in enumerate(SAID)}
+    found = {number: [f"{tokenize_caption(caption)} {END}"] for number, caption in enumerate(captions)}
     _, whole = Cider().compute_score(expected, found)
     judge = CiderReward(SAID)
     single = [judge(number, [caption])[0] for number, caption in enumerate(captions)]

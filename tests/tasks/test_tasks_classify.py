@@ -17,7 +17,7 @@ def test_large_logits_do_not_overflow() -> None:
 
 
 def test_none_of_these_takes_what_the_best_label_leaves() -> None:
-    [chosen] = choose_label(np.log([[1.0, 3.0]]), ["a", "b"], fits=np.array([[0.1, 0.4]]))
+    [chosen] = choose_label(np.log([[1.0, 3.0]]), ["a", "b"], match=np.array([[0.1, 0.4]]))
     assert chosen == [(NONE, pytest.approx(0.6)), ("b", pytest.approx(0.3)), ("a", pytest.approx(0.1))]
 
 

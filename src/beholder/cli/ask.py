@@ -42,7 +42,8 @@ def command(
     beholder ask photo.jpg "what season is it?" --choice summer --choice winter
     beholder ask --album my-album "on which photographs is the dog in water?"
     """
-    from beholder.cli.pictures import fail, load_vision_language_model, print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, print_message, warnings_on_one_line
+    from beholder.cli.pictures import load_vision_language_model
     from beholder.errors import InvalidSetting, PictureError
 
     if album is not None:
@@ -58,7 +59,7 @@ def command(
         try:
             answer = writer.ask(picture, question, choices=choice, exact=exact, allow_urls=allow_urls)
         except PictureError as error:
-            fail(str(error))
+            print_message(str(error))
             raise typer.Exit(1) from None
         if json:
             row: dict[str, object] = {"image": picture, "question": question, "answer": answer.text}
@@ -85,7 +86,8 @@ def _ask_album(
 ) -> int:
     from beholder.album.album import Album
     from beholder.album.question_answering import ask_album
-    from beholder.cli.pictures import fail, load_vision_language_model, print_json
+    from beholder.cli.output import print_json, print_message
+    from beholder.cli.pictures import load_vision_language_model
     from beholder.errors import PictureError
 
     code, relied = 0, 0
@@ -94,7 +96,7 @@ def _ask_album(
             album, load_vision_language_model(model, allow_pickle, precision), question, where=where, top=top
         ):
             if isinstance(answer, PictureError):
-                fail(str(answer))
+                print_message(str(answer))
                 code = 1
                 continue
             relied += answer.relied_on
@@ -105,5 +107,5 @@ def _ask_album(
             elif answer.relied_on:
                 print(f"{answer.picture.name}: {answer.answer}", flush=True)
     if not relied and not json:
-        fail(f"none of the {top} nearest pictures shows what is asked for")
+        print_message(f"none of the {top} nearest pictures shows what is asked for")
     return code

@@ -65,7 +65,8 @@ def command(
     from rich.console import Console
     from rich.progress import track
 
-    from beholder.cli.pictures import fail, find_pictures, load_vision_language_model, print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, print_message, warnings_on_one_line
+    from beholder.cli.pictures import find_pictures, load_vision_language_model
     from beholder.errors import InvalidSetting, PictureError
     from beholder.pictures.caption_metadata import read_caption, write_caption
     from beholder.tasks.result_file import CaptionFile
@@ -81,7 +82,7 @@ def command(
         if xmp and not overwrite:
             todo = [name for name in todo if "://" in name or read_caption(Path(name)) is None]
         if skipped := len(found) - len(todo):
-            fail(f"{skipped} of {len(found)} pictures have a caption already and are skipped")
+            print_message(f"{skipped} of {len(found)} pictures have a caption already and are skipped")
         failed = 0
         asked = candidates is not None and candidates > 1
         if todo:
@@ -104,7 +105,7 @@ def command(
             for path, picture in zip(todo, shown, strict=False):
                 if picture.caption is None:
                     failed += 1
-                    fail(str(picture.error))
+                    print_message(str(picture.error))
                     continue
                 row: dict[str, object] = {"image": picture.name, "caption": picture.caption}
                 scored = {"score": picture.score, "weak": picture.weak}
@@ -115,7 +116,7 @@ def command(
                         write_caption(Path(path), picture.caption)  # the name may be escaped
                     except PictureError as error:
                         failed += 1
-                        fail(str(error))
+                        print_message(str(error))
                 if json:
                     if picture.score is not None:
                         several = [{"caption": text, "score": score} for text, score in picture.candidates]

@@ -25,7 +25,8 @@ def command(
     \b
     beholder chat photo.jpg
     """
-    from beholder.cli.pictures import fail, load_vision_language_model, print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, print_message, warnings_on_one_line
+    from beholder.cli.pictures import load_vision_language_model
     from beholder.errors import InvalidSetting, PictureError
 
     with warnings_on_one_line():
@@ -33,11 +34,11 @@ def command(
         try:
             chat = writer.chat(picture, max_new_tokens=max_new_tokens, allow_urls=allow_urls)
         except PictureError as error:
-            fail(str(error))
+            print_message(str(error))
             raise typer.Exit(1) from None
         person = sys.stdin.isatty()
         if person:
-            fail(f'{picture}: ask away. Ctrl-C stops an answer, "more" goes on with it, Ctrl-D ends.')
+            print_message(f'{picture}: ask away. Ctrl-C stops an answer, "more" goes on with it, Ctrl-D ends.')
             with suppress(ImportError):
                 import readline  # noqa: F401 (gives input() its line editing)
         while True:
@@ -57,7 +58,7 @@ def command(
             except KeyboardInterrupt:
                 pass
             except InvalidSetting as error:
-                fail(str(error))
+                print_message(str(error))
                 continue
             if json:
                 question, answer = chat.history[-1]

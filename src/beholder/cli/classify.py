@@ -43,7 +43,8 @@ def command(
     beholder classify photo.jpg --label cat --label dog
     beholder classify photos/ --labels-file garments.txt --top 3 --none
     """
-    from beholder.cli.pictures import PictureRun, find_pictures, load_encoder, print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder
     from beholder.errors import InvalidSetting
     from beholder.text.labels import read_labels
     from beholder.text.templates import ENSEMBLE, SINGLE
@@ -57,7 +58,7 @@ def command(
         found = find_pictures(pictures, allow_urls)
         encoder = load_encoder(model, allow_pickle, precision)
         label_vectors = encoder.embed_labels(labels, tuple(template) or (ENSEMBLE if ensemble else SINGLE))
-        run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
+        run = EmbeddingRun(encoder, found, exact=exact, allow_urls=allow_urls)
         for name, vector in run:
             ranked = encoder.classify_embeddings(vector[None], labels, label_vectors, none=none, multi=multi)[0][:top]
             if json:

@@ -47,7 +47,8 @@ def command(
 
     from beholder.album.clusters import find_clusters
     from beholder.album.contact_sheet import write_contact_sheet
-    from beholder.cli.pictures import PictureRun, find_pictures, load_encoder, print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder
     from beholder.errors import InvalidSetting
     from beholder.pictures.read import display_name
 
@@ -67,7 +68,7 @@ def command(
             if not folder.is_dir():
                 raise InvalidSetting(f"{folder}: is not a folder")
             words = load_encoder(model, allow_pickle, precision)
-            run = PictureRun(words, find_pictures([os.fspath(folder)]), exact=exact, allow_urls=False)
+            run = EmbeddingRun(words, find_pictures([os.fspath(folder)]), exact=exact, allow_urls=False)
             done = list(run)
             paths, code = [name for name, _ in done], run.exit_code
             vectors = np.stack([vector for _, vector in done]) if done else np.zeros((0, 1), np.float32)

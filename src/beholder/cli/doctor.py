@@ -22,7 +22,7 @@ def command(
     beholder doctor mini
     beholder doctor ./my-checkpoint
     """
-    from beholder.cli.pictures import print_json
+    from beholder.cli.output import print_json
     from beholder.evaluation.doctor import diagnose
 
     failed = False

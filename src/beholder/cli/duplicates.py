@@ -33,7 +33,7 @@ def command(
     """
     from beholder.album.album import Album
     from beholder.album.contact_sheet import write_contact_sheet
-    from beholder.cli.pictures import print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, warnings_on_one_line
     from beholder.pictures.read import display_name
 
     sections = []

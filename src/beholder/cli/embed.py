@@ -43,7 +43,8 @@ def command(
     beholder embed photos/ --out vectors.npy
     beholder embed photo.jpg --text "a dog in the snow" --json
     """
-    from beholder.cli.pictures import PictureRun, find_pictures, load_encoder, print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder
     from beholder.errors import InvalidSetting
     from beholder.tasks.vector_file import VECTOR_FILES, write_vectors
 
@@ -54,7 +55,7 @@ def command(
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
         encoder = load_encoder(model, allow_pickle, precision)
-        run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
+        run = EmbeddingRun(encoder, found, exact=exact, allow_urls=allow_urls)
         rows = []
 
         def keep(name: str, kind: str, embedding: np.ndarray) -> None:

@@ -32,7 +32,7 @@ def command(
     beholder export ./my-clip --format transformers --out my-clip-hf
     beholder export mini --format onnx --out mini-onnx
     """
-    from beholder.cli.pictures import print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, warnings_on_one_line
     from beholder.weights.export import export
     from beholder.weights.formats import VISION_LANGUAGE_MODEL
     from beholder.weights.installed import kind_of

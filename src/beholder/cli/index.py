@@ -50,7 +50,7 @@ def command(
     beholder index --check
     """
     from beholder.album.album import Album
-    from beholder.cli.pictures import warnings_on_one_line
+    from beholder.cli.output import warnings_on_one_line
     from beholder.errors import InvalidSetting
     from beholder.runtime.precision import check_precision
 
@@ -106,7 +106,7 @@ def _progress(json: bool) -> Iterator[tuple]:
     )
     from rich.text import Text
 
-    from beholder.cli.pictures import fail, print_json
+    from beholder.cli.output import print_json, print_message
 
     class Rate(ProgressColumn):
         """Formatted when drawn: doing so for each of many thousand unchanged files would take longer than they do."""
@@ -129,14 +129,14 @@ def _progress(json: bool) -> Iterator[tuple]:
                     row["before"] = picture.moved_from
                 print_json(row)
             if picture.status == "failed":
-                fail(f"{picture.name}: {picture.error}")
+                print_message(f"{picture.name}: {picture.error}")
             bar.advance(task)
 
         yield on_file, lambda total: bar.update(task, total=total)
 
 
 def _check(album: Album, json: bool) -> int:
-    from beholder.cli.pictures import print_json
+    from beholder.cli.output import print_json
     from beholder.pictures.read import display_name
 
     failed = album.failed()

@@ -39,7 +39,7 @@ def command(
     from beholder.album.album import Album
     from beholder.album.map_page import Region, write_map
     from beholder.album.picture_map import find_regions
-    from beholder.cli.pictures import print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, warnings_on_one_line
     from beholder.errors import InvalidSetting
 
     if html is None and not json:

@@ -10,7 +10,7 @@ def command(json: Json = False) -> None:
 
     The default one is in the list even if it is not there yet.
     """
-    from beholder.cli.pictures import print_json
+    from beholder.cli.output import print_json
     from beholder.weights.installed import installed_models
 
     for model in installed_models():

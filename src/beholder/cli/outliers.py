@@ -32,7 +32,7 @@ def command(
     """
     from beholder.album.album import Album
     from beholder.album.contact_sheet import write_contact_sheet
-    from beholder.cli.pictures import print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, warnings_on_one_line
 
     with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
         found = opened.outliers(where, top=top, model=model)

@@ -1,16 +1,13 @@
-"""What commands share over their pictures: finding them, embedding them with progress, naming those that failed."""
+"""What commands share over their input: finding pictures, loading models, and embedding with progress."""
 
 from __future__ import annotations
 
-import json
 import os
-import sys
-import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
+from beholder.cli.output import print_message, track
 from beholder.errors import InvalidSetting
 
 if TYPE_CHECKING:
@@ -20,18 +17,12 @@ if TYPE_CHECKING:
     from beholder.tasks.vision_language import VisionLanguageModel
 
 
-def print_json(row: dict[str, Any]) -> None:
-    """One line of standard output."""
-    print(json.dumps(row, ensure_ascii=False), flush=True)
-
-
-def fail(sentence: str) -> None:
-    """One line of standard error."""
-    print(f"beholder: {sentence}", file=sys.stderr)
-
-
 def find_pictures(named: Sequence[str], allow_urls: bool = False) -> list[str]:
-    """The pictures that the user named, folders replaced by the pictures below them; addresses stay as they are."""
+    """Return the named pictures, with folders replaced by the pictures in them; addresses stay as they are.
+
+    Raises:
+        InvalidSetting: a folder holds no picture.
+    """
     from beholder.pictures.walk import walk
 
     found: list[str] = []
@@ -48,21 +39,8 @@ def find_pictures(named: Sequence[str], allow_urls: bool = False) -> list[str]:
     return found
 
 
-@contextmanager
-def warnings_on_one_line() -> Iterator[None]:
-    """Warnings go to standard error as plain sentences."""
-
-    def show(message: Warning | str, *_: object, **__: object) -> None:
-        print(f"beholder: warning: {message}", file=sys.stderr)
-
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", UserWarning)
-        warnings.showwarning = show
-        yield
-
-
 def load_encoder(model: str, allow_pickle: bool = False, precision: str = "exact") -> DualEncoder:
-    """The encoder that ``--model`` names, as near to single precision as ``--precision`` says."""
+    """Load the dual encoder of ``--model`` in the precision of ``--precision``."""
     from beholder.runtime.precision import check_precision
     from beholder.tasks.dual_encoder import DualEncoder
 
@@ -70,19 +48,17 @@ def load_encoder(model: str, allow_pickle: bool = False, precision: str = "exact
 
 
 def load_vision_language_model(model: str, allow_pickle: bool = False, precision: str = "exact") -> VisionLanguageModel:
-    """The vision-language model that ``--model`` names, as near to single precision as ``--precision`` says."""
+    """Load the vision-language model of ``--model`` in the precision of ``--precision``."""
     from beholder.runtime.precision import check_precision
     from beholder.tasks.vision_language import VisionLanguageModel
 
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
     return VisionLanguageModel.from_pretrained(model, allow_pickle=allow_pickle, precision=check_precision(precision))
 
 
-class PictureRun:
-    """Embeds pictures with a progress bar on standard error; afterwards ``failed`` counts those that could not be."""
+class EmbeddingRun:
+    """Embeds pictures with a progress bar; afterwards, ``failed`` counts those that could not be used."""
 
-    def __init__(self, encoder: DualEncoder, pictures: Sequence[str], *, exact: bool, allow_urls: bool):
+    def __init__(self, encoder: DualEncoder, pictures: Sequence[str], *, exact: bool, allow_urls: bool = False):
         self.encoder = encoder
         self.pictures = pictures
         self.exact = exact
@@ -90,22 +66,16 @@ class PictureRun:
         self.failed = 0
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        """The name and the vector (E,) of each picture that could be used."""
-        from rich.console import Console
-        from rich.progress import track
-
+        """Yield path and embedding (E,) of each picture that can be used; the others are named on standard error."""
         stream = self.encoder.stream_images(self.pictures, exact=self.exact, allow_urls=self.allow_urls)
-        console = Console(stderr=True)
-        quiet = not console.is_terminal or len(self.pictures) < 2
-        shown = track(stream, "looking", total=len(self.pictures), console=console, transient=True, disable=quiet)
-        for picture in shown:
-            if picture.embedding is not None:
-                yield picture.name, picture.embedding
+        for picture in track(stream, "embedding", len(self.pictures)):
+            if picture.error is None:
+                yield self.pictures[picture.index], picture.embedding
             else:
                 self.failed += 1
-                fail(str(picture.error))
+                print_message(str(picture.error))
 
     @property
     def exit_code(self) -> int:
-        """0: all done, 1: some failed."""
+        """0 if all pictures could be used, 1 otherwise."""
         return 1 if self.failed else 0

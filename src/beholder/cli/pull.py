@@ -30,7 +30,7 @@ def command(
     beholder pull mini --compile
     beholder pull ./my-model --compile --precision fastest
     """
-    from beholder.cli.pictures import print_json
+    from beholder.cli.output import print_json
     from beholder.errors import InvalidSetting, ModelError
     from beholder.runtime.precision import check_precision
     from beholder.weights.formats import DUAL_ENCODER, VISION_LANGUAGE_MODEL

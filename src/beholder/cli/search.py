@@ -64,7 +64,7 @@ def command(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from beholder.album.album import Album
     from beholder.album.contact_sheet import write_contact_sheet
-    from beholder.cli.pictures import fail, print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, print_message, warnings_on_one_line
     from beholder.cli.terminal import show_thumbnail, shower
     from beholder.errors import InvalidSetting, PictureError
 
@@ -81,7 +81,7 @@ def command(
                     query, image=image, minus=minus, minus_image=minus_image, where=where, top=top, model=model
                 )
             except PictureError as error:
-                fail(str(error))
+                print_message(str(error))
                 raise typer.Exit(1) from None
             fitting = [one for one in found if one.fits or nearest]
             heading = query or "pictures like this one"
@@ -91,7 +91,7 @@ def command(
                     print_json(_row(query, one))
                 continue
             if not fitting:
-                fail(
+                print_message(
                     f"nothing in the album fits: {heading}" + (" (--nearest shows what comes closest)" if found else "")
                 )
             elif len(queries) > 1 and not print0:

@@ -43,14 +43,8 @@ def command(
     """
     import numpy as np
 
-    from beholder.cli.pictures import (
-        PictureRun,
-        find_pictures,
-        load_encoder,
-        load_vision_language_model,
-        print_json,
-        warnings_on_one_line,
-    )
+    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder, load_vision_language_model
     from beholder.errors import InvalidSetting
 
     if plot is not None and plot.suffix.lower() != ".png":
@@ -60,7 +54,7 @@ def command(
         encoder = load_encoder(model, allow_pickle, precision)
         judge = load_vision_language_model(rerank_model, allow_pickle) if rerank else None
         text_vectors = encoder.embed_texts(text)
-        run = PictureRun(encoder, found, exact=exact, allow_urls=allow_urls)
+        run = EmbeddingRun(encoder, found, exact=exact, allow_urls=allow_urls)
         done = []
         for name, vector in run:
             cosines = text_vectors @ vector

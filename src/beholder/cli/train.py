@@ -45,7 +45,7 @@ def clip(
     beholder train clip recipes/clip/heads.json --data my-pictures --check
     beholder train clip recipes/clip/heads.json --data my-pictures --out runs/mine
     """
-    from beholder.cli.pictures import warnings_on_one_line
+    from beholder.cli.output import warnings_on_one_line
     from beholder.training.clip_config import read_clip_config
 
     settings = read_clip_config(config, data)
@@ -85,7 +85,7 @@ def bridge(
     \b
     beholder train bridge recipes/bridge/own.json --data my-pictures --out runs/my-bridge
     """
-    from beholder.cli.pictures import warnings_on_one_line
+    from beholder.cli.output import warnings_on_one_line
     from beholder.training.bridge_config import read_bridge_config
 
     os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
@@ -109,7 +109,7 @@ def bridge(
 
 def describe(said: dict[str, Any], json: bool) -> None:
     """Says what a config would train."""
-    from beholder.cli.pictures import print_json
+    from beholder.cli.output import print_json
 
     print_json(said) if json else print("\n".join(f"{name}: {value}" for name, value in said.items()))
 
@@ -128,7 +128,7 @@ def shown(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 
-    from beholder.cli.pictures import fail, print_json
+    from beholder.cli.output import print_json, print_message
     from beholder.training.interruption import Interrupted
 
     columns = (TextColumn("step {task.fields[step]}"), BarColumn(), TextColumn("{task.description}"))
@@ -152,7 +152,7 @@ def shown(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
             yield report
         except Interrupted as stop:
             if first_process():
-                fail(str(stop))
+                print_message(str(stop))
             raise typer.Exit(128 + stop.number) from None
 
 

@@ -1,4 +1,4 @@
-"""Fitting `match`, and measuring how honest it is."""
+"""Fitting the calibration behind `DualEncoder.match`, and measuring its calibration error."""
 
 import numpy as np
 
@@ -9,19 +9,19 @@ from beholder.weights.calibration import Calibration
 def fit_calibration(
     images: np.ndarray, texts: np.ndarray, fits: np.ndarray, background: np.ndarray, known: np.ndarray | None = None
 ) -> Calibration:
-    """Logistic regression on held-back pairs, fitting and unfitting ones weighing the same in all.
+    """Fit a calibration by logistic regression on held-out pairs; matching and other pairs get equal total weight.
 
     Args:
         images: (n, E), unit length.
         texts: (m, E), unit length.
-        fits: (n, m) bool: does sentence m fit picture n.
-        background: (K, E), unit length: unrelated sentences.
-        known: (n, m) bool: which pairs to fit on; all by default.
+        fits: (n, m) bool, whether text m matches image n.
+        background: (K, E), unit length, unrelated texts.
+        known: (n, m) bool, the pairs to fit on; all by default.
 
     Raises:
         MissingExtra: scikit-learn is not installed.
 
-    Source: Platt, *Probabilistic Outputs for Support Vector Machines*, with class weights in place of a prior.
+    Source: Platt, *Probabilistic Outputs for Support Vector Machines*, with class weights instead of a prior.
     """
     try:
         from sklearn.linear_model import LogisticRegression
@@ -36,12 +36,12 @@ def fit_calibration(
 
 
 def calibration_error(match: np.ndarray, fits: np.ndarray, bins: int = 10) -> float:
-    """The expected calibration error: how far, on average, the stated probability is from what happens.
+    """Return the expected calibration error: the mean gap between predicted probability and observed frequency.
 
     Args:
         match: probabilities of any shape.
-        fits: bool of the same shape. Both kinds weigh the same in all, as in the fit.
-        bins: intervals of equal width.
+        fits: bool of the same shape. Matching and other pairs get equal total weight, as in the fit.
+        bins: number of bins of equal width.
 
     Source: Guo et al., *On Calibration of Modern Neural Networks*, equation 3.
     """
@@ -52,7 +52,7 @@ def calibration_error(match: np.ndarray, fits: np.ndarray, bins: int = 10) -> fl
     for bin_ in range(bins):
         inside = index == bin_
         if mass := weight[inside].sum():
-            stated = (weight[inside] * match[inside]).sum() / mass
-            happened = (weight[inside] * fits[inside]).sum() / mass
-            error += mass * abs(stated - happened)
+            predicted = (weight[inside] * match[inside]).sum() / mass
+            observed = (weight[inside] * fits[inside]).sum() / mass
+            error += mass * abs(predicted - observed)
     return float(error)

@@ -1,52 +1,49 @@
-"""How good a choice among labels is: top-1, top-5, the mean per class, and what was taken for what.
-
-Shapes: n pictures, L labels.
-"""
+"""Classification metrics: top-1, top-5 and mean per-class accuracy, and confusions. Shapes: n images, L labels."""
 
 from collections import Counter
 from collections.abc import Sequence
 
 import numpy as np
 
-from beholder.evaluation.confidence import Measure
+from beholder.evaluation.bootstrap import MetricFunction
 
 TOP = 5
 
 
 def label_ranks(scores: np.ndarray, truth: np.ndarray) -> np.ndarray:
-    """The rank (n,) of each picture's own label among scores (n, L); 0 is first, and a tie counts against us."""
+    """Return the rank (n,) of each image's true label by its scores (n, L); 0 is first, and ties rank last."""
     own = np.take_along_axis(scores, truth[:, None], 1)
     return (scores >= own).sum(1) - 1
 
 
-def accuracy_measure(scores: np.ndarray, truth: np.ndarray) -> Measure:
-    """``top1``, ``mean_per_class`` and, among more than five labels, ``top5``, as shares from 0 to 1.
+def accuracy_metric(scores: np.ndarray, truth: np.ndarray) -> MetricFunction:
+    """Return ``top1``, ``mean_per_class`` and, with more than five labels, ``top5``, from 0 to 1.
 
     Args:
-        scores: (n, L), higher is likelier.
-        truth: (n,), the number of the right label. Labels of no picture do not enter the mean per class.
+        scores: (n, L), higher is more likely.
+        truth: (n,), the index of the true label. Labels without an image do not enter the mean per class.
     """
     rank = label_ranks(scores, truth)
     order = np.argsort(truth, kind="stable")
     starts = np.flatnonzero(np.r_[True, np.diff(truth[order]) > 0])
-    right = rank == 0
+    correct = rank == 0
 
     def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
         total = counts.sum(1)
         per_class = np.add.reduceat(counts[:, order], starts, axis=1)  # (R, classes)
-        right_per_class = np.add.reduceat((counts * right)[:, order], starts, axis=1)
-        there = per_class > 0  # a class of few pictures is missing from some samples
-        share = np.where(there, right_per_class / np.maximum(per_class, 1), 0)
-        result = {"top1": counts @ right / total, "mean_per_class": share.sum(1) / there.sum(1)}
+        correct_per_class = np.add.reduceat((counts * correct)[:, order], starts, axis=1)
+        present = per_class > 0  # some samples miss a class of few images
+        share = np.where(present, correct_per_class / np.maximum(per_class, 1), 0)
+        result = {"top1": counts @ correct / total, "mean_per_class": share.sum(1) / present.sum(1)}
         return result | ({"top5": counts @ (rank < TOP) / total} if scores.shape[1] > TOP else {})
 
     return measure
 
 
-def confusion(chosen: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, int]]:
-    """For each right label, how often each label was chosen, the commonest first; what never happened is left out."""
-    pairs = Counter(zip(truth.tolist(), chosen.tolist(), strict=True))
-    result: dict[str, dict[str, int]] = {labels[number]: {} for number in sorted(set(truth.tolist()))}
-    for (right, said), count in pairs.most_common():
-        result[labels[right]][labels[said]] = count
+def confusion_counts(predicted: np.ndarray, truth: np.ndarray, labels: Sequence[str]) -> dict[str, dict[str, int]]:
+    """Return, for each true label, the non-zero counts of predicted labels, most frequent first."""
+    pairs = Counter(zip(truth.tolist(), predicted.tolist(), strict=True))
+    result: dict[str, dict[str, int]] = {labels[target]: {} for target in sorted(set(truth.tolist()))}
+    for (target, label), count in pairs.most_common():
+        result[labels[target]][labels[label]] = count
     return result

@@ -1,4 +1,4 @@
-"""From a model and data to a report, one function a task."""
+"""Evaluations, one function per task: from a model and data to a report."""
 
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -7,15 +7,15 @@ from typing import Any
 import numpy as np
 
 from beholder.errors import InvalidSetting, PictureError
-from beholder.evaluation.caption_metrics import caption_scores
-from beholder.evaluation.classification import accuracy_measure, confusion
-from beholder.evaluation.confidence import figures
-from beholder.evaluation.data import Asked, Captioned, Labelled
-from beholder.evaluation.embedded import embed_pictures
-from beholder.evaluation.linear_probe import choose_strength, fit_probe, held_out
-from beholder.evaluation.report import NullProgress, Report, Result, Watcher
-from beholder.evaluation.retrieval import found_first, ranks, recall_measure
-from beholder.evaluation.vqa import answer_kind, answer_score
+from beholder.evaluation.bootstrap import bootstrap_metrics
+from beholder.evaluation.caption_metrics import score_captions
+from beholder.evaluation.classification import accuracy_metric, confusion_counts
+from beholder.evaluation.data import CaptionExample, LabeledExample, VQAExample
+from beholder.evaluation.embedding_cache import embed_images
+from beholder.evaluation.linear_probe import fit_probe, holdout_mask, select_l2_strength
+from beholder.evaluation.report import NullProgress, Progress, Report, ScoredExample
+from beholder.evaluation.retrieval import best_match, recall_metric, retrieval_ranks
+from beholder.evaluation.vqa import answer_score, answer_type
 from beholder.pictures.read import read_picture
 from beholder.runtime.pipeline import batches
 from beholder.tasks.dual_encoder import DualEncoder
@@ -29,38 +29,38 @@ CURVE = (1, 2, 3, 5, 7, 10, 15, 20, 30, 50, 70, 100)
 
 def evaluate_retrieval(
     encoder: DualEncoder,
-    examples: Sequence[Captioned],
+    examples: Sequence[CaptionExample],
     *,
     data: str = "",
     exact: bool = False,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Report:
-    """Recall@1, 5 and 10, from sentence to picture and back.
+    """Evaluate image-text retrieval: recall@1, 5 and 10 in both directions.
 
     Args:
         encoder: the model.
         examples: pictures and their captions.
-        data: what the report calls them.
-        exact: decode large JPEGs in full.
-        watcher: is told of progress and of pictures that can't be used, which are left out with their captions.
+        data: name of the data in the report.
+        exact: decode large JPEGs at full resolution.
+        progress: receives progress, and pictures that can't be used; those are left out with their captions.
 
     Raises:
         PictureError: none of the pictures can be used.
     """
-    found = embed_pictures(encoder, [example.image for example in examples], watcher or NullProgress(), exact=exact)
-    kept = [examples[row] for row in found.rows]
-    captions = [caption for example in kept for caption in example.captions]
-    owner = np.repeat(np.arange(len(kept)), [len(example.captions) for example in kept])
+    embedded = embed_images(encoder, [example.image for example in examples], progress or NullProgress(), exact=exact)
+    usable = [examples[row] for row in embedded.rows]
+    captions = [caption for example in usable for caption in example.captions]
+    image_of_text = np.repeat(np.arange(len(usable)), [len(example.captions) for example in usable])
     texts = encoder.embed_texts(captions)
-    text_rank, image_rank = ranks(found.vectors, texts, owner)
-    curve = [k for k in CURVE if k <= len(kept)]
+    text_rank, image_rank = retrieval_ranks(embedded.embeddings, texts, image_of_text)
+    curve = [k for k in CURVE if k <= len(usable)]
     return Report(
         "retrieval",
         encoder.loaded.name,
         data,
-        len(kept),
-        figures(len(kept), recall_measure(text_rank, image_rank, owner, KS)),
-        found.failed,
+        len(usable),
+        bootstrap_metrics(len(usable), recall_metric(text_rank, image_rank, image_of_text, KS)),
+        embedded.failed,
         {"exact": exact},
         {
             "captions": len(captions),
@@ -71,9 +71,11 @@ def evaluate_retrieval(
             },
         },
         [
-            Result(str(kept[seen].image), f"rank {rank + 1}", str(kept[picture].image), float(rank == 0), caption)
-            for caption, picture, rank, seen in zip(
-                captions, owner, text_rank, found_first(found.vectors, texts), strict=True
+            ScoredExample(
+                str(usable[first].image), f"rank {rank + 1}", str(usable[own].image), float(rank == 0), caption
+            )
+            for caption, own, rank, first in zip(
+                captions, image_of_text, text_rank, best_match(embedded.embeddings, texts), strict=True
             )
         ],
     )
@@ -81,22 +83,22 @@ def evaluate_retrieval(
 
 def evaluate_zero_shot(
     encoder: DualEncoder,
-    examples: Sequence[Labelled],
+    examples: Sequence[LabeledExample],
     *,
     labels: Sequence[str] = (),
     templates: Sequence[str] = ENSEMBLE,
     data: str = "",
     exact: bool = False,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Report:
-    """The choice among labels without training: top-1, top-5, mean per class.
+    """Evaluate zero-shot classification: top-1, top-5 and mean per-class accuracy.
 
     Args:
         encoder: the model.
-        examples: pictures and their classes. An underscore in a name stands for a space.
-        labels: the choice; by default the classes that occur.
+        examples: pictures and their classes. An underscore in a class name stands for a space.
+        labels: the candidate labels; by default the classes that occur.
         templates: sentences around a label, averaged over.
-        data, exact, watcher: as for `evaluate_retrieval`.
+        data, exact, progress: as for `evaluate_retrieval`.
 
     Raises:
         InvalidSetting: a class is not among the labels.
@@ -107,112 +109,116 @@ def evaluate_zero_shot(
         raise InvalidSetting(
             f"the class {unknown[0]!r} occurs and is not among the {len(choice)} labels to choose from"
         )
-    found = embed_pictures(encoder, [example.image for example in examples], watcher or NullProgress(), exact=exact)
-    truth = np.array([choice.index(examples[row].label) for row in found.rows])
-    scores = found.vectors @ encoder.embed_labels([label.replace("_", " ") for label in choice], templates).T
-    images = [examples[row].image for row in found.rows]
+    embedded = embed_images(encoder, [example.image for example in examples], progress or NullProgress(), exact=exact)
+    truth = np.array([choice.index(examples[row].label) for row in embedded.rows])
+    scores = embedded.embeddings @ encoder.embed_labels([label.replace("_", " ") for label in choice], templates).T
+    images = [examples[row].image for row in embedded.rows]
     settings = {"templates": list(templates), "labels": choice, "exact": exact}
-    return _choice("zero-shot", encoder, data, images, scores, truth, choice, found.failed, settings)
+    return _classification_report("zero-shot", encoder, data, images, scores, truth, choice, embedded.failed, settings)
 
 
 def evaluate_linear_probe(
     encoder: DualEncoder,
-    examples: Sequence[Labelled],
+    examples: Sequence[LabeledExample],
     *,
-    test: Sequence[Labelled] = (),
+    test: Sequence[LabeledExample] = (),
     data: str = "",
     exact: bool = False,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Report:
-    """Logistic regression on the frozen picture tower, judged on pictures that it was not fitted to.
+    """Evaluate a linear probe: logistic regression on the frozen image tower, tested on held-out pictures.
 
     Args:
         encoder: the model.
         examples: pictures and their classes.
-        test: what to judge on; by default a fifth of each class, drawn at random, which is then kept out of the fit.
-        data, exact, watcher: as for `evaluate_retrieval`.
+        test: the test set; by default a random fifth of each class, held out from the training set.
+        data, exact, progress: as for `evaluate_retrieval`.
 
     Raises:
-        InvalidSetting: there are too few pictures, or none of a class to fit.
+        InvalidSetting: there are too few pictures, or a class of the test set has none to train on.
         PictureError: none of the pictures can be used.
     """
-    given = len(examples)
+    num_train = len(examples)
     choice = sorted({example.label for example in examples})
     if unknown := sorted({example.label for example in test} - set(choice)):
-        raise InvalidSetting(f"the class {unknown[0]!r} is there to be judged and has no picture to be fitted to")
+        raise InvalidSetting(f"the class {unknown[0]!r} occurs in the test set and has no picture to train on")
     examples = [*examples, *test]
     pictures = [example.image for example in examples]
-    found = embed_pictures(encoder, pictures, watcher or NullProgress(), features=True, exact=exact)
-    truth = np.array([choice.index(examples[row].label) for row in found.rows])
-    judged = found.rows >= given if test else held_out(truth)
-    if not judged.any() or len(np.unique(truth[~judged])) < 2:
-        raise InvalidSetting("too few pictures that can be used: some are needed to fit a probe, and some to judge it")
-    if missing := set(truth[judged]) - set(truth[~judged]):
-        raise InvalidSetting(f"no picture of the class {choice[missing.pop()]!r} can be used to fit the probe")
-    strength = choose_strength(found.vectors[~judged], truth[~judged])
-    probe = fit_probe(found.vectors[~judged], truth[~judged], strength)
-    scores = np.full((int(judged.sum()), len(choice)), -np.inf)
-    decided = probe.decision_function(found.vectors[judged])
-    scores[:, probe.classes_] = decided if decided.ndim == 2 else np.stack([-decided, decided], 1)
-    images = [examples[row].image for row in found.rows[judged]]
-    settings = {"strength": strength, "fitted": int((~judged).sum()), "exact": exact}
-    return _choice("linear-probe", encoder, data, images, scores, truth[judged], choice, found.failed, settings)
+    embedded = embed_images(encoder, pictures, progress or NullProgress(), features=True, exact=exact)
+    truth = np.array([choice.index(examples[row].label) for row in embedded.rows])
+    is_test = embedded.rows >= num_train if test else holdout_mask(truth)
+    if not is_test.any() or len(np.unique(truth[~is_test])) < 2:
+        raise InvalidSetting("too few usable pictures: a linear probe needs some to train on and some to test on")
+    if missing := set(truth[is_test]) - set(truth[~is_test]):
+        raise InvalidSetting(f"no picture of the class {choice[missing.pop()]!r} can be used to train the probe")
+    strength = select_l2_strength(embedded.embeddings[~is_test], truth[~is_test])
+    probe = fit_probe(embedded.embeddings[~is_test], truth[~is_test], strength)
+    scores = np.full((int(is_test.sum()), len(choice)), -np.inf)
+    decision = probe.decision_function(embedded.embeddings[is_test])
+    scores[:, probe.classes_] = decision if decision.ndim == 2 else np.stack([-decision, decision], 1)
+    images = [examples[row].image for row in embedded.rows[is_test]]
+    settings = {"strength": strength, "fitted": int((~is_test).sum()), "exact": exact}
+    return _classification_report(
+        "linear-probe", encoder, data, images, scores, truth[is_test], choice, embedded.failed, settings
+    )
 
 
 def evaluate_captions(
     model: VisionLanguageModel,
-    examples: Sequence[Captioned],
+    examples: Sequence[CaptionExample],
     *,
-    kept: Path | None = None,
+    captions_file: Path | None = None,
     prompt: str | None = None,
     data: str = "",
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
     **options: Any,
 ) -> Report:
-    """CIDEr, BLEU and ROUGE-L of the captions that a model writes.
+    """Evaluate captioning: CIDEr, BLEU and ROUGE-L of the generated captions.
 
     Args:
         model: the model.
-        examples: pictures and what people said of them.
-        kept: a file of captions (.jsonl or .csv). Those in it are judged as they are, new ones are added as soon as
-            they are there, so that interrupted work goes on.
-        prompt: the beginning of a caption.
-        data, watcher: as for `evaluate_retrieval`, and so are the errors.
-        options: those of `VisionLanguageModel.stream_captions`.
+        examples: pictures and their reference captions.
+        captions_file: a file of captions (.jsonl or .csv). Its captions are evaluated as they are, and new ones are
+            appended as they are generated, so that an interrupted evaluation resumes.
+        prompt: the start of a caption.
+        data: name of the data in the report.
+        progress: as for `evaluate_retrieval`, and so are the errors.
+        options: fields of `CaptionOptions`.
     """
-    watcher = watcher or NullProgress()
-    file = CaptionFile(kept) if kept else None
-    written = dict(file.captions) if file else {}
+    progress = progress or NullProgress()
+    file = CaptionFile(captions_file) if captions_file else None
+    captions = dict(file.captions) if file else {}
     names = [str(example.image) for example in examples]
-    missing = [name for name in dict.fromkeys(names) if name not in written]
+    missing = [name for name in dict.fromkeys(names) if name not in captions]
     failed: list[tuple[str, str]] = []
     try:
-        for picture in watcher.follow(model.stream_captions(missing, prompt, **options), len(missing)):
+        for picture in progress.track(model.stream_captions(missing, prompt, **options), len(missing)):
             if picture.error is not None:
-                watcher.failed(picture.error)
+                progress.failed(picture.error)
                 failed.append((picture.name, picture.error.reason))
                 continue
-            written[picture.name] = str(picture.caption)
+            name = missing[picture.index]  # picture.name is escaped for display
+            captions[name] = picture.caption
             if file:
-                file.append({"image": picture.name, "caption": picture.caption})
+                file.append({"image": name, "caption": picture.caption})
     finally:
         if file:
             file.close()
-    done = [(name, example) for name, example in zip(names, examples, strict=True) if name in written]
+    done = [(name, example) for name, example in zip(names, examples, strict=True) if name in captions]
     if not done:
         raise PictureError(data or "data", f"none of the {len(examples)} pictures can be used")
-    scores = caption_scores([written[name] for name, _ in done], [example.captions for _, example in done])
+    scores = score_captions([captions[name] for name, _ in done], [example.captions for _, example in done])
     return Report(
         "caption",
         model.loaded.name,
         data,
         len(done),
-        figures(len(done), scores.measure),
+        bootstrap_metrics(len(done), scores.measure),
         failed,
         {"prompt": prompt, **options},
-        {"different": len({written[name] for name, _ in done})},
+        {"different": len({captions[name] for name, _ in done})},
         [
-            Result(name, written[name], example.captions[0], float(score))
+            ScoredExample(name, captions[name], example.captions[0], float(score))
             for (name, example), score in zip(done, scores.cider, strict=True)
         ],
     )
@@ -220,96 +226,96 @@ def evaluate_captions(
 
 def evaluate_vqa(
     model: VisionLanguageModel,
-    examples: Sequence[Asked],
+    examples: Sequence[VQAExample],
     *,
-    kept: Path | None = None,
+    answers_file: Path | None = None,
     num_beams: int = 1,
     data: str = "",
     exact: bool = False,
-    watcher: Watcher | None = None,
+    progress: Progress | None = None,
 ) -> Report:
-    """VQA accuracy of a model's answers, overall and for yes/no, numbers and the rest.
+    """Evaluate visual question answering: VQA accuracy, overall and for yes/no, number and other questions.
 
     Args:
         model: the model.
-        examples: pictures, questions, and what people answered.
-        kept: a file of answers, as `evaluate_captions` has one of captions.
-        num_beams: texts that are followed at once.
-        data, exact, watcher: as for `evaluate_retrieval`, and so are the errors.
+        examples: pictures, questions and reference answers.
+        answers_file: a file of answers, used as the captions file of `evaluate_captions`.
+        num_beams: beams of the beam search; 1 is greedy decoding.
+        data, exact, progress: as for `evaluate_retrieval`, and so are the errors.
     """
-    watcher = watcher or NullProgress()
-    file = AnswerFile(kept) if kept else None
-    written = dict(file.existing) if file else {}
+    progress = progress or NullProgress()
+    file = AnswerFile(answers_file) if answers_file else None
+    answers = dict(file.existing) if file else {}
     failed: dict[str, str] = {}
     reduce_to = None if exact else model.loaded.preprocessing.shorter_side
 
-    def usable() -> Iterator[tuple[str, str, Any]]:
-        """Questions that are not answered yet, with their pictures, each read once where its questions follow."""
+    def unanswered() -> Iterator[tuple[str, str, Any]]:
+        """Yield unanswered questions with their pictures; consecutive questions of a picture share one read."""
         last: tuple[str, Any] | None = None
-        for example in watcher.follow(examples, len(examples)):
+        for example in progress.track(examples, len(examples)):
             image = str(example.image)
-            if image in failed or (image, example.question) in written:
+            if image in failed or (image, example.question) in answers:
                 continue
             if last is None or last[0] != image:
                 try:
                     last = image, read_picture(example.image, name=image, reduce_to=reduce_to)
                 except PictureError as error:
-                    watcher.failed(error)
+                    progress.failed(error)
                     failed[image] = error.reason
                     continue
             yield image, example.question, last[1]
 
     try:
-        for batch in batches(usable(), 32):
-            answers = model.answers([(picture, question) for _, question, picture in batch], num_beams=num_beams)
-            for (image, question, _), answer in zip(batch, answers, strict=True):
-                written[image, question] = answer
+        for batch in batches(unanswered(), 32):
+            texts = model.answers([(picture, question) for _, question, picture in batch], num_beams=num_beams)
+            for (image, question, _), answer in zip(batch, texts, strict=True):
+                answers[image, question] = answer
                 if file:
                     file.append({"image": image, "question": question, "answer": answer})
     finally:
         if file:
             file.close()
-    done = [example for example in examples if (str(example.image), example.question) in written]
+    done = [example for example in examples if (str(example.image), example.question) in answers]
     if not done:
         raise PictureError(data or "data", f"none of the pictures of the {len(examples)} questions can be used")
-    answers = [written[str(example.image), example.question] for example in done]
-    scores = np.array([answer_score(said, example.answers) for said, example in zip(answers, done, strict=True)])
-    kinds = np.array([answer_kind(example.answers) for example in done])
+    predictions = [answers[str(example.image), example.question] for example in done]
+    scores = np.array([answer_score(text, example.answers) for text, example in zip(predictions, done, strict=True)])
+    kinds = np.array([answer_type(example.answers) for example in done])
     pictures = {image: number for number, image in enumerate(dict.fromkeys(example.image for example in done))}
     unit = np.array([pictures[example.image] for example in done])
-    beginnings = [" ".join(example.question.lower().rstrip("?").split()[:2]) for example in done]
+    first_words = [" ".join(example.question.lower().rstrip("?").split()[:2]) for example in done]
     return Report(
         "vqa",
         model.loaded.name,
         data,
         len(pictures),
-        figures(len(pictures), _vqa_measure(scores, kinds, unit)),
+        bootstrap_metrics(len(pictures), _vqa_metric(scores, kinds, unit)),
         list(failed.items()),
         {"num_beams": num_beams, "exact": exact},
-        {"questions": len(done), "by_beginning": _shares(beginnings, scores)},
+        {"questions": len(done), "by_beginning": _accuracy_by(first_words, scores)},
         [
-            Result(str(example.image), said, " / ".join(dict.fromkeys(example.answers)), score, example.question)
-            for example, said, score in zip(done, answers, scores.tolist(), strict=True)
+            ScoredExample(str(example.image), text, " / ".join(dict.fromkeys(example.answers)), score, example.question)
+            for example, text, score in zip(done, predictions, scores.tolist(), strict=True)
         ],
     )
 
 
-def _vqa_measure(scores: np.ndarray, kinds: np.ndarray, unit: np.ndarray) -> Any:
-    """Accuracy over samples of pictures (R, n), each with its questions."""
+def _vqa_metric(scores: np.ndarray, kinds: np.ndarray, unit: np.ndarray) -> Any:
+    """Return the accuracies as a function of samples of pictures (R, n), each with its questions."""
     chosen = {"accuracy": np.ones(len(scores), bool)}
     chosen |= {f"accuracy {kind}": kinds == kind for kind in ("yes/no", "number", "other") if (kinds == kind).any()}
-    right = {name: np.bincount(unit, scores * some) for name, some in chosen.items()}
-    asked = {name: np.bincount(unit, some) for name, some in chosen.items()}
+    correct = {name: np.bincount(unit, scores * some) for name, some in chosen.items()}
+    total = {name: np.bincount(unit, some) for name, some in chosen.items()}
 
     def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
-        with np.errstate(invalid="ignore"):  # a kind that a sample has no question of
-            return {name: counts @ right[name] / (counts @ asked[name]) for name in chosen}
+        with np.errstate(invalid="ignore"):  # a sample may have no question of a type
+            return {name: counts @ correct[name] / (counts @ total[name]) for name in chosen}
 
     return measure
 
 
-def _shares(names: Iterable[str], scores: np.ndarray) -> dict[str, dict[str, float]]:
-    """For each name how often it is there and the mean of its scores, the commonest first."""
+def _accuracy_by(names: Iterable[str], scores: np.ndarray) -> dict[str, dict[str, float]]:
+    """Return the number of questions and the mean score of each name, most frequent first."""
     groups: dict[str, list[float]] = {}
     for name, score in zip(names, scores.tolist(), strict=True):
         groups.setdefault(name, []).append(score)
@@ -317,7 +323,7 @@ def _shares(names: Iterable[str], scores: np.ndarray) -> dict[str, dict[str, flo
     return {name: {"questions": len(group), "accuracy": sum(group) / len(group)} for name, group in ordered}
 
 
-def _choice(
+def _classification_report(
     task: str,
     encoder: DualEncoder,
     data: str,
@@ -328,23 +334,23 @@ def _choice(
     failed: list[tuple[str, str]],
     settings: dict[str, Any],
 ) -> Report:
-    chosen = scores.argmax(1)
-    taken = confusion(chosen, truth, labels)
+    predicted = scores.argmax(1)
+    confusion = confusion_counts(predicted, truth, labels)
     per_class = {
         label: {"pictures": sum(row.values()), "right": row.get(label, 0) / sum(row.values())}
-        for label, row in taken.items()
+        for label, row in confusion.items()
     }
     return Report(
         task,
         encoder.loaded.name,
         data,
         len(images),
-        figures(len(images), accuracy_measure(scores, truth)),
+        bootstrap_metrics(len(images), accuracy_metric(scores, truth)),
         failed,
         settings,
-        {"per_class": per_class, "confusion": taken},
+        {"per_class": per_class, "confusion": confusion},
         [
-            Result(str(image), labels[said], labels[right], float(said == right))
-            for image, said, right in zip(images, chosen, truth, strict=True)
+            ScoredExample(str(image), labels[label], labels[target], float(label == target))
+            for image, label, target in zip(images, predicted, truth, strict=True)
         ],
     )

@@ -1,4 +1,4 @@
-"""What an evaluation found, for a person, a program and a drawing."""
+"""The result of an evaluation: metrics, and the examples they come from."""
 
 import json
 from collections.abc import Iterable, Iterator
@@ -6,26 +6,27 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from beholder.errors import PictureError, WriteFailed
-from beholder.evaluation.confidence import Figure
+from beholder.errors import PictureError
+from beholder.evaluation.bootstrap import Metric
+from beholder.files import reported, write_text
 
 Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Result:
-    """One thing that was judged.
+class ScoredExample:
+    """One scored prediction.
 
     Attributes:
-        image: the picture; where a sentence looked for one, the picture that it found first.
-        said: what the model said.
-        expected: what is right.
-        score: how right it is: 0 to 1, for a caption its CIDEr.
-        question: what was asked, or looked for.
+        image: the picture; in text-to-image retrieval, the picture that ranks first.
+        prediction: the model's output.
+        expected: the ground truth.
+        score: from 0 to 1; of a caption, its CIDEr.
+        question: the question, or the query.
     """
 
     image: str
-    said: str
+    prediction: str
     expected: str
     score: float
     question: str = ""
@@ -33,71 +34,68 @@ class Result:
 
 @dataclass(frozen=True)
 class Report:
-    """The figures of one model on some data, and all that led to them.
+    """The metrics of one model on one data set.
 
     Attributes:
         task: ``retrieval``, ``zero-shot``, ``linear-probe``, ``caption`` or ``vqa``.
-        model: what it is called.
-        data: where the data lies.
-        pictures: how many were judged.
-        figures: with their 95 % intervals; a bootstrap over the pictures.
-        failed: pictures that could not be used, and why.
-        settings: what was asked for.
-        details: what the figures are made of.
-        results: everything that was judged.
+        model: the model's name.
+        data: the path of the data.
+        pictures: number of pictures evaluated.
+        metrics: with 95 % intervals of a bootstrap over the pictures.
+        failed: names of pictures that could not be used, with the reasons.
+        settings: settings of the evaluation.
+        details: breakdowns, such as the accuracy per class.
+        examples: every scored prediction.
     """
 
     task: str
     model: str
     data: str
     pictures: int
-    figures: list[Figure]
+    metrics: list[Metric]
     failed: list[tuple[str, str]]
     settings: dict[str, Any] = field(default_factory=dict)
     details: dict[str, Any] = field(default_factory=dict)
-    results: list[Result] = field(default_factory=list)
+    examples: list[ScoredExample] = field(default_factory=list)
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain values for JSON."""
-        written = asdict(self)
-        written["failed"] = [{"image": name, "error": error} for name, error in self.failed]
-        for row in written["results"]:
-            if not row["question"]:
-                del row["question"]
-        return written
+        """Return plain values for JSON, under the names of the file format."""
+        values = {name: getattr(self, name) for name in ("task", "model", "data", "pictures")}
+        values["figures"] = [asdict(metric) for metric in self.metrics]
+        values["failed"] = [{"image": name, "error": error} for name, error in self.failed]
+        values |= {"settings": self.settings, "details": self.details, "results": []}
+        for example in self.examples:
+            row: dict[str, Any] = {"image": example.image, "said": example.prediction, "expected": example.expected}
+            row |= {"score": example.score} | ({"question": example.question} if example.question else {})
+            values["results"].append(row)
+        return values
 
     def write(self, path: Path) -> None:
-        """Writes JSON aside and puts it in place.
+        """Write the report as JSON, atomically.
 
         Raises:
             WriteFailed: the disk is full, or there is no such folder.
         """
-        aside = path.with_name(f".{path.name}.writing")
-        try:
-            aside.write_text(
-                json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", "utf-8", "surrogateescape"
-            )
-            aside.replace(path)
-        except OSError as error:
-            raise WriteFailed(f"{path}: can't be written: {error.strerror or error}") from error
+        with reported(path):
+            write_text(path, json.dumps(self.to_dict(), indent=1, ensure_ascii=False) + "\n", "backslashreplace")
 
 
-class Watcher(Protocol):
-    """Who is told while the work goes on."""
+class Progress(Protocol):
+    """Receives the progress of an evaluation."""
 
-    def follow(self, items: Iterable[Item], total: int) -> Iterable[Item]:
-        """The same items; each that is taken is one of ``total`` done."""
+    def track(self, items: Iterable[Item], total: int) -> Iterable[Item]:
+        """Return the same items; taking one means that one more of ``total`` is done."""
 
     def failed(self, error: PictureError) -> None:
-        """A picture can't be used."""
+        """Record a picture that can't be used."""
 
 
 class NullProgress:
-    """A watcher that says nothing."""
+    """Discards progress."""
 
-    def follow(self, items: Iterable[Item], total: int) -> Iterator[Item]:
-        """The same items."""
+    def track(self, items: Iterable[Item], total: int) -> Iterator[Item]:
+        """Return the same items."""
         yield from items
 
     def failed(self, error: PictureError) -> None:
-        """Nothing; the report names it."""
+        """Do nothing; the report lists it."""

@@ -1,9 +1,9 @@
-"""Whether an answer is right, as the VQA challenge judges it.
+"""VQA accuracy, as the VQA challenge computes it.
 
 Source: Antol et al., *VQA: Visual Question Answering* (arXiv:1505.00468), section 3, and the published rules of its
-evaluation: lower case; no full stop but in a number; number words as digits; no articles; the apostrophe of a
-contraction put back; other punctuation gone or a space in its place, but apostrophes and colons kept. People's answers
-are made alike (the challenge's own program leaves them as they are where all said the same).
+evaluation: lower case; no periods except in numbers; number words as digits; no articles; missing apostrophes of
+contractions restored; other punctuation removed or replaced by a space, except apostrophes and colons. The reference
+answers are normalized in the same way (the challenge's program leaves them as they are if they all agree).
 """
 
 import re
@@ -20,8 +20,8 @@ NUMBERS = {
 } | {"none": "0"}
 PUNCTUATION = ';/[]"{}()=+\\_-><@`,?!'
 COMMA_IN_NUMBER = re.compile(r"\d,\d")
-FULL_STOP = re.compile(r"\.(?!\d)")
-PEOPLE = 3  # so many who agree make an answer fully right
+PERIOD = re.compile(r"\.(?!\d)")
+ANNOTATORS = 3  # an answer given by this many annotators is fully right
 
 CONTRACTIONS = (  # noqa: SIM905
     "ain't aren't can't could've couldn't couldn't've didn't doesn't don't hadn't hadn't've hasn't haven't he'd "
@@ -35,55 +35,55 @@ CONTRACTIONS = (  # noqa: SIM905
 ).split()
 
 
-def _without_one(word: str) -> list[str]:
-    """The word with each of its apostrophes left out in turn."""
+def _without_apostrophe(word: str) -> list[str]:
+    """Return the word without each of its apostrophes in turn."""
     return [word[:place] + word[place + 1 :] for place, letter in enumerate(word) if letter == "'"]
 
 
-APOSTROPHES = {wrong: right for right in CONTRACTIONS for wrong in _without_one(right)}
+APOSTROPHES = {wrong: right for right in CONTRACTIONS for wrong in _without_apostrophe(right)}
 
 
-def normalised(answer: str) -> str:
-    """The answer as it is compared."""
+def normalize_answer(answer: str) -> str:
+    """Return the answer in the form in which it is compared."""
     text = " ".join(answer.split())
     number = COMMA_IN_NUMBER.search(text) is not None
     cleaned = text
     for mark in PUNCTUATION:
         beside_space = f"{mark} " in text or f" {mark}" in text
         cleaned = cleaned.replace(mark, "" if number or beside_space else " ")
-    words = [NUMBERS.get(word, word) for word in FULL_STOP.sub("", cleaned).lower().split()]
+    words = [NUMBERS.get(word, word) for word in PERIOD.sub("", cleaned).lower().split()]
     return " ".join(APOSTROPHES.get(word, word) for word in words if word not in ARTICLES)
 
 
-def answer_score(answer: str, people: Sequence[str]) -> float:
-    """How right an answer is, 0 to 1.
+def answer_score(answer: str, references: Sequence[str]) -> float:
+    """Return the VQA accuracy of one answer, from 0 to 1.
 
     Args:
-        answer: what was answered.
-        people: what people answered. Where there are several, an answer counts min(1, those who gave it / 3), the
-            mean over leaving out each person in turn; a single one must be met.
+        answer: the model's answer.
+        references: the annotators' answers. With several, the score is min(1, annotators who gave it / 3), averaged
+            over leaving out each annotator in turn; a single one must match.
     """
-    said = normalised(answer)
-    same = [normalised(person) == said for person in people]
-    if len(people) == 1:
+    normalized = normalize_answer(answer)
+    same = [normalize_answer(reference) == normalized for reference in references]
+    if len(references) == 1:
         return float(same[0])
-    return sum(min((sum(same) - one) / PEOPLE, 1) for one in same) / len(same)
+    return sum(min((sum(same) - one) / ANNOTATORS, 1) for one in same) / len(same)
 
 
-def vqa_accuracy(answers: Sequence[str], given: Sequence[Sequence[str]]) -> float:
-    """The mean of `answer_score` over n questions.
+def vqa_accuracy(answers: Sequence[str], references: Sequence[Sequence[str]]) -> float:
+    """Return the mean of `answer_score` over n questions.
 
     Args:
-        answers: n answers.
-        given: for each question what people answered.
+        answers: the model's n answers.
+        references: the annotators' answers to each question.
     """
-    scores = [answer_score(answer, people) for answer, people in zip(answers, given, strict=True)]
+    scores = [answer_score(answer, human) for answer, human in zip(answers, references, strict=True)]
     return sum(scores) / len(scores)
 
 
-def answer_kind(people: Sequence[str]) -> Literal["yes/no", "number", "other"]:
-    """The kind of a question, from what most people answered."""
-    commonest = Counter(map(normalised, people)).most_common(1)[0][0]
+def answer_type(references: Sequence[str]) -> Literal["yes/no", "number", "other"]:
+    """Return the type of a question, from the most frequent reference answer."""
+    commonest = Counter(map(normalize_answer, references)).most_common(1)[0][0]
     if commonest in ("yes", "no"):
         return "yes/no"
     return "number" if re.fullmatch(r"[\d.:]+", commonest) else "other"

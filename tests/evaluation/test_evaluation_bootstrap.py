@@ -2,12 +2,20 @@ import numpy as np
 import pytest
 from scipy.stats import bootstrap
 
-from beholder.evaluation.confidence import figures, means
+from beholder.evaluation.bootstrap import MetricFunction, bootstrap_metrics
+
+
+def mean_metrics(names: tuple[str, ...], values: np.ndarray) -> MetricFunction:
+    def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
+        mean = counts @ values / counts.sum(1, keepdims=True)
+        return {name: mean[:, column] for column, name in enumerate(names)}
+
+    return measure
 
 
 def test_the_intervals_are_those_of_scipy() -> None:
     values = np.random.default_rng(1).gamma(2, size=(300, 2))
-    ours = figures(300, means(("first", "second"), values), resamples=4000)
+    ours = bootstrap_metrics(300, mean_metrics(("first", "second"), values), resamples=4000)
     for column, figure in enumerate(ours):
         theirs = bootstrap((values[:, column],), np.mean, n_resamples=4000, method="percentile", rng=2)
         assert figure.value == pytest.approx(values[:, column].mean(), abs=1e-12)
@@ -19,8 +27,8 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     generator = np.random.default_rng(3)
     held = 0
     for seed in range(200):
-        (figure,) = figures(
-            120, means(("share",), (generator.random((120, 1)) < 0.7).astype(float)), resamples=400, seed=seed
+        (figure,) = bootstrap_metrics(
+            120, mean_metrics(("share",), (generator.random((120, 1)) < 0.7).astype(float)), resamples=400, seed=seed
         )
         held += figure.low <= 0.7 <= figure.high
     assert 0.90 <= held / 200 <= 0.99
@@ -28,9 +36,9 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
 
 def test_the_same_seed_gives_the_same_interval_however_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(4).random((50, 1))
-    whole = figures(50, means(("mean",), values), resamples=100)
-    monkeypatch.setattr("beholder.evaluation.confidence.AT_ONCE", 350)
-    assert figures(50, means(("mean",), values), resamples=100) == whole
+    whole = bootstrap_metrics(50, mean_metrics(("mean",), values), resamples=100)
+    monkeypatch.setattr("beholder.evaluation.bootstrap.MAX_COUNTS", 350)
+    assert bootstrap_metrics(50, mean_metrics(("mean",), values), resamples=100) == whole
 
 
 def test_a_sample_that_says_nothing_is_left_out() -> None:
@@ -40,5 +48,5 @@ def test_a_sample_that_says_nothing_is_left_out() -> None:
         with np.errstate(invalid="ignore"):
             return {"rare": counts @ right / (counts @ asked)}
 
-    (figure,) = figures(4, measure)
+    (figure,) = bootstrap_metrics(4, measure)
     assert (figure.value, figure.low, figure.high) == (1, 1, 1)

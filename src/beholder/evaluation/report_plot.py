@@ -1,4 +1,4 @@
-"""A report as a picture: the figures with their intervals, what they are made of, and examples to look at."""
+"""A report as a figure: the metrics with their intervals, a breakdown, and examples."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,17 +7,17 @@ from typing import Any
 import numpy as np
 
 from beholder.errors import InvalidSetting, MissingExtra
-from beholder.evaluation.report import Report, Result
+from beholder.evaluation.report import Report, ScoredExample
 from beholder.tasks.plot import PIXELS_PER_INCH, font_options, load_thumbnail, save_figure, wrap_text
 
 INK, FAINT, GRID = "#26323d", "#7b8894", "#e6eaee"
 BLUE, OCHRE, GREEN, RED = "#2f6fa7", "#d29a2e", "#3b8f5a", "#c0543c"
 WIDTH, CHART, EXAMPLE = 12.0, 3.95, 2.4  # inches
 EXAMPLES = 6
-MOST_LABELS = 24  # of a matrix whose rows can be read
+MAX_LABELS = 24  # rows of a readable confusion matrix
 TITLES = {
     "retrieval": "Retrieval",
-    "zero-shot": "Zero-shot choice",
+    "zero-shot": "Zero-shot classification",
     "linear-probe": "Linear probe",
     "caption": "Captions",
     "vqa": "Answers",
@@ -25,19 +25,19 @@ TITLES = {
 
 
 def plot_report(path: Path, report: Report) -> None:
-    """Draw a report into a PNG.
+    """Plot a report into a PNG.
 
     Raises:
         MissingExtra: Matplotlib is not installed.
-        InvalidSetting: ``path`` can't be written, or is no PNG.
+        InvalidSetting: ``path`` can't be written, or is not a PNG.
     """
     try:
         import matplotlib.figure
     except ImportError as error:
-        raise MissingExtra("drawing", "plot") from error
+        raise MissingExtra("plotting", "plot") from error
     if path.suffix.lower() != ".png":
         raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
-    shown = examples(report.results)
+    shown = select_examples(report.examples)
     example = EXAMPLE if any(result.question for result, _ in shown) or report.task == "caption" else EXAMPLE - 0.35
     height = 1.0 + CHART + (example if shown else 0)
     figure = matplotlib.figure.Figure(figsize=(WIDTH, height), dpi=PIXELS_PER_INCH, facecolor="white")
@@ -49,7 +49,7 @@ def plot_report(path: Path, report: Report) -> None:
     title = f"{TITLES[report.task]}: {Path(report.model).name or 'a model'}"
     figure.text(0.35 / WIDTH, 1 - 0.42 / height, title, fontsize=17, fontweight="bold", color=INK, **font)
     figure.text(0.35 / WIDTH, 1 - 0.72 / height, wrap_text(_subtitle(report), 150, 1), fontsize=9, color=FAINT, **font)
-    _figures(place(1.75, 1.15, 3.0, CHART - 0.75), report, font)
+    _metrics(place(1.75, 1.15, 3.0, CHART - 0.75), report, font)
     match report.task:
         case "retrieval":
             _curve(place(7.1, 1.15, 4.5, CHART - 0.75), report, font)
@@ -65,21 +65,21 @@ def plot_report(path: Path, report: Report) -> None:
     save_figure(figure, path)
 
 
-def examples(results: Sequence[Result], count: int = EXAMPLES) -> list[tuple[Result, bool]]:
-    """Half of them as good as there are (true), half as bad, of different pictures; of equals from first to last."""
+def select_examples(results: Sequence[ScoredExample], count: int = EXAMPLES) -> list[tuple[ScoredExample, bool]]:
+    """Select examples of different pictures: half of the best scores (true), half of the worst."""
     ordered = sorted(results, key=lambda result: -result.score)
     if not ordered or ordered[0].score == ordered[-1].score:
-        return [(result, bool(result.score)) for result in _extremes(ordered, count)]
-    good = _extremes([result for result in ordered if result.score > ordered[-1].score], count // 2)
+        return [(result, bool(result.score)) for result in _distinct(ordered, count)]
+    good = _distinct([result for result in ordered if result.score > ordered[-1].score], count // 2)
     shown = {result.image for result in good}
     least = min(result.score for result in good)
     others = [result for result in reversed(ordered) if result.image not in shown and result.score < least]
-    return [(result, True) for result in good] + [(result, False) for result in _extremes(others, count // 2)]
+    return [(result, True) for result in good] + [(result, False) for result in _distinct(others, count // 2)]
 
 
-def _extremes(ordered: Sequence[Result], count: int) -> list[Result]:
-    """The first of different pictures; where more are as good as the very first, some of those, spread evenly."""
-    different: dict[str, Result] = {}
+def _distinct(ordered: Sequence[ScoredExample], count: int) -> list[ScoredExample]:
+    """Return the first examples of different pictures; if more tie with the first, some of those, evenly spaced."""
+    different: dict[str, ScoredExample] = {}
     for result in ordered:
         different.setdefault(result.image, result)
     chosen = list(different.values())
@@ -95,10 +95,10 @@ def _subtitle(report: Report) -> str:
         case "retrieval":
             parts.append(f"{report.details['captions']} captions")
         case "zero-shot":
-            parts.append(f"{len(report.settings['labels'])} labels in {len(report.settings['templates'])} sentences")
+            parts.append(f"{len(report.settings['labels'])} labels in {len(report.settings['templates'])} templates")
         case "linear-probe":
             parts.append(
-                f"fitted to {report.settings['fitted']} others with strength {report.settings['strength']:.3g}"
+                f"trained on {report.settings['fitted']} others with L2 strength {report.settings['strength']:.3g}"
             )
         case "caption":
             parts.append(f"{report.details['different']} different captions")
@@ -106,7 +106,7 @@ def _subtitle(report: Report) -> str:
             parts.append(f"{report.details['questions']} questions")
     if report.failed:
         parts.append(f"{len(report.failed)} left out")
-    return "; ".join([*parts, "bars: 95 % of bootstrap samples"])
+    return "; ".join([*parts, "bars: 95 % bootstrap intervals"])
 
 
 def _clean(axes: Any) -> None:
@@ -118,19 +118,19 @@ def _clean(axes: Any) -> None:
     axes.set_axisbelow(True)
 
 
-def _figures(axes: Any, report: Report, font: dict[str, Any]) -> None:
-    """Every figure as a bar with its interval, and its value in words."""
-    names = [figure.metric.replace("_", " ") for figure in report.figures]
-    values = np.array([figure.value for figure in report.figures])
-    ends = np.array([[figure.low, figure.high] for figure in report.figures])
+def _metrics(axes: Any, report: Report, font: dict[str, Any]) -> None:
+    """Plot every metric as a bar with its interval, and its value as text."""
+    names = [metric.metric.replace("_", " ") for metric in report.metrics]
+    values = np.array([metric.value for metric in report.metrics])
+    ends = np.array([[metric.low, metric.high] for metric in report.metrics])
     rows = np.arange(len(names))[::-1]
     widest = max(1.0, float(ends.max()))
     colours = [OCHRE if name.startswith("image to text") else BLUE for name in names]
     axes.barh(rows, values, height=0.62, color=colours, alpha=0.9)
     axes.hlines(rows, ends[:, 0], ends[:, 1], color=INK, linewidth=1.6)
     for row, value, (low, high) in zip(rows, values, ends, strict=True):
-        said = f"{value:.3f}  ({low:.3f} to {high:.3f})"
-        axes.text(widest * 1.03, row, said, va="center", fontsize=9, color=INK, **font)
+        label = f"{value:.3f}  ({low:.3f} to {high:.3f})"
+        axes.text(widest * 1.03, row, label, va="center", fontsize=9, color=INK, **font)
     _clean(axes)
     axes.grid(axis="y", visible=False)
     axes.set(xlim=(0, widest), ylim=(min(-0.6, len(names) - 6.0), len(names) - 0.4), yticks=rows)
@@ -149,24 +149,24 @@ def _curve(axes: Any, report: Report, font: dict[str, Any]) -> None:
     axes.set(xscale="log", ylim=(0, 1.02), xticks=curve["k"])
     axes.set_xticks([], minor=True)
     axes.set_xticklabels([str(k) for k in curve["k"]])
-    axes.set_title("the right one among the first k", fontsize=10, color=INK, loc="left", **font)
+    axes.set_title("recall@k", fontsize=10, color=INK, loc="left", **font)
 
 
 def _confusion(place: Any, report: Report, font: dict[str, Any]) -> None:
-    """A matrix of all labels that occur, or, where they are too many to read, of those most often mistaken."""
-    taken: dict[str, dict[str, int]] = report.details["confusion"]
-    names = list(dict.fromkeys([*taken, *(said for row in taken.values() for said in row)]))
-    whole = len(names) <= MOST_LABELS
+    """Plot the confusion matrix of all labels that occur or, if too many to read, of the most confused ones."""
+    confusion: dict[str, dict[str, int]] = report.details["confusion"]
+    names = list(dict.fromkeys([*confusion, *(label for row in confusion.values() for label in row)]))
+    whole = len(names) <= MAX_LABELS
     if not whole:
         wrong = dict.fromkeys(names, 0)
-        for right, row in taken.items():
-            for said, count in row.items():
-                if said != right:
+        for right, row in confusion.items():
+            for label, count in row.items():
+                if label != right:
                     wrong[right] += count
-                    wrong[said] += count
-        names = sorted(names, key=lambda name: (-wrong[name], name))[:MOST_LABELS]
-    matrix = np.array([[taken.get(right, {}).get(said, 0) for said in names] for right in names], float)
-    totals = np.array([sum(taken.get(right, {}).values()) for right in names], float)[:, None]
+                    wrong[label] += count
+        names = sorted(names, key=lambda name: (-wrong[name], name))[:MAX_LABELS]
+    matrix = np.array([[confusion.get(right, {}).get(label, 0) for label in names] for right in names], float)
+    totals = np.array([sum(confusion.get(right, {}).values()) for right in names], float)[:, None]
     shares = np.divide(matrix, totals, out=np.zeros_like(matrix), where=totals > 0)
     axes = place(8.4, 1.15, 3.2, CHART - 1.1)
     shown = np.ma.masked_where(np.repeat(totals, len(names), 1) == 0, shares)
@@ -174,9 +174,9 @@ def _confusion(place: Any, report: Report, font: dict[str, Any]) -> None:
     if len(names) <= 12:
         for row, column in zip(*np.nonzero(matrix), strict=True):
             dark = shares[row, column] > 0.6
-            said = f"{shares[row, column]:.2f}".lstrip("0") if shares[row, column] < 1 else "1"
+            label = f"{shares[row, column]:.2f}".lstrip("0") if shares[row, column] < 1 else "1"
             colour = "white" if dark else INK
-            axes.text(column + 0.5, row + 0.5, said, ha="center", va="center", fontsize=7.5, color=colour, **font)
+            axes.text(column + 0.5, row + 0.5, label, ha="center", va="center", fontsize=7.5, color=colour, **font)
     ticks = np.arange(len(names)) + 0.5
     size = 8.5 if len(names) <= 14 else 6.5
     labels = [wrap_text(name.replace("_", " "), 20, 1) for name in names]
@@ -187,13 +187,13 @@ def _confusion(place: Any, report: Report, font: dict[str, Any]) -> None:
     axes.tick_params(length=0)
     for spine in axes.spines.values():
         spine.set_visible(False)
-    said = "what is there (rows), and what it is taken for"
-    said = said if whole else f"the {MOST_LABELS} most mistaken: {said}"
-    axes.set_title(said, fontsize=10, color=INK, loc="right", **font)
+    title = "true labels (rows) and predicted labels"
+    title = title if whole else f"the {MAX_LABELS} most confused: {title}"
+    axes.set_title(title, fontsize=10, color=INK, loc="right", **font)
 
 
 def _histogram(axes: Any, report: Report, font: dict[str, Any]) -> None:
-    scores = np.array([result.score for result in report.results])
+    scores = np.array([result.score for result in report.examples])
     top = max(float(np.quantile(scores, 0.99)), 0.5)
     axes.hist(scores.clip(0, top), bins=30, range=(0, top), color=BLUE, alpha=0.9, edgecolor="white")
     axes.axvline(scores.mean(), color=INK, linewidth=1.2, linestyle=(0, (4, 3)))
@@ -215,8 +215,8 @@ def _beginnings(axes: Any, report: Report, font: dict[str, Any]) -> None:
     axes.set_title("by the question's first words", fontsize=10, color=INK, loc="left", **font)
 
 
-def _example(axes: Any, result: Result, good: bool, task: str, font: dict[str, Any]) -> None:
-    """A picture, framed by how right the model was, and below it what was asked, said and expected."""
+def _example(axes: Any, result: ScoredExample, good: bool, task: str, font: dict[str, Any]) -> None:
+    """Plot a picture with a frame that shows its score, and question, prediction and ground truth below."""
     width, height = axes.get_window_extent().width, axes.get_window_extent().height
     room = width * 0.72  # pixels of height for the picture
     colour = GREEN if good else RED
@@ -233,10 +233,10 @@ def _example(axes: Any, result: Result, good: bool, task: str, font: dict[str, A
     if result.question:
         lines.append((wrap_text(result.question, 34, 3), INK))
     if task == "retrieval":
-        said = "found" if result.score else f"another's; its own has {result.said}"
-        lines.append((wrap_text(said, 34, 3), colour))
+        verdict = "found" if result.score else f"not found; its own has {result.prediction}"
+        lines.append((wrap_text(verdict, 34, 3), colour))
     else:
-        lines.append((wrap_text(result.said.replace("_", " ") or "(nothing)", 34, 3), colour))
+        lines.append((wrap_text(result.prediction.replace("_", " ") or "(nothing)", 34, 3), colour))
         if task == "caption" or result.score < 1:
             lines.append((wrap_text(f"({result.expected.replace('_', ' ')})", 34, 3), FAINT))
     down = room + 8

@@ -7,19 +7,19 @@ import pytest
 from PIL import Image
 
 from beholder.errors import InvalidSetting
-from beholder.evaluation.confidence import Figure
-from beholder.evaluation.drawing import examples, plot_report
-from beholder.evaluation.report import Report, Result
+from beholder.evaluation.bootstrap import Metric
+from beholder.evaluation.report import Report, ScoredExample
+from beholder.evaluation.report_plot import plot_report, select_examples
 
 pytest.importorskip("matplotlib", reason="drawing needs the extra beholder[plot]")
 
-FIGURES = [Figure("top1", 0.5, 0.4, 0.6), Figure("mean_per_class", 0.4, 0.3, 0.5)]
+FIGURES = [Metric("top1", 0.5, 0.4, 0.6), Metric("mean_per_class", 0.4, 0.3, 0.5)]
 CURVE = {"k": [1, 2, 3], "text_to_image": [0.2, 0.4, 0.6], "image_to_text": [0.3, 0.4, 0.5]}
 
 
-def results(paths: list[Path]) -> list[Result]:
+def results(paths: list[Path]) -> list[ScoredExample]:
     return [
-        Result(str(path), "a 'dog' $x$ 一只狗 \ud800", "cat " * 40, float(number % 2), "what?" * (number % 3))
+        ScoredExample(str(path), "a 'dog' $x$ 一只狗 \ud800", "cat " * 40, float(number % 2), "what?" * (number % 3))
         for number, path in enumerate(paths)
     ]
 
@@ -66,12 +66,12 @@ def test_what_is_no_png_is_refused(tmp_path: Path) -> None:
 
 def test_the_examples_are_half_good_and_half_bad_and_of_different_pictures() -> None:
     scores = [*np.linspace(0, 1, 20), 1.0, 1.0, 0.0]
-    many = [Result(f"{number // 2}.jpg", "", "", float(score)) for number, score in enumerate(scores)]
-    chosen = examples(many)
+    many = [ScoredExample(f"{number // 2}.jpg", "", "", float(score)) for number, score in enumerate(scores)]
+    chosen = select_examples(many)
     assert len({result.image for result, _ in chosen}) == 6
     assert [good for _, good in chosen] == [True] * 3 + [False] * 3
     assert min(r.score for r, good in chosen if good) > max(r.score for r, good in chosen if not good)
-    assert examples([]) == []
-    alike = examples([Result(f"{number}.jpg", "", "", 1.0) for number in range(9)])
+    assert select_examples([]) == []
+    alike = select_examples([ScoredExample(f"{number}.jpg", "", "", 1.0) for number in range(9)])
     assert len({result.image for result, good in alike if good}) == 6
-    assert len(examples([Result("a.jpg", "", "", 1.0), Result("b.jpg", "", "", 0.0)])) == 2
+    assert len(select_examples([ScoredExample("a.jpg", "", "", 1.0), ScoredExample("b.jpg", "", "", 0.0)])) == 2
