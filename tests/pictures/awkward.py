@@ -309,7 +309,7 @@ def _oversized_file(folder: Path) -> Path:
     path = folder / "oversized.jpg"
     with path.open("wb") as file:
         file.write(b"\xff\xd8\xff\xe0")
-        file.truncate(400_000_000)  # sparse: takes no room
+        file.truncate(600_000_000)  # sparse: takes no room
     return path
 
 
@@ -534,7 +534,7 @@ AWKWARD: list[Awkward] = [
     Awkward("named pipe", _pipe, PictureUnreadable, says="pipe"),
     Awkward("socket", _socket, PictureUnreadable),
     Awkward("device", lambda folder: Path("/dev/zero"), PictureUnreadable, says="device"),
-    Awkward("oversized file", _oversized_file, PictureTooLarge, says="256 MB"),
+    Awkward("oversized file", _oversized_file, PictureTooLarge, says="512 MB"),
     Awkward("strange name", _strange_name, NotAPicture, says="empty"),
     Awkward("address", lambda folder: "https://example.org/picture.jpg", PictureRefused, says="allow_urls"),
     Awkward("other scheme", lambda folder: "file:///etc/hostname", PictureRefused, says="allow_urls"),

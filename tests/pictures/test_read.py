@@ -24,6 +24,7 @@ from beholder.errors import (
 from beholder.pictures.color import ColorProfileWarning
 from beholder.pictures.limits import Limits
 from beholder.pictures.read import display_name, read_picture
+from beholder.pictures.truncated import TruncatedPictureWarning
 
 
 @pytest.mark.parametrize("case", AWKWARD, ids=lambda case: case.name)
@@ -285,3 +286,45 @@ def test_reading_pictures_loads_no_torch():
     imports = "import beholder.pictures.read, beholder.pictures.transform, beholder.pictures.walk"
     code = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize("reduce_to", [None, 60])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("lost", [1, 2, 200])
+def test_a_jpeg_without_its_end_is_read_with_a_warning(lost: int, progressive: bool, reduce_to: int | None):
+    whole = encoded(quadrants().resize((480, 320)), "JPEG", quality=95, progressive=progressive)
+    expected = np.asarray(read_picture(whole, reduce_to=reduce_to)).astype(int)
+    with pytest.warns(TruncatedPictureWarning, match="photo: the file is truncated"):
+        picture = read_picture(whole[:-lost], name="photo", reduce_to=reduce_to)
+    difference = np.abs(np.asarray(picture) - expected).max(axis=2)
+    assert difference[: int(len(expected) * 0.6)].max() <= (60 if progressive else 0)
+
+
+def test_a_jpeg_without_its_last_rows_shows_them_gray():
+    noise = np.random.default_rng(0).integers(0, 256, (640, 480, 3), dtype=np.uint8)
+    whole = encoded(Image.fromarray(noise), "JPEG")
+    with pytest.warns(TruncatedPictureWarning, match="of its 640 rows are gray"):
+        picture = read_picture(whole[: int(len(whole) * 0.9)])
+    np.testing.assert_array_equal(np.asarray(picture)[:500], np.asarray(read_picture(whole))[:500])
+    with pytest.raises(PictureBroken):
+        read_picture(whole[: int(len(whole) * 0.6)])
+
+
+def test_a_black_picture_that_is_cut_is_no_reason_to_doubt_its_rows():
+    whole = encoded(Image.new("RGB", (480, 320)), "JPEG")
+    with pytest.warns(TruncatedPictureWarning):
+        assert read_picture(whole[:-2]).size == (480, 320)
+
+
+@pytest.mark.parametrize(
+    ("size", "is_read"), [((12_000, 9_000), True), ((32_000, 3_500), True), ((21_000, 20_000), False)]
+)
+def test_a_large_jpeg_is_read_at_reduced_scale_alone(size: tuple[int, int], is_read: bool):
+    data = encoded(Image.new("L", size), "JPEG", quality=10)
+    if is_read:
+        assert min(read_picture(data, reduce_to=224).size) >= 448
+    else:
+        with pytest.raises(PictureTooLarge, match="400 million"):
+            read_picture(data, reduce_to=224)
+    with pytest.raises(PictureTooLarge, match="100 million"):
+        read_picture(data)

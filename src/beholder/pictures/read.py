@@ -22,6 +22,7 @@ from beholder.pictures.formats import open_image
 from beholder.pictures.limits import Limits
 from beholder.pictures.orientation import exif_transposition
 from beholder.pictures.tiff import UnsupportedTiff
+from beholder.pictures.truncated import decode_truncated
 from beholder.pictures.url import fetch, is_url, redact_url
 
 ImageSource = str | Path | bytes | Image.Image | np.ndarray
@@ -156,9 +157,10 @@ def _open(data: bytes, name: str, limits: Limits, reduce_to: int | None) -> Imag
         raise PictureTooLarge(name, "has more pixels than Pillow decodes in this format") from error
     except Exception as error:  # decoders raise errors of any type on damaged data
         raise PictureBroken(name, "its header is damaged or truncated") from error
-    limits.check_shape(*image.size, name)  # the full size; the reduced scale depends on the caller
+    width, height = image.size
     if reduce_to is not None and found == "JPEG":
         image.draft(None, (REDUCTION_MARGIN * reduce_to, REDUCTION_MARGIN * reduce_to))
+    limits.check_shape(width, height, name, reduction=round(width / image.width))
     return image
 
 
@@ -166,7 +168,13 @@ def _decode(image: Image.Image, name: str, limits: Limits) -> Image.Image:
     """Decode, convert to sRGB and apply the EXIF orientation."""
     limits.check_shape(*image.size, name)
     try:
-        image.load()
+        try:
+            image.load()
+        except OSError as error:
+            rescued = decode_truncated(image, name) if "truncated" in str(error) else None
+            if rescued is None:
+                raise
+            image = rescued
         transposition = exif_transposition(image)
         image = to_srgb(image, name)
         return image if transposition is None else image.transpose(transposition)
