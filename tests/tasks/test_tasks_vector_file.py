@@ -3,6 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from beholder.errors import WriteFailed
 from beholder.tasks.vector_file import write_vectors
 
 ROWS = [
@@ -40,7 +41,7 @@ def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pyt
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(np, "save", disk_full)
-    with pytest.raises(OSError, match="No space"):
+    with pytest.raises(WriteFailed, match="No space"):
         write_vectors(tmp_path / "v.npy", ROWS)
     assert np.load(tmp_path / "v.npy").shape == (1, 2)
     assert (tmp_path / "v.txt").read_text("utf-8") == "一只猫.jpg\n"

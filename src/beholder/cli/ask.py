@@ -10,13 +10,13 @@ import typer
 from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Precision, PrecisionName, Where
 
 AlbumFolder = Annotated[
-    Path | None, typer.Option("--album", help="Ask this album: look at its pictures that are nearest to the question.")
+    Path | None, typer.Option("--album", help="Ask this album: answer from its pictures nearest to the question.")
 ]
-Top = Annotated[int, typer.Option("--top", "-k", min=1, help="With --album: how many pictures to look at.")]
+Top = Annotated[int, typer.Option("--top", "-k", min=1, help="With --album: how many pictures to answer from.")]
 
 
 def command(
-    asked: Annotated[
+    arguments: Annotated[
         list[str],
         typer.Argument(
             metavar="[PICTURE] QUESTION", help="The picture, and the question in quotes; with --album no picture."
@@ -47,17 +47,17 @@ def command(
     from beholder.errors import InvalidSetting, PictureError
 
     if album is not None:
-        if len(asked) != 1 or choice:
+        if len(arguments) != 1 or choice:
             raise InvalidSetting("with --album, ask takes one question and no --choice")
         with warnings_on_one_line():
-            raise typer.Exit(_ask_album(album, asked[0], where, top, model, json, allow_pickle, precision))
-    if len(asked) != 2 or where is not None:
+            raise typer.Exit(_ask_album(album, arguments[0], where, top, model, json, allow_pickle, precision))
+    if len(arguments) != 2 or where is not None:
         raise InvalidSetting("ask takes a picture and a question; --where goes with --album")
-    picture, question = asked
+    picture, question = arguments
     with warnings_on_one_line():
-        writer = load_vision_language_model(model, allow_pickle, precision)
+        vlm = load_vision_language_model(model, allow_pickle, precision)
         try:
-            answer = writer.ask(picture, question, choices=choice, exact=exact, allow_urls=allow_urls)
+            answer = vlm.ask(picture, question, choices=choice, exact=exact, allow_urls=allow_urls)
         except PictureError as error:
             print_message(str(error))
             raise typer.Exit(1) from None
@@ -65,11 +65,11 @@ def command(
             row: dict[str, object] = {"image": picture, "question": question, "answer": answer.text}
             row["confidence"] = answer.confidence
             if choice:
-                row["choices"] = [{"answer": text, "probability": share} for text, share in answer.choices]
+                row["choices"] = [{"answer": text, "probability": probability} for text, probability in answer.choices]
             print_json(row)
         elif choice:
-            for text, share in answer.choices:
-                print(f"{share:4.0%}  {text}")
+            for text, probability in answer.choices:
+                print(f"{probability:4.0%}  {text}")
         else:
             print(f"{answer.text}  ({answer.confidence:.0%})")
 
@@ -101,7 +101,7 @@ def _ask_album(
                 continue
             relied += answer.relied_on
             if json:
-                row: dict[str, object] = {"image": answer.picture.name, "question": question, "answer": answer.answer}
+                row: dict[str, object] = {"image": answer.picture.path, "question": question, "answer": answer.answer}
                 row |= {"confidence": answer.confidence, "match": answer.match, "relied_on": answer.relied_on}
                 print_json(row)
             elif answer.relied_on:

@@ -13,14 +13,14 @@ from beholder.cli.options import AllowPickle, AllowUrls, Json, Model, Precision,
 
 def command(
     picture: Annotated[str, typer.Argument(help="The picture.")],
-    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="The longest answer, in tokens.")] = 40,
+    max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Maximum tokens of an answer.")] = 40,
     model: Model = "mini",
     json: Json = False,
     precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
-    """Talk about a picture. A line is a question; Ctrl-C stops an answer, "more" goes on with it, Ctrl-D ends.
+    """Chat about a picture. A line is a question; Ctrl-C stops an answer, "more" continues it, Ctrl-D ends.
 
     \b
     beholder chat photo.jpg
@@ -30,22 +30,22 @@ def command(
     from beholder.errors import InvalidSetting, PictureError
 
     with warnings_on_one_line():
-        writer = load_vision_language_model(model, allow_pickle, precision)
+        vlm = load_vision_language_model(model, allow_pickle, precision)
         try:
-            chat = writer.chat(picture, max_new_tokens=max_new_tokens, allow_urls=allow_urls)
+            chat = vlm.chat(picture, max_new_tokens=max_new_tokens, allow_urls=allow_urls)
         except PictureError as error:
             print_message(str(error))
             raise typer.Exit(1) from None
-        person = sys.stdin.isatty()
-        if person:
-            print_message(f'{picture}: ask away. Ctrl-C stops an answer, "more" goes on with it, Ctrl-D ends.')
+        interactive = sys.stdin.isatty()
+        if interactive:
+            print_message(f'{picture}: ask away. Ctrl-C stops an answer, "more" continues it, Ctrl-D ends.')
             with suppress(ImportError):
                 import readline  # noqa: F401 (gives input() its line editing)
         while True:
             try:
-                question = input("> " if person else "")
+                question = input("> " if interactive else "")
             except (EOFError, KeyboardInterrupt):
-                if person:
+                if interactive:
                     print(file=sys.stderr)
                 break
             if not question.strip():

@@ -1,4 +1,4 @@
-"""``beholder classify``: which of these labels fits."""
+"""``beholder classify``: zero-shot classification."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ Templates = Annotated[
     list[str],
     typer.Option("--template", help='The sentence around a label, "a photo of a {}"; several are averaged.'),
 ]
-Ensemble = Annotated[bool, typer.Option("--ensemble", help="Average over a set of sentences around each label.")]
+Ensemble = Annotated[bool, typer.Option("--ensemble", help="Average over a set of templates for each label.")]
 Top = Annotated[int, typer.Option("--top", min=1, help="How many labels to show for each picture.")]
-NoneOfThese = Annotated[bool, typer.Option("--none", help='Leave room for the answer "none of these".')]
-Multi = Annotated[bool, typer.Option("--multi", help="Judge each label by itself: several may fit, or none.")]
+NoneOfThese = Annotated[bool, typer.Option("--none", help='Add the answer "none of these".')]
+Multi = Annotated[bool, typer.Option("--multi", help="Score each label independently: several may match, or none.")]
 
 
 def command(
@@ -37,13 +37,13 @@ def command(
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
-    """Choose among labels for each picture, without any training.
+    """Classify pictures by labels of your choice, without any training.
 
     \b
     beholder classify photo.jpg --label cat --label dog
     beholder classify photos/ --labels-file garments.txt --top 3 --none
     """
-    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.output import print_json, printable, warnings_on_one_line
     from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder
     from beholder.errors import InvalidSetting
     from beholder.text.labels import read_labels
@@ -62,8 +62,8 @@ def command(
         for name, vector in run:
             ranked = encoder.classify_embeddings(vector[None], labels, label_vectors, none=none, multi=multi)[0][:top]
             if json:
-                rows = [{"label": fitting, "probability": share} for fitting, share in ranked]
+                rows = [{"label": text, "probability": probability} for text, probability in ranked]
                 print_json({"image": name, "labels": rows})
             else:
-                print(f"{name}: " + ", ".join(f"{fitting} {share:.0%}" for fitting, share in ranked))
+                print(f"{printable(name)}: " + ", ".join(f"{text} {probability:.0%}" for text, probability in ranked))
     raise typer.Exit(run.exit_code)

@@ -47,11 +47,12 @@ def command(
 
     from beholder.album.clusters import find_clusters
     from beholder.album.contact_sheet import write_contact_sheet
-    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.output import check_output, print_json, warnings_on_one_line
     from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder
     from beholder.errors import InvalidSetting
     from beholder.pictures.read import display_name
 
+    check_output("--html", html)
     captions: list[str | None] = []
     code = 0
     with warnings_on_one_line():
@@ -68,7 +69,7 @@ def command(
             if not folder.is_dir():
                 raise InvalidSetting(f"{folder}: is not a folder")
             words = load_encoder(model, allow_pickle, precision)
-            run = EmbeddingRun(words, find_pictures([os.fspath(folder)]), exact=exact, allow_urls=False)
+            run = EmbeddingRun(words, find_pictures([os.fspath(folder)]), exact=exact)
             done = list(run)
             paths, code = [name for name, _ in done], run.exit_code
             vectors = np.stack([vector for _, vector in done]) if done else np.zeros((0, 1), np.float32)
@@ -82,8 +83,8 @@ def command(
         heading = f"{each.name} ({len(names)})" + (f", also {', '.join(others)}" if others else "")
         sections.append((heading, [(paths[row], [Path(display_name(paths[row], 0)).name]) for row in each.rows]))
         if json:
-            for name in names:
-                row: dict[str, object] = {"image": name, "cluster": each.number, "name": each.name}
+            for index in each.rows:
+                row: dict[str, object] = {"image": paths[index], "cluster": each.number, "name": each.name}
                 print_json(row | ({"keywords": each.keywords} if keyword else {}))
         else:
             print(heading, *(f"  {name}" for name in names), sep="\n")

@@ -33,9 +33,10 @@ def command(
     """
     from beholder.album.album import Album
     from beholder.album.contact_sheet import write_contact_sheet
-    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.output import check_output, print_json, warnings_on_one_line
     from beholder.pictures.read import display_name
 
+    check_output("--html", html)
     sections = []
     with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
         groups = opened.duplicates(where, distance=distance, model=model)
@@ -45,7 +46,8 @@ def command(
         shown = zip(group.paths, names, strict=True)
         sections.append((heading, [(path, ["keep" if path == group.paths[0] else "", name]) for path, name in shown]))
         if json:
-            print_json({"images": names, "distance": group.distance, "kind": group.kind, "keep": names[0]})
+            paths = list(group.paths)
+            print_json({"images": paths, "distance": group.distance, "kind": group.kind, "keep": paths[0]})
         else:
             print(f"{heading}\n  keep  {names[0]}")
             for name in names[1:]:

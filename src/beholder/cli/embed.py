@@ -1,4 +1,4 @@
-"""``beholder embed``: pictures and sentences become vectors."""
+"""``beholder embed``: embeddings of pictures and sentences."""
 
 from __future__ import annotations
 
@@ -35,42 +35,41 @@ def command(
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = False,
 ) -> None:
-    """Turn pictures and sentences into vectors of one space.
+    """Embed pictures and sentences in one vector space.
 
-    Every vector has unit length.
+    Every embedding has unit length.
 
     \b
     beholder embed photos/ --out vectors.npy
     beholder embed photo.jpg --text "a dog in the snow" --json
     """
-    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.output import check_output, print_json, printable, warnings_on_one_line
     from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder
     from beholder.errors import InvalidSetting
     from beholder.tasks.vector_file import VECTOR_FILES, write_vectors
 
     if not pictures and not text:
         raise InvalidSetting("nothing to embed: name pictures, or sentences with --text")
-    if out is not None and out.suffix not in VECTOR_FILES:
-        raise InvalidSetting(f"--out {out}: the file's name must end in {' or '.join(VECTOR_FILES)}")
+    check_output("--out", out, list(VECTOR_FILES))
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
         encoder = load_encoder(model, allow_pickle, precision)
         run = EmbeddingRun(encoder, found, exact=exact, allow_urls=allow_urls)
         rows = []
 
-        def keep(name: str, kind: str, embedding: np.ndarray) -> None:
+        def add(name: str, kind: str, embedding: np.ndarray) -> None:
             if out is not None:
                 rows.append((name, kind, embedding))
             if json:
                 print_json({"input": name, "kind": kind, "embedding": [float(value) for value in embedding]})
             elif out is None:
                 start = ", ".join(f"{value:+.3f}" for value in embedding[:4])
-                print(f"{name}: [{start}, …] ({len(embedding)} numbers; --out FILE.npy keeps them)")
+                print(f"{printable(name)}: [{start}, …] ({len(embedding)} numbers; --out FILE.npy saves them)")
 
         for name, vector in run:
-            keep(name, "image", vector)
+            add(name, "image", vector)
         for sentence, embedding in zip(text, encoder.embed_texts(text), strict=True):
-            keep(sentence, "text", embedding)
+            add(sentence, "text", embedding)
         if out is not None:
             write_vectors(Path(out), rows)
             if not json:

@@ -32,13 +32,14 @@ def command(
     beholder export ./my-clip --format transformers --out my-clip-hf
     beholder export mini --format onnx --out mini-onnx
     """
-    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.output import check_output_folder, print_json, warnings_on_one_line
     from beholder.weights.export import export
     from beholder.weights.formats import VISION_LANGUAGE_MODEL
     from beholder.weights.installed import kind_of
     from beholder.weights.load import load_dual_encoder, load_vision_language
     from beholder.weights.sources import find_model
 
+    check_output_folder("--out", out)
     with warnings_on_one_line():
         writes = kind_of(find_model(model, allow_pickle=allow_pickle)) == VISION_LANGUAGE_MODEL
         load = load_vision_language if writes else load_dual_encoder

@@ -122,7 +122,7 @@ def _progress(json: bool) -> Iterator[tuple]:
         def on_file(picture: IndexedPicture) -> None:
             if json:
                 status = "added" if picture.status == "changed" else picture.status
-                row: dict[str, object] = {"image": picture.name, "status": status, "error": picture.error}
+                row: dict[str, object] = {"image": picture.path, "status": status, "error": picture.error}
                 if picture.status == "changed":
                     row["changed"] = True
                 if picture.moved_from is not None:

@@ -26,6 +26,7 @@ from beholder.cli import (
     train,
 )
 from beholder.cli.download_bar import download_bar
+from beholder.cli.output import escape_unencodable
 from beholder.errors import BeholderError
 
 app = typer.Typer(
@@ -41,8 +42,8 @@ COLLECTING = (index, search, duplicates, cluster, map, outliers)
 MODELS = (pull, export, models, doctor)
 for command in (*SEEING, *COLLECTING, serve, *MODELS):
     app.command(name=command.__name__.rpartition(".")[2])(command.command)
-for several in (train, evaluate):
-    app.add_typer(several.app, name=several.__name__.rpartition(".")[2])
+for group in (train, evaluate):
+    app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 
 @app.callback(invoke_without_command=True)
@@ -56,7 +57,8 @@ def front(version: bool = typer.Option(False, "--version", help="Print the versi
 
 
 def run() -> None:
-    """The program ``beholder``: exit 0 all done, 1 some inputs failed, 2 the call is wrong, 130 interrupted."""
+    """Run the program ``beholder``: exit 0 all done, 1 some inputs failed, 2 the call is wrong, 130 interrupted."""
+    escape_unencodable()
     try:
         with download_bar():
             app()
@@ -67,5 +69,5 @@ def run() -> None:
         print("beholder: interrupted", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:
-        sys.stderr.close()  # whoever read our output has left; nothing is left to say
+        sys.stderr.close()  # the reader of our output is gone
         sys.exit(1)

@@ -39,11 +39,12 @@ def command(
     from beholder.album.album import Album
     from beholder.album.map_page import Region, write_map
     from beholder.album.picture_map import find_regions
-    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.output import check_output, print_json, warnings_on_one_line
     from beholder.errors import InvalidSetting
 
     if html is None and not json:
         raise InvalidSetting("no output: name a file with --html, or use --json")
+    check_output("--html", html)
     with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
         points = opened.map(where, model=model)
         if not points:
@@ -57,7 +58,7 @@ def command(
         for part in found:
             for row in part.rows:
                 point = points[row]
-                print_json({"image": point.picture.name, "x": point.x, "y": point.y, "region": part.name})
+                print_json({"image": point.picture.path, "x": point.x, "y": point.y, "region": part.name})
     if html is not None:
         centers = [np.median([(points[row].x, points[row].y) for row in part.rows], axis=0).tolist() for part in found]
         named = [Region(part.name, *center) for part, center in zip(found, centers, strict=True)]

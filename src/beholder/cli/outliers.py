@@ -32,13 +32,14 @@ def command(
     """
     from beholder.album.album import Album
     from beholder.album.contact_sheet import write_contact_sheet
-    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.output import check_output, print_json, warnings_on_one_line
 
+    check_output("--html", html)
     with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
         found = opened.outliers(where, top=top, model=model)
     for one in found:
         if json:
-            print_json({"image": one.picture.name, "distance": one.distance, "stands_out": one.stands_out})
+            print_json({"image": one.picture.path, "distance": one.distance, "stands_out": one.stands_out})
         else:
             print(f"{'*' if one.stands_out else ' '} distance {one.distance:.3f}  {one.picture.name}")
     if html is not None:

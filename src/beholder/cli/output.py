@@ -37,6 +37,13 @@ def print_json(row: dict[str, Any]) -> None:
     print(line, flush=True)
 
 
+def printable(name: str) -> str:
+    """Return the name of a picture with control characters and undecodable bytes escaped."""
+    from beholder.pictures.read import display_name
+
+    return display_name(name, 0)
+
+
 def print_message(text: str) -> None:
     """Print one line to standard error."""
     print(f"beholder: {text}", file=sys.stderr)

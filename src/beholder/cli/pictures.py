@@ -39,6 +39,13 @@ def find_pictures(named: Sequence[str], allow_urls: bool = False) -> list[str]:
     return found
 
 
+def reported_name(source: str) -> str:
+    """Return the name of a picture in JSON and in files: its path as it is, or its address without credentials."""
+    from beholder.pictures.read import display_name
+
+    return display_name(source, 0) if "://" in source else source
+
+
 def load_encoder(model: str, allow_pickle: bool = False, precision: str = "exact") -> DualEncoder:
     """Load the dual encoder of ``--model`` in the precision of ``--precision``."""
     from beholder.runtime.precision import check_precision
@@ -66,11 +73,11 @@ class EmbeddingRun:
         self.failed = 0
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
-        """Yield path and embedding (E,) of each picture that can be used; the others are named on standard error."""
+        """Yield name and embedding (E,) of each picture that can be used; the others are named on standard error."""
         stream = self.encoder.stream_images(self.pictures, exact=self.exact, allow_urls=self.allow_urls)
         for picture in track(stream, "embedding", len(self.pictures)):
             if picture.error is None:
-                yield self.pictures[picture.index], picture.embedding
+                yield reported_name(self.pictures[picture.index]), picture.embedding
             else:
                 self.failed += 1
                 print_message(str(picture.error))

@@ -64,10 +64,11 @@ def command(
     os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
     from beholder.album.album import Album
     from beholder.album.contact_sheet import write_contact_sheet
-    from beholder.cli.output import print_json, print_message, warnings_on_one_line
+    from beholder.cli.output import check_output, print_json, print_message, warnings_on_one_line
     from beholder.cli.terminal import show_thumbnail, shower
     from beholder.errors import InvalidSetting, PictureError
 
+    check_output("--html", html)
     if not queries and not image:
         raise InvalidSetting("nothing to search for: give words, or a picture with --image")
     if json and print0:
@@ -109,7 +110,7 @@ def command(
 
 def _row(query: str, found: SearchResult) -> dict[str, object]:
     picture = found.picture
-    row: dict[str, object] = {"image": picture.name, "score": found.score, "cosine": found.cosine}
+    row: dict[str, object] = {"image": picture.path, "score": found.score, "cosine": found.cosine}
     row |= {"match": found.match, "fits": found.fits, "query": query}
     return row | {"taken": picture.taken, "camera": picture.camera, "caption": picture.caption}
 

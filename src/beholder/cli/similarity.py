@@ -1,4 +1,4 @@
-"""``beholder similarity``: how well sentences fit pictures."""
+"""``beholder similarity``: how well sentences match pictures."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pic
 Rerank = Annotated[
     bool,
     typer.Option(
-        "--rerank", help="Let a vision-language model's matching head judge; each picture's best comes first."
+        "--rerank", help="Score by a vision-language model's matching head; the best of each picture comes first."
     ),
 ]
 RerankModel = Annotated[str, typer.Option("--rerank-model", help="The vision-language model for it: a name or folder.")]
-Plot = Annotated[Path | None, typer.Option("--plot", help="Draw the matrix of pictures and sentences into this PNG.")]
+Plot = Annotated[Path | None, typer.Option("--plot", help="Plot the matrix of pictures and sentences as a PNG.")]
 
 
 def command(
@@ -34,7 +34,7 @@ def command(
 ) -> None:
     """Compare every picture with every sentence.
 
-    The cosine is the raw score; match, from 0 to 1, says how sure it is that the sentence fits. With --rerank, match
+    The cosine is the raw score; match, from 0 to 1, is the probability that the sentence matches. With --rerank, match
     comes from a model that reads sentence and picture together, which is slower.
 
     \b
@@ -43,42 +43,40 @@ def command(
     """
     import numpy as np
 
-    from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.output import check_output, print_json, printable, warnings_on_one_line
     from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder, load_vision_language_model
-    from beholder.errors import InvalidSetting
 
-    if plot is not None and plot.suffix.lower() != ".png":
-        raise InvalidSetting(f"--plot {plot}: a drawing is a PNG; let its name end in .png")
+    check_output("--plot", plot, [".png"])
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
         encoder = load_encoder(model, allow_pickle, precision)
-        judge = load_vision_language_model(rerank_model, allow_pickle) if rerank else None
+        reranker = load_vision_language_model(rerank_model, allow_pickle) if rerank else None
         text_vectors = encoder.embed_texts(text)
         run = EmbeddingRun(encoder, found, exact=exact, allow_urls=allow_urls)
         done = []
         for name, vector in run:
             cosines = text_vectors @ vector
             match = encoder.match(vector[None], text_vectors)[0] if encoder.calibrated else [None] * len(text)
-            if judge is not None:
-                match = judge.match(name, text, exact=exact, allow_urls=allow_urls)
+            if reranker is not None:
+                match = reranker.match(name, text, exact=exact, allow_urls=allow_urls)
             if plot is not None:
                 done.append((name, cosines, match))
             rows = list(zip(text, cosines, match, strict=True))
-            if judge is not None:
+            if reranker is not None:
                 rows.sort(key=lambda row: -row[2])
-            for sentence, cosine, sure in rows:
-                sure = None if sure is None else float(sure)
+            for sentence, cosine, probability in rows:
+                probability = None if probability is None else float(probability)
                 if json:
-                    print_json({"image": name, "text": sentence, "cosine": float(cosine), "match": sure})
+                    print_json({"image": name, "text": sentence, "cosine": float(cosine), "match": probability})
                 else:
-                    shown = "match  n/a" if sure is None else f"match {sure:4.0%}"
-                    print(f"{shown}  cosine {cosine:+.3f}  {name}  {sentence}")
+                    shown = "match  n/a" if probability is None else f"match {probability:4.0%}"
+                    print(f"{shown}  cosine {cosine:+.3f}  {printable(name)}  {sentence}")
         if plot is not None and done:
             from beholder.tasks.plot import plot_similarity
 
             names, cosines_rows, match_rows = zip(*done, strict=True)
-            sure = encoder.calibrated or rerank
-            values = np.array(match_rows if sure else cosines_rows)
-            title, limits = ("match", (0.0, 1.0)) if sure else ("cosine", None)
+            has_match = encoder.calibrated or rerank
+            values = np.array(match_rows if has_match else cosines_rows)
+            title, limits = ("match", (0.0, 1.0)) if has_match else ("cosine", None)
             plot_similarity(plot, list(names), text, values, title, limits)
     raise typer.Exit(run.exit_code)

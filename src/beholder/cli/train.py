@@ -45,9 +45,10 @@ def clip(
     beholder train clip recipes/clip/heads.json --data my-pictures --check
     beholder train clip recipes/clip/heads.json --data my-pictures --out runs/mine
     """
-    from beholder.cli.output import warnings_on_one_line
+    from beholder.cli.output import check_output_folder, warnings_on_one_line
     from beholder.training.clip_config import read_clip_config
 
+    check_output_folder("--out", out)
     settings = read_clip_config(config, data)
     with warnings_on_one_line():
         if check:
@@ -85,11 +86,10 @@ def bridge(
     \b
     beholder train bridge recipes/bridge/own.json --data my-pictures --out runs/my-bridge
     """
-    from beholder.cli.output import warnings_on_one_line
+    from beholder.cli.output import check_output_folder, warnings_on_one_line
     from beholder.training.bridge_config import read_bridge_config
 
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
-    os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
+    check_output_folder("--out", out)
     settings = read_bridge_config(config, data)
     with warnings_on_one_line():
         if check:
