@@ -260,6 +260,11 @@ def _detailed() -> Image.Image:
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8))
 
 
+def _nikon() -> bytes:
+    """A thumbnail whose directory points to the RAW samples, as in Nikon's NEF."""
+    return encoded(quadrants(), "TIFF", tiffinfo={254: 1, 271: "NIKON CORPORATION", 330: 8})
+
+
 def _wrong_checksum() -> bytes:
     data = bytearray(encoded(_detailed(), "PNG"))
     data[data.index(b"IDAT") + 2000] ^= 0xFF
@@ -522,7 +527,12 @@ AWKWARD: list[Awkward] = [
     bad("paper.jpg", lambda: b"%PDF-1.7\n" + bytes(50), PictureRefused, "PDF"),
     bad("print.eps", lambda: b"%!PS-Adobe-3.0 EPSF-3.0\n", PictureRefused, "EPS"),
     bad("symbol.ico", lambda: encoded(quadrants(), "ICO"), PictureRefused, "icon"),
-    bad("other jpeg.jp2", lambda: encoded(quadrants(), "JPEG2000"), PictureRefused, "JPEG 2000"),
+    good("other jpeg.jp2", lambda: encoded(quadrants(), "JPEG2000"), shows(within=2)),
+    bad("cut.jp2", lambda: _cut(encoded(_detailed(), "JPEG2000")), PictureBroken),
+    bad("newer jpeg.jxl", lambda: b"\xff\x0a" + bytes(64), PictureRefused, "JPEG XL"),
+    bad("raw.cr3", lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", PictureRefused, "RAW"),
+    bad("raw.raf", lambda: b"FUJIFILMCCD-RAW " + bytes(64), PictureRefused, "RAW"),
+    bad("raw.nef", _nikon, PictureRefused, "RAW"),
     # Not files
     Awkward("folder", _folder, PictureUnreadable, says="folder"),
     Awkward("missing file", lambda folder: folder / "missing.jpg", PictureNotFound, says="no such file"),

@@ -3,7 +3,9 @@
 import os
 from pathlib import Path
 
-from beholder.pictures.walk import walk
+import pytest
+
+from beholder.pictures.walk import PassedOverWarning, walk
 
 
 def _make(root: Path, *names: str) -> None:
@@ -82,3 +84,44 @@ def test_a_folder_that_cannot_be_listed_is_given_itself_and_the_rest_is_done(tmp
 
     monkeypatch.setattr(os, "scandir", refuse)
     assert _names(tmp_path, tmp_path) == ["locked", "open/2.png"]
+
+
+def test_folders_of_systems_are_skipped_and_named(tmp_path: Path):
+    _make(
+        tmp_path,
+        "real.jpg",
+        "@eaDir/real.jpg/SYNOPHOTO_THUMB_M.jpg",
+        "a/#recycle/1.jpg",
+        "$RECYCLE.BIN/1.jpg",
+        "Previews.lrdata/1.jpg",
+        "X.photoslibrary/originals/A/1.jpg",
+        "X.photoslibrary/resources/derivatives/A/1_4_5005_c.jpeg",
+        "resources/kept.jpg",
+    )
+    with pytest.warns(PassedOverWarning) as caught:
+        assert _names(tmp_path, tmp_path) == ["X.photoslibrary/originals/A/1.jpg", "real.jpg", "resources/kept.jpg"]
+    assert len(caught) == 1
+    for name in ("@eaDir", "#recycle", "$RECYCLE.BIN", "Previews.lrdata", "resources"):
+        assert name in str(caught[0].message)
+
+
+def test_a_folder_of_a_system_that_is_named_is_entered(tmp_path: Path):
+    _make(tmp_path, "#recycle/1.jpg")
+    assert _names(tmp_path, tmp_path / "#recycle") == ["#recycle/1.jpg"]
+
+
+def test_formats_that_are_not_read_are_counted_unless_they_are_excluded(tmp_path: Path):
+    _make(tmp_path, "1.CR3", "2.cr3", "3.NEF", "4.jxl", "5.psd", "6.MOV", "7.jpg", "8.txt", "raw/9.dng")
+    with pytest.warns(PassedOverWarning) as caught:
+        names = [path.name for path in walk(tmp_path, skip=lambda path, is_folder: path.name == "raw")]
+    assert names == ["7.jpg"]
+    message = str(caught[0].message)
+    for part in ("2 RAW (cr3)", "1 RAW (nef)", "1 JPEG XL (jxl)", "1 Photoshop (psd)", "1 videos (mov)"):
+        assert part in message
+    assert "dng" not in message
+
+
+def test_nothing_passed_over_is_nothing_said(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+    _make(tmp_path, "1.jpg", "notes.txt", "1.jpg.xmp")
+    assert _names(tmp_path, tmp_path) == ["1.jpg"]
+    assert not recwarn

@@ -11,6 +11,7 @@ from PIL import Image, features
 from PIL.AvifImagePlugin import AvifImageFile
 from PIL.BmpImagePlugin import BmpImageFile
 from PIL.GifImagePlugin import GifImageFile
+from PIL.Jpeg2KImagePlugin import Jpeg2KImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
@@ -18,7 +19,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from beholder.errors import NotAPicture, PictureRefused
 from beholder.pictures.tiff import DeepTiffImageFile
 
-READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC"
+READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG 2000"
 
 _OPENERS: dict[str, Callable[[BytesIO], Image.Image]] = {
     "JPEG": JpegImageFile,
@@ -28,6 +29,7 @@ _OPENERS: dict[str, Callable[[BytesIO], Image.Image]] = {
     "BMP": BmpImageFile,
     "TIFF": DeepTiffImageFile,
     "AVIF": AvifImageFile,
+    "JPEG 2000": Jpeg2KImageFile,
 }
 
 _SIGNATURES = (
@@ -35,6 +37,13 @@ _SIGNATURES = (
     (b"\x89PNG\r\n\x1a\n", "PNG"),
     (b"GIF87a", "GIF"),
     (b"GIF89a", "GIF"),
+    (b"II*\0\x10\0\0\0CR", "RAW"),  # Canon CR2
+    (b"FUJIFILMCCD-RAW", "RAW"),
+    (b"IIRO", "RAW"),  # Olympus ORF
+    (b"IIRS", "RAW"),
+    (b"MMOR", "RAW"),
+    (b"IIU\0", "RAW"),  # Panasonic RW2
+    (b"FOVb", "RAW"),  # Sigma X3F
     (b"II*\0", "TIFF"),
     (b"MM\0*", "TIFF"),
     (b"II+\0", "TIFF"),
@@ -49,6 +58,7 @@ _SIGNATURES = (
     (b"\xff\x0a", "JPEG XL"),
     (b"\0\0\0\x0cJXL \r\n\x87\n", "JPEG XL"),
 )
+_CODECS = {"AVIF": "avif", "JPEG 2000": "jpg_2000"}  # that a build of Pillow may lack
 _BMP_HEADER_SIZES = (12, 16, 40, 52, 56, 64, 108, 124)  # "BM" alone also starts ordinary text files
 _HEIC_BRANDS = {b"heic", b"heix", b"hevc", b"hevx", b"heim", b"heis", b"hevm", b"hevs"}
 
@@ -65,6 +75,8 @@ def detect_format(data: bytes) -> str | None:
     if data[4:8] == b"ftyp":  # ISO/IEC 14496-12: size, "ftyp", major brand, version, compatible brands
         size = min(int.from_bytes(data[:4], "big"), 1024)
         brands = {data[8:12], *(data[start : start + 4] for start in range(16, size, 4))}
+        if b"crx " in brands:  # Canon CR3
+            return "RAW"
         if brands & {b"avif", b"avis"}:
             return "AVIF"
         if brands & _HEIC_BRANDS:
@@ -95,11 +107,21 @@ def open_image(data: bytes, name: str) -> tuple[Image.Image, str]:
         raise NotAPicture(name, f"not a picture in a format that can be read ({READABLE})")
     if found == "HEIC":
         return _open_heic(data, name), found
+    if found == "RAW":
+        raise _raw_refused(name)
     if found not in _OPENERS:
         raise PictureRefused(name, f"{found} files are not read: save it as one of {READABLE}")
-    if found == "AVIF" and not features.check("avif"):
-        raise PictureRefused(name, "this build of Pillow can't read AVIF: pip install --force-reinstall pillow")
-    return _OPENERS[found](BytesIO(data)), found
+    codec = _CODECS.get(found)
+    if codec is not None and not features.check(codec):
+        raise PictureRefused(name, f"this build of Pillow can't read {found}: pip install --force-reinstall pillow")
+    image = _OPENERS[found](BytesIO(data))
+    if isinstance(image, DeepTiffImageFile) and image.is_raw:
+        raise _raw_refused(name)
+    return image, found
+
+
+def _raw_refused(name: str) -> PictureRefused:
+    return PictureRefused(name, "RAW files are not supported: export it as JPEG or TIFF")
 
 
 def _open_heic(data: bytes, name: str) -> Image.Image:

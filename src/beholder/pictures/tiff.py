@@ -26,6 +26,7 @@ _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES, _PLANAR, _PREDICTOR, _EXTRA, _FORMAT, _
     339,
     34675,
 )
+_SUBFILE_TYPE, _MAKE, _SUB_DIRECTORIES, _DNG_VERSION = 254, 271, 330, 50706
 _WHITE_IS_ZERO, _BLACK_IS_ZERO, _RGB, _CMYK = 0, 1, 2, 5
 _COLORS = {_WHITE_IS_ZERO: "grayscale", _BLACK_IS_ZERO: "grayscale", _RGB: "RGB", 3: "palette", _CMYK: "CMYK"}
 _COLORS |= {6: "YCbCr", 8: "Lab"}
@@ -59,6 +60,12 @@ class DeepTiffImageFile(TiffImageFile):
     """A TIFF that is opened as by Pillow, and whose samples are decoded here where Pillow would misread them."""
 
     _samples_here = False
+
+    @property
+    def is_raw(self) -> bool:
+        """Whether this is a camera's RAW file (DNG, NEF, ARW and others), of which Pillow sees only the thumbnail."""
+        tags = self.tag_v2
+        return _DNG_VERSION in tags or (_MAKE in tags and _SUB_DIRECTORIES in tags and tags.get(_SUBFILE_TYPE) == 1)
 
     def _setup(self) -> None:
         self._samples_here = not _is_left_to_pillow(self.tag_v2)
