@@ -370,7 +370,9 @@ def test_a_bridge_of_both_stages_becomes_the_writing_kind_and_says_what_it_loses
         inference_only=False,
     )
     loaded = replace(loaded, bridge=enlarged(Bridge(both)), name="trained")
-    with pytest.warns(ExportWarning, match="no place for .*language_head.*matching_head.*text_feed_forward.*words"):
+    with pytest.warns(
+        ExportWarning, match="no place for .*language_head.*matching_head.*text_feed_forward.*word_embeddings"
+    ):
         export(loaded, "transformers", tmp_path / "exported")
     again = load_vision_language(tmp_path / "exported")
     pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(3))

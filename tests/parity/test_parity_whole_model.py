@@ -166,7 +166,7 @@ def test_folders_that_hold_no_dual_encoder_say_what_they_hold(tmp_path: Path) ->
 @pytest.mark.skipif(os.environ.get("BEHOLDER_TEST_HUB") != "1", reason="needs the hub: set BEHOLDER_TEST_HUB=1")
 def test_the_real_clip_gives_the_vectors_of_transformers() -> None:
     name = "openai/clip-vit-base-patch32"
-    images, texts = embed(load_dual_encoder(name, allow_pickle=True), pictures(), SENTENCES)
+    images, texts = embed(load_dual_encoder(name), pictures(), SENTENCES)
     from huggingface_hub import snapshot_download
 
     folder = Path(snapshot_download(name, allow_patterns=["*.json", "*.txt", "model.safetensors", "pytorch_model.bin"]))
@@ -184,6 +184,6 @@ def test_the_real_clip_gives_the_published_cosine_of_the_puppy_in_the_snow() -> 
     from beholder.pictures.read import read_picture
 
     picture = read_picture(os.environ["BEHOLDER_TEST_PUPPY"], allow_urls=True)
-    loaded = load_dual_encoder("openai/clip-vit-base-patch32", allow_pickle=True)
+    loaded = load_dual_encoder("openai/clip-vit-base-patch32")
     images, texts = embed(loaded, [picture], ["a puppy playing in the snow"])
     assert float(images @ texts.T) == pytest.approx(0.33149636, abs=1e-4)

@@ -39,8 +39,8 @@ def test_only_the_files_that_loading_takes_are_fetched(needed: list[str], left: 
 
 
 def test_a_repository_with_pickles_only_is_refused_before_anything_is_fetched() -> None:
-    with pytest.raises(ModelError, match="allow_pickle=True"):
-        files_to_download(["config.json", "pytorch_model.bin"])
+    with pytest.raises(ModelError, match="allow_pickle=False forbids"):
+        files_to_download(["config.json", "pytorch_model.bin"], allow_pickle=False)
     with pytest.raises(ModelError, match="no weights"):
         files_to_download(["config.json", "model.gguf"], allow_pickle=True)
 

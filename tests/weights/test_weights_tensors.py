@@ -1,9 +1,11 @@
+import hashlib
 import json
 import pickle
 from pathlib import Path
 
 import pytest
 import torch
+from safetensors import safe_open
 from safetensors.torch import save_file
 
 from beholder.errors import ModelError
@@ -30,13 +32,56 @@ def test_safetensors_come_before_pickles(names: list[str], allow_pickle: bool, e
     assert weight_files(names, STEMS, allow_pickle) == expected
 
 
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
+    folder = tmp_path_factory.mktemp("cache")
+    monkeypatch.setenv("BEHOLDER_CACHE", str(folder))
+    return folder
+
+
 def test_a_pickle_is_opened_only_where_it_is_allowed(tmp_path: Path) -> None:
     torch.save({"state_dict": {"module.a": torch.ones(2)}}, tmp_path / "pytorch_model.bin")
-    with pytest.raises(ModelError, match=r"pickle \(pytorch_model.bin\).*allow_pickle=True"):
-        read_tensors(tmp_path, STEMS)
+    with pytest.raises(ModelError, match=r"pickle \(pytorch_model.bin\).*allow_pickle=False forbids"):
+        read_tensors(tmp_path, STEMS, allow_pickle=False)
     tensors = read_tensors(tmp_path, STEMS, allow_pickle=True)
     assert list(tensors) == ["a"]
     assert torch.equal(tensors["a"], torch.ones(2))
+
+
+def test_a_pickle_is_read_once_and_kept_as_safetensors(
+    tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    shared = torch.randn(4, 3)
+    path = tmp_path / "pytorch_model.bin"
+    torch.save({"a": shared, "tied": shared, "part": shared[1], "half": torch.ones(2, dtype=torch.float16)}, path)
+    first = read_tensors(tmp_path, STEMS)
+    [copy] = (cache / "converted").iterdir()
+    digest = hashlib.sha256(path.read_bytes()).hexdigest()
+    with safe_open(copy, "pt") as file:
+        assert file.metadata()["source_sha256"] == digest
+    [record] = caplog.records
+    assert digest in record.message and str(copy) in record.message
+    with monkeypatch.context() as patched:
+        patched.setattr(torch, "load", lambda *_, **__: pytest.fail("unpickled again"))
+        again = read_tensors(tmp_path, STEMS)
+    for tensors in (first, again):
+        assert {name: tensor.dtype for name, tensor in tensors.items()} == {
+            "a": torch.float32,
+            "tied": torch.float32,
+            "part": torch.float32,
+            "half": torch.float16,
+        }
+        assert torch.equal(tensors["a"], shared) and torch.equal(tensors["tied"], shared)
+        assert torch.equal(tensors["part"], shared[1])
+    torch.save({"a": torch.zeros(1)}, path)  # another file of the same name is another pickle
+    assert list(read_tensors(tmp_path, STEMS)) == ["a"]
+
+
+def test_a_pickle_is_refused_by_a_torch_that_can_be_bypassed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(ModelError, match=r"torch 2\.5\.1\+cpu can't read it safely"):
+        read_tensors(tmp_path, STEMS)
 
 
 class Harmful:

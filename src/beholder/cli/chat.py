@@ -18,7 +18,7 @@ def command(
     json: Json = False,
     precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
-    allow_pickle: AllowPickle = False,
+    allow_pickle: AllowPickle = True,
 ) -> None:
     """Chat about a picture. A line is a question; Ctrl-C stops an answer, "more" continues it, Ctrl-D ends.
 

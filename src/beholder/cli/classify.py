@@ -35,7 +35,7 @@ def command(
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
-    allow_pickle: AllowPickle = False,
+    allow_pickle: AllowPickle = True,
 ) -> None:
     """Classify pictures by labels of your choice, without any training.
 

@@ -32,7 +32,7 @@ def command(
     json: Json = False,
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
-    allow_pickle: AllowPickle = False,
+    allow_pickle: AllowPickle = True,
 ) -> None:
     """Sort a folder's pictures into groups, and name each.
 

@@ -12,7 +12,7 @@ from beholder.cli.options import AllowPickle, Json
 def command(
     name: Annotated[str, typer.Argument(help="A name, a folder or a hub id.")],
     json: Json = False,
-    allow_pickle: AllowPickle = False,
+    allow_pickle: AllowPickle = True,
 ) -> None:
     """Check a model against its reference implementation.
 

@@ -33,7 +33,7 @@ def command(
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,
-    allow_pickle: AllowPickle = False,
+    allow_pickle: AllowPickle = True,
 ) -> None:
     """Embed pictures and sentences in one vector space.
 

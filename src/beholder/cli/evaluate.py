@@ -82,7 +82,7 @@ class SharedOptions:
     json: Json = False
     exact: Exact = False
     precision: Precision = PrecisionName.exact
-    allow_pickle: AllowPickle = False
+    allow_pickle: AllowPickle = True
 
     def encoder(self) -> "DualEncoder":
         """Load the dual encoder of --model."""

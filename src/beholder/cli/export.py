@@ -24,7 +24,7 @@ def command(
     format: Annotated[Format, typer.Option("--format", "-f", help="What is to open it.")],
     out: Annotated[Path, typer.Option("--out", "-o", help="A new folder, or one that an export wrote before.")],
     json: Json = False,
-    allow_pickle: AllowPickle = False,
+    allow_pickle: AllowPickle = True,
 ) -> None:
     """Write a model for transformers, open_clip or ONNX Runtime.
 

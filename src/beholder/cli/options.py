@@ -14,7 +14,11 @@ Pictures = Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Pictu
 Texts = Annotated[list[str], typer.Option("--text", "-t", help="A sentence; may be given several times.")]
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures named by an http(s) address.")]
 AllowPickle = Annotated[
-    bool, typer.Option("--allow-pickle", help="Read weights from a pickle, in torch's restricted mode.")
+    bool,
+    typer.Option(
+        "--allow-pickle/--no-allow-pickle",
+        help="Without safetensors, read a pickle by torch's restricted unpickler, once, and keep it as safetensors.",
+    ),
 ]
 Exact = Annotated[bool, typer.Option("--exact", help="Decode large JPEGs in full rather than at reduced scale.")]
 

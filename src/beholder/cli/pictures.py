@@ -46,7 +46,7 @@ def reported_name(source: str) -> str:
     return display_name(source, 0) if "://" in source else source
 
 
-def load_encoder(model: str, allow_pickle: bool = False, precision: str = "exact") -> DualEncoder:
+def load_encoder(model: str, allow_pickle: bool = True, precision: str = "exact") -> DualEncoder:
     """Load the dual encoder of ``--model`` in the precision of ``--precision``."""
     from beholder.runtime.precision import check_precision
     from beholder.tasks.dual_encoder import DualEncoder
@@ -54,7 +54,7 @@ def load_encoder(model: str, allow_pickle: bool = False, precision: str = "exact
     return DualEncoder.from_pretrained(model, allow_pickle=allow_pickle, precision=check_precision(precision))
 
 
-def load_vision_language_model(model: str, allow_pickle: bool = False, precision: str = "exact") -> VisionLanguageModel:
+def load_vision_language_model(model: str, allow_pickle: bool = True, precision: str = "exact") -> VisionLanguageModel:
     """Load the vision-language model of ``--model`` in the precision of ``--precision``."""
     from beholder.runtime.precision import check_precision
     from beholder.tasks.vision_language import VisionLanguageModel

@@ -42,7 +42,7 @@ def command(
     seconds: Seconds = 120.0,
     body_megabytes: BodyMegabytes = 32.0,
     precision: Precision = PrecisionName.exact,
-    allow_pickle: AllowPickle = False,
+    allow_pickle: AllowPickle = True,
 ) -> None:
     """Serve a web page and an HTTP API until Ctrl-C.
 

@@ -57,12 +57,13 @@ class Check:
     detail: str
 
 
-def diagnose(name: str | Path, allow_pickle: bool = False) -> Iterator[Check]:
+def diagnose(name: str | Path, allow_pickle: bool = True) -> Iterator[Check]:
     """Check a model, yielding one `Check` after another; stops early if the rest makes no sense.
 
     Args:
         name: ``"mini"``, a folder or a hub id.
-        allow_pickle: read weights from a pickle (with ``weights_only``) where there are no safetensors.
+        allow_pickle: if there are no safetensors, read a pickle by torch's restricted unpickler, once, and keep it as
+                safetensors in the cache. False refuses pickles.
     """
     try:
         root = folder = find_model(name, allow_pickle=allow_pickle)

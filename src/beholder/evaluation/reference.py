@@ -47,7 +47,7 @@ class Reference:
     embed_texts: Callable[[Tensor, Tensor], Tensor]
 
 
-def find_reference(folder: Path, loaded: LoadedDualEncoder, allow_pickle: bool = False) -> Reference:
+def find_reference(folder: Path, loaded: LoadedDualEncoder, allow_pickle: bool = True) -> Reference:
     """Return the reference implementation of the model in ``folder``.
 
     Raises:

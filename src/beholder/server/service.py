@@ -144,7 +144,7 @@ class Service:
 
 
 def model_loader(
-    names: Sequence[str], allow_pickle: bool = False, precision: Precision = "exact"
+    names: Sequence[str], allow_pickle: bool = True, precision: Precision = "exact"
 ) -> Callable[[], LoadedModels]:
     """Return a function that loads models by name; ``mini`` is both an encoder and a vision-language model.
 

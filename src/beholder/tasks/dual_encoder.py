@@ -80,7 +80,7 @@ class DualEncoder(Reloadable):
         device: str | None = None,
         precision: Precision = "exact",
         revision: str | None = None,
-        allow_pickle: bool = False,
+        allow_pickle: bool = True,
     ) -> DualEncoder:
         """Load ``"mini"``, a folder, or a hub id such as ``"openai/clip-vit-base-patch32"``.
 
@@ -97,7 +97,8 @@ class DualEncoder(Reloadable):
                 1e-5. ``"fast"``: a cosine of at least 0.9999. ``"fastest"``: at least 0.999. The fastest configuration
                 within that bound is measured on first use on this processor or GPU, and remembered.
             revision: for a hub id, the branch, tag or commit; all files come from one commit.
-            allow_pickle: read weights from a pickle (with ``weights_only``) if there are no safetensors.
+            allow_pickle: if there are no safetensors, read a pickle by torch's restricted unpickler, once, and keep it
+                as safetensors in the cache. False refuses pickles.
 
         Raises:
             InvalidSetting: unknown precision, or a device that can't be used.
@@ -135,7 +136,7 @@ class DualEncoder(Reloadable):
         *,
         precision: Precision = "exact",
         revision: str | None = None,
-        allow_pickle: bool = False,
+        allow_pickle: bool = True,
     ) -> DualEncoder:
         """Compile a model for this processor, once; `from_pretrained` then loads that.
 

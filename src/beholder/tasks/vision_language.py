@@ -139,7 +139,7 @@ class VisionLanguageModel(Reloadable):
         *,
         device: str | None = None,
         revision: str | None = None,
-        allow_pickle: bool = False,
+        allow_pickle: bool = True,
         precision: Precision = "exact",
     ) -> VisionLanguageModel:
         """Load ``"mini"``, a folder, or a hub id such as ``"Salesforce/blip2-opt-2.7b"``.
@@ -168,7 +168,7 @@ class VisionLanguageModel(Reloadable):
         return cls(loaded, device, precision)._loaded_from(origin)
 
     @staticmethod
-    def compile(name: str | Path, *, allow_pickle: bool = False, precision: Precision = "exact") -> VisionLanguageModel:
+    def compile(name: str | Path, *, allow_pickle: bool = True, precision: Precision = "exact") -> VisionLanguageModel:
         """Compile ``"mini"`` or a model in a folder for this processor, once; `from_pretrained` then loads that.
 
         Soft prompts and logits stay the same up to the order of summation.

@@ -118,7 +118,7 @@ ROWS = (
 IGNORED = ("embeddings.position_ids", "qformer.embeddings.position_ids")
 
 
-def load(folder: Path, name: str, allow_pickle: bool = False) -> LoadedVisionLanguage:
+def load(folder: Path, name: str, allow_pickle: bool = True) -> LoadedVisionLanguage:
     """Load a folder.
 
     Raises:

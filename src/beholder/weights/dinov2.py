@@ -88,7 +88,7 @@ def ignored(config: Mapping[str, Any]) -> tuple[str, ...]:
     return (f"{prefix}embeddings.mask_token",)
 
 
-def load_image_encoder(folder: Path, name: str, allow_pickle: bool = False) -> LoadedImageEncoder:
+def load_image_encoder(folder: Path, name: str, allow_pickle: bool = True) -> LoadedImageEncoder:
     """Load a folder.
 
     Raises:

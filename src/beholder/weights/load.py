@@ -18,9 +18,7 @@ from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder, Loade
 from beholder.weights.sources import find_model
 
 
-def load_dual_encoder(
-    name: str | Path, *, revision: str | None = None, allow_pickle: bool = False
-) -> LoadedDualEncoder:
+def load_dual_encoder(name: str | Path, *, revision: str | None = None, allow_pickle: bool = True) -> LoadedDualEncoder:
     """Load a dual encoder of any known format onto the CPU, in single precision, ready to run.
 
     Beholder's own; Hugging Face's CLIP, SigLIP, SigLIP 2 with pictures of a fixed size, Chinese-CLIP; open_clip;
@@ -29,7 +27,8 @@ def load_dual_encoder(
     Args:
         name: ``"mini"``, a folder, or a hub id such as ``"openai/clip-vit-base-patch32"``.
         revision: for a hub id, the branch, tag or commit; one commit serves all files.
-        allow_pickle: read weights from a pickle (with ``weights_only``) if there are no safetensors.
+        allow_pickle: if there are no safetensors, read a pickle by torch's restricted unpickler, once, and keep it as
+            safetensors in the cache. False refuses pickles.
 
     Raises:
         ModelNotFound: there is no such model.
@@ -44,7 +43,7 @@ def load_dual_encoder(
 
 
 def load_vision_language(
-    name: str | Path, *, revision: str | None = None, allow_pickle: bool = False
+    name: str | Path, *, revision: str | None = None, allow_pickle: bool = True
 ) -> LoadedVisionLanguage:
     """Load a vision-language model onto the CPU, ready to run: ``mini``, Beholder's own format, Hugging Face's BLIP-2.
 
@@ -61,7 +60,7 @@ def load_vision_language(
 
 
 def load_image_encoder(
-    name: str | Path, *, revision: str | None = None, allow_pickle: bool = False
+    name: str | Path, *, revision: str | None = None, allow_pickle: bool = True
 ) -> LoadedImageEncoder:
     """Load an image tower that comes without text: Hugging Face's ViT and DINOv2, with or without a classifier.
 
@@ -78,7 +77,7 @@ def load_image_tower(name: str | Path) -> tuple[nn.Module, Preprocessing]:
 
     The errors are those of `load_dual_encoder`.
     """
-    loaded = _load(name, None, None, False)
+    loaded = _load(name, None, None, True)
     tower = loaded.image if isinstance(loaded, LoadedVisionLanguage) else loaded.network
     tower = tower.image if isinstance(loaded, LoadedDualEncoder) else tower  # type: ignore[assignment]
     return tower.float().requires_grad_(False).eval(), loaded.preprocessing
@@ -98,7 +97,7 @@ def load_frozen_language_model(name: str) -> tuple[LanguageModel, tokenizers.Tok
     return read_language_model(find_model(name))
 
 
-def load_foreign_network(folder: Path, allow_pickle: bool = False) -> tuple[TwoTowers, Preprocessing]:
+def load_foreign_network(folder: Path, allow_pickle: bool = True) -> tuple[TwoTowers, Preprocessing]:
     """Load the network of a dual encoder in another project's format, without its tokenizer.
 
     Raises:

@@ -277,7 +277,7 @@ def tokenizer_kind(model: Mapping[str, Any]) -> Literal["open_clip"]:
     return "open_clip"
 
 
-def read_network(folder: Path, allow_pickle: bool = False) -> ForeignDualEncoder:
+def read_network(folder: Path, allow_pickle: bool = True) -> ForeignDualEncoder:
     """Load the network of a folder, without its tokenizer.
 
     Raises:

@@ -4,24 +4,38 @@ huggingface_hub does the downloading, so HF_HOME, HF_HUB_CACHE, HF_TOKEN, HF_HUB
 proxy variables apply. No code is ever downloaded, and all files are of one revision.
 """
 
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
 import re
 from collections.abc import Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from beholder.errors import DownloadFailed, ModelError, ModelNotFound
+from beholder.weights.download_progress import reporting_bar
 from beholder.weights.tensors import weight_files
 
+if TYPE_CHECKING:
+    from huggingface_hub import ModelInfo
+
+logger = logging.getLogger(__name__)
 HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
+PICKLES = (".bin", ".pt")
+# Of the pull requests by which the hub adds safetensors to repositories; the same that transformers looks for.
+CONVERSION_BOT, CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
 SMALL_FILES = (".json", ".txt", ".txt.gz", ".model", "calibration.safetensors")
 
 
-def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: bool = False) -> Path:
+def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: bool = True) -> Path:
     """Return the folder of a model, downloading it if needed.
 
     Args:
         name: a folder, ``"mini"``, or a hub id such as ``"openai/clip-vit-base-patch32"``.
         revision: for a hub id, a branch, tag or commit; the main branch by default.
-        allow_pickle: for a hub id without safetensors, download pickles.
+        allow_pickle: for a hub id with neither safetensors nor a conversion by the hub's bot, download a pickle.
 
     Raises:
         ModelNotFound: neither a folder nor a model of the hub has this name.
@@ -39,7 +53,7 @@ def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: b
     return _from_hub(name, revision, allow_pickle)
 
 
-def files_to_download(names: Sequence[str], allow_pickle: bool = False) -> list[str]:
+def files_to_download(names: Sequence[str], allow_pickle: bool = True) -> list[str]:
     """Return the files of a repository that loading it needs: configs, tokenizer, and one copy of the weights.
 
     Raises:
@@ -59,8 +73,8 @@ def files_to_download(names: Sequence[str], allow_pickle: bool = False) -> list[
     if not weights:
         pickled = any(name.endswith((".bin", ".pt")) for name in names)
         raise ModelError(
-            "it has only pickled weights, which can run code when they are opened: pass allow_pickle=True if you "
-            "trust where they come from"
+            "it has only pickled weights, which can run code when they are opened, and allow_pickle=False forbids "
+            "them; allowed, they are read by torch's restricted unpickler"
             if pickled
             else "it has no weights in a file that is known"
         )
@@ -68,16 +82,21 @@ def files_to_download(names: Sequence[str], allow_pickle: bool = False) -> list[
 
 
 def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Path:
-    from huggingface_hub import HfApi, snapshot_download
+    from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        listed = [file.rfilename for file in HfApi().model_info(name, revision=revision).siblings or ()]
+        info = HfApi().model_info(name, revision=revision, files_metadata=True)
         try:
-            files = files_to_download(listed, allow_pickle)
+            files = files_to_download(_names(info), allow_pickle=True)
+            if any(file.endswith(PICKLES) for file in files):
+                conversion = _conversion(name, info, files)
+                if conversion is not None:
+                    info, revision = conversion
+                files = files_to_download(_names(info), allow_pickle)
         except ModelError as error:
             raise ModelError(f"{name}: {error}") from None
-        return Path(snapshot_download(name, revision=revision, allow_patterns=files))
+        return _download(name, revision, info, files)
     except ModelError:
         raise
     except GatedRepoError as error:
@@ -88,22 +107,96 @@ def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Path:
         raise ModelNotFound(
             f"{name}: no such folder here, and no such model on the hub (a private one needs HF_TOKEN)"
         ) from error
-    except (
-        Exception
-    ) as error:  # offline, timeouts, broken answers: the library below raises its HTTP client's own errors
-        cached = _cached(name, revision)
+    except Exception as error:  # offline, timeouts, broken answers: huggingface_hub passes on its HTTP client's errors
+        cached = _cached(name, revision, allow_pickle)
         if cached is None:
             raise DownloadFailed(f"{name}: not in the cache, and the hub could not be reached ({error})") from error
         return cached
 
 
-def _cached(name: str, revision: str | None) -> Path | None:
-    from huggingface_hub import try_to_load_from_cache
+def _names(info: ModelInfo) -> list[str]:
+    return [file.rfilename for file in info.siblings or ()]
 
-    from beholder.weights.formats import MARKERS
 
-    for marker in MARKERS:
-        path = try_to_load_from_cache(name, marker, revision=revision)
-        if isinstance(path, str):
-            return Path(path).parent
+def _conversion(name: str, info: ModelInfo, files: Sequence[str]) -> tuple[ModelInfo, str] | None:
+    """Return the pull request by which the hub's bot adds safetensors, and its revision; None if there is none.
+
+    Every file that loading needs has to be the same, byte for byte, as in the revision that was asked for: so it is a
+    conversion of these weights and no others.
+    """
+    from huggingface_hub import HfApi
+
+    hashes = {file.rfilename: file.blob_id for file in info.siblings or ()}
+    try:
+        requests = HfApi().get_repo_discussions(
+            name, author=CONVERSION_BOT, discussion_type="pull_request", discussion_status="open"
+        )
+        for request in requests:
+            if request.title != CONVERSION_TITLE or request.author != CONVERSION_BOT:
+                continue
+            revision = f"refs/pr/{request.num}"
+            converted = HfApi().model_info(name, revision=revision, files_metadata=True)
+            theirs = {file.rfilename: file.blob_id for file in converted.siblings or ()}
+            safe = files_to_download(_names(converted), allow_pickle=True)
+            if not any(file.endswith(PICKLES) for file in safe) and all(
+                hashes[file] is not None and hashes[file] == theirs.get(file) for file in files
+            ):
+                return converted, revision
+    except Exception as error:  # some hubs have no discussions; the conversion is only a convenience
+        logger.info("%s: no conversion to safetensors found (%s)", name, error)
     return None
+
+
+def _download(name: str, revision: str | None, info: ModelInfo, files: Sequence[str]) -> Path:
+    """Download the files that are not in the cache, and check those against the hub's hashes."""
+    from huggingface_hub import snapshot_download, try_to_load_from_cache
+
+    new = [file for file in files if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)]
+    folder = Path(
+        snapshot_download(name, revision=revision, allow_patterns=list(files), tqdm_class=reporting_bar(name))
+    )
+    for file in info.siblings or ():
+        wanted = file.lfs.sha256 if file.lfs is not None else None
+        path = folder / file.rfilename
+        if wanted is None or file.rfilename not in new:
+            continue
+        with path.open("rb") as content:
+            found = hashlib.file_digest(content, "sha256").hexdigest()
+        if found != wanted:
+            path.resolve().unlink()
+            path.unlink(missing_ok=True)
+            raise DownloadFailed(
+                f"{name}: the SHA-256 of {file.rfilename} is {found} and not {wanted}, as the hub says; it was removed"
+            )
+    return folder
+
+
+def _cached(name: str, revision: str | None, allow_pickle: bool) -> Path | None:
+    """Return the folder of a model in the hub's cache if all its weights are there; a conversion counts, too."""
+    from huggingface_hub import constants
+    from huggingface_hub.file_download import repo_folder_name
+
+    repository = Path(constants.HF_HUB_CACHE) / repo_folder_name(repo_id=name, repo_type="model")
+    refs = [repository / "refs" / (revision or "main")]
+    if revision is None:
+        refs += sorted((repository / "refs" / "refs" / "pr").glob("*"))
+    commits = [ref.read_text("utf-8").strip() for ref in refs if ref.is_file()] + ([revision] if revision else [])
+    for pickle in (False, True)[: 1 + allow_pickle]:
+        for folder in (repository / "snapshots" / commit for commit in commits):
+            if folder.is_dir() and _whole(folder, pickle):
+                return folder
+    return None
+
+
+def _whole(folder: Path, allow_pickle: bool) -> bool:
+    names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+    try:
+        files = files_to_download(names, allow_pickle)
+    except ModelError:
+        return False
+    return all(
+        (folder / index).with_name(shard).is_file()
+        for index in files
+        if index.endswith(".index.json")
+        for shard in set(json.loads((folder / index).read_text("utf-8"))["weight_map"].values())
+    )

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from pickle import UnpicklingError
 
-import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file
 from torch import Tensor
 
 from beholder.errors import ModelError
+from beholder.weights.pickles import read_pickle
 
 
 def weight_files(names: Sequence[str], stems: Sequence[str], allow_pickle: bool = False) -> list[str]:
@@ -30,7 +29,7 @@ def weight_files(names: Sequence[str], stems: Sequence[str], allow_pickle: bool 
     return []
 
 
-def read_tensors(folder: Path, stems: Sequence[str], allow_pickle: bool = False) -> dict[str, Tensor]:
+def read_tensors(folder: Path, stems: Sequence[str], allow_pickle: bool = True) -> dict[str, Tensor]:
     """Return all tensors of a folder's weights by name, on the CPU and in their stored dtype.
 
     Safetensors are memory-mapped, so a tensor costs nothing until it is used.
@@ -44,8 +43,8 @@ def read_tensors(folder: Path, stems: Sequence[str], allow_pickle: bool = False)
         pickles = weight_files(names, stems, allow_pickle=True)
         if pickles:
             raise ModelError(
-                f"{folder}: the weights are a pickle ({pickles[0]}), which can run code when it is opened: "
-                "pass allow_pickle=True if you trust where it comes from"
+                f"{folder}: the weights are a pickle ({pickles[0]}), and allow_pickle=False forbids it; allowed, "
+                "it is read by torch's restricted unpickler"
             )
         raise ModelError(f"{folder}: no weights here; {' or '.join(f'{stem}.safetensors' for stem in stems)} is needed")
     if files[0].endswith(".index.json"):
@@ -75,11 +74,4 @@ def _read_file(path: Path) -> dict[str, Tensor]:
             raise ModelError(
                 f"{path}: cannot be read as safetensors, perhaps only half of it is here ({error})"
             ) from None
-    try:
-        stored = torch.load(path, map_location="cpu", weights_only=True, mmap=False)
-    except (UnpicklingError, RuntimeError, EOFError, OSError) as error:
-        raise ModelError(f"{path}: cannot be read as a pickle of tensors ({error})") from None
-    stored = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
-    if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise ModelError(f"{path}: holds something else than named tensors")
-    return {name.removeprefix("module."): tensor for name, tensor in stored.items()}
+    return read_pickle(path)

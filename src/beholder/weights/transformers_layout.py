@@ -55,7 +55,7 @@ class TransformersLayout:
     tokenizer: TokenizerKind
 
 
-def read_network(layout: TransformersLayout, folder: Path, allow_pickle: bool = False) -> ForeignDualEncoder:
+def read_network(layout: TransformersLayout, folder: Path, allow_pickle: bool = True) -> ForeignDualEncoder:
     """Load the network of a folder, without its tokenizer.
 
     Raises:

@@ -78,7 +78,7 @@ def rows(config: Mapping[str, Any]) -> tuple[Row, ...]:
     )
 
 
-def load_image_encoder(folder: Path, name: str, allow_pickle: bool = False) -> LoadedImageEncoder:
+def load_image_encoder(folder: Path, name: str, allow_pickle: bool = True) -> LoadedImageEncoder:
     """Load a folder.
 
     Raises:
