@@ -51,7 +51,8 @@ def write_caption(path: Path, caption: str) -> Path:
         target = path.resolve(strict=True) if path.is_symlink() else path
         data = target.read_bytes()
         beside = next((found for found in find_sidecars(path) if found == sidecar_path(path)), sidecar_path(target))
-        if not (beside.exists() or not data.startswith((JPEG_START, PNG_START))):
+        is_shadowed = sidecar_caption(path) is not None  # by a sidecar of the RAW file or of another picture, perhaps
+        if not (beside.exists() or is_shadowed or not data.startswith((JPEG_START, PNG_START))):
             _check_writable(target)
             if target.stat().st_nlink == 1:
                 _replace_picture(target, _with_caption(data, caption))
