@@ -15,6 +15,7 @@ from beholder.cli.main import app as command_line
 from beholder.server.app import create_app
 from beholder.server.service import Service
 from beholder.server.settings import ServerSettings
+from beholder.weights.known_models import DATE, KNOWN_MODELS
 
 ROOT = Path(__file__).parent.parent
 DOCS = ROOT / "docs"
@@ -30,6 +31,19 @@ HTTP_HEAD = """# The HTTP interface
 Fields with a question mark are optional. Errors have the form of OpenAI's API: `error` with `message`, `type`, `param`
 and `code`. If the server has a key, every request must carry `Authorization: Bearer KEY`.
 
+"""
+WHICH_MODEL = """# Which model?
+
+`mini` is there from the start and small; for better results, choose by purpose and machine. The short names work
+wherever a model is named: `--model siglip2`, `DualEncoder.from_pretrained("clip")`. `beholder models --known` prints
+this table, and `beholder pull NAME` prints size and licence, downloads, and checks what it downloaded. As of {date}:
+
+| name | for | from | weights | licence | published result | source |
+|---|---|---|---|---|---|---|
+{rows}
+
+The results are those that the publishers state, on their data; measure on your own with `beholder evaluate`. "Weights"
+is their size in single precision.
 """
 
 project = "Beholder"
@@ -113,9 +127,23 @@ def kind_of(schema: dict[str, Any]) -> str:
     return str(schema.get("type", "anything"))
 
 
+def write_known_models() -> str:
+    """Return the page "Which model?" with the table of recommended models."""
+    rows = [
+        f"| {', '.join(f'`{name}`' for name in model.names)} | {model.purpose} | {model.budget} "
+        f"| {model.gigabytes:.1f} GB | {model.licence} | {model.figure} | {model.source} |"
+        for model in KNOWN_MODELS
+    ]
+    return WHICH_MODEL.format(date=DATE, rows="\n".join(rows))
+
+
 def write_pages(_: object) -> None:
     """Write the generated pages; unchanged files are left alone, so that Sphinx does not rebuild them."""
-    pages = {"reference/command-line.md": write_command_line(), "reference/http.md": write_http()}
+    pages = {
+        "reference/command-line.md": write_command_line(),
+        "reference/http.md": write_http(),
+        "how-to/which-model.md": write_known_models(),
+    }
     for source, name in ELSEWHERE.items():
         pages[name] = relocate_links((ROOT / source).read_text("utf-8"), (ROOT / source).parent, (DOCS / name).parent)
     for name, text in pages.items():

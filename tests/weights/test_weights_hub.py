@@ -162,3 +162,15 @@ def test_other_bytes_than_the_hub_names_are_removed(hub: LocalHub, tmp_path: Pat
     hub.models["owner/corrupt"].corrupt.clear()
     [found], _ = load(hub, tmp_path, "owner/corrupt")
     assert found["sums"] == SUMS
+
+
+def test_pull_tells_size_and_licence_before_it_downloads(hub: LocalHub, tmp_path: Path) -> None:
+    hub.models["owner/whole"].card = {"license": "mit"}
+    kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and key[:3] != "HF_"}
+    settings = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1"}
+    order = [sys.executable, "-m", "beholder", "pull", "owner/whole", "--json"]
+    for size in (len(CONFIG) + len(SAFE["model.safetensors"]), 0):
+        run = subprocess.run(order, env=kept | settings, capture_output=True, text=True, timeout=240)
+        told = f"owner/whole: {size / 1e6:,.1f} MB, licence: mit" if size else ""
+        assert told in run.stderr and ("licence" in run.stderr) == bool(size), run.stderr
+        assert json.loads(run.stdout)["name"] == "owner/whole"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,19 +15,22 @@ if TYPE_CHECKING:
 
 
 def command(
-    name: Annotated[str, typer.Argument(help="mini, or a hub id such as openai/clip-vit-base-patch32.")],
+    name: Annotated[str, typer.Argument(help="mini, a short name such as clip (models --known), or a hub id.")],
     compile: Annotated[
         bool, typer.Option("--compile", help="Compile it for this processor, so that it starts and runs faster.")
     ] = False,
     precision: Precision = PrecisionName.exact,
     json: Json = False,
 ) -> None:
-    """Fetch a model now, so that it works without a network later.
+    """Download a model now, so that it works without a network later.
+
+    Its size and licence are printed first. What was downloaded before a break stays, and hashes are checked.
 
     With --precision, what is the fastest within its bound is measured now rather than on first use.
 
     \b
     beholder pull mini
+    beholder pull clip
     beholder pull mini --compile
     beholder pull ./my-model --compile --precision fastest
     """
@@ -35,10 +39,13 @@ def command(
     from beholder.runtime.precision import check_precision
     from beholder.weights.formats import DUAL_ENCODER, VISION_LANGUAGE_MODEL
     from beholder.weights.installed import kind_of
-    from beholder.weights.sources import find_model
+    from beholder.weights.sources import find_model, plan_download
 
     if precision != PrecisionName.exact and not compile:
         raise InvalidSetting(f"--precision {precision}: is measured on what is compiled; add --compile")
+    if (download := plan_download(name)) is not None and download.size:
+        licence = download.licence or "not stated on the hub"
+        print(f"{download.repository}: {download.size / 1e6:,.1f} MB, licence: {licence}", file=sys.stderr)
     folders = [find_model(name)]
     if name == "mini":
         from beholder.weights import mini_bridge

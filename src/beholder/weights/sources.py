@@ -11,11 +11,13 @@ import json
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from beholder.errors import DownloadFailed, ModelError, ModelNotFound
 from beholder.weights.download_progress import reporting_bar
+from beholder.weights.known_models import known_model
 from beholder.weights.tensors import weight_files
 
 if TYPE_CHECKING:
@@ -33,7 +35,8 @@ def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: b
     """Return the folder of a model, downloading it if needed.
 
     Args:
-        name: a folder, ``"mini"``, or a hub id such as ``"openai/clip-vit-base-patch32"``.
+        name: a folder, ``"mini"``, a short name such as ``"clip"`` (`known_models`), or a hub id such as
+            ``"openai/clip-vit-base-patch32"``.
         revision: for a hub id, a branch, tag or commit; the main branch by default.
         allow_pickle: for a hub id with neither safetensors nor a conversion by the hub's bot, download a pickle.
 
@@ -48,9 +51,55 @@ def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: b
     folder = Path(name).expanduser()
     if str(name) and folder.is_dir():
         return folder
+    return _from_hub(hub_id(name), revision, allow_pickle)
+
+
+def hub_id(name: str | Path) -> str:
+    """Return the hub id that a short name or a hub id leads to.
+
+    Raises:
+        ModelNotFound: it is neither.
+    """
+    known = known_model(name) if isinstance(name, str) else None
+    if known is not None:
+        return known.repository
     if not isinstance(name, str) or not HUB_ID.fullmatch(name):
-        raise ModelNotFound(f"{name}: no such folder; a model is a folder, mini, or a hub id such as owner/name")
-    return _from_hub(name, revision, allow_pickle)
+        raise ModelNotFound(
+            f"{name}: no such folder; a model is a folder, mini, a short name (beholder models --known) or a hub id "
+            "such as owner/name"
+        )
+    return name
+
+
+@dataclass(frozen=True)
+class Download:
+    """What is still to be downloaded of a model of the hub.
+
+    Attributes:
+        repository: hub id.
+        size: bytes that are not in the cache yet.
+        licence: as the model card states it; empty where it states none.
+    """
+
+    repository: str
+    size: int
+    licence: str
+
+
+def plan_download(name: str | Path, *, revision: str | None = None, allow_pickle: bool = True) -> Download | None:
+    """Return what `find_model` would download; None for a folder, ``"mini"``, and if the hub can't be reached."""
+    if name == "mini" or Path(name).expanduser().is_dir():
+        return None
+    repository = hub_id(name)
+    try:
+        info, _, files = _plan(repository, revision, allow_pickle)
+    except Exception as error:  # find_model says what is wrong, or finds the model in the cache
+        logger.info("%s: size and licence are not known (%s)", repository, error)
+        return None
+    missing = set(_missing(repository, info, files))
+    size = sum(file.size or 0 for file in info.siblings or () if file.rfilename in missing)
+    stated = info.card_data.get("license") if info.card_data is not None else None
+    return Download(repository, size, str(stated or ""))
 
 
 def files_to_download(names: Sequence[str], allow_pickle: bool = True) -> list[str]:
@@ -82,21 +131,11 @@ def files_to_download(names: Sequence[str], allow_pickle: bool = True) -> list[s
 
 
 def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Path:
-    from huggingface_hub import HfApi
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        info = HfApi().model_info(name, revision=revision, files_metadata=True)
-        try:
-            files = files_to_download(_names(info), allow_pickle=True)
-            if any(file.endswith(PICKLES) for file in files):
-                conversion = _conversion(name, info, files)
-                if conversion is not None:
-                    info, revision = conversion
-                files = files_to_download(_names(info), allow_pickle)
-        except ModelError as error:
-            raise ModelError(f"{name}: {error}") from None
-        return _download(name, revision, info, files)
+        info, at, files = _plan(name, revision, allow_pickle)
+        return _download(name, at, info, files)
     except ModelError:
         raise
     except GatedRepoError as error:
@@ -112,6 +151,30 @@ def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Path:
         if cached is None:
             raise DownloadFailed(f"{name}: not in the cache, and the hub could not be reached ({error})") from error
         return cached
+
+
+def _plan(name: str, revision: str | None, allow_pickle: bool) -> tuple[ModelInfo, str | None, list[str]]:
+    """Return what the hub tells about the revision to take, that revision, and its files that loading needs."""
+    from huggingface_hub import HfApi
+
+    info = HfApi().model_info(name, revision=revision, files_metadata=True)
+    try:
+        files = files_to_download(_names(info), allow_pickle=True)
+        if any(file.endswith(PICKLES) for file in files):
+            conversion = _conversion(name, info, files)
+            if conversion is not None:
+                info, revision = conversion
+            files = files_to_download(_names(info), allow_pickle)
+    except ModelError as error:
+        raise ModelError(f"{name}: {error}") from None
+    return info, revision, files
+
+
+def _missing(name: str, info: ModelInfo, files: Sequence[str]) -> list[str]:
+    """Return those of the files that are not in the cache."""
+    from huggingface_hub import try_to_load_from_cache
+
+    return [file for file in files if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)]
 
 
 def _names(info: ModelInfo) -> list[str]:
@@ -149,9 +212,9 @@ def _conversion(name: str, info: ModelInfo, files: Sequence[str]) -> tuple[Model
 
 def _download(name: str, revision: str | None, info: ModelInfo, files: Sequence[str]) -> Path:
     """Download the files that are not in the cache, and check those against the hub's hashes."""
-    from huggingface_hub import snapshot_download, try_to_load_from_cache
+    from huggingface_hub import snapshot_download
 
-    new = [file for file in files if not isinstance(try_to_load_from_cache(name, file, revision=info.sha), str)]
+    new = _missing(name, info, files)
     folder = Path(
         snapshot_download(name, revision=revision, allow_patterns=list(files), tqdm_class=reporting_bar(name))
     )
