@@ -1,21 +1,50 @@
-"""Photographs with captions, split the same way by everybody."""
+"""Photographs with captions, labels and questions, and a split that is the same for everyone.
+
+The split depends on the hash of each file name alone, so adding a photograph never moves another one by more than a
+place. Near-duplicates of a test photograph (siblings of a series, other crops of the same picture) are found by a
+perceptual hash and left out of training.
+"""
 
 import hashlib
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
 
 from beholder.errors import InvalidSetting
+from beholder.pictures.read import read_picture
+from beholder.runtime.pipeline import map_ahead
+
+TEST = {"flickr8k": 250, "coco": 250, "web": 250, "daquar": 60}  # photographs of a source
+TEST_LABELS = 0.2  # share of the labeled photographs of a source
+CALIBRATION = {"flickr8k": 100, "coco": 50, "web": 100}  # after the test's; of the labeled ones, every tenth
+CALIBRATION_LABELS = 0.1
+HASH_SIDE = 8
+NEAR = 8  # of the 64 bits of a perceptual hash; two photographs that differ in no more are near-duplicates
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A picture's path, its captions, and the collection it comes from."""
+    """A photograph and what is known of it.
+
+    Attributes:
+        captions: in English.
+        source: the collection it comes from.
+        chinese: captions in Chinese.
+        label: the name of what it shows, for collections of labeled photographs.
+        questions: with their answers.
+    """
 
     path: Path
     captions: tuple[str, ...]
     source: str
+    chinese: tuple[str, ...] = ()
+    label: str = ""
+    questions: tuple[tuple[str, str], ...] = ()
 
 
 def read_photographs(file: Path) -> list[Photograph]:
@@ -24,19 +53,114 @@ def read_photographs(file: Path) -> list[Photograph]:
     Raises:
         InvalidSetting: the file is missing, or a line is not of this form; the message has its number.
     """
-    if not file.is_file():
-        raise InvalidSetting(f"{file}: no such file; it should hold JSON lines with image and captions")
-    photographs = []
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            captions = tuple(row["captions"])
-            photographs.append(Photograph(file.parent / row["image"], captions, row.get("source", "")))
-        except (ValueError, KeyError, TypeError) as error:
-            raise InvalidSetting(f"{file}, line {number}: not a JSON object with image and captions") from error
+    return [_captioned(file, row) for row in _rows(file, "captions")]
+
+
+def read_collection(folder: Path) -> list[Photograph]:
+    """Read ``captions.jsonl`` and, where they exist, ``labels.jsonl`` and ``questions.jsonl`` of a folder.
+
+    Each has an ``image`` (relative to the folder) and a ``source``; beside it ``captions`` and perhaps ``captions_zh``,
+    or a ``label``, or a ``question`` with its ``answer`` (several lines of the same photograph are joined).
+
+    Raises:
+        InvalidSetting: a line is not of this form; the message has its number.
+    """
+    photographs = [_captioned(folder / "captions.jsonl", row) for row in _rows(folder / "captions.jsonl", "captions")]
+    if (labels := folder / "labels.jsonl").is_file():
+        for row in _rows(labels, "label"):
+            photographs.append(Photograph(folder / row["image"], (), row["source"], label=row["label"]))
+    if (questions := folder / "questions.jsonl").is_file():
+        asked: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        for row in _rows(questions, "question", "answer"):
+            asked.setdefault((row["image"], row["source"]), []).append((row["question"], row["answer"]))
+        for (image, source), pairs in asked.items():
+            photographs.append(Photograph(folder / image, (), source, questions=tuple(pairs)))
     return photographs
 
 
+def _rows(file: Path, *fields: str) -> Iterator[dict[str, Any]]:
+    if not file.is_file():
+        raise InvalidSetting(f"{file}: no such file; it should hold JSON lines with image and {', '.join(fields)}")
+    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
+        try:
+            row = json.loads(line)
+            if not isinstance(row["image"], str) or (isinstance(row.get("captions", []), list) is False):
+                raise TypeError
+            for field in fields:
+                row[field]
+        except (ValueError, KeyError, TypeError) as error:
+            wanted = " and ".join(("image", *fields))
+            raise InvalidSetting(f"{file}, line {number}: not a JSON object with {wanted}") from error
+        yield {"source": "", **row}
+
+
+def _captioned(file: Path, row: Mapping[str, Any]) -> Photograph:
+    chinese = tuple(row.get("captions_zh", ()))
+    return Photograph(file.parent / row["image"], tuple(row["captions"]), row["source"], chinese)
+
+
 def by_hash(photographs: Sequence[Photograph]) -> list[Photograph]:
-    """In the order of a hash of the file name: a shuffle that no other photograph's coming or going changes."""
+    """Shuffle by a hash of the file name, so that adding or removing a photograph never changes the others' order."""
     return sorted(photographs, key=lambda photograph: hashlib.sha256(photograph.path.name.encode()).hexdigest())
+
+
+def split_by_source(
+    photographs: Sequence[Photograph], hashes: Mapping[Path, np.ndarray], held_out: Sequence[np.ndarray] = ()
+) -> dict[str, list[Photograph]]:
+    """Split every source into ``test``, ``calibration`` and ``training``.
+
+    Args:
+        photographs: those of `read_collection`.
+        hashes: the perceptual hash of each path (`perceptual_hashes`).
+        held_out: hashes of further photographs whose near-duplicates must not be trained on.
+
+    Returns:
+        the three parts. Near-duplicates of test photographs are in neither of the other two.
+    """
+    parts: dict[str, list[Photograph]] = {"test": [], "calibration": [], "training": []}
+    for source in sorted({photograph.source for photograph in photographs}):
+        own = by_hash([photograph for photograph in photographs if photograph.source == source])
+        labeled = bool(own[0].label)
+        test = round(TEST_LABELS * len(own)) if labeled else TEST.get(source, 0)
+        calibration = round(CALIBRATION_LABELS * len(own)) if labeled else CALIBRATION.get(source, 0)
+        parts["test"] += own[:test]
+        parts["calibration"] += own[test : test + calibration]
+        parts["training"] += own[test + calibration :]
+    unseen = np.array([*(hashes[photograph.path] for photograph in parts["test"]), *held_out], np.uint64)
+    for part in ("calibration", "training"):
+        near = near_duplicates(np.array([hashes[one.path] for one in parts[part]], np.uint64), unseen)
+        parts[part] = [one for one, left_out in zip(parts[part], near, strict=True) if not left_out]
+    return parts
+
+
+def near_duplicates(hashes: np.ndarray, others: np.ndarray, near: int = NEAR) -> np.ndarray:
+    """Which of n hashes differ from at least one of the others in at most ``near`` bits: (n,) bool."""
+    if not len(hashes) or not len(others):
+        return np.zeros(len(hashes), bool)
+    return np.concatenate(
+        [
+            (np.bitwise_count(part[:, None] ^ others[None, :]) <= near).any(axis=1)
+            for part in np.array_split(hashes, len(hashes) // 1024 + 1)
+        ]
+    )
+
+
+def perceptual_hash(picture: Image.Image) -> np.uint64:
+    """64 bits, each of them whether a pixel of a 9 × 8 thumbnail in gray is brighter than its right neighbor.
+
+    Source: the difference hash of N. Krawetz, *Kind of Like That* (2013).
+    """
+    small = np.asarray(picture.convert("L").resize((HASH_SIDE + 1, HASH_SIDE), Image.Resampling.LANCZOS), np.int16)
+    return np.packbits(small[:, :-1] > small[:, 1:]).view(">u8")[0].astype(np.uint64)
+
+
+def perceptual_hashes(paths: Sequence[Path], cache: Path) -> dict[Path, np.ndarray]:
+    """The hash of every picture, computed once and cached in a JSON file by name."""
+    known: dict[str, str] = json.loads(cache.read_text("utf-8")) if cache.is_file() else {}
+    missing = [path for path in paths if path.name not in known]
+    for path, found in map_ahead(lambda path: (path, perceptual_hash(read_picture(path))), missing, ahead=16):
+        known[path.name] = f"{int(found):016x}"
+    if missing:
+        cache.parent.mkdir(parents=True, exist_ok=True)
+        cache.write_text(json.dumps(known), "utf-8")
+    return {path: np.uint64(int(known[path.name], 16)) for path in paths}
