@@ -1,6 +1,7 @@
 """Albums over HTTP: what the library says, and writing that touches only what it should."""
 
 import hashlib
+import shutil
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -294,3 +295,28 @@ def test_what_takes_long_is_made_once(encoder: DualEncoder) -> None:
 
     with ThreadPoolExecutor(1) as aside:  # a browser that other tests drive has a loop in this thread
         aside.submit(asyncio.run, ask()).result()
+
+
+def test_two_who_save_into_files_wait_for_each_other(tmp_path: Path, encoder: DualEncoder) -> None:
+    with fresh(tmp_path, encoder) as served, ThreadPoolExecutor(4) as pool:
+        numbers = get(served, "/ids")["ids"][:4]
+
+        def save(place: int) -> int:
+            body = {"caption": f"number {place}", "into_file": True}
+            path = f"/v1/albums/holiday/pictures/{numbers[place % 4]}"
+            return int(served.ask("PUT", path, body).status)
+
+        assert set(pool.map(save, range(16))) == {200}
+
+
+def test_a_replaced_album_is_refused_instead_of_written_to(tmp_path: Path, encoder: DualEncoder) -> None:
+    with fresh(tmp_path, encoder) as served:
+        number = get(served, "/ids")["ids"][0]
+        path = f"/v1/albums/holiday/pictures/{number}"
+        assert served.ask("PUT", path, {"caption": "before"}).status == 200
+        shutil.copytree(tmp_path / "holiday", tmp_path / "backup")
+        shutil.rmtree(tmp_path / "holiday")
+        assert served.ask("PUT", path, {"caption": "lost"}).code == "album_replaced"
+        shutil.copytree(tmp_path / "backup", tmp_path / "holiday")
+        assert served.ask("PUT", path, {"caption": "lost"}).code == "album_replaced"
+        assert served.ask("GET", f"{path}/thumbnail").code == "album_replaced"

@@ -224,6 +224,8 @@ BODIES: list[tuple[str, str, Any, int]] = [
     ("broken UTF-8", "/v1/caption", b'{"image": "\xff\xfe"}', 400),
     ("half a character", "/v1/classify", {"image": SMALL, "labels": ["\ud800"]}, 400),
     ("brackets without end", "/v1/caption", b"[" * 500_000, 400),
+    ("a million unknown keys", "/v1/caption", b"{" + b",".join(b'"%x":1' % n for n in range(150_000)) + b"}", 400),
+    ("a million items", "/v1/embeddings", b'{"model": "tiny", "input": [' + b"1," * 900_000 + b"1]}", 400),
     ("braces without end", "/v1/caption", b'{"image":' * 100_000, 400),
     ("no number", "/v1/chat/completions", b'{"model": "tiny", "messages": [], "temperature": NaN}', 400),
     ("a number without end", "/v1/caption", b'{"image": "", "max_new_tokens": ' + b"9" * 10_000 + b"}", 400),
@@ -559,5 +561,6 @@ def test_the_log_and_the_errors_tell_nothing_of_what_was_sent(plain: Running, ca
         logger.setLevel(level)
     rows = [json.loads(line) for line in lines]
     assert [row["status"] for row in rows] == [400, 200]
+    assert rows[0]["code"] == "extra_forbidden" and rows[0]["client"] == "127.0.0.1" and "code" not in rows[1]
     assert all(row["route"] == "/v1/classify" and row["seconds"] > 0 for row in rows)
     assert "secret" not in "".join(lines) and SMALL[40:80] not in "".join(lines)

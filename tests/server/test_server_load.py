@@ -193,3 +193,75 @@ def test_nothing_can_be_asked_before_the_models_are_there(encoder: DualEncoder) 
     server.should_exit = True
     thread.join(10)
     assert not thread.is_alive()
+
+
+def test_work_that_is_not_done_when_the_server_stops_ends_with_a_reason(
+    writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow(writer, monkeypatch, 0.05)
+    monkeypatch.setattr(type(writer.language), "eos_token_ids", (99,))
+    with serving.running(writers={"tiny": writer}, stop_seconds=0.3) as running, ThreadPoolExecutor(24) as pool:
+        bodies = [chat(seed, 30) | {"stream": seed % 2 == 0} for seed in range(24)]
+        asked = [pool.submit(running.post, "/v1/chat/completions", body) for body in bodies]
+        while running.service.pending() < 24:
+            time.sleep(0.001)
+        running.server.should_exit = True
+        answers = [each.result() for each in asked]
+    assert {answer.status for answer in answers} <= {200, 503}
+    refused = [answer for answer in answers if answer.status == 503]
+    assert refused and all(answer.code == "stopping" and "retry-after" in answer.headers for answer in refused)
+    begun = [answer.data for answer in answers if answer.status == 200]
+    assert all(b"[DONE]" in data or b'"code": "stopping"' in data or b'"finish_reason"' in data for data in begun)
+
+
+def test_readiness_ends_before_the_socket_is_closed(encoder: DualEncoder) -> None:
+    with serving.running({"tiny": encoder}, drain_seconds=1.0) as running:
+        running.server.handle_exit(15, None)
+        answer = running.ask("GET", "/readyz")
+        assert answer.status == 503 and answer.code == "stopping"
+        assert running.post("/v1/embeddings", {"model": "tiny", "input": "a dog"}).status == 200
+        deadline = time.monotonic() + 10
+        while not running.server.should_exit and time.monotonic() < deadline:
+            time.sleep(0.01)
+        assert running.server.should_exit
+
+
+def test_a_connection_that_asks_nothing_is_closed(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("beholder.server.run.IDLE_SECONDS", 0.2)
+    with (
+        serving.running({"tiny": encoder}) as running,
+        socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection,
+    ):
+        connection.sendall(b"GET /healthz HT")
+        assert connection.recv(100) == b""
+        assert running.ask("GET", "/healthz").status == 200
+
+
+def test_labels_are_embedded_once(encoder: DualEncoder) -> None:
+    with serving.running({"tiny": encoder}) as running:
+        body = {"image": data_address(picture()), "labels": ["a dog", "a cat"], "template": ["a {}", "the {}"]}
+        first = running.post("/v1/classify", body).json
+        before = counted(running, 'beholder_batch_inputs_count{work="embed texts"}')
+        assert running.post("/v1/classify", body).json == first
+        assert counted(running, 'beholder_batch_inputs_count{work="embed texts"}') == before
+        assert running.post("/v1/classify", body | {"template": "one {}"}).json != first
+        assert counted(running, 'beholder_batch_inputs_count{work="embed texts"}') > before
+
+
+def test_slow_addresses_hold_up_nobody_else(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+    may = threading.Event()
+
+    def never(*_: Any, **__: Any) -> bytes:
+        may.wait(30)
+        raise TimeoutError
+
+    monkeypatch.setattr("beholder.server.picture_loading.fetch", never)
+    with serving.running({"tiny": encoder}, allow_urls=True) as running, ThreadPoolExecutor(24) as pool:
+        body = {"images": ["http://93.184.216.34/1"], "texts": ["a"]}
+        slow = [pool.submit(running.post, "/v1/similarity", body) for _ in range(24)]
+        while running.server.config.app.active_requests < 24:  # type: ignore[union-attr]
+            time.sleep(0.001)
+        assert running.post("/v1/embeddings", {"model": "tiny", "input": [data_address(picture())]}).status == 200
+        assert not any(each.done() for each in slow)
+        may.set()
+        assert {each.result().status for each in slow} == {504}

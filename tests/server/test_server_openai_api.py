@@ -217,3 +217,92 @@ def test_base64_holds_little_endian_float32(server: Running) -> None:
     vector = np.frombuffer(base64.b64decode(coded), "<f4")
     assert vector.shape == (8,)
     assert float(np.linalg.norm(vector)) == pytest.approx(1, abs=1e-6)
+
+
+NULLS = [
+    "tools",
+    "tool_choice",
+    "logit_bias",
+    "top_logprobs",
+    "functions",
+    "function_call",
+    "parallel_tool_calls",
+    "reasoning_effort",
+    "prediction",
+    "audio",
+    "web_search_options",
+    "verbosity",
+    "safety_identifier",
+    "prompt_cache_key",
+    "n",
+    "stop",
+    "stream",
+    "stream_options",
+]
+HARMLESS: dict[str, Any] = {
+    "tools": [],
+    "tool_choice": "none",
+    "logit_bias": {},
+    "modalities": ["text"],
+    "service_tier": "auto",
+    "parallel_tool_calls": False,
+}
+
+
+def test_null_means_absent_and_defaults_are_accepted(server: Running) -> None:
+    body = {"model": "tiny", "messages": [asked("what is this ?")], "max_tokens": 4}
+    expected = server.post("/v1/chat/completions", body).json["choices"]
+    for change in (dict.fromkeys(NULLS), HARMLESS):
+        answer = server.post("/v1/chat/completions", body | change)
+        assert answer.status == 200, answer.data
+        assert answer.json["choices"] == expected
+    url = {"url": data_address(picture()), "detail": None}
+    content = [{"type": "image_url", "image_url": url}, {"type": "text", "text": "what is this ?"}]
+    answer = server.post("/v1/chat/completions", body | {"messages": [{"role": "user", "content": content}]})
+    assert answer.json["choices"] == expected
+    assert server.post("/v1/embeddings", {"model": "tiny", "input": "a cat", "encoding_format": None}).status == 200
+
+
+def test_an_answer_can_be_sent_back_as_it_came(client: openai.OpenAI) -> None:
+    messages: list[Any] = [asked("what is this ?")]
+    first = client.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
+    messages += [first.choices[0].message, {"role": "user", "content": "how many ?"}]
+    assert client.chat.completions.create(model="tiny", messages=messages, max_tokens=4).choices
+    messages[1] = first.choices[0].message.model_dump()  # every field of the client's class, most of them null
+    assert client.chat.completions.create(model="tiny", messages=messages, max_tokens=4).choices
+
+
+def test_base64_may_contain_white_space(server: Running) -> None:
+    url = data_address(picture())
+    head, _, data = url.partition(",")
+    wrapped = head + "," + "\r\n".join(data[start : start + 76] for start in range(0, len(data), 76)) + "\n"
+    vectors = [server.post("/v1/embeddings", {"model": "tiny", "input": each}).json["data"] for each in (url, wrapped)]
+    assert vectors[0] == vectors[1]
+
+
+@pytest.mark.parametrize(
+    ("path", "body", "param", "words"),
+    [
+        ("embeddings", {"input": [1, 2, 3]}, None, "token ids"),
+        ("embeddings", {"input": [[1, 2], [3]]}, None, "token ids"),
+        ("embeddings", {"input": "a", "dimensions": 4}, "dimensions", "8 dimensions"),
+        ("chat/completions", {"messages": [asked("a") | {"role": "robot"}]}, "messages.0.role", ""),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
+            "messages.0.content.0.text",
+            "",
+        ),
+        (
+            "chat/completions",
+            {"messages": [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": 1}}]}]},
+            "messages.0.content.0.image_url.url",
+            "",
+        ),
+    ],
+)
+def test_an_error_names_the_wrong_field(
+    server: Running, path: str, body: dict[str, Any], param: str | None, words: str
+) -> None:
+    error = server.post(f"/v1/{path}", {"model": "tiny"} | body).json["error"]
+    assert error["param"] == param and words in error["message"]

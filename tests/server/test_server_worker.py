@@ -161,3 +161,63 @@ def test_a_conversation_does_not_wait_for_a_long_batch(worker: Worker) -> None:
     assert not job.result.done()
     held.may.set()
     assert job.result.result(5) == [0]
+
+
+def test_a_short_job_does_not_wait_for_the_rest_of_a_long_one(worker: Worker) -> None:
+    held = Held()
+    long = Job("g", list(range(100)), held, client="one")
+    worker.submit(long)
+    assert held.begun.wait(5)
+    short = Job("g", [1000], held, client="other")
+    worker.submit(short)
+    held.may.set()
+    assert short.result.result(5) == [10_000]
+    assert 1000 in held.batches[1]  # the very next batch, although 96 inputs of the long job were before it
+    assert long.result.result(5) == [each * 10 for each in range(100)]
+
+
+def test_clients_take_turns_and_shorter_jobs_go_first(worker: Worker) -> None:
+    held = Held()
+    worker.submit(Job("wait", [0], held, client="one"))
+    assert held.begun.wait(5)
+    long, short = Job("long", ["long"] * 8, held, client="one"), Job("short", ["short"], held, client="one")
+    other = Job("other", ["other"] * 8, held, client="other")
+    for job in (long, short, other):
+        worker.submit(job)
+    held.may.set()
+    for job in (long, short, other):
+        job.result.result(5)
+    assert [batch[0] for batch in held.batches[1:]] == ["other", "short", "other", "long", "long"]
+
+
+def test_a_long_job_that_nobody_waits_for_ends_after_its_current_batch(worker: Worker) -> None:
+    batches: list[list[Any]] = []
+    first = threading.Event()
+    may = threading.Event()
+
+    def function(inputs: list[Any], _: Callable[[], None]) -> list[Any]:
+        batches.append(inputs)
+        first.set()
+        may.wait(5)
+        return inputs
+
+    job = Job("g", list(range(1000)), function)
+    worker.submit(job)
+    assert first.wait(5)
+    job.cancelled = True
+    may.set()
+    with pytest.raises(WorkCancelled):
+        job.result.result(5)
+    assert len(batches) == 1
+
+
+def test_cancelling_a_worker_ends_waiting_jobs_with_a_reason(worker: Worker) -> None:
+    held = Held()
+    worker.submit(Job("g", [0], held))
+    assert held.begun.wait(5)
+    job = Job("h", [1], held)
+    worker.submit(job)
+    worker.cancel()
+    held.may.set()
+    with pytest.raises(WorkCancelled):
+        job.result.result(5)

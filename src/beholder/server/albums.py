@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
+import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from beholder.album.album import Album
 from beholder.album.picture import Picture, short_name
+from beholder.album.store.schema import FILE
 from beholder.errors import AlbumError, InvalidSetting, ModelError, PictureError, PictureNotFound
 from beholder.pictures.read import FileBytes, Limits, read_file
 from beholder.server.background_jobs import BackgroundJobs
@@ -99,6 +101,7 @@ class ServedAlbum:
         encoders: Mapping[str, ServedEncoder],
     ):
         self.name = name
+        self.folder = folder
         self.settings = settings
         self.reader = reader
         self.encoders = encoders
@@ -110,6 +113,8 @@ class ServedAlbum:
         self.own_encoder: ServedEncoder | None = None
         self.preprocessing: Preprocessing | None = None  # of the model that embeds its queries
         self._thumbnails = ThumbnailCache()
+        self._writing = threading.Lock()  # saving into files takes the album's lock, which another thread may hold
+        self._identity = self._stat()
         self._search_thread = ThreadPoolExecutor(1, thread_name_prefix="beholder-search")
 
     def attach_encoder(self) -> None:
@@ -129,6 +134,26 @@ class ServedAlbum:
         for album in (self.search_album, self.background_album):
             album.use_encoder(shared)
         return True
+
+    def _stat(self) -> tuple[int, int] | None:
+        try:
+            stat = (self.folder / FILE).stat()
+        except OSError:
+            return None
+        return stat.st_dev, stat.st_ino
+
+    def check_unchanged(self) -> None:
+        """Refuse requests once the album's file was removed or replaced, such as by restoring a backup.
+
+        Raises:
+            HTTPError: The open file is no longer the one in the folder, so nobody would find what is written to it.
+        """
+        if self._stat() != self._identity:
+            raise HTTPError(
+                409,
+                "the album's folder was removed or replaced while it was served: restart the server",
+                code="album_replaced",
+            )
 
     def close(self) -> None:
         """Stop its threads."""
@@ -188,6 +213,10 @@ class ServedAlbum:
         """
         if self.settings.read_only:
             raise HTTPError(403, "this server is read-only (--read-only)", code="read_only")
+        with self._writing:
+            self._describe(content, caption, tags, into_file)
+
+    def _describe(self, content: int, caption: str | None, tags: list[str] | None, into_file: bool) -> None:
         picture = self.find(content)
         if into_file:
             if not caption:
@@ -310,6 +339,8 @@ def album_file(albums: dict[str, ServedAlbum], url: str, name: str) -> FileBytes
     """
     album, _, number = url.removeprefix(ALBUM_SCHEME).rpartition("/")
     valid = album in albums and number.isascii() and number.isdigit() and len(number) < 19
+    if valid:
+        albums[album].check_unchanged()
     found = albums[album].catalogue.get_pictures([int(number)]) if valid else {}
     if not found:
         raise PictureNotFound(name, "no album of this server has such a picture: album:NAME/NUMBER")

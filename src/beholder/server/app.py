@@ -11,6 +11,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
+from fastapi.routing import APIRoute
 from pydantic import BaseModel
 from starlette.exceptions import HTTPException
 
@@ -55,13 +56,18 @@ def create_app(service: Service, on_failure: Callable[[], None] = lambda: None) 
     app.state.service = service
     for router in (openai_api.router, native_api.router, album_api.router, health.router):
         app.include_router(router, responses={"default": {"model": ErrorBody, "description": "An error."}})
-    app.include_router(static_files.router(), include_in_schema=False)
+    static_router = static_files.router()
+    app.include_router(static_router, include_in_schema=False)
     app.openapi = partial(_openapi, app)  # type: ignore[method-assign]
     app.add_exception_handler(RequestValidationError, _handle_validation_error)
     app.add_exception_handler(HTTPException, _handle_http_exception)
     for kind in (HTTPError, BeholderError, Exception):
         app.add_exception_handler(kind, _handle_error)
-    return RequestMiddleware(app, service.settings, service.metrics)
+    routers = (openai_api.router, native_api.router, album_api.router, health.router, static_router)
+    routes = [
+        (route.path_regex, route.path) for router in routers for route in router.routes if isinstance(route, APIRoute)
+    ]
+    return RequestMiddleware(app, service.settings, service.metrics, routes)
 
 
 def _openapi(app: FastAPI) -> dict[str, Any]:
@@ -74,15 +80,21 @@ def _openapi(app: FastAPI) -> dict[str, Any]:
     return app.openapi_schema
 
 
-async def _handle_error(_: Request, error: Exception) -> JSONResponse:
+async def _handle_error(request: Request, error: Exception) -> JSONResponse:
     http_error = to_http_error(error)
+    request.scope["error_code"] = http_error.code or "none"  # for the log
     return JSONResponse(http_error.body, http_error.status, headers=http_error.headers)
 
 
 async def _handle_validation_error(request: Request, error: Exception) -> JSONResponse:
     """Report pydantic's first error, without the rejected value."""
-    first = error.errors()[0] if isinstance(error, RequestValidationError) and error.errors() else {}
-    location = ".".join(str(part) for part in first.get("loc", ())[1:])
+    first: dict[str, Any] = {}
+    location = ""
+    if isinstance(error, RequestValidationError):
+        # Of a union, each alternative has an error of its own: the deepest one names the wrong field.
+        located = [(_field(each, error.body), each) for each in error.errors()]
+        fields, first = max(located, key=lambda each: len(each[0]), default=([], {}))
+        location = ".".join(fields)
     message = f"{location or 'the body'}: {first.get('msg', 'invalid')}"[:500]
     code = str(first.get("type", "")) or None
     return await _handle_error(request, HTTPError(400, message, code=code, param=location or None))
@@ -94,3 +106,20 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
     http_error = HTTPError(status, messages.get(status, "the body is not valid JSON"), headers=headers)
     return await _handle_error(request, http_error)
+
+
+def _field(error: dict[str, Any], body: Any) -> list[str]:
+    """Return the path of a field without pydantic's names of union alternatives, which are not keys of the body."""
+    source, *location = error["loc"]
+    if source != "body":
+        return [str(part) for part in location]
+    path: list[str] = []
+    for part in location:
+        if isinstance(body, dict) and (part in body or error["type"] == "missing"):
+            body = body.get(part)
+        elif isinstance(body, list) and isinstance(part, int) and part < len(body):
+            body = body[part]
+        else:
+            continue
+        path.append(str(part))
+    return path

@@ -17,8 +17,8 @@ async def healthz(request: Request) -> dict[str, str | bool]:
 
 @router.get("/readyz")
 async def readyz(request: Request) -> dict[str, str]:
-    """The models are loaded; 503 before that and while the server is stopping."""
-    get_service(request).check_ready()
+    """The models are loaded; 503 before that and while the server drains or stops."""
+    get_service(request).check_ready(readiness=True)
     return {"status": "ready"}
 
 

@@ -28,6 +28,9 @@ class Metrics:
         self.disconnects = Counter(
             "beholder_clients_left", "Clients that disconnected before their response.", registry=self.registry
         )
+        self.refusals = Counter(
+            "beholder_refusals", "Error responses by code.", ["route", "code"], registry=self.registry
+        )
         self.pictures = Counter("beholder_pictures", "Pictures read.", registry=self.registry)
         self.tokens = Counter("beholder_tokens", "Tokens read and written.", ["kind"], registry=self.registry)
         self.batches = Histogram(

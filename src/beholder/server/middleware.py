@@ -7,13 +7,16 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import time
 import uuid
-from collections.abc import Awaitable, Callable, MutableMapping
+from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from beholder.server.access import AccessPolicy
+from beholder.server.body_limits import check_json_structure
+from beholder.server.clients import current_client
 from beholder.server.http_errors import HTTPError, to_http_error, too_many_requests
 from beholder.server.logs import LOGGER, log_event
 from beholder.server.metrics import Metrics
@@ -28,6 +31,7 @@ App = Callable[[Scope, Receive, Send], Awaitable[None]]
 METHODS = ("GET", "HEAD", "POST", "PUT", "PATCH", "DELETE", "OPTIONS")
 MAX_DISCARDED_BYTES = 64e6  # of a refused body, read so that a client that is still sending receives the response
 DISCARD_SECONDS = 2.0
+LARGE_BODY = 65_536  # bytes; larger bodies are checked in a thread before they are parsed
 SECURITY_HEADERS = (
     (
         b"content-security-policy",
@@ -54,12 +58,16 @@ class RequestMiddleware:
         app: The application.
         settings: The server's settings.
         metrics: Where requests are counted.
+        routes: A pattern of the path of each route, and the route.
     """
 
-    def __init__(self, app: App, settings: ServerSettings, metrics: Metrics):
+    def __init__(
+        self, app: App, settings: ServerSettings, metrics: Metrics, routes: Sequence[tuple[re.Pattern[str], str]] = ()
+    ):
         self.app = app
         self.settings = settings
         self.metrics = metrics
+        self.routes = routes
         self.access = AccessPolicy(settings)
         self.active_requests = 0
         self.reserved_bytes = 0  # of the bodies of active requests
@@ -89,6 +97,9 @@ class RequestMiddleware:
                 complete = True
             await send(message)
 
+        client = scope["client"][0] if scope.get("client") else "unknown"
+        current_client.set(client)
+        code: str | None = None
         counted = scope["path"].startswith("/v1/")  # health checks and metrics stay available under load
         self.active_requests += counted
         disconnected = False
@@ -100,12 +111,15 @@ class RequestMiddleware:
                 if counted and self.active_requests > self.settings.requests:
                     raise too_many_requests(self._retry_after())
                 body = await self._read_body(headers, receive, reserved)
+                if len(body) > LARGE_BODY:
+                    await asyncio.to_thread(check_json_structure, body)
                 await self._run_app(scope, body, receive, respond)
         except ClientDisconnected:
             disconnected = True
             self.metrics.disconnects.inc()
         except Exception as error:
             http_error = to_http_error(error)
+            code = http_error.code
             if http_error.status == 500:
                 LOGGER.error("failed", exc_info=error, extra={"fields": {"id": request_id}})
             if status == 0:
@@ -119,7 +133,10 @@ class RequestMiddleware:
             seconds = time.perf_counter() - start
             if counted:
                 self.average_seconds += 0.1 * (seconds - self.average_seconds)
-            route = getattr(scope.get("route"), "path", "none")
+            route = getattr(scope.get("route"), "path", None) or self._route(scope)
+            code = scope.get("error_code", code)
+            if code is not None:
+                self.metrics.refusals.labels(route, code).inc()
             method = scope["method"] if scope["method"] in METHODS else "other"
             self.metrics.requests.labels(method, route, "left" if disconnected else str(status)).inc()
             self.metrics.seconds.labels(route).observe(seconds)
@@ -129,6 +146,8 @@ class RequestMiddleware:
                     id=request_id,
                     method=method,
                     route=route,
+                    client=client,
+                    **({"code": code or "none"} if status >= 400 else {}),
                     status=status,
                     left=disconnected,
                     seconds=round(seconds, 4),
@@ -216,6 +235,10 @@ class RequestMiddleware:
                     if message["type"] == "http.disconnect" or not message.get("more_body"):
                         break
         await respond({"type": "http.response.body", "body": b"", "more_body": False})
+
+    def _route(self, scope: Scope) -> str:
+        """Return the route of a request that was refused before routing; never the path itself."""
+        return next((path for pattern, path in self.routes if pattern.match(scope["path"])), "unknown")
 
     def _retry_after(self) -> int:
         """Return the seconds after which a slot is likely to be free."""

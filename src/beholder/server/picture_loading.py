@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from beholder.errors import PictureBroken, PictureError, PictureRefused, PictureTooLarge
@@ -36,8 +36,9 @@ def load_pictures(
     preprocessing: Preprocessing,
     settings: ServerSettings,
     album_file: AlbumFile | None = None,
+    fetched: Mapping[str, bytes] | None = None,
 ) -> list[PreprocessedImage]:
-    """Fetch and decode the pictures of a request; blocks.
+    """Decode the pictures of a request; blocks.
 
     Their number is checked before any is fetched, and their total number of pixels before any is decoded.
 
@@ -46,23 +47,39 @@ def load_pictures(
         preprocessing: The network's preprocessing.
         settings: The server's limits. Album pictures may be as large as albums accept them.
         album_file: Returns the file of an album's picture, given its URL and the name to use in error messages.
+        fetched: The bytes behind http(s) URLs, by URL.
 
     Raises:
         PictureError: A picture can't be used; its name is its position in the request.
     """
-    if len(urls) > settings.pictures:
-        raise PictureTooLarge("the request", f"contains {len(urls)} pictures; the limit is {settings.pictures}")
+    check_count(urls, settings)
     encoded: list[_EncodedPicture] = []
     for index, url in enumerate(urls):
-        encoded.append(_resolve(url, f"picture {index + 1}", settings, album_file))
-        if sum(len(each.data) for each in encoded if each.limits is settings.limits) > settings.body_megabytes * 1e6:
-            raise PictureTooLarge("the request", f"contains pictures of more than {settings.body_megabytes:g} MB")
+        encoded.append(_resolve(url, f"picture {index + 1}", settings, album_file, fetched or {}))
+        check_total_bytes((each.data for each in encoded if each.limits is settings.limits), settings)
     pixels = sum(map(_count_pixels, encoded))
     if pixels > settings.megapixels * 1e6:
         raise PictureTooLarge(
             "the request", f"contains {pixels / 1e6:.0f} megapixels; the limit is {settings.megapixels:g} megapixels"
         )
     return [preprocess_image(each.data, preprocessing, name=each.name, limits=each.limits) for each in encoded]
+
+
+def check_count(urls: list[str], settings: ServerSettings) -> None:
+    """Raise `PictureTooLarge` for more pictures than a request may contain."""
+    if len(urls) > settings.pictures:
+        raise PictureTooLarge("the request", f"contains {len(urls)} pictures; the limit is {settings.pictures}")
+
+
+def check_total_bytes(files: Iterable[bytes | FileBytes], settings: ServerSettings) -> None:
+    """Raise `PictureTooLarge` if the encoded pictures of a request are larger than a body may be."""
+    if sum(map(len, files)) > settings.body_megabytes * 1e6:
+        raise PictureTooLarge("the request", f"contains pictures of more than {settings.body_megabytes:g} MB")
+
+
+def fetch_url(url: str, name: str, settings: ServerSettings) -> bytes:
+    """Return the bytes of a picture at an http(s) URL; blocks, and raises what `fetch` raises."""
+    return fetch(url, name, settings.limits)
 
 
 class _EncodedPicture(NamedTuple):
@@ -73,7 +90,9 @@ class _EncodedPicture(NamedTuple):
     limits: Limits
 
 
-def _resolve(url: str, name: str, settings: ServerSettings, album_file: AlbumFile | None) -> _EncodedPicture:
+def _resolve(
+    url: str, name: str, settings: ServerSettings, album_file: AlbumFile | None, fetched: Mapping[str, bytes]
+) -> _EncodedPicture:
     if url[:5].lower() == "data:":
         return _EncodedPicture(_decode_data_url(url, name, settings), name, settings.limits)
     if url.startswith(ALBUM_SCHEME):
@@ -84,7 +103,7 @@ def _resolve(url: str, name: str, settings: ServerSettings, album_file: AlbumFil
         raise PictureRefused(name, "send a data URL: data:image/jpeg;base64,…")
     if not settings.allow_urls:
         raise PictureRefused(name, "this server fetches no URLs: send a data URL (data:image/jpeg;base64,…)")
-    return _EncodedPicture(fetch(url, name, settings.limits), name, settings.limits)
+    return _EncodedPicture(fetched[url], name, settings.limits)
 
 
 def _decode_data_url(url: str, name: str, settings: ServerSettings) -> bytes:
@@ -93,7 +112,7 @@ def _decode_data_url(url: str, name: str, settings: ServerSettings) -> bytes:
         raise PictureRefused(name, "its data URL does not have the form data:image/jpeg;base64,…")
     settings.limits.check_bytes((len(url) - head.end()) * 3 // 4 - 2, name)
     try:
-        return base64.b64decode(url[head.end() :], validate=True)
+        return base64.b64decode(url[head.end() :].encode("ascii").translate(None, b" \t\r\n"), validate=True)
     except (binascii.Error, ValueError) as error:
         raise PictureBroken(name, "its data URL is not valid base64") from error
 

@@ -2,30 +2,100 @@
 
 from __future__ import annotations
 
+import asyncio
+import errno
 import signal
 import sys
+import threading
+import time
 import warnings
 from contextlib import suppress
+from types import FrameType
+from typing import Any
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from beholder.errors import InvalidSetting
 from beholder.runtime.allocator import keep_freed_memory
 from beholder.server.app import create_app
-from beholder.server.logs import configure_logging, log_event
+from beholder.server.logs import LOGGER, configure_logging, log_event
 from beholder.server.service import Service
+
+CANCEL_SECONDS = 10  # after the grace period, for the responses of cancelled requests
+IDLE_SECONDS = 15  # for the first request of a connection
+ACCEPT_LOG_SECONDS = 10  # between two log lines about exhausted file descriptors
+
+
+class IdleTimeoutProtocol(H11Protocol):
+    """Closes connections that do not send a complete request head in time; uvicorn's keep-alive starts after it."""
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        """Start the timeout."""
+        super().connection_made(transport)
+        self._idle_timer = self.loop.call_later(IDLE_SECONDS, self._close_idle)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """Stop the timeout."""
+        self._idle_timer.cancel()
+        super().connection_lost(exc)
+
+    def _close_idle(self) -> None:
+        if self.cycle is None and not self.transport.is_closing():
+            self.transport.close()
 
 
 class Server(uvicorn.Server):
-    """A uvicorn server that logs the address it listens on."""
+    """A uvicorn server that logs its address, cancels work after the grace period, and survives a lack of file
+    descriptors.
+
+    Args:
+        config: uvicorn's configuration.
+        service: The models and albums.
+    """
+
+    def __init__(self, config: uvicorn.Config, service: Service):
+        super().__init__(config)
+        self.service = service
+        self._last_accept_log = 0.0
 
     async def startup(self, sockets: list | None = None) -> None:
         """Start listening."""
+        asyncio.get_running_loop().set_exception_handler(self._handle_loop_error)
         await super().startup(sockets)
         if self.started and self.servers:
             port = self.servers[0].sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
             log_event("listening", address=f"http://{host}:{port}/")
+
+    async def shutdown(self, sockets: list | None = None) -> None:
+        """Let running requests finish for ``stop_seconds``, then cancel their work."""
+        timer = asyncio.get_running_loop().call_later(self.service.settings.stop_seconds, self.service.cancel)
+        try:
+            await super().shutdown(sockets)
+        finally:
+            timer.cancel()
+
+    def handle_exit(self, sig: int, frame: FrameType | None) -> None:
+        """Report 503 on ``/readyz`` for ``drain_seconds``, then close the socket; a second signal closes it at once."""
+        if self.service.draining or not self.service.settings.drain_seconds or not self.started:
+            super().handle_exit(sig, frame)
+            return
+        self.service.draining = True
+        timer = threading.Timer(self.service.settings.drain_seconds, super().handle_exit, (sig, frame))
+        timer.daemon = True
+        timer.start()
+
+    def _handle_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
+        """Log errors of the event loop as JSON; when file descriptors run out, once in a while."""
+        error = context.get("exception")
+        if isinstance(error, OSError) and error.errno in (errno.EMFILE, errno.ENFILE):
+            now = time.monotonic()
+            if now - self._last_accept_log > ACCEPT_LOG_SECONDS:
+                self._last_accept_log = now
+                log_event("out_of_file_descriptors")
+            return
+        LOGGER.error("loop_error", exc_info=error)
 
 
 def create_server(service: Service) -> Server:
@@ -39,7 +109,7 @@ def create_server(service: Service) -> Server:
         create_app(service, on_failure),
         host=settings.host,
         port=settings.port,
-        http="h11",
+        http=IdleTimeoutProtocol,
         ws="none",
         loop="asyncio",
         log_config=None,
@@ -47,11 +117,11 @@ def create_server(service: Service) -> Server:
         server_header=False,
         proxy_headers=False,
         timeout_keep_alive=15,
-        timeout_graceful_shutdown=int(settings.stop_seconds),
+        timeout_graceful_shutdown=int(settings.stop_seconds) + CANCEL_SECONDS,
         h11_max_incomplete_event_size=32_768,
         backlog=256,
     )
-    server = Server(config)
+    server = Server(config, service)
     return server
 
 

@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, TypeVar
+from urllib.parse import urlsplit
 
+from beholder.pictures.url import is_url
+from beholder.server.clients import KeyedLimiter, current_client
 from beholder.server.http_errors import HTTPError
 from beholder.server.metrics import Metrics
-from beholder.server.picture_loading import AlbumFile, load_pictures
+from beholder.server.picture_loading import AlbumFile, check_count, check_total_bytes, fetch_url, load_pictures
 from beholder.server.settings import ServerSettings
 from beholder.server.worker import ConversationStream, Job, Worker
 
@@ -25,7 +29,12 @@ if TYPE_CHECKING:
     from beholder.tasks.vision_language import VisionLanguageModel
 
 Result = TypeVar("Result")
-READER_THREADS = 4
+READER_THREADS = 4  # for uploads and thumbnails
+FETCH_THREADS = 16  # for URLs, apart from the others: a slow host must not keep them waiting
+MAX_FETCHES_PER_CLIENT = 4
+MAX_FETCHES_PER_HOST = 4
+TOKENIZER_BATCH = 512
+LABEL_CACHE_SIZE = 32
 
 
 class PictureReader:
@@ -44,10 +53,19 @@ class PictureReader:
         self.metrics = metrics
         self.album_file: AlbumFile | None = None
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="beholder-read")
+        self._fetch_threads = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="beholder-fetch")
+        self._per_client = KeyedLimiter(MAX_FETCHES_PER_CLIENT)
+        self._per_host = KeyedLimiter(MAX_FETCHES_PER_HOST)
 
     async def load(self, urls: list[str], preprocessing: Preprocessing) -> list[PreprocessedImage]:
         """Return the pictures of a request; raises what `load_pictures` raises."""
-        pictures = await self.run(load_pictures, urls, preprocessing, self.settings, self.album_file)
+        check_count(urls, self.settings)
+        fetched = {}
+        for index, url in enumerate(urls):
+            if self.settings.allow_urls and is_url(url) and url not in fetched:
+                fetched[url] = await self._fetch(url, f"picture {index + 1}")
+                check_total_bytes(fetched.values(), self.settings)
+        pictures = await self.run(load_pictures, urls, preprocessing, self.settings, self.album_file, fetched)
         self.metrics.pictures.inc(len(pictures))
         return pictures
 
@@ -55,9 +73,18 @@ class PictureReader:
         """Call a function that reads files or decodes pictures in one of the threads."""
         return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
 
+    async def _fetch(self, url: str, name: str) -> bytes:
+        async with (
+            self._per_client.hold(current_client.get()),
+            self._per_host.hold(urlsplit(url).netloc.rpartition("@")[2].lower()),
+        ):
+            loop = asyncio.get_running_loop()
+            return await loop.run_in_executor(self._fetch_threads, fetch_url, url, name, self.settings)
+
     def close(self) -> None:
         """Drop what has not started."""
         self._threads.shutdown(wait=False, cancel_futures=True)
+        self._fetch_threads.shutdown(wait=False, cancel_futures=True)
 
 
 @dataclass(frozen=True)
@@ -96,6 +123,7 @@ class ServedEncoder:
         self.model = model
         self.reader = reader
         self.worker = Worker(f"encoder {name}", on_batch=reader.metrics.record_batch)
+        self._label_embeddings: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], np.ndarray] = OrderedDict()
 
     async def embed_images(self, urls: list[str]) -> np.ndarray:
         """Return the embeddings (n, E) of pictures; raises what `load_pictures` raises."""
@@ -125,31 +153,47 @@ class ServedEncoder:
         Raises:
             HTTPError: A text exceeds the model's context length.
         """
-        tokens = await asyncio.to_thread(self.model.loaded.tokenizer, texts)
-        if tokens.truncated:
-            context_length = self.model.loaded.tokenizer.settings.context_length
-            raise HTTPError(
-                400,
-                f"text {tokens.truncated[0] + 1} is too long: the model's context length is {context_length} tokens",
-                code="context_length_exceeded",
-                param="input",
-            )
-        return int(tokens.mask.sum())
+        total = 0
+        for start in range(0, len(texts), TOKENIZER_BATCH):
+            tokens = await asyncio.to_thread(self.model.loaded.tokenizer, texts[start : start + TOKENIZER_BATCH])
+            if tokens.truncated:
+                context_length = self.model.loaded.tokenizer.settings.context_length
+                raise HTTPError(
+                    400,
+                    f"text {start + tokens.truncated[0] + 1} is too long: the model's context length is "
+                    f"{context_length} tokens",
+                    code="context_length_exceeded",
+                    param="input",
+                )
+            total += int(tokens.mask.sum())
+        return total
 
     async def classify(
         self, urls: list[str], labels: list[str], templates: tuple[str, ...], none: bool, multi: bool
     ) -> list[tuple[str, float]]:
         """Return the labels of one picture, best first; raises what `DualEncoder.classify` raises."""
+        image = await self.embed_images(urls)
+        embeddings = await self._embed_labels(labels, templates)
+        return self.model.classify_embeddings(image, labels, embeddings, none=none, multi=multi)[0]
+
+    async def _embed_labels(self, labels: list[str], templates: tuple[str, ...]) -> np.ndarray:
+        """Return the mean embedding of each label over the templates (n, E), from the cache if possible."""
         import numpy as np
 
         from beholder.tasks.classify import label_prompts
 
+        key = (tuple(labels), templates)
+        if key in self._label_embeddings:
+            self._label_embeddings.move_to_end(key)
+            return self._label_embeddings[key]
         prompts = label_prompts(labels, templates)
         await self.count_tokens(prompts)
-        image = await self.embed_images(urls)
         embeddings = (await self.embed_texts(prompts)).reshape(len(labels), len(templates), -1).mean(1)
         embeddings /= np.linalg.norm(embeddings, axis=1, keepdims=True)
-        return self.model.classify_embeddings(image, labels, embeddings, none=none, multi=multi)[0]
+        self._label_embeddings[key] = embeddings
+        if len(self._label_embeddings) > LABEL_CACHE_SIZE:
+            self._label_embeddings.popitem(last=False)
+        return embeddings
 
 
 class ServedVisionLanguageModel:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 from beholder.errors import InvalidSetting, ModelError
 from beholder.server.albums import ServedAlbum, album_file, open_albums
 from beholder.server.http_errors import HTTPError
+from beholder.server.logs import log_event
 from beholder.server.metrics import Metrics
 from beholder.server.served_models import PictureReader, ServedEncoder, ServedVisionLanguageModel
 from beholder.server.settings import ServerSettings
@@ -43,6 +44,7 @@ class Service:
         self.albums: dict[str, ServedAlbum] = {}
         self.ready = False
         self.stopping = False
+        self.draining = False
         self.failure: Exception | None = None
         self._load = load
         self._albums = albums
@@ -65,6 +67,7 @@ class Service:
                 for album in self.albums.values():
                     album.attach_encoder()
                 self.ready = True
+                log_event("ready", models=[*self.encoders, *self.vlms], albums=len(self.albums))
             except Exception as error:
                 self.failure = error
                 on_failure()
@@ -82,6 +85,13 @@ class Service:
         encoders += [album.own_encoder for album in self.albums.values() if album.own_encoder is not None]
         return [each.worker for each in encoders] + [each.worker for each in vlms]
 
+    def cancel(self) -> None:
+        """Cancel all work: requests without a response get 503, streams end with an error event."""
+        self.stopping = True
+        self.ready = False
+        for worker in self._workers():
+            worker.cancel()
+
     def stop(self) -> None:
         """Stop the threads."""
         self.stopping = True
@@ -92,14 +102,14 @@ class Service:
             album.close()
         self.reader.close()
 
-    def check_ready(self) -> None:
-        """Raise an `HTTPError` while the models are not loaded."""
-        if not self.ready:
+    def check_ready(self, readiness: bool = False) -> None:
+        """Raise an `HTTPError` while the models are not loaded; for the readiness probe, also while draining."""
+        if not self.ready or (readiness and self.draining):
             raise HTTPError(
                 503,
-                "the server is stopping" if self.stopping else "the models are being loaded",
+                "the server is stopping" if self.stopping or self.draining else "the models are being loaded",
                 type="server_error",
-                code="not_ready",
+                code="stopping" if self.stopping or self.draining else "not_ready",
                 headers={"Retry-After": "5"},
             )
 
@@ -118,14 +128,15 @@ class Service:
             raise HTTPError(
                 404, "this server serves no album; --album DIR adds one", code="album_not_found", param="album"
             )
-        if name is None:
-            return next(iter(self.albums.values()))
+        name = next(iter(self.albums)) if name is None else name
         if name not in self.albums:
             available = ", ".join(self.albums)
             raise HTTPError(
                 404, f"there is no album with this name; available: {available}", code="album_not_found", param="album"
             )
-        return self.albums[name]
+        album = self.albums[name]
+        album.check_unchanged()
+        return album
 
     def _find(self, name: str | None, models: dict[str, Any], capability: str) -> Any:
         self.check_ready()

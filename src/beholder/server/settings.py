@@ -30,6 +30,7 @@ class ServerSettings:
         body_seconds: Deadline for the body of a request to arrive.
         stop_seconds: Grace period for running requests when the server stops.
         tokens: Maximum number of generated tokens per answer.
+        drain_seconds: How long ``/readyz`` reports 503 after SIGTERM before the socket is closed.
     """
 
     host: str = "127.0.0.1"
@@ -48,6 +49,7 @@ class ServerSettings:
     body_seconds: float = 30.0
     stop_seconds: float = 30.0
     tokens: int = 512
+    drain_seconds: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.loopback and not self.key:

@@ -1,4 +1,8 @@
-"""One thread that runs one model: queued jobs are batched, and token streams advance in turn."""
+"""One thread that runs one model: queued jobs are cut into pieces and batched, and token streams advance in turn.
+
+Pieces are taken from the client that was served least recently, and of that client from its shortest job: a text is
+embedded within one batch even while another client's thousands are under way.
+"""
 
 from __future__ import annotations
 
@@ -11,6 +15,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from beholder.errors import BeholderError
+from beholder.server.clients import current_client
 
 MAX_STREAMS = 8  # conversations decoded concurrently, each with a KV cache of its own
 
@@ -33,6 +38,8 @@ class Job:
             be interrupted; that raises `WorkCancelled` once every job of the batch is cancelled.
         result: The results for ``inputs``.
         cancelled: Set when nobody waits for the result anymore.
+        client: Who shares the model with other clients.
+        outputs: The results so far; a job with many inputs is computed in several batches.
     """
 
     group: Hashable
@@ -40,6 +47,22 @@ class Job:
     function: BatchFunction
     result: Future[list[Any]] = field(default_factory=Future)
     cancelled: bool = False
+    client: str = field(default_factory=current_client.get)
+    outputs: list[Any] = field(default_factory=list)
+    scheduled: int = 0  # inputs that are computed or in the current batch
+
+    @property
+    def remaining(self) -> int:
+        """The number of inputs that are not scheduled yet."""
+        return len(self.inputs) - self.scheduled
+
+
+@dataclass(eq=False)
+class _Piece:
+    """Some consecutive inputs of a job."""
+
+    job: Job
+    inputs: list[Any]
 
 
 @dataclass(eq=False)
@@ -78,6 +101,8 @@ class Worker:
         self.on_batch = on_batch
         self._condition = threading.Condition()
         self._jobs: deque[Job] = deque()
+        self._last_served: dict[str, int] = {}  # client → number of the batch; only clients with queued jobs
+        self._batch_number = 0
         self._queued_streams: deque[ConversationStream] = deque()
         self._active_streams: list[ConversationStream] = []
         self._closed = False
@@ -103,16 +128,23 @@ class Worker:
         """Return the number of jobs and streams that are queued or running."""
         return len(self._jobs) + len(self._queued_streams) + len(self._active_streams)
 
-    def close(self, timeout: float) -> None:
-        """Cancel running work at its next token, drop queued work, and join the thread."""
+    def cancel(self) -> None:
+        """Cancel running work at its next token, and drop queued work; nothing is accepted anymore."""
         with self._condition:
             self._closed = True
             for job in self._jobs:
                 job.cancelled = True
-            for stream in (*self._queued_streams, *self._active_streams):
-                stream.cancelled = True
+            self._cancel_streams()
             self._condition.notify()
+
+    def close(self, timeout: float) -> None:
+        """Cancel all work and join the thread."""
+        self.cancel()
         self._thread.join(timeout)
+
+    def _cancel_streams(self) -> None:
+        for stream in (*self._queued_streams, *self._active_streams):
+            stream.cancelled = True
 
     def _run(self) -> None:
         while True:
@@ -126,47 +158,62 @@ class Worker:
             if batch:
                 start = time.perf_counter()
                 self._compute(batch)
-                inputs = sum(len(job.inputs) for job in batch)
-                self.on_batch(_group_name(batch[0].group), len(batch), inputs, time.perf_counter() - start)
+                inputs = sum(len(piece.inputs) for piece in batch)
+                self.on_batch(_group_name(batch[0].job.group), len(batch), inputs, time.perf_counter() - start)
             del batch  # or its images would stay in memory until the next one
 
-    def _next_batch(self) -> list[Job]:
-        """Return the first job that is not cancelled, and those after it that can be batched with it."""
-        batch: list[Job] = []
-        inputs = 0
-        for job in list(self._jobs):
-            if job.cancelled:
+    def _next_batch(self) -> list[_Piece]:
+        """Return pieces of jobs of one group, at most ``max_batch_size`` inputs together."""
+        for job in [job for job in self._jobs if job.cancelled]:
+            self._jobs.remove(job)
+            _resolve(job, WorkCancelled("the server is stopping"))
+        waiting = {job.client for job in self._jobs}
+        self._last_served = {client: last for client, last in self._last_served.items() if client in waiting}
+        self._batch_number += 1
+        batch: list[_Piece] = []
+        room = self.max_batch_size
+        while room > 0:
+            candidates = [job for job in self._jobs if not batch or job.group == batch[0].job.group]
+            if not candidates:
+                break
+            job = min(candidates, key=lambda job: (self._last_served.get(job.client, 0), job.remaining))
+            count = min(room, job.remaining)
+            batch.append(_Piece(job, job.inputs[job.scheduled : job.scheduled + count]))
+            job.scheduled += count
+            room -= count
+            self._last_served[job.client] = self._batch_number
+            if not job.remaining:
                 self._jobs.remove(job)
-                job.result.cancel()
-            elif not batch or (job.group == batch[0].group and inputs + len(job.inputs) <= self.max_batch_size):
-                self._jobs.remove(job)
-                batch.append(job)
-                inputs += len(job.inputs)
         return batch
 
-    def _compute(self, batch: list[Job]) -> None:
+    def _compute(self, batch: list[_Piece]) -> None:
         """Compute a batch. After a failure each half is retried, to save memory and to isolate the failing job."""
 
         def check_cancelled() -> None:
             self._advance_streams()  # between two tokens of captions, so that streams don't wait for whole captions
-            if all(job.cancelled for job in batch):
+            if all(piece.job.cancelled for piece in batch):
                 raise WorkCancelled("every client of this batch disconnected")
 
         try:
-            results = list(batch[0].function([each for job in batch for each in job.inputs], check_cancelled))
-            if len(results) != sum(len(job.inputs) for job in batch):
+            results = list(batch[0].job.function([each for piece in batch for each in piece.inputs], check_cancelled))
+            if len(results) != sum(len(piece.inputs) for piece in batch):
                 raise RuntimeError("the number of results differs from the number of inputs")
         except Exception as error:
             if len(batch) > 1 and not isinstance(error, WorkCancelled):
                 self._compute(batch[: len(batch) // 2])
                 self._compute(batch[len(batch) // 2 :])
                 return
-            for job in batch:
-                _resolve(job, error)
+            for piece in batch:
+                with self._condition:
+                    if piece.job in self._jobs:
+                        self._jobs.remove(piece.job)
+                _resolve(piece.job, error)
             return
-        for job in batch:
-            _resolve(job, results[: len(job.inputs)])
-            del results[: len(job.inputs)]
+        for piece in batch:
+            piece.job.outputs += results[: len(piece.inputs)]
+            del results[: len(piece.inputs)]
+            if len(piece.job.outputs) == len(piece.job.inputs):
+                _resolve(piece.job, piece.job.outputs)
 
     def _advance_streams(self) -> None:
         """Generate one more piece of each active stream; queued streams take free places."""
@@ -201,7 +248,7 @@ def _group_name(group: Hashable) -> str:
 
 
 def _resolve(job: Job, outcome: list[Any] | Exception) -> None:
-    if not job.result.set_running_or_notify_cancel():
+    if job.result.done() or not job.result.set_running_or_notify_cancel():
         return  # the client has disconnected
     if isinstance(outcome, Exception):
         job.result.set_exception(outcome)
