@@ -1,57 +1,61 @@
-"""The errors that a user of Beholder meets.
+"""The exceptions of Beholder.
 
     BeholderError
-    ├── InvalidSetting        a setting or an option has a value that can't be used
-    ├── MissingExtra          an optional dependency is needed; the message holds the pip command
-    ├── PictureError          one picture can't be used; the others of the same call can
-    │   ├── PictureNotFound     nothing is there
-    │   ├── PictureUnreadable   something is there but can't be opened: permissions, a directory, an address that fails
-    │   ├── NotAPicture         the bytes are no picture in a format that Beholder reads
-    │   ├── PictureBroken       the bytes begin as a picture and end or decode wrongly
-    │   ├── PictureTooLarge     more pixels, bytes or sides than the limits allow
-    │   └── PictureRefused      a format or an address that is off unless an option asks for it
+    ├── InvalidSetting        a setting, an option or an argument has an invalid value
+    ├── MissingExtra          an optional dependency is missing; the message has the pip command
+    ├── PictureError          one picture can't be used; the others of the call can
+    │   ├── PictureNotFound     there is no such file
+    │   ├── PictureUnreadable   it can't be opened: permissions, a directory, an address that fails
+    │   ├── NotAPicture         the bytes are not a picture in a supported format
+    │   ├── PictureBroken       the picture is truncated or corrupt
+    │   ├── PictureTooLarge     more pixels, bytes or longer sides than the limits allow
+    │   └── PictureRefused      a format or an address that must be allowed by an option
     ├── ModelError            a model can't be used
-    │   ├── ModelNotFound       no folder, no name and no hub id leads to it
-    │   ├── WeightsMismatch     a tensor is missing, unexpected or of another shape
-    │   └── DownloadFailed      a part could not be fetched, or its checksum is wrong
+    │   ├── ModelNotFound       no folder, known name or hub id is called that
+    │   ├── WeightsMismatch     a tensor is missing, unexpected or has another shape
+    │   └── DownloadFailed      a file could not be fetched, or its checksum is wrong
     ├── AlbumError            an album can't be used
-    │   ├── AlbumNotFound       there is none in this folder
+    │   ├── AlbumNotFound       there is no album in this folder
     │   ├── AlbumBusy           another process is indexing into it
-    │   └── AlbumDamaged        its file is no album, is damaged, or was made by a newer Beholder
-    ├── WriteFailed           a result can't be written; what was written before stays
-    └── NotFinite             a network gave NaN or infinity where numbers are needed
+    │   └── AlbumDamaged        its file is not an album, is damaged, or is of a newer version of Beholder
+    ├── WriteFailed           a result can't be written; results written before stay
+    └── NotFinite             a network returned NaN or infinity
 
-Every message names the input, says what is wrong with it, and says what to do.
+Every message names the input, says what is wrong with it, and what to do about it. All of them can be pickled.
 """
 
 
 class BeholderError(Exception):
-    """Base of every error that Beholder raises on purpose."""
+    """Base class of all exceptions that Beholder raises."""
 
 
 class InvalidSetting(BeholderError, ValueError):
-    """A setting or an option has a value that can't be used."""
+    """A setting, an option or an argument has an invalid value."""
 
 
 class MissingExtra(BeholderError, ImportError):
-    """An optional dependency is needed for what was asked.
+    """An optional dependency is missing.
 
     Args:
-        what: what was asked for, for instance ``"reading HEIC pictures"``.
-        extra: the extra of the ``beholder`` package that brings it.
+        what: what needs it, such as ``"reading HEIC pictures"``.
+        extra: the extra of the ``beholder`` package that installs it.
     """
 
     def __init__(self, what: str, extra: str):
-        super().__init__(f'{what} needs an optional part: pip install "beholder[{extra}]"')
+        super().__init__(f'{what} needs an optional dependency: pip install "beholder[{extra}]"')
+        self.what = what
         self.extra = extra
+
+    def __reduce__(self) -> tuple[type["MissingExtra"], tuple[str, str]]:
+        return type(self), (self.what, self.extra)
 
 
 class PictureError(BeholderError):
     """One picture can't be used.
 
     Args:
-        name: what the user called the picture: a path, an address or ``"picture 3"``.
-        reason: what is wrong with it and what to do.
+        name: the picture: a path, an address, or ``"picture 3"``.
+        reason: what is wrong with it, and what to do about it.
     """
 
     def __init__(self, name: str, reason: str):
@@ -59,21 +63,24 @@ class PictureError(BeholderError):
         self.name = name
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type["PictureError"], tuple[str, str]]:
+        return type(self), (self.name, self.reason)
+
 
 class PictureNotFound(PictureError):
-    """Nothing is there."""
+    """There is no such file."""
 
 
 class PictureUnreadable(PictureError):
-    """Something is there but can't be opened."""
+    """The picture can't be opened."""
 
 
 class NotAPicture(PictureError):
-    """The bytes are no picture in a format that Beholder reads."""
+    """The bytes are not a picture in a supported format."""
 
 
 class PictureBroken(PictureError):
-    """The bytes begin as a picture and end or decode wrongly."""
+    """The picture is truncated or corrupt."""
 
 
 class PictureTooLarge(PictureError):
@@ -81,7 +88,7 @@ class PictureTooLarge(PictureError):
 
 
 class PictureRefused(PictureError):
-    """The format or the address is off unless an option asks for it."""
+    """The format or the address must be allowed by an option."""
 
 
 class ModelError(BeholderError):
@@ -89,23 +96,23 @@ class ModelError(BeholderError):
 
 
 class ModelNotFound(ModelError):
-    """No folder, no name and no hub id leads to this model."""
+    """No folder, known name or hub id is called that."""
 
 
 class WeightsMismatch(ModelError):
-    """A tensor is missing, unexpected or of another shape."""
+    """A tensor is missing, unexpected or has another shape."""
 
 
 class DownloadFailed(ModelError):
-    """A part of a model could not be fetched, or its checksum is wrong."""
+    """A file of a model could not be fetched, or its checksum is wrong."""
 
 
 class NotFinite(BeholderError):
-    """A network gave NaN or infinity where numbers are needed."""
+    """A network returned NaN or infinity."""
 
 
 class WriteFailed(BeholderError):
-    """A result can't be written; what was written before stays."""
+    """A result can't be written; results written before stay."""
 
 
 class AlbumError(BeholderError):
@@ -121,4 +128,4 @@ class AlbumBusy(AlbumError):
 
 
 class AlbumDamaged(AlbumError):
-    """The album's file is no album, is damaged, or was made by a newer Beholder."""
+    """The album's file is not an album, is damaged, or is of a newer version of Beholder."""

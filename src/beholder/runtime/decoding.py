@@ -69,6 +69,11 @@ class DecodingSettings:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        for name in ("max_new_tokens", "num_beams", "no_repeat_ngram_size", "seed"):
+            if not isinstance(getattr(self, name), int):
+                raise InvalidSetting(f"{name} must be an integer, not {getattr(self, name)!r}")
+        if self.no_repeat_ngram_size < 0:
+            raise InvalidSetting(f"no_repeat_ngram_size {self.no_repeat_ngram_size} must be at least 0")
         if self.max_new_tokens < 1 or self.num_beams < 1:
             raise InvalidSetting("max_new_tokens and num_beams must each be at least 1")
         if self.top_p is not None and not 0 < self.top_p <= 1:

@@ -59,10 +59,12 @@ def compute_attention_maps(
         grid: rows and columns of image tokens, (h, w).
 
     Raises:
-        InvalidSetting: the caption has no word.
+        InvalidSetting: the caption has no word, or is not a str.
     """
     import torch
 
+    if not isinstance(text, str):
+        raise InvalidSetting(f"the caption must be a str, not {type(text).__name__}")
     height, width = grid
     with torch.inference_mode():
         output = bridge.qformer(bridge.normalize_image(tokens), output_attentions=True)

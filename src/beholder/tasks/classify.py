@@ -22,6 +22,7 @@ def label_prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
     labels = text_list(labels, "labels")
     if not labels:
         raise InvalidSetting("there are no labels to choose from: give at least one")
+    templates = text_list(templates, "templates")
     return [text for label in labels for text in fill_templates(templates, [label])]
 
 

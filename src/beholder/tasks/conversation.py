@@ -83,6 +83,8 @@ class Conversation:
         Raises:
             InvalidSetting: the question is empty, or too long by itself.
         """
+        if not isinstance(answer, str):
+            raise InvalidSetting(f"the answer must be a str, not {type(answer).__name__}")
         turn = self._add_question(question)
         turn.answer, turn.finished = answer, True
         turn.answer_ids = self.codec.encode(f" {self.codec.prompts.uncapitalize(answer)}")

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from beholder.errors import InvalidSetting, ModelError, NotFinite
+from beholder.files import reported
 from beholder.pictures.read import Limits
 from beholder.runtime.pipeline import batches
 from beholder.runtime.precision import Precision, check_precision
@@ -111,9 +112,9 @@ class DualEncoder(Reloadable):
         from beholder.runtime.engine import available
 
         precision = check_precision(precision)
+        origin = Origin(name, device=device, precision=precision, revision=revision, allow_pickle=allow_pickle)
         on_cpu = device == "cpu" or (device is None and not has_accelerator())
         compiled = find_compiled_dual_encoder(name) if on_cpu else None
-        origin = Origin(name, device=device, precision=precision, revision=revision, allow_pickle=allow_pickle)
         to_compile = compiled is None and on_cpu and available() and (name == "mini" or precision != "exact")
         if to_compile:
             folder = _folder_to_compile(name, revision, allow_pickle)
@@ -149,6 +150,7 @@ class DualEncoder(Reloadable):
         from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled_dual_encoder
 
         precision = check_precision(precision)
+        origin = Origin(name, device="cpu", precision=precision, revision=revision, allow_pickle=allow_pickle)
         folder = _folder_to_compile(name, revision, allow_pickle)
         compiled = find_compiled_dual_encoder(folder)
         if compiled is None:
@@ -156,16 +158,22 @@ class DualEncoder(Reloadable):
 
             loaded = load_dual_encoder(name, revision=revision, allow_pickle=allow_pickle)
             compiled = compile_dual_encoder(loaded, folder)
-        origin = Origin(name, device="cpu", precision=precision, revision=revision, allow_pickle=allow_pickle)
         return DualEncoder(compiled, precision=precision)._loaded_from(origin)
 
     def save_pretrained(self, folder: str | Path) -> None:
-        """Write a folder that `from_pretrained` loads again bit for bit, with a model card."""
+        """Write a folder that `from_pretrained` loads again bit for bit, with a model card.
+
+        Raises:
+            InvalidSetting: the folder exists and holds something other than a model.
+            WriteFailed: it can't be written.
+        """
         from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
         from beholder.weights.native import save_dual_encoder
 
         loaded = self.loaded
-        save_dual_encoder(loaded.loaded if isinstance(loaded, CompiledDualEncoder) else loaded, Path(folder))
+        network = loaded.loaded if isinstance(loaded, CompiledDualEncoder) else loaded
+        with reported(Path(folder)):
+            save_dual_encoder(network, Path(folder))
 
     @property
     def fingerprint(self) -> str:
@@ -335,7 +343,7 @@ class DualEncoder(Reloadable):
             InvalidSetting: no labels, or a template without a placeholder for the label.
             ModelError: ``none`` or ``multi`` with a model that has no calibration.
         """
-        templates = (template,) if isinstance(template, str) else tuple(template)
+        templates = text_list(template, "templates")
         label_embeddings = self.embed_labels(labels, templates)
         return self.classify_embeddings(self.embed_images([image]), labels, label_embeddings, none=none, multi=multi)[0]
 

@@ -6,13 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Self
 
-from beholder.errors import ModelError
+from beholder.errors import InvalidSetting, ModelError
 
 
 class Origin:
-    """The arguments of a `from_pretrained` call; a folder is remembered by its absolute path."""
+    """The arguments of a `from_pretrained` call; a folder is remembered by its absolute path.
+
+    Raises:
+        InvalidSetting: the name is neither a str nor a Path.
+    """
 
     def __init__(self, name: str | Path, **arguments: Any):
+        if not isinstance(name, str | Path):
+            raise InvalidSetting(f"a model is named by a str or a Path, not {type(name).__name__}")
         path = Path(name).expanduser()
         self.name = str(path.absolute()) if path.is_dir() else str(name)
         self.arguments = arguments

@@ -61,6 +61,8 @@ def preprocess_batches(
     if not isinstance(images, Iterable):
         raise InvalidSetting(f"images must be pictures or a list of them, not {type(images).__name__}")
     checked_batch_size(batch_size)
+    if limits is not None and not isinstance(limits, Limits):
+        raise InvalidSetting(f"limits must be Limits, not {type(limits).__name__}")
 
     def read(numbered: tuple[int, Picture]) -> tuple[int, str, np.ndarray | PictureError]:
         index, source = numbered

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, overload
 import numpy as np
 
 from beholder.errors import InvalidSetting, ModelError
+from beholder.files import reported
 from beholder.pictures.read import display_name
 from beholder.runtime.decoding import DecodingSettings, Language, generate, generate_candidates, sequence_log_probs
 from beholder.runtime.pipeline import batches
@@ -180,24 +181,27 @@ class VisionLanguageModel(Reloadable):
         from beholder.runtime.compiled_vision_language import compile_vision_language, find_compiled_vision_language
         from beholder.weights.load import load_vision_language
 
+        origin = Origin(name, device="cpu", allow_pickle=allow_pickle, precision=precision)
         compiled = find_compiled_vision_language(name)
         if compiled is None:
             compiled = compile_vision_language(load_vision_language(name, allow_pickle=allow_pickle), name)
-        origin = Origin(name, device="cpu", allow_pickle=allow_pickle, precision=precision)
         return VisionLanguageModel(compiled, precision=precision)._loaded_from(origin)
 
     def save_pretrained(self, folder: str | Path) -> None:
         """Write a folder that `from_pretrained` loads again bit for bit, with a model card.
 
         Raises:
-            InvalidSetting: the weights were rounded when the model was loaded.
+            InvalidSetting: the weights were rounded when the model was loaded, or the folder holds something other
+                than a model.
+            WriteFailed: the folder can't be written.
         """
         from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
         from beholder.weights.native_vision_language import save_vision_language
 
         if self.precision != "exact" and not isinstance(self.loaded, CompiledVisionLanguageModel):
             raise InvalidSetting(f"precision {self.precision!r} has rounded the weights; load it as 'exact' to save it")
-        save_vision_language(self._networks, Path(folder))
+        with reported(Path(folder)):
+            save_vision_language(self._networks, Path(folder))
 
     @property
     def _networks(self) -> LoadedVisionLanguage:
@@ -368,7 +372,12 @@ class VisionLanguageModel(Reloadable):
         encoded: tuple[Picture, Tensor] | None = None
         for batch in batches(questions, checked_batch_size(batch_size)):
             rows, ids = [], []
-            for image, question in batch:
+            for pair in batch:
+                if not isinstance(pair, tuple | list) or len(pair) != 2:
+                    raise InvalidSetting(
+                        f"questions must be pairs of a picture and a question, not {type(pair).__name__}"
+                    )
+                image, question = pair
                 if encoded is None or image is not encoded[0]:
                     encoded = image, self.soft_prompts(image)
                 rows.append(encoded[1])
