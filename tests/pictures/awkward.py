@@ -530,9 +530,9 @@ AWKWARD: list[Awkward] = [
     good("other jpeg.jp2", lambda: encoded(quadrants(), "JPEG2000"), shows(within=2)),
     bad("cut.jp2", lambda: _cut(encoded(_detailed(), "JPEG2000")), PictureBroken),
     bad("newer jpeg.jxl", lambda: b"\xff\x0a" + bytes(64), PictureRefused, "JPEG XL"),
-    bad("raw.cr3", lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", PictureRefused, "RAW"),
-    bad("raw.raf", lambda: b"FUJIFILMCCD-RAW " + bytes(64), PictureRefused, "RAW"),
-    bad("raw.nef", _nikon, PictureRefused, "RAW"),
+    bad("raw.cr3", lambda: b"\0\0\0\x18ftypcrx \0\0\0\1crx isom", PictureBroken),
+    bad("raw.raf", lambda: b"FUJIFILMCCD-RAW " + bytes(64), PictureBroken),
+    bad("raw.nef", _nikon, PictureBroken),
     # Not files
     Awkward("folder", _folder, PictureUnreadable, says="folder"),
     Awkward("missing file", lambda folder: folder / "missing.jpg", PictureNotFound, says="no such file"),

@@ -1,6 +1,7 @@
 """walk over files, folders, links and things that can't be listed."""
 
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -110,7 +111,10 @@ def test_a_folder_of_a_system_that_is_named_is_entered(tmp_path: Path):
     assert _names(tmp_path, tmp_path / "#recycle") == ["#recycle/1.jpg"]
 
 
-def test_formats_that_are_not_read_are_counted_unless_they_are_excluded(tmp_path: Path):
+def test_formats_that_are_not_read_are_counted_unless_they_are_excluded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+):
+    monkeypatch.setitem(sys.modules, "rawpy", None)
     _make(tmp_path, "1.CR3", "2.cr3", "3.NEF", "4.jxl", "5.psd", "6.MOV", "7.jpg", "8.txt", "raw/9.dng")
     with pytest.warns(PassedOverWarning) as caught:
         names = [path.name for path in walk(tmp_path, skip=lambda path, is_folder: path.name == "raw")]

@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from beholder.errors import NotAPicture, PictureRefused
+from beholder.pictures.raw import RawImageFile, can_read_raw
 from beholder.pictures.tiff import DeepTiffImageFile
 
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG 2000"
@@ -108,7 +109,7 @@ def open_image(data: bytes, name: str) -> tuple[Image.Image, str]:
     if found == "HEIC":
         return _open_heic(data, name), found
     if found == "RAW":
-        raise _raw_refused(name)
+        return _open_raw(data, name), found
     if found not in _OPENERS:
         raise PictureRefused(name, f"{found} files are not read: save it as one of {READABLE}")
     codec = _CODECS.get(found)
@@ -116,12 +117,14 @@ def open_image(data: bytes, name: str) -> tuple[Image.Image, str]:
         raise PictureRefused(name, f"this build of Pillow can't read {found}: pip install --force-reinstall pillow")
     image = _OPENERS[found](BytesIO(data))
     if isinstance(image, DeepTiffImageFile) and image.is_raw:
-        raise _raw_refused(name)
+        return _open_raw(data, name), "RAW"
     return image, found
 
 
-def _raw_refused(name: str) -> PictureRefused:
-    return PictureRefused(name, "RAW files are not supported: export it as JPEG or TIFF")
+def _open_raw(data: bytes, name: str) -> Image.Image:
+    if not can_read_raw():
+        raise PictureRefused(name, 'cannot read RAW pictures: pip install "beholder[raw]"')
+    return RawImageFile(BytesIO(data))
 
 
 def _open_heic(data: bytes, name: str) -> Image.Image:

@@ -2,6 +2,7 @@
 
 import os
 import stat
+import warnings
 from pathlib import Path
 from typing import BinaryIO
 
@@ -21,6 +22,7 @@ from beholder.pictures.color import to_srgb
 from beholder.pictures.formats import open_image
 from beholder.pictures.limits import Limits
 from beholder.pictures.orientation import exif_transposition
+from beholder.pictures.raw import RawDevelopedWarning, RawImageFile
 from beholder.pictures.tiff import UnsupportedTiff
 from beholder.pictures.truncated import decode_truncated
 from beholder.pictures.url import fetch, is_url, redact_url
@@ -158,6 +160,8 @@ def _open(data: bytes, name: str, limits: Limits, reduce_to: int | None) -> Imag
     except Exception as error:  # decoders raise errors of any type on damaged data
         raise PictureBroken(name, "its header is damaged or truncated") from error
     width, height = image.size
+    if isinstance(image, RawImageFile) and not image.has_large_preview:
+        warnings.warn(f"{name}: RAW without a large preview, developed at half size", RawDevelopedWarning, stacklevel=3)
     if reduce_to is not None and found == "JPEG":
         image.draft(None, (REDUCTION_MARGIN * reduce_to, REDUCTION_MARGIN * reduce_to))
     limits.check_shape(width, height, name, reduction=round(width / image.width))

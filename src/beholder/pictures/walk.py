@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from beholder.pictures.raw import can_read_raw
 from beholder.pictures.sidecar import RAW_EXTENSIONS
 
 IMAGE_EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
@@ -98,7 +99,7 @@ def _pictures_in(
             continue
         if not is_folder:
             kind = _KIND_OF.get(_extension(path.name))
-            if kind is None:
+            if kind is None or (kind == "RAW" and can_read_raw()):
                 yield path
             else:
                 passed_over[f"{kind} ({path.suffix.lower()[1:]})"] += 1
@@ -137,6 +138,8 @@ def _passed_over(counts: Counter[str]) -> str:
     files = [f"{count} {kind}" for kind, count in counts.most_common() if not kind.startswith("folder ")]
     folders = [kind[7:] for kind in sorted(counts) if kind.startswith("folder ")]
     parts = [f"files in formats that are not read: {', '.join(files)}"] * bool(files)
+    if any(kind.startswith("RAW ") for kind in counts):
+        parts[0] += ' (RAW files are read with: pip install "beholder[raw]")'
     parts += [f"folders of systems and libraries: {', '.join(folders)}"] * bool(folders)
     return f"passed over {'; '.join(parts)}"
 
