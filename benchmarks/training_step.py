@@ -28,13 +28,14 @@ from beholder.text import clip_bpe
 from beholder.text.tokenizer import Tokenizer, TokenizerSettings
 from beholder.training.augmentation import Augmentation
 from beholder.training.clip_config import TrainingConfig
+from beholder.training.clip_model import EncodePairs
 from beholder.training.data_loader import ImageTextBatch, load_batches
-from beholder.training.distributed import ProcessGroup
+from beholder.training.distributed import ProcessGroup, clip_grad_norm
 from beholder.training.examples import Columns, read_examples
 from beholder.training.gradient_cache import DualEncoderOutput, backward
 from beholder.training.optimization import parameter_groups
 from beholder.training.samplers import ShuffledBatchSampler
-from beholder.training.train_clip import EncodePairs, clip_grad_norm, pair_loss
+from beholder.training.train_clip import pair_loss
 from beholder.weights.load import load_foreign_network
 
 RATE, DECAY, CLIP, LONGEST = 1e-5, 0.2, 1.0, 77
@@ -120,7 +121,7 @@ def main() -> None:
         print(json.dumps({**row, "largest difference of the losses": round(apart, 5)}), flush=True)
 
 
-def optimiser(model: torch.nn.Module) -> torch.optim.AdamW:
+def optimizer(model: torch.nn.Module) -> torch.optim.AdamW:
     return torch.optim.AdamW(parameter_groups(model.named_parameters(), DECAY), lr=RATE, betas=(0.9, 0.98), eps=1e-6)
 
 
@@ -129,7 +130,7 @@ def ours(folder: Path, order: ShuffledBatchSampler, tokenizer: Tokenizer) -> Ite
     here = ProcessGroup(torch.device("cpu"))
     train = TrainingConfig(steps=1, batch=order.batch)
     model = EncodePairs(network, preprocessing, train, here.device)
-    steps = optimiser(network)
+    steps = optimizer(network)
     for batch, _ in load_batches(order, None, preprocessing, Augmentation(), tokenizer, print):
         steps.zero_grad()
 
@@ -148,7 +149,7 @@ def ours(folder: Path, order: ShuffledBatchSampler, tokenizer: Tokenizer) -> Ite
 
 def theirs(model: CLIPModel, data: Theirs, batch: int, workers: int) -> Iterator[float]:
     loader = torch.utils.data.DataLoader(data, batch, num_workers=workers, collate_fn=data.collate)
-    steps = optimiser(model)
+    steps = optimizer(model)
     model.train()
     for each in loader:
         steps.zero_grad()

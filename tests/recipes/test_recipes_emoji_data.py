@@ -64,7 +64,7 @@ def test_the_held_out_vendor_is_never_trained_on(tmp_path: Path) -> None:
         datasource(tmp_path, "google", "3.0.0", [CAT], "pink"),
     ]
     run = made(tmp_path / "out", *packages)
-    assert run.stdout.splitlines()[-1] == "2 signs of twitter held out; 3 drawings of 2 packages to train on"
+    assert run.stdout.splitlines()[-1] == "2 emoji of twitter held out; 3 drawings of 2 packages to train on"
     train, held_out = (rows(tmp_path / "out" / f"{part}.jsonl") for part in ("train", "held_out"))
     assert [(row["image"], row["label"]) for row in train] == [
         ("google-16/1f408.png", CAT),

@@ -12,7 +12,8 @@ import tiny_pairs
 from beholder import DualEncoder
 from beholder.errors import BeholderError, InvalidSetting
 from beholder.training.clip_config import read_clip_config
-from beholder.training.train_clip import read_data, train_clip
+from beholder.training.clip_data import read_data
+from beholder.training.train_clip import train_clip
 
 NETWORK = tiny_pairs.NETWORK
 RECIPES = Path(__file__).parent.parent.parent / "recipes" / "clip"
@@ -46,7 +47,7 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
     "another size of pictures": ({"model": {"preprocessing": {"height": 8, "width": 8}}}, r"8×8.*16×16"),
     "a network and a model": ({"model": {"from_pretrained": "mini"}}, r"either from_pretrained.*or network"),
     "neither network nor model": ({"model": {"network": None}}, r"either from_pretrained.*or network"),
-    "a frozen new network": ({"freeze": {"image": "all"}}, r"need a model to begin from"),
+    "a frozen new network": ({"freeze": {"image": "all"}}, r"need a pretrained model"),
     "an impossible crop": ({"augment": {"smallest_crop": 0}}, r"smallest_crop"),
     "a template without a place": ({"data": {"templates": ["photo"]}}, ""),
 }
@@ -60,7 +61,7 @@ def test_a_bad_config_is_refused_by_name(fault: str, tmp_path: Path) -> None:
         classes = tmp_path / "classes" / "cat"
         classes.mkdir(parents=True)
         (classes / "1.jpg").touch()
-        changed, said = {"data": {"train": "classes", "templates": ["photo"]}}, "marks the place of the label"
+        changed, said = {"data": {"train": "classes", "templates": ["photo"]}}, "stands for the label"
     with pytest.raises(InvalidSetting, match=said):
         read_data(read_clip_config(tiny_pairs.write_config(tmp_path, **changed)))
 
@@ -160,3 +161,36 @@ def test_a_recipe_runs_with_few_layers_and_pictures(recipe: str, tmp_path: Path)
     assert said[-1]["step"] == 2 and said[-1]["loss"] > 0
     encoder = DualEncoder.from_pretrained(tmp_path / "out" / "model")
     assert encoder.similarity(tmp_path / "pictures" / "0.png", ["a red wall"]).shape == (1, 1)
+
+
+@pytest.mark.parametrize(
+    ("section", "old", "new"),
+    [
+        ("train", "warm_up", "warmup"),
+        ("train", "clip", "max_grad_norm"),
+        ("train", "averaging", "ema_decay"),
+        ("train", "final_rate", "min_lr_ratio"),
+        ("train", "hottest", "max_logit_scale"),
+    ],
+)
+def test_a_former_name_is_refused_with_the_one_of_now(tmp_path: Path, section: str, old: str, new: str) -> None:
+    path = tiny_pairs.write_config(tmp_path, **{section: {old: 0.5}})
+    with pytest.raises(InvalidSetting, match=rf"{section}\.{old}: this setting is called {new} now"):
+        read_clip_config(path)
+
+
+def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+    path = tiny_pairs.write_config(tmp_path)
+    path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
+    assert read_clip_config(path).train.batch == 8
+
+
+@pytest.mark.parametrize("section", ["train", "evaluate"])
+def test_lines_with_one_label_are_refused_before_anything_heavy_starts(tmp_path: Path, section: str) -> None:
+    rows = [json.loads(line) for line in tiny_pairs.paint(tmp_path, 8).read_text().splitlines()]
+    lines = "".join(json.dumps({**row, "label": "wall"}) + "\n" for row in rows)
+    (tmp_path / "one.jsonl").write_text(lines)
+    config = tiny_pairs.config(tmp_path, data={section: "one.jsonl"})
+    with pytest.raises(InvalidSetting, match=r"one\.jsonl: all lines have the same label \(wall\)"):
+        train_clip(config, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -9,7 +9,7 @@ import tiny_pairs
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.training.augmentation import Augmentation
-from beholder.training.data_loader import ImageTextBatch, load_batches, normalised
+from beholder.training.data_loader import ImageTextBatch, load_batches, normalize
 from beholder.training.examples import Columns, read_examples
 from beholder.training.samplers import ShuffledBatchSampler
 
@@ -31,7 +31,7 @@ def test_pixels_are_those_of_the_model_in_use(tmp_path: Path) -> None:
     (draws, _) = next(ShuffledBatchSampler(examples, 6, 1).batches())
     expected = np.stack([to_pixels(read_picture(draw.example.picture), PREPROCESSING) for draw in draws])
     assert batch.pixels.dtype == torch.uint8 and batch.pixels.shape == (6, 16, 16, 3)
-    torch.testing.assert_close(normalised(batch.pixels, PREPROCESSING), torch.from_numpy(expected), atol=1e-6, rtol=0)
+    torch.testing.assert_close(normalize(batch.pixels, PREPROCESSING), torch.from_numpy(expected), atol=1e-6, rtol=0)
 
 
 def test_a_picture_and_its_captions_change_from_epoch_to_epoch(tmp_path: Path) -> None:
@@ -39,8 +39,8 @@ def test_a_picture_and_its_captions_change_from_epoch_to_epoch(tmp_path: Path) -
     seen: dict[int, list[tuple[bytes, int]]] = {}
     for batch in found:
         for row in range(len(batch)):
-            views = seen.setdefault(int(batch.pictures[row]), [])
-            views.append((batch.pixels[row].numpy().tobytes(), int(batch.texts[row])))
+            views = seen.setdefault(int(batch.image_keys[row]), [])
+            views.append((batch.pixels[row].numpy().tobytes(), int(batch.text_keys[row])))
     assert len(seen) == 12 and {len(views) for views in seen.values()} == {8}
     assert all(len({pixels for pixels, _ in views}) > 4 for views in seen.values())
     assert sum(len({text for _, text in views}) == 2 for views in seen.values()) >= 10
@@ -48,6 +48,6 @@ def test_a_picture_and_its_captions_change_from_epoch_to_epoch(tmp_path: Path) -
 
 def test_a_broken_picture_keeps_its_place_and_is_not_there(tmp_path: Path) -> None:
     first, second = batches(tmp_path, 2, Augmentation(), broken=(2, 7, 8))
-    there = torch.cat([first.there, second.there])
+    there = torch.cat([first.valid, second.valid])
     assert (~there).sum() == 3
     assert (torch.cat([first.pixels, second.pixels])[~there] == 0).all()

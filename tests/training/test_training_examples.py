@@ -6,7 +6,7 @@ import pytest
 
 import tiny_pairs
 from beholder.errors import InvalidSetting
-from beholder.training.examples import Columns, read_examples, text_key
+from beholder.training.examples import Columns, ExamplesWarning, check_distinguishable, read_examples, text_key
 
 
 def read(path: Path, columns: Columns = Columns(), templates: tuple[str, ...] = ("a photo of a {}", "the {}")):  # noqa: B008
@@ -50,7 +50,7 @@ def test_a_folder_of_classes_speaks_through_templates(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("content", "said"),
     [
-        ("", "holds no pictures"),
+        ("", "is empty"),
         ('{"image": "x.jpg"}', "line 1"),
         ('{"image": "x.jpg", "captions": ["a"]}\nnonsense', "line 2"),
         ('{"image": "x.jpg", "captions": []}', "line 1"),
@@ -88,3 +88,81 @@ def test_texts_that_say_the_same_have_the_same_key() -> None:
 def test_the_pictures_of_the_tests_are_such_lines(tmp_path: Path) -> None:
     assert len(read(tiny_pairs.paint(tmp_path, 5))) == 5
     assert json.loads((tmp_path / "pairs.jsonl").read_text().splitlines()[0])["captions"]
+
+
+ROWS = [("x.jpg", "a cat, asleep"), ("y.jpg", 'two lines\nand "quotes"'), ("z.jpg", "ein Bär")]
+
+
+@pytest.mark.parametrize(
+    ("delimiter", "line_end", "encoding", "first"),
+    [
+        (",", "\r\n", "utf-8-sig", ""),
+        (";", "\r\n", "utf-8-sig", ""),
+        ("\t", "\n", "utf-8", ""),
+        ("\t", "\r\n", "utf-16", ""),
+        (";", "\r\n", "utf-8", "sep=;\r\n"),
+        (",", "\r", "utf-8", ""),
+    ],
+    ids=["comma", "semicolons", "tabs", "UTF-16", "sep=", "old Mac"],
+)
+def test_a_table_is_read_as_spreadsheets_write_it(
+    tmp_path: Path, delimiter: str, line_end: str, encoding: str, first: str
+) -> None:
+    file = tmp_path / "a.csv"
+    with file.open("w", newline="", encoding=encoding) as out:
+        out.write(first)
+        csv.writer(out, delimiter=delimiter, lineterminator=line_end).writerows([("image", "caption"), *ROWS])
+    assert [(each.name, each.texts[0]) for each in read(file)] == ROWS
+
+
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
+def test_json_lines_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+    file = tmp_path / "a.jsonl"
+    file.write_text('{"image": "x.jpg", "caption": "ein Bär"}\r\n{"image": "y.jpg", "caption": "b"}\r\n', encoding)
+    assert [each.texts for each in read(file)] == [("ein Bär",), ("b",)]
+
+
+@pytest.mark.parametrize(
+    ("rows", "line"),
+    [
+        ('"a.jpg","one\ntwo"\n"b.jpg","c","d"\n', 4),
+        ("a.jpg,one\n\nb.jpg,two, three\n", 4),
+        ('a.jpg,one\nb.jpg,"' + "x" * 200_000 + '"\n', 3),
+        ("a.jpg,one\nb.jpg,\xff\n", 3),
+    ],
+    ids=["after a quoted newline", "after an empty line", "too long", "not UTF-8"],
+)
+def test_the_wrong_line_of_a_table_is_named(tmp_path: Path, rows: str, line: int) -> None:
+    file = tmp_path / "a.csv"
+    file.write_bytes(("image,caption\n" + rows).encode("latin-1"))
+    with pytest.raises(InvalidSetting, match=rf"a\.csv, line {line}: "):
+        read(file)
+
+
+def test_rows_without_a_picture_or_a_caption_are_ignored_and_named(tmp_path: Path) -> None:
+    file = tmp_path / "a.csv"
+    file.write_text('image,caption\na.jpg,"one\n1"\nb.jpg,\n,three\nd.jpg,four\n')
+    with pytest.warns(ExamplesWarning, match=r"line 4, 5$"):
+        assert [each.name for each in read(file)] == ["a.jpg", "d.jpg"]
+
+
+@pytest.mark.parametrize(
+    ("row", "said"),
+    [
+        ({"image": "{n}.jpg", "caption": "A  cat"}, r"same caption \(A  cat\)"),
+        ({"image": "{n}.jpg", "caption": "cat {n}", "label": "cat"}, r"same label \(cat\)"),
+        ({"image": "1.jpg", "caption": "cat {n}"}, "same picture"),
+    ],
+    ids=["caption", "label", "picture"],
+)
+def test_data_with_nothing_to_tell_apart_is_refused(tmp_path: Path, row: dict[str, str], said: str) -> None:
+    file = tmp_path / "a.jsonl"
+
+    def line(number: int, **changed: str) -> str:
+        return json.dumps({name: text.replace("{n}", str(number)) for name, text in {**row, **changed}.items()}) + "\n"
+
+    file.write_text("".join(line(number) for number in range(4)))
+    with pytest.raises(InvalidSetting, match=rf"a\.jsonl: all lines have the {said}.*nothing is learned"):
+        check_distinguishable(read(file), str(file))
+    file.write_text(file.read_text() + line(4, image="other.jpg", caption="a dog", label="dog"))
+    check_distinguishable(read(file), str(file))

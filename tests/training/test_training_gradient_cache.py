@@ -8,11 +8,12 @@ import torch
 
 import tiny_model
 from beholder.training.clip_config import TrainingConfig
+from beholder.training.clip_model import EncodePairs
 from beholder.training.data_loader import ImageTextBatch
 from beholder.training.distributed import ProcessGroup
 from beholder.training.freezing import Freezing, Lora, add_lora, freeze, recompute_activations
 from beholder.training.gradient_cache import DualEncoderOutput, backward
-from beholder.training.train_clip import EncodePairs, micro_batches, pair_loss
+from beholder.training.train_clip import pair_loss
 
 TRAIN = TrainingConfig(steps=1, batch=10)
 HERE = ProcessGroup(torch.device("cpu"))
@@ -54,7 +55,7 @@ def gradients(
     model = EncodePairs(loaded.network, loaded.preprocessing, train, HERE.device)
     lost = backward(
         lambda part: DualEncoderOutput(*model(part.pixels, part.ids, part.mask)),
-        micro_batches(batch(), chunk),
+        batch().split(chunk),
         lambda embedded: pair_loss(embedded, batch(), train, HERE),
         lambda _: nullcontext(),
     )
@@ -102,6 +103,6 @@ def test_the_loss_of_shuffled_pieces_without_the_cache_would_be_another() -> Non
     model = EncodePairs(loaded.network, loaded.preprocessing, TRAIN, HERE.device)
     alone = [
         float(pair_loss(DualEncoderOutput(*model(part.pixels, part.ids, part.mask)), part, TRAIN, HERE).detach())
-        for part in micro_batches(batch(), 5)
+        for part in batch().split(5)
     ]
     assert abs(sum(alone) / 2 - lost) > 0.1

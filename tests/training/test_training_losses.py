@@ -133,7 +133,7 @@ def test_what_is_not_there_counts_for_nothing() -> None:
     whole = losses(image[there], text[there], scale, bias)
     image[~there], text[~there] = 5.0, 5.0
     image.requires_grad_()
-    for found, expected in zip(losses(image, text, scale, bias, there=there), whole, strict=True):
+    for found, expected in zip(losses(image, text, scale, bias, valid=there), whole, strict=True):
         assert found.item() == pytest.approx(expected.item())
         (gradient,) = torch.autograd.grad(found, image)
         assert (gradient[~there] == 0).all() and (gradient[there] != 0).any()
@@ -144,8 +144,8 @@ def test_the_mean_over_the_parts_is_the_loss_of_the_whole(same: bool) -> None:
     image, text, scale, bias = unit(6, 0), unit(6, 1), torch.tensor(7.0), torch.tensor(-3.0)
     options: dict[str, object] = {}
     if same:
-        options["same"] = duplicate_pairs(torch.tensor([1, 2, 3, 1, 4, 5]), torch.arange(6))
-        options["there"] = torch.tensor([True, False, True, True, True, True])
+        options["duplicates"] = duplicate_pairs(torch.tensor([1, 2, 3, 1, 4, 5]), torch.arange(6))
+        options["valid"] = torch.tensor([True, False, True, True, True, True])
     whole = losses(image, text, scale, bias, **options)
     parts = [losses(image, text, scale, bias, rows=range(at, at + 2), **options) for at in (0, 2, 4)]
     for number, expected in enumerate(whole):

@@ -1,3 +1,4 @@
+import gzip
 import io
 import json
 import tarfile
@@ -102,8 +103,40 @@ def test_addresses_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
 
 
 def test_too_few_shards_and_empty_ones_are_refused(tmp_path: Path, shards: list[str]) -> None:
-    with pytest.raises(InvalidSetting, match="can't be dealt out"):
+    with pytest.raises(InvalidSetting, match="can't be distributed"):
         order(shards, 0, 5)
     write_shard(tmp_path / "empty.tar", {"a.jpg": b"x"})
     with pytest.raises(InvalidSetting, match="no picture with a text"):
         names(order([str(tmp_path / "empty.tar")]), 1)
+
+
+@pytest.mark.parametrize("packed", [False, True])
+def test_a_shard_that_is_cut_anywhere_is_refused_by_its_name(tmp_path: Path, packed: bool) -> None:
+    path = tmp_path / ("s.tar.gz" if packed else "s.tar")
+    write_shard(tmp_path / "whole.tar", {f"{n}.{kind}": b"x" * 700 for n in range(2) for kind in ("jpg", "txt")})
+    whole = (tmp_path / "whole.tar").read_bytes()
+    members = 4 * (512 + 1024)
+    assert not any(whole[members:])
+    for cut in (0, 100, 512, 600, 1300, 1536, 1537, 2 * 1536, 3 * 1536 + 200, members - 1, members):
+        path.write_bytes(gzip.compress(whole[:cut]) if packed else whole[:cut])
+        refused: dict[str, str] = {}
+        list(read_shard(str(path), refused.__setitem__))
+        assert str(path) in refused, cut
+    path.write_bytes(gzip.compress(whole)[:-200] if packed else whole[:members] + b"garbage" * 100)
+    list(read_shard(str(path), refused.__setitem__))
+    assert "can't be read to its end" in refused[str(path)]
+    path.write_bytes(gzip.compress(whole) if packed else whole)
+    refused = {}
+    assert len(list(read_shard(str(path), refused.__setitem__))) == 2 and not refused
+
+
+def test_a_text_that_is_not_utf_8_is_refused_by_its_name(tmp_path: Path) -> None:
+    shard = str(tmp_path / "s.tar")
+    texts = {"a.txt": "Bär".encode("latin-1"), "b.txt": "\ufeffBär".encode(), "c.json": b'{"caption": "B\xe4r"}'}
+    write_shard(
+        Path(shard), {name: data for key in texts for name, data in ((f"{key[0]}.jpg", b"x"), (key, texts[key]))}
+    )
+    refused: dict[str, str] = {}
+    found = list(read_shard(shard, refused.__setitem__))
+    assert [each and each.texts for each in found] == [None, ("Bär",), None]
+    assert refused == {f"{shard}/a": "its text is not UTF-8", f"{shard}/c": "its JSON is not UTF-8 text"}

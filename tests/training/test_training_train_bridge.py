@@ -14,9 +14,10 @@ import tiny_model
 import tiny_pairs
 import tiny_vocabularies
 from beholder import DualEncoder, VisionLanguageModel
-from beholder.errors import InvalidSetting
+from beholder.errors import InvalidSetting, ModelError
 from beholder.training.bridge_config import BridgeConfig, read_bridge_config
-from beholder.training.train_bridge import read_bridge_examples, summarize, train_bridge
+from beholder.training.bridge_data import read_bridge_examples
+from beholder.training.train_bridge import summarize, train_bridge
 
 QFORMER = {
     "queries": 3,
@@ -200,3 +201,34 @@ def test_lines_of_the_same_picture_are_taken_together(tmp_path: Path) -> None:
     file.write_text('{"image": "a.jpg", "question": "what?"}')
     with pytest.raises(InvalidSetting, match="line 1"):
         read_bridge_examples(file)
+
+
+def test_the_same_text_for_every_picture_is_refused(sides: Path, tmp_path: Path) -> None:
+    file = tiny_pairs.paint(tmp_path, 8)
+    rows = [{**json.loads(line), "captions": ["A wall"]} for line in file.read_text().splitlines()]
+    file.write_text("".join(json.dumps(row) + "\n" for row in rows))
+    with pytest.raises(InvalidSetting, match=r"pairs\.jsonl: all pictures have the same text"):
+        summarize(config(tmp_path, sides))
+
+
+def test_a_damaged_checkpoint_offers_the_one_before_and_a_finished_stage_2_takes_more_steps(
+    sides: Path, tmp_path: Path
+) -> None:
+    tiny_pairs.paint(tmp_path, 8)
+    made, out = config(tmp_path, sides, stage_1={"steps": 0}), tmp_path / "out"
+    train_bridge(made, out, device="cpu")
+    whole = load_file(out / "model" / "model.safetensors")
+    newest = out / "stage-2.pt"
+    newest.write_bytes(newest.read_bytes()[:1000])
+    with pytest.raises(ModelError, match=r"stage-2\.pt: this checkpoint is damaged .* stage-2\.previous\.pt"):
+        train_bridge(made, out, device="cpu")
+    newest.unlink()
+    train_bridge(made, out, device="cpu")
+    again = load_file(out / "model" / "model.safetensors")
+    assert all(torch.equal(tensor, whole[name]) for name, tensor in again.items())
+    said: list[dict[str, Any]] = []
+    more = config(tmp_path, sides, stage_1={"steps": 0}, stage_2={"steps": 6})
+    train_bridge(more, out, said.append, device="cpu")
+    assert [row["step"] for row in said if "step" in row] == [6]
+    with pytest.raises(InvalidSetting, match=r"another stage_2\.steps"):
+        train_bridge(made, out, device="cpu")

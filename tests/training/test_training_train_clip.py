@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,9 +18,9 @@ from safetensors.torch import load_file
 import tiny_model
 import tiny_pairs
 from beholder import DualEncoder
-from beholder.errors import InvalidSetting, NotFinite, WriteFailed
-from beholder.training import train_clip as module
-from beholder.training.checkpoints import checkpoints
+from beholder.errors import InvalidSetting, ModelError, NotFinite, WriteFailed
+from beholder.training.checkpoints import checkpoints, write_checkpoint
+from beholder.training.losses import LOSSES
 from beholder.training.train_clip import train_clip
 from beholder.weights.native import load_dual_encoder
 
@@ -232,7 +233,8 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
 
 def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pairs.paint(tmp_path)
-    monkeypatch.setattr(module, "contrastive_loss", lambda image, *_: image.sum() * float("nan"))
+    nan = replace(LOSSES["contrastive"], compute=lambda image, *_: image.sum() * float("nan"))
+    monkeypatch.setitem(LOSSES, "contrastive", nan)
     with pytest.raises(NotFinite, match="step 1: the loss is nan"):
         train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
 
@@ -260,7 +262,7 @@ def test_told_to_stop_it_saves_and_ends_and_the_same_command_goes_on(tmp_path: P
     assert run.stdout is not None and json.loads(run.stdout.readline())["step"] == 1
     run.send_signal(number)
     _, said = run.communicate(timeout=60)
-    assert run.returncode == 128 + number and "stopped behind step" in said and "Traceback" not in said
+    assert run.returncode == 128 + number and "stopped after step" in said and "Traceback" not in said
     (saved,) = checkpoints(tmp_path / "out" / "checkpoints")
     again = start(config, tmp_path / "out")
     out, said = again.communicate(timeout=100)
@@ -321,7 +323,7 @@ def test_compiled_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
         calls.append(embed)
         return real(embed, backend="aot_eager")  # all but the C++, which takes half a minute
 
-    monkeypatch.setattr(module.torch, "compile", traced)
+    monkeypatch.setattr(torch, "compile", traced)
     for name, compiled in (("plain", False), ("compiled", True)):
         options["train"]["compile"] = compiled  # type: ignore[index]
         train_clip(tiny_pairs.config(tmp_path, **options), tmp_path / name)
@@ -347,3 +349,98 @@ def test_without_a_compiler_it_says_so_before_anything_else(tmp_path: Path, chec
     )
     assert run.returncode == 2 and "train.compile: torch can't compile for cpu here" in run.stderr
     assert config.train.compile and not (tmp_path / "out").exists()
+
+
+def test_a_damaged_newest_checkpoint_offers_the_one_before_it(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    config = tiny_pairs.config(tmp_path)
+    train_clip(config, tmp_path / "out")
+    expected = learned(tmp_path / "out")
+    before, newest = checkpoints(tmp_path / "out" / "checkpoints")
+    newest.write_bytes(newest.read_bytes()[:-300])
+    with pytest.raises(ModelError, match=rf"{newest.name}: this checkpoint is damaged .*{before.name}, the one before"):
+        train_clip(config, tmp_path / "out")
+    newest.unlink()
+    train_clip(config, tmp_path / "out")
+    assert learned(tmp_path / "out") == expected
+    for path in checkpoints(tmp_path / "out" / "checkpoints")[1:]:
+        path.unlink()
+    before.write_bytes(b"")
+    with pytest.raises(ModelError, match="remove it to start over"):
+        train_clip(config, tmp_path / "out")
+
+
+def test_a_finished_training_can_be_given_more_steps_and_no_fewer(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
+    before = learned(tmp_path / "out")
+    train_clip(tiny_pairs.config(tmp_path, train={"steps": 15}), tmp_path / "out")
+    assert [row["step"] for row in rows(tmp_path / "out")] == list(range(1, 16))
+    assert learned(tmp_path / "out") != before
+    with pytest.raises(InvalidSetting, match=r"another train\.steps"):
+        train_clip(tiny_pairs.config(tmp_path, train={"steps": 14}), tmp_path / "out")
+    with pytest.raises(InvalidSetting, match=r"another train\.learning_rate"):
+        train_clip(tiny_pairs.config(tmp_path, train={"steps": 18, "learning_rate": 0.1}), tmp_path / "out")
+
+
+def test_an_unfinished_training_keeps_its_number_of_steps(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+
+    def crash(row: dict[str, Any]) -> None:
+        if row["step"] == 8:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        train_clip(tiny_pairs.config(tmp_path), tmp_path / "out", crash)
+    with pytest.raises(InvalidSetting, match=r"another train\.steps"):
+        train_clip(tiny_pairs.config(tmp_path, train={"steps": 15}), tmp_path / "out")
+
+
+INTERRUPTED = """
+import os, signal, sys
+import torch
+
+save, calls = torch.save, []
+
+def slow(state, file):
+    calls.append(1)
+    if len(calls) == 2:
+        file.write(b"half")
+        os.kill(os.getpid(), signal.SIGINT)
+        os.kill(os.getpid(), signal.SIGINT)
+        sum(range(1000))
+    save(state, file)
+
+torch.save = slow
+from beholder.cli.main import main
+sys.argv = ["beholder", "train", "clip", "config.json", "--out", "out", "--device", "cpu"]
+main()
+"""
+
+
+def test_a_second_ctrl_c_while_a_checkpoint_is_written_ends_at_once_and_leaves_the_one_before(tmp_path: Path) -> None:
+    tiny_pairs.paint(tmp_path)
+    tiny_pairs.write_config(tmp_path)
+    run = subprocess.run(
+        [sys.executable, "-c", INTERRUPTED], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+    )
+    assert run.returncode == 130, run.stderr
+    assert "Traceback" not in run.stderr and "can't be written" not in run.stderr
+    folder = tmp_path / "out" / "checkpoints"
+    assert [path.name for path in folder.iterdir()] == ["step-00000005.pt"]
+    assert torch.load(folder / "step-00000005.pt", weights_only=True)["step"] == 5
+
+
+def test_a_ctrl_c_that_torchs_writer_turns_into_an_error_of_its_own_is_no_full_disk(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def interrupted(*_: object) -> None:
+        try:
+            raise KeyboardInterrupt
+        finally:
+            raise RuntimeError("PytorchStreamWriter failed writing file")
+
+    monkeypatch.setattr(torch, "save", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write_checkpoint(tmp_path / "checkpoints" / "step-00000001.pt", {})
+    assert list((tmp_path / "checkpoints").iterdir()) == []

@@ -15,15 +15,15 @@ from beholder.cli.options import Json
 app = typer.Typer(help="Train a dual encoder or a bridge on your data.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A JSON file, such as those in recipes/.")]
-Out = Annotated[
-    Path | None, typer.Option("--out", "-o", help="The folder of all that comes of it; by default runs/CONFIG.")
-]
+Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; by default runs/CONFIG.")]
 Data = Annotated[
-    Path | None, typer.Option("--data", help="What the config's paths are relative to; by default its own folder.")
+    Path | None, typer.Option("--data", help="Folder to which the config's paths are relative; by default its own.")
 ]
-Check = Annotated[bool, typer.Option("--check", help="Look at config and data, say what would be trained, and stop.")]
+Check = Annotated[bool, typer.Option("--check", help="Check config and data, print what would be trained, stop.")]
 Device = Annotated[str | None, typer.Option("--device", help="Where to train, such as cpu or cuda.")]
-TensorBoard = Annotated[bool, typer.Option("--tensorboard", help="Write for TensorBoard, too, into OUT/tensorboard.")]
+TensorBoard = Annotated[
+    bool, typer.Option("--tensorboard", help="Write event files for TensorBoard into OUT/tensorboard.")
+]
 
 
 @app.command(name="clip")
@@ -38,8 +38,9 @@ def clip(
 ) -> None:
     """Train a dual encoder.
 
-    From scratch, on from a model that exists, or its heads alone. Ctrl-C and SIGTERM save first; the same command
-    goes on where it stopped. Several GPUs: torchrun -m beholder.
+    From scratch, or from a pretrained model, all of it or its heads alone. Ctrl-C and SIGTERM save a checkpoint; the
+    same command resumes. A second Ctrl-C ends at once. With more steps in CONFIG, a finished training continues.
+    Several GPUs: torchrun -m beholder.
 
     \b
     beholder train clip recipes/clip/heads.json --data my-pictures --check
@@ -54,16 +55,16 @@ def clip(
         if check:
             from beholder.training.train_clip import summarize
 
-            describe(summarize(settings, device), json)
+            print_summary(summarize(settings, device), json)
             return
         from beholder.training.distributed import exit_worker
         from beholder.training.train_clip import train_clip
 
-        with shown(json) as report:
+        with progress_report(json) as report:
             model = train_clip(
                 settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard
             )
-    if not json and first_process():
+    if not json and is_main_process():
         print(f"{model}: trained; DualEncoder.from_pretrained opens it")
     exit_worker()
 
@@ -80,8 +81,8 @@ def bridge(
 ) -> None:
     """Train a bridge between two frozen models.
 
-    They see and write; it is trained in BLIP-2's two stages. Ctrl-C and SIGTERM save first; the same command goes
-    on where it stopped.
+    The bridge connects an image tower to a language model and is trained in BLIP-2's two stages. Ctrl-C and SIGTERM
+    save a checkpoint; the same command resumes. A second Ctrl-C ends at once.
 
     \b
     beholder train bridge recipes/bridge/own.json --data my-pictures --out runs/my-bridge
@@ -95,11 +96,11 @@ def bridge(
         if check:
             from beholder.training.train_bridge import summarize
 
-            describe(summarize(settings), json)
+            print_summary(summarize(settings), json)
             return
         from beholder.training.train_bridge import train_bridge
 
-        with shown(json) as report:
+        with progress_report(json) as report:
             model = train_bridge(
                 settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard
             )
@@ -107,23 +108,23 @@ def bridge(
         print(f"{model}: trained; VisionLanguageModel.from_pretrained opens it")
 
 
-def describe(said: dict[str, Any], json: bool) -> None:
-    """Says what a config would train."""
+def print_summary(summary: dict[str, Any], json: bool) -> None:
+    """Print what a config would train."""
     from beholder.cli.output import print_json
 
-    print_json(said) if json else print("\n".join(f"{name}: {value}" for name, value in said.items()))
+    print_json(summary) if json else print("\n".join(f"{name}: {value}" for name, value in summary.items()))
 
 
-def first_process() -> bool:
-    """Whether this is the process that speaks, of those that torchrun starts."""
+def is_main_process() -> bool:
+    """Whether this is the process that prints, of those that torchrun starts."""
     return os.environ.get("RANK", "0") == "0"
 
 
 @contextmanager
-def shown(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
-    """Lines of a training's log, as JSON on standard output or as a progress bar on standard error.
+def progress_report(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
+    """Report the lines of a training's log, as JSON on standard output or with a progress bar on standard error.
 
-    A training that was told to stop ends the program as the signal would have.
+    An interrupted training ends the program as the signal would have.
     """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
@@ -134,32 +135,32 @@ def shown(json: bool) -> Iterator[Callable[[dict[str, Any]], None]]:
     columns = (TextColumn("step {task.fields[step]}"), BarColumn(), TextColumn("{task.description}"))
     console = Console(stderr=True)
     with Progress(
-        *columns, console=console, disable=json or not console.is_terminal or not first_process()
+        *columns, console=console, disable=json or not console.is_terminal or not is_main_process()
     ) as progress:
-        bar = progress.add_task("beginning", total=None, step=0)
+        bar = progress.add_task("starting", total=None, step=0)
 
         def report(row: dict[str, Any]) -> None:
             if json:
                 print_json(row)
                 return
-            said = sentence(row)
+            text = format_row(row)
             if "seconds_left" not in row or not console.is_terminal:
-                progress.console.print(said, highlight=False)
+                progress.console.print(text, highlight=False)
             if "seconds_left" in row:
-                progress.update(bar, description=said, completed=row["step"], total=row["steps"], step=row["step"])
+                progress.update(bar, description=text, completed=row["step"], total=row["steps"], step=row["step"])
 
         try:
             yield report
         except Interrupted as stop:
-            if first_process():
+            if is_main_process():
                 print_message(str(stop))
             raise typer.Exit(128 + stop.number) from None
 
 
-def sentence(row: dict[str, Any]) -> str:
-    """A line of the log for a person."""
+def format_row(row: dict[str, Any]) -> str:
+    """Format a line of the log for a person."""
     if "pictures_looked_at" in row:
-        return f"{row['pictures_looked_at']} of {row['pictures']} pictures looked at"
+        return f"{row['pictures_looked_at']} of {row['pictures']} pictures preprocessed"
     if "seconds_left" not in row:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in row.items() if name != "step")
         return f"step {row['step']}: {figures}"

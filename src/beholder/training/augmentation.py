@@ -1,6 +1,6 @@
-"""Pictures changed a little each time they are seen, so that a network learns what they show and not how they look.
+"""Random augmentation of images, so that a network learns what they show and not how they look.
 
-Each function takes a picture in RGB and a generator, and gives a picture. What is drawn depends on the generator alone.
+Each function takes an RGB image and a generator, and returns an image. The result depends on the generator alone.
 """
 
 from dataclasses import dataclass
@@ -13,13 +13,12 @@ from beholder.errors import InvalidSetting
 
 @dataclass(frozen=True)
 class Augmentation:
-    """How much pictures are changed; by default not at all.
+    """How images are augmented; by default not at all.
 
     Attributes:
-        smallest_crop: the least share of a picture's area that a random crop keeps; 1 leaves crops out.
-        flip: share of pictures that are mirrored. Captions that speak of left and right become wrong by it.
-        colour: how far brightness, contrast and saturation may move, each by a factor of 1 - ``colour`` to
-            1 + ``colour``.
+        smallest_crop: minimum share of an image's area that a random crop keeps; 1 disables cropping.
+        flip: probability of a horizontal flip. Captions that mention left and right become wrong.
+        colour: color jitter: brightness, contrast and saturation are each scaled by 1 - ``colour`` to 1 + ``colour``.
     """
 
     smallest_crop: float = 1.0
@@ -34,7 +33,7 @@ class Augmentation:
 
 
 def augment(picture: Image.Image, settings: Augmentation, generator: np.random.Generator) -> Image.Image:
-    """The changes that the settings ask for, in order: crop, flip, colour."""
+    """Augment an image: crop, flip, color jitter, in this order."""
     if settings.smallest_crop < 1:
         picture = random_crop(picture, generator, settings.smallest_crop)
     if settings.flip:
@@ -45,7 +44,7 @@ def augment(picture: Image.Image, settings: Augmentation, generator: np.random.G
 
 
 def random_crop(picture: Image.Image, generator: np.random.Generator, smallest: float = 0.25) -> Image.Image:
-    """A random part of the picture, of random shape: an area of ``smallest`` to 1, sides as 3:4 to 4:3.
+    """Random resized crop without the resizing: a share of ``smallest`` to 1 of the area, aspect ratio 3:4 to 4:3.
 
     Source: Szegedy et al., *Going Deeper with Convolutions*, section 6.
     """
@@ -61,7 +60,7 @@ def random_crop(picture: Image.Image, generator: np.random.Generator, smallest: 
 
 
 def views_of(picture: Image.Image, count: int, generator: np.random.Generator) -> list[Image.Image]:
-    """``count`` views: the picture, its mirror image, and random crops, every other one mirrored."""
+    """Return ``count`` views: the image, its mirror image, and random crops, every other one mirrored."""
     views = [picture, ImageOps.mirror(picture)]
     for number in range(count - 2):
         crop = random_crop(picture, generator)
@@ -70,12 +69,12 @@ def views_of(picture: Image.Image, count: int, generator: np.random.Generator) -
 
 
 def random_flip(picture: Image.Image, generator: np.random.Generator, share: float = 0.5) -> Image.Image:
-    """The mirror image in this share of cases."""
+    """Flip an image horizontally with probability ``share``."""
     return ImageOps.mirror(picture) if generator.random() < share else picture
 
 
 def random_colour(picture: Image.Image, generator: np.random.Generator, most: float) -> Image.Image:
-    """Brightness, contrast and saturation, in this order, each times a factor of 1 - ``most`` to 1 + ``most``.
+    """Scale brightness, contrast and saturation, in this order, by random factors of 1 - ``most`` to 1 + ``most``.
 
     Source: Howard, *Some Improvements on Deep Convolutional Neural Network Based Image Classification*, section 2.
     """

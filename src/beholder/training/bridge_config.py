@@ -1,4 +1,4 @@
-"""A bridge's training in a JSON file: the data, what stands on its two sides, its shape, its two stages."""
+"""The JSON config of a bridge's training: data, frozen models, architecture, two stages."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -14,17 +14,16 @@ from beholder.training.config_file import read_config
 
 @dataclass(frozen=True)
 class BridgeData:
-    """Where pictures and texts come from; in the file, a path is relative to it.
+    """Training data; in the file, paths are relative to it.
 
     Attributes:
-        train: JSON lines with ``image`` and ``captions``, or ``question`` and ``answer``; lines of the
-            same picture are taken together.
-        evaluate: the same, to see the loss on; none by default.
-        views: of each picture: itself, its mirror image, and random crops. What the frozen tower says of them is
-            computed once and kept.
-        texts: of a picture in a step, at most.
-        longest: tokens of a text that are read.
-        evaluate_every: steps of stage 2 between two looks at ``evaluate``.
+        train: JSON lines with ``image`` and ``captions``, or ``question`` and ``answer``; lines of the same image are
+            merged.
+        evaluate: the same, for the validation loss; none by default.
+        views: per image: itself, its mirror image, and random crops. Their features are computed once.
+        texts: maximum number per image in a step.
+        longest: maximum number of tokens per text; the rest is truncated.
+        evaluate_every: steps of stage 2 between evaluations.
     """
 
     train: str
@@ -44,20 +43,20 @@ class BridgeData:
 
 @dataclass(frozen=True)
 class BridgeConfig:
-    """What a training needs; ``about`` is for people.
+    """The whole config; ``about`` is a comment for people.
 
     Attributes:
-        vision: the model whose frozen picture tower is looked through: ``mini``, a folder or a hub id, of a dual
-            encoder, a vision transformer or a BLIP-2.
+        vision: the model whose frozen image tower is used: ``mini``, a folder or a hub id, of a dual encoder, a vision
+            transformer or a BLIP-2.
         language: the frozen language model: ``mini``, a folder of transformers, a GGUF file, or a hub id.
-        bridge: what is trained.
-        stage_1, stage_2: how.
-        text: where the Q-Former's tokenizer and first weights come from: ``mini``, or a folder or hub id of a BERT.
-        begun: whether the Q-Former begins with the weights of ``text``.
-        prompts: how the language model is spoken to; by default ``mini``'s.
-        precision: ``bfloat16`` computes products in half the digits.
+        bridge: the architecture of what is trained.
+        stage_1, stage_2: hyperparameters.
+        text: source of the Q-Former's tokenizer and initial weights: ``mini``, or a folder or hub id of a BERT.
+        initialize_from_text: whether the Q-Former is initialized with the weights of ``text``.
+        prompts: of the language model; by default ``mini``'s.
+        precision: ``bfloat16`` computes in half the bits (autocast).
         data: for ``beholder train bridge``.
-        name, licence: what the result calls itself, and its weights' licence.
+        name, licence: of the result, for the model card.
     """
 
     vision: str
@@ -80,10 +79,10 @@ def read_bridge_config(path: Path, folder: Path | None = None) -> BridgeConfig:
 
     Args:
         path: the file.
-        folder: what its paths are relative to; by default its own folder.
+        folder: to which its paths are relative; by default its own folder.
 
     Raises:
-        InvalidSetting: the file is missing, no JSON, or holds an unknown, missing, mistyped or impossible setting.
+        InvalidSetting: the file is missing, no JSON, or holds an unknown, missing, mistyped or invalid setting.
     """
     config = read_config(path, BridgeConfig)
     folder = path.parent if folder is None else folder

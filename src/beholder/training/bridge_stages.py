@@ -1,6 +1,6 @@
-"""The two stages that train a bridge on features of a frozen picture tower, kept beforehand.
+"""The two stages that train a bridge, on precomputed features of a frozen image tower.
 
-Shapes: B pictures, N tokens of a picture, Di their width, Q queries, T text tokens, L all of a row.
+Shapes: B images, N tokens of an image, Di their width, Q queries, T text tokens, L all tokens of a row.
 """
 
 import math
@@ -24,25 +24,27 @@ from beholder.training.bridge_losses import (
     pair_similarity,
     text_loss,
 )
-from beholder.training.checkpoints import write_checkpoint
+from beholder.training.checkpoints import load_checkpoint, replace_checkpoint
 from beholder.training.interruption import Interrupted
-from beholder.training.optimization import cosine_schedule
+from beholder.training.optimization import ExponentialMovingAverage, adamw, cosine_schedule, set_learning_rate
 
-Pair = tuple[list[int], list[int]]  # tokens of a prompt and of the answer to it
+Pair = tuple[list[int], list[int]]  # ids of a prompt, and of the target after it
 
 
 @dataclass(frozen=True)
 class StageConfig:
-    """How a stage is trained; the learning rate warms up and then falls along half a cosine.
+    """Hyperparameters of a stage; the learning rate follows a linear warmup and half a cosine.
 
     Attributes:
-        batch: pictures of a step.
-        min_lr_ratio: where the learning rate ends, as a share of its peak.
-        warmup: share of the steps in which it rises.
-        max_grad_norm: largest norm of the gradient.
-        ema_decay: share of the averaged weights that a step leaves as they are; the stage ends with the averages.
-            Without it, with the weights of the last step.
-        save_every: steps between two checkpoints.
+        steps: number of them; 0 skips the stage.
+        batch: images per step.
+        learning_rate: at its peak.
+        min_lr_ratio: the last learning rate, as a share of the peak.
+        warmup: share of the steps in which the learning rate rises.
+        max_grad_norm: gradients are clipped to this norm.
+        ema_decay: of an exponential moving average of the weights, with which the stage then ends; by default it ends
+            with the weights of the last step.
+        save_every: steps between checkpoints.
     """
 
     steps: int
@@ -76,86 +78,75 @@ def run_stage(
     report: Callable[[int, dict[str, float]], None],
     stopped: Callable[[], int] = lambda: 0,
 ) -> None:
-    """Trains the bridge's weights; interrupted, it goes on from ``checkpoint``.
+    """Train the bridge's weights. After an interruption, the same call resumes from ``checkpoint``.
 
     Args:
-        bridge: what is trained; what it does not require gradients for stays.
-        settings: the schedule.
-        step_loss: one batch's losses by name, drawn with the generator; their sum is minimised.
-        checkpoint: a file, replaced as a whole every so often.
+        bridge: to train, but for the parameters that require no gradients.
+        settings: hyperparameters.
+        step_loss: samples a batch with the generator and returns its losses by name; their sum is minimized.
+        checkpoint: a file, replaced every few steps; the state before is kept beside it.
         report: called with the step and the losses.
-        stopped: the number of a signal that asks to stop, or 0; asked behind every step.
+        stopped: returns the number of a signal that asks to stop, or 0; called after every step.
 
     Raises:
-        Interrupted: it was asked to stop; what was learned is in the checkpoint.
-        NotFinite: the loss is no number any more.
+        Interrupted: by ``stopped``; a checkpoint has been saved.
+        ModelError: the checkpoint is damaged.
+        NotFinite: the loss is not finite.
         WriteFailed: the checkpoint can't be written; the one before stays.
     """
-    trained = [(name, weight) for name, weight in bridge.named_parameters() if weight.requires_grad]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": [w for _, w in trained if w.ndim > 1], "weight_decay": settings.weight_decay},
-            {"params": [w for _, w in trained if w.ndim <= 1], "weight_decay": 0.0},
-        ],
-        lr=settings.learning_rate,
-        betas=(0.9, 0.98),
-    )
-    averages = None
-    if settings.ema_decay is not None:
-        average = torch.optim.swa_utils.get_ema_multi_avg_fn(settings.ema_decay)
-        averages = torch.optim.swa_utils.AveragedModel(bridge, multi_avg_fn=average)
+    trained = {name: weight for name, weight in bridge.named_parameters() if weight.requires_grad}
+    optimizer = adamw(trained.items(), settings.learning_rate, settings.weight_decay, eps=1e-8)
+    ema = None if settings.ema_decay is None else ExponentialMovingAverage(trained, settings.ema_decay)
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
     done = 0
-    if checkpoint.exists():
-        saved = torch.load(checkpoint, map_location="cpu", weights_only=True)
+    saved = load_checkpoint(checkpoint)
+    if saved is not None:
+        done = saved["step"]
         bridge.load_state_dict(saved["bridge"])
         optimizer.load_state_dict(saved["optimizer"])
-        if averages is not None:
-            averages.load_state_dict(saved["averages"])
+        if ema is not None:
+            ema.load(saved["ema"], done)
         generator.set_state(saved["generator"])
         torch.set_rng_state(saved["dropout"])
-        done = saved["step"]
     bridge.train()
-    for step in range(done, settings.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * cosine_schedule(
-                step / settings.steps, settings.warmup, settings.min_lr_ratio
-            )
+    for step in range(done + 1, settings.steps + 1):
+        share = cosine_schedule((step - 1) / settings.steps, settings.warmup, settings.min_lr_ratio)
+        set_learning_rate(optimizer, settings.learning_rate * share)
         losses = step_loss(generator)
-        lost = torch.stack(list(losses.values())).sum()
-        if not lost.isfinite():
-            raise NotFinite(f"step {step + 1}: the loss is {float(lost.detach())}; a lower learning_rate may help")
+        loss = torch.stack(list(losses.values())).sum()
+        if not loss.isfinite():
+            raise NotFinite(f"step {step}: the loss is {float(loss.detach())}; a lower learning_rate may help")
         optimizer.zero_grad()
-        lost.backward()
-        torch.nn.utils.clip_grad_norm_([weight for _, weight in trained], settings.max_grad_norm)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(trained.values(), settings.max_grad_norm)
         optimizer.step()
-        if averages is not None:
-            averages.update_parameters(bridge)
-        report(step + 1, {name: float(loss.detach()) for name, loss in losses.items()})
+        if ema is not None:
+            ema.update(trained)
+        report(step, {name: float(value.detach()) for name, value in losses.items()})
         number = stopped()
-        last = step + 1 == settings.steps
-        if number or last or (step + 1) % settings.save_every == 0:
+        last = step == settings.steps
+        if number or last or step % settings.save_every == 0:
             state = {
+                "step": step,
                 "bridge": bridge.state_dict(),
                 "optimizer": optimizer.state_dict(),
-                "averages": None if averages is None else averages.state_dict(),
+                "ema": ema and ema.weights,
                 "generator": generator.get_state(),
                 "dropout": torch.get_rng_state(),
-                "step": step + 1,
             }
-            write_checkpoint(checkpoint, state)
+            replace_checkpoint(checkpoint, state)
         if number and not last:
             raise Interrupted(
-                f"stopped behind step {step + 1} of {settings.steps}; the same call goes on from there", number
+                f"stopped after step {step} of {settings.steps}; the same call resumes from there", number
             )
-    if averages is not None:
-        bridge.load_state_dict(averages.module.state_dict())
+    if ema is not None:
+        bridge.load_state_dict(ema.weights, strict=False)
     bridge.eval()
 
 
 def sample_images(features: Sequence[np.ndarray], count: int, generator: torch.Generator) -> tuple[list[int], Tensor]:
-    """Different pictures among features (V, N, Di) of each, a view of every one: their rows, and (count, N, Di)."""
+    """Sample distinct images, and a view of each, of their features (V, N, Di): their rows, and (count, N, Di)."""
     chosen = torch.randperm(len(features), generator=generator)[:count].tolist()
     views = torch.randint(len(features[0]), (count,), generator=generator).tolist()
     image = np.stack([features[row][view] for row, view in zip(chosen, views, strict=True)])
@@ -163,9 +154,9 @@ def sample_images(features: Sequence[np.ndarray], count: int, generator: torch.G
 
 
 def patch_dropout(image: Tensor, share: float, generator: torch.Generator, whole: int = 0) -> Tensor:
-    """Of picture tokens (B, N, Di) the same random ``share`` of every row: a bridge should not lean on any of them.
+    """Keep the same random ``share`` of image tokens (B, N, Di) in every row (arXiv:2212.00794).
 
-    The first ``whole`` of them, which stand for the whole picture, stay where they are and are not counted.
+    The first ``whole`` of them, which represent the whole image, are always kept and not counted.
     """
     parts = image.shape[1] - whole
     kept = torch.randperm(parts, generator=generator)[: round(share * parts)]
@@ -175,15 +166,15 @@ def patch_dropout(image: Tensor, share: float, generator: torch.Generator, whole
 def stage_1_losses(
     bridge: Bridge, image: Tensor, ids: Tensor, mask: Tensor, pictures: Tensor, generator: torch.Generator
 ) -> dict[str, Tensor]:
-    """Contrast, matching and generation of one batch.
+    """Contrastive, matching and generation losses of a batch.
 
     Args:
         bridge: with the heads of stage 1.
-        image: frozen picture tokens (B, N, Di).
-        ids: a text of each (B, T), its first token standing for the whole.
+        image: frozen image tokens (B, N, Di).
+        ids: a text of each (B, T), whose first token represents the whole.
         mask: (B, T).
-        pictures: (B,), which picture each is, so that another text of the same one is no negative.
-        generator: draws the hard negatives.
+        pictures: (B,), equal for the same image, whose other texts are no negatives.
+        generator: samples the hard negatives.
     """
     scale = bridge.logit_scale.clamp(max=math.log(100))  # type: ignore[union-attr]
     similarity = pair_similarity(bridge.image_features(image), bridge.text_features(ids, mask))
@@ -205,22 +196,22 @@ def stage_1_losses(
 
 
 def pack(rows: Sequence[Sequence[Pair]], queries: int) -> tuple[Tensor, ...]:
-    """Several texts of one picture in one row: each sees the picture and itself, as if it stood alone behind it.
+    """Pack the texts of an image into one row: each attends to the image and to itself, as if it were alone.
 
     Args:
-        rows: for each picture its texts, each a prompt of at least one token and an answer.
-        queries: soft prompts in front.
+        rows: the texts of each image, each a prompt of at least one token and a target.
+        queries: number of soft prompts before them.
 
     Returns:
-        ids (B, T), targets (B, T), allowed (B, 1, L, L), positions (B, L) and the number of the text that each target
-        belongs to (B, T), with L = queries + T.
+        ids (B, T), targets (B, T), attention mask (B, 1, L, L), positions (B, L) and the index of the text that each
+        target belongs to (B, T), with L = queries + T.
     """
     longest = max(sum(len(prompt) + len(answer) - 1 for prompt, answer in row) for row in rows)
     length = queries + longest
     ids = torch.zeros(len(rows), longest, dtype=torch.long)
     targets = torch.full((len(rows), longest), IGNORED)
     text_of = torch.full((len(rows), length), -1)
-    text_of[:, :queries] = 0  # the picture
+    text_of[:, :queries] = 0  # the image
     positions = torch.arange(length).repeat(len(rows), 1)
     owner = torch.zeros(len(rows), longest, dtype=torch.long)
     count = 0
@@ -250,17 +241,17 @@ def stage_2_loss(
     per_text: bool = False,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """Language-modelling loss of the answers behind the picture's soft prompts (arXiv:2301.12597, section 3.3).
+    """Language-modeling loss of the targets after the image's soft prompts (arXiv:2301.12597, section 3.3).
 
-    A causal model reads picture, prompt and answer in one go. An encoder-decoder's encoder reads picture and prompt,
-    and its decoder learns the answer (``prefix_split`` makes such a pair of a caption).
+    A causal model reads image, prompt and target. The encoder of an encoder-decoder model reads image and prompt, and
+    its decoder predicts the target (``prefix_split`` makes such a pair of a caption).
 
     Args:
         bridge: with the layer to the language model.
         language: frozen.
-        image: picture tokens (B, N, Di).
-        rows: for each picture its texts, each a prompt of at least one token and an answer.
-        per_text: every text counts the same, so that short answers are not drowned by long ones; otherwise every word.
+        image: image tokens (B, N, Di).
+        rows: the texts of each image, each a prompt of at least one token and a target.
+        per_text: average over texts, so that long ones do not outweigh short answers; otherwise over tokens.
         weights: of each text, row by row; a negative one makes a text less likely.
     """
     return prompted_loss(language, bridge.soft_prompts(image), rows, per_text=per_text, weights=weights)
@@ -274,7 +265,7 @@ def prompted_loss(
     per_text: bool = False,
     weights: Tensor | None = None,
 ) -> Tensor:
-    """`stage_2_loss` behind soft prompts (B, Q, D) that are there already."""
+    """`stage_2_loss` after given soft prompts (B, Q, D)."""
     by_text = per_text or weights is not None
     if isinstance(language, EncoderDecoderLanguageModel):
         return _encoder_decoder_loss(language, prompts, rows, by_text, weights)
@@ -282,8 +273,8 @@ def prompted_loss(
         raise InvalidSetting(f"{type(language).__name__} is neither a causal nor an encoder-decoder model")
     packed = pack(rows, prompts.shape[1])
     ids, targets, allowed, positions, owner = (tensor.to(prompts.device) for tensor in packed)
-    words = language.embed(ids)
-    hidden = language.hidden_states(torch.cat([prompts.to(words.dtype), words], 1), allowed, positions)
+    embeddings = language.embed(ids)
+    hidden = language.hidden_states(torch.cat([prompts.to(embeddings.dtype), embeddings], 1), allowed, positions)
     learned = targets != IGNORED
     logits = language.lm_head(hidden[:, prompts.shape[1] :][learned]).float()
     return text_loss(logits, targets[learned], owner[learned] if by_text else None, weights)
@@ -299,21 +290,21 @@ def _encoder_decoder_loss(
     pairs = [(row, pair) for row, several in enumerate(rows) for pair in several]
     longest = max(len(prompt) for _, (prompt, _) in pairs)
     ids = torch.zeros(len(pairs), longest, dtype=torch.long)
-    there = torch.zeros(len(pairs), longest, dtype=torch.bool)
+    prompt_mask = torch.zeros(len(pairs), longest, dtype=torch.bool)
     targets = torch.full((len(pairs), max(len(answer) for _, (_, answer) in pairs)), IGNORED)
     for number, (_, (prompt, answer)) in enumerate(pairs):
-        ids[number, : len(prompt)], there[number, : len(prompt)] = torch.tensor(prompt), True
+        ids[number, : len(prompt)], prompt_mask[number, : len(prompt)] = torch.tensor(prompt), True
         targets[number, : len(answer)] = torch.tensor(answer)
-    ids, there, targets = (tensor.to(prompts.device) for tensor in (ids, there, targets))
-    words = language.embed(ids)
-    seen = prompts[[row for row, _ in pairs]].to(words.dtype)
-    mask = torch.cat([torch.ones(seen.shape[:2], dtype=torch.bool, device=prompts.device), there], 1)
-    logits = language.loss_logits(torch.cat([seen, words], 1), mask, targets).float()
+    ids, prompt_mask, targets = (tensor.to(prompts.device) for tensor in (ids, prompt_mask, targets))
+    embeddings = language.embed(ids)
+    image = prompts[[row for row, _ in pairs]].to(embeddings.dtype)
+    mask = torch.cat([torch.ones(image.shape[:2], dtype=torch.bool, device=prompts.device), prompt_mask], 1)
+    logits = language.loss_logits(torch.cat([image, embeddings], 1), mask, targets).float()
     learned = targets != IGNORED
     return text_loss(logits[learned], targets[learned], learned.nonzero()[:, 0] if by_text else None, weights)
 
 
 def prefix_split(ids: list[int], generator: torch.Generator) -> Pair:
-    """A text of at least two tokens cut at a random place: what the encoder reads, and what the decoder writes."""
+    """Split a text of at least two tokens at random: what the encoder reads, and what the decoder predicts."""
     place = int(torch.randint(1, len(ids), (1,), generator=generator))
     return ids[:place], ids[place:]

@@ -1,42 +1,45 @@
-"""Checkpoints of a training: each whole or not there, the last few kept."""
+"""Checkpoints of a training: each is complete or not there, the last few are kept."""
 
-import os
 import re
 from pathlib import Path
 from typing import Any
 
 import torch
 
+from beholder import files
 from beholder.errors import ModelError, WriteFailed
 
 NAME = re.compile(r"step-(\d+)\.pt")
-ASIDE = ".part"
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Writes a state aside, brings it to the disk, then renames it.
-
-    A process that is killed, or a power cut, at any moment leaves what was there before.
+    """Write a state atomically: a process that is killed, or a power cut, leaves what was there before.
 
     Raises:
         WriteFailed: the disk is full, or gone; what was there stays.
+        KeyboardInterrupt: Ctrl-C; what was there stays.
     """
-    aside = path.with_suffix(ASIDE)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        with aside.open("wb") as file:
+        with files.atomic_file(path) as scratch, scratch.open("wb") as file:
             torch.save(state, file)
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-        _folder_to_disk(path.parent)
     except (OSError, RuntimeError) as error:  # torch reports a full disk as a RuntimeError
-        aside.unlink(missing_ok=True)
+        if _interrupted(error):
+            raise KeyboardInterrupt from error
         raise WriteFailed(f"{path}: the checkpoint can't be written ({error}); earlier ones stay") from error
 
 
+def _interrupted(error: BaseException | None) -> bool:
+    """Whether an error came of a Ctrl-C: torch's writer, closed before its end, raises one of its own."""
+    while error is not None:
+        if isinstance(error, KeyboardInterrupt):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
 def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -> Path:
-    """Writes the state of a step, then removes all but the newest ``keep``; errors as of `write_checkpoint`."""
+    """Write the state of a step, then remove all but the newest ``keep``; errors as of `write_checkpoint`."""
     path = folder / f"step-{step:08d}.pt"
     write_checkpoint(path, state)
     for old in checkpoints(folder)[:-keep]:
@@ -45,33 +48,57 @@ def save_checkpoint(folder: Path, step: int, state: dict[str, Any], keep: int) -
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """Those in a folder, oldest first."""
+    """Return those in a folder, oldest first."""
     if not folder.is_dir():
         return []
     found = [path for path in folder.iterdir() if NAME.fullmatch(path.name)]
     return sorted(found, key=lambda path: path.name)
 
 
-def load_newest(folder: Path) -> dict[str, Any] | None:
-    """The newest checkpoint's state; None where there is none.
+def replace_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a state in place of the one before, which is kept beside it; errors as of `write_checkpoint`."""
+    if path.exists():
+        try:
+            with files.atomic_file(_previous(path)) as scratch:
+                scratch.hardlink_to(path)
+        except OSError:  # a file system without hard links keeps the newest alone
+            _previous(path).unlink(missing_ok=True)
+    write_checkpoint(path, state)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any] | None:
+    """Load what `replace_checkpoint` wrote; where that was removed, the state before it; None where there is none.
 
     Raises:
-        ModelError: it can't be read.
+        ModelError: it is damaged; the message says how to resume from the one before.
+    """
+    if path.exists():
+        before = _previous(path) if _previous(path).exists() else None
+        return _load(path, before)
+    return _load(_previous(path), None) if _previous(path).exists() else None
+
+
+def _previous(path: Path) -> Path:
+    return path.with_suffix(f".previous{path.suffix}")
+
+
+def load_newest(folder: Path) -> dict[str, Any] | None:
+    """Load the newest checkpoint of a folder; None where there is none.
+
+    Raises:
+        ModelError: it is damaged; the message names the one before it.
     """
     found = checkpoints(folder)
     if not found:
         return None
-    try:
-        return torch.load(found[-1], map_location="cpu", weights_only=True)
-    except Exception as error:  # of a damaged archive, of any type
-        raise ModelError(
-            f"{found[-1]}: this checkpoint is damaged ({error}); remove it to go on from another"
-        ) from error
+    files.remove_unfinished(folder)
+    return _load(found[-1], found[-2] if found[1:] else None)
 
 
-def _folder_to_disk(folder: Path) -> None:
-    descriptor = os.open(folder, os.O_RDONLY)
+def _load(path: Path, before: Path | None) -> dict[str, Any]:
     try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged archive raises errors of many types
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        advice = "to start over" if before is None else f"to resume from {before.name}, the one before it"
+        raise ModelError(f"{path}: this checkpoint is damaged ({reason}); remove it {advice}") from error

@@ -1,4 +1,4 @@
-"""A dual encoder's training in a JSON file: the data, the model, what of it is trained, and how."""
+"""The JSON config of a dual encoder's training: data, model, trained parameters, hyperparameters."""
 
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,20 +17,22 @@ from beholder.training.config_file import read_config, validate
 from beholder.training.distributed import Parallel
 from beholder.training.examples import Columns
 from beholder.training.freezing import Freezing, Lora
+from beholder.training.losses import LOSSES, LossName
 from beholder.weights.preprocessing import HALF
 from beholder.weights.table import build_empty
 
 
 @dataclass(frozen=True)
 class DataConfig:
-    """Where examples come from; in the file, a path is relative to it.
+    """Training data; in the file, paths are relative to it.
 
     Attributes:
-        train: JSON lines, CSV, a folder of classes, or shards.
-        evaluate: JSON lines or CSV for recall, a folder of classes for accuracy without training; none by default.
-        columns: of a CSV file.
-        templates: the sentences around a class's name.
-        shuffle: examples of shards that are shuffled together, in memory.
+        train: JSON lines, CSV or TSV, a folder of classes, or webdataset shards.
+        evaluate: JSON lines or CSV for retrieval recall; a folder of classes, or rows with a ``label``, for zero-shot
+            accuracy; none by default.
+        columns: of a table.
+        templates: prompt templates for class names.
+        shuffle: size of the shuffle buffer for shards, in examples.
     """
 
     train: str
@@ -46,7 +48,7 @@ class DataConfig:
 
 @dataclass(frozen=True)
 class NetworkConfig:
-    """A network to train from scratch: a `TwoTowersSettings` in which the vocabulary follows from the tokenizer."""
+    """A network to train from scratch: `TwoTowersSettings` without the vocabulary, which is the tokenizer's."""
 
     image: dict[str, Any]
     text: dict[str, Any]
@@ -57,17 +59,17 @@ class NetworkConfig:
 
 @dataclass(frozen=True)
 class ModelConfig:
-    """What is trained: a model that exists already, or a new network.
+    """The model to train: a pretrained one, or a new network.
 
     Attributes:
         from_pretrained: a name, a folder (relative to the config) or a hub id.
-        network: the shape of a new one.
-        tokenizer: a new network's: the model whose tokenizer it takes. Without it, a vocabulary is learned from the
+        network: the architecture of a new network.
+        tokenizer: of a new network: the model whose tokenizer it uses. Without it, a vocabulary is trained on the
             captions.
-        vocabulary: size of a learned vocabulary.
-        preprocessing: a new network's; by default pictures are cut square and scaled to -1..1.
-        name: what the result calls itself.
-        licence: of the result's weights, as the model card says it.
+        vocabulary: size of a trained vocabulary.
+        preprocessing: of a new network; by default images are center-cropped and scaled to -1..1.
+        name: of the result.
+        licence: of the result's weights, for the model card.
     """
 
     from_pretrained: str | None = None
@@ -80,7 +82,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         if (self.from_pretrained is None) == (self.network is None):
-            raise InvalidSetting("needs either from_pretrained, to go on with a model, or network, for a new one")
+            raise InvalidSetting("needs either from_pretrained, to continue from a model, or network, for a new one")
         if self.from_pretrained is not None and (self.tokenizer or self.preprocessing):
             raise InvalidSetting("from_pretrained brings its tokenizer and preprocessing; leave them out")
         if self.vocabulary < 600:
@@ -89,38 +91,40 @@ class ModelConfig:
 
 @dataclass(frozen=True)
 class TrainingConfig:
-    """How; the learning rate warms up and then falls along half a cosine.
+    """Hyperparameters; the learning rate follows a linear warmup and half a cosine.
 
     Attributes:
-        steps: how many; or ``epochs``, how often each picture is seen (not for shards).
-        batch: pairs that are told apart in a step, over all processes.
-        chunk: pairs that go through the network together; a smaller number than the batch takes less memory and about
-            a third more time, and changes nothing else. By default the batch.
+        steps: number of them; or ``epochs``, how often each image is seen (not for shards).
+        batch: pairs in the loss of a step, over all processes.
+        chunk: pairs per forward pass. Less than the batch takes less memory and about a third more time, and changes
+            nothing else (gradient caching). By default the batch.
         loss: CLIP's cross-entropy, or SigLIP's sigmoid.
         smoothing: label smoothing of the cross-entropy.
-        min_lr_ratio: where the learning rate ends, as a share of its peak.
-        warmup: share of the steps in which it rises.
-        max_grad_norm: largest norm of the gradient.
-        max_logit_scale: largest inverse temperature.
-        ema_decay: share of the averaged weights that a step leaves as they are; the result is then the averages.
-        precision: ``bfloat16`` computes products in half the digits (autocast); weights stay ``float32``.
-        recompute: layers are computed again on the way back, for less memory.
+        learning_rate: at its peak.
+        min_lr_ratio: the last learning rate, as a share of the peak.
+        warmup: share of the steps in which the learning rate rises.
+        max_grad_norm: gradients are clipped to this norm.
+        max_logit_scale: upper limit of the inverse temperature.
+        ema_decay: of an exponential moving average of the weights, which then is the result.
+        precision: ``bfloat16`` computes in half the bits (autocast); weights stay ``float32``.
+        recompute: gradient checkpointing: layers are computed again in the backward pass, for less memory.
         compile: the towers are compiled by ``torch.compile``: the first steps take minutes, on a GPU all others a
             quarter less (``benchmarks/gpu.py``). It needs a C++ compiler.
-        parallel: over several processes, ``ddp`` or, where a model fits no single device, ``fsdp``.
-        local_loss: over several processes, each compares only its own pairs with all; otherwise each compares all.
-        seed: of weights, order and augmentation.
-        save_every: steps between two checkpoints.
-        keep: checkpoints kept.
-        evaluate_every: steps between two evaluations; 0 evaluates at the end alone.
-        report_every: steps between two lines of the log.
+        parallel: in several processes, ``ddp`` or, for a model that fits no single device, ``fsdp``.
+        local_loss: in several processes, each compares its own pairs with all others; otherwise each computes the whole
+            loss.
+        seed: of weights, sampling and augmentation.
+        save_every: steps between checkpoints.
+        keep: number of checkpoints kept.
+        evaluate_every: steps between evaluations; 0 evaluates at the end only.
+        report_every: steps between lines of the log.
     """
 
     steps: int | None = None
     epochs: float | None = None
     batch: int = 256
     chunk: int | None = None
-    loss: Literal["contrastive", "sigmoid"] = "contrastive"
+    loss: LossName = "contrastive"
     smoothing: float = 0.0
     learning_rate: float = 5e-4
     min_lr_ratio: float = 0.0
@@ -148,7 +152,7 @@ class TrainingConfig:
             if value is not None and value <= 0:
                 raise InvalidSetting(f"{name} {value} must be more than 0")
         if self.batch < 2:
-            raise InvalidSetting(f"batch {self.batch}: at least 2, or there is nothing to tell a pair apart from")
+            raise InvalidSetting(f"batch {self.batch}: at least 2, or a pair has no negatives")
         if self.chunk is not None and not 1 <= self.chunk <= self.batch:
             raise InvalidSetting(f"chunk {self.chunk} must be between 1 and the batch's {self.batch}")
         for name in ("min_lr_ratio", "warmup", "smoothing", "ema_decay"):
@@ -165,13 +169,13 @@ class TrainingConfig:
             raise InvalidSetting(f"max_logit_scale {self.max_logit_scale} must be more than 1")
         if self.compile and self.parallel == "fsdp":
             raise InvalidSetting("compile: not with parallel fsdp, which divides the weights that would be compiled")
-        if self.loss == "sigmoid" and self.smoothing:
-            raise InvalidSetting("smoothing belongs to the contrastive loss; the sigmoid has none")
+        if self.smoothing and not LOSSES[self.loss].smooths_labels:
+            raise InvalidSetting(f"smoothing belongs to the contrastive loss; the {self.loss} has none")
 
 
 @dataclass(frozen=True)
 class ClipConfig:
-    """What a training needs; ``about`` is for people."""
+    """The whole config; ``about`` is a comment for people."""
 
     data: DataConfig
     model: ModelConfig
@@ -187,10 +191,10 @@ def read_clip_config(path: Path, folder: Path | None = None) -> ClipConfig:
 
     Args:
         path: the file.
-        folder: what its paths are relative to; by default its own folder.
+        folder: to which its paths are relative; by default its own folder.
 
     Raises:
-        InvalidSetting: the file is missing, no JSON, or holds an unknown, missing, mistyped or impossible setting.
+        InvalidSetting: the file is missing, no JSON, or holds an unknown, missing, mistyped or invalid setting.
     """
     config = read_config(path, ClipConfig)
     data, model = config.data, config.model
@@ -210,35 +214,35 @@ def read_clip_config(path: Path, folder: Path | None = None) -> ClipConfig:
     )
     if config.model.network is not None:
         if config.freeze != Freezing() or config.lora is not None:
-            raise InvalidSetting(f"{path}: freeze and lora need a model to begin from (model.from_pretrained)")
+            raise InvalidSetting(f"{path}: freeze and lora need a pretrained model (model.from_pretrained)")
         settings = network_settings(config, config.model.vocabulary, end_id=1, name=str(path))
         network_preprocessing(config, settings.image, name=str(path))
     return config
 
 
 def resolve_address(folder: Path, address: str) -> str:
-    """An address in a config: a path is relative to a folder, anything with a protocol stays."""
+    """Return an address in a config: a path relative to a folder; anything with a protocol as it is."""
     return address if "://" in address else str(folder / Path(address).expanduser())
 
 
 def resolve_model(folder: Path, name: str) -> str:
-    """A model's name in a config: a folder or a file in that folder, or what it is everywhere else."""
+    """Return a model's name in a config: a folder or a file in that folder, or the name as it is."""
     return str(folder / name) if name not in ("", "mini") and (folder / name).exists() else name
 
 
 def network_settings(
     config: ClipConfig, vocabulary: int, end_id: int, name: str = "model.network"
 ) -> TwoTowersSettings:
-    """The whole settings of a new network, once its tokenizer is known.
+    """Return the complete settings of a new network, once its tokenizer is known.
 
     Raises:
-        InvalidSetting: a tower is unknown, a setting of it wrong, or its sizes do not go together.
+        InvalidSetting: a tower is unknown, one of its settings is invalid, or its sizes do not fit together.
     """
-    wanted = config.model.network
-    if wanted is None:
+    network = config.model.network
+    if network is None:
         raise InvalidSetting(f"{name}: there is no network in the config")
     towers: dict[str, Any] = {}
-    for tower, given, known in (("image", wanted.image, IMAGE_TOWERS), ("text", wanted.text, TEXT_TOWERS)):
+    for tower, given, known in (("image", network.image, IMAGE_TOWERS), ("text", network.text, TEXT_TOWERS)):
         values = dict(given)
         kind = values.pop("kind", None)
         if kind not in known:
@@ -257,10 +261,10 @@ def network_settings(
     settings = TwoTowersSettings(
         towers["image"],
         towers["text"],
-        wanted.embedding,
-        wanted.image_head,
-        wanted.text_head,
-        logit_bias=config.train.loss == "sigmoid",
+        network.embedding,
+        network.image_head,
+        network.text_head,
+        logit_bias=LOSSES[config.train.loss].needs_bias,
     )
     _check_sizes(settings, name)
     return settings
@@ -283,10 +287,10 @@ def _check_sizes(settings: TwoTowersSettings, name: str) -> None:
 
 
 def network_preprocessing(config: ClipConfig, image: Any, name: str = "model.network") -> Preprocessing:
-    """A new network's preprocessing.
+    """Return the preprocessing of a new network.
 
     Raises:
-        InvalidSetting: the config's gives pictures of another size than the network's.
+        InvalidSetting: the config's image size is not the network's.
     """
     given = config.model.preprocessing
     if given is None:

@@ -1,9 +1,9 @@
-"""Settings from a JSON file, checked by their types before anything else happens."""
+"""Configs in JSON files, validated by their types before anything else happens."""
 
 import json
 import types
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass, make_dataclass
+from dataclasses import asdict, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -12,16 +12,31 @@ from beholder.errors import InvalidSetting, MissingExtra
 
 Kind = TypeVar("Kind")
 
+RENAMED = {  # settings by their former names
+    "warm_up": "warmup",
+    "clip": "max_grad_norm",
+    "averaging": "ema_decay",
+    "final_rate": "min_lr_ratio",
+    "hottest": "max_logit_scale",
+    "begun": "initialize_from_text",
+    "between": "separator",
+    "lower": "lowercase",
+    "positions": "max_position_embeddings",
+    "cross_every": "cross_attention_frequency",
+    "whole_tokens": "global_tokens",
+    "whole_prompts": "global_prompts",
+}
+
 
 def read_config(path: Path, kind: type[Kind]) -> Kind:
-    """A file of settings as the dataclass ``kind``.
+    """Read a JSON file as the dataclass ``kind``.
 
     Raises:
         InvalidSetting: the file is missing or no JSON, or a setting is unknown, missing, of the wrong type or
-            impossible; every one of them is named.
+            invalid; every one of them is named.
     """
     try:
-        values = json.loads(path.read_text("utf-8"))
+        values = json.loads(path.read_text("utf-8-sig"))
     except OSError as error:
         raise InvalidSetting(f"{path}: can't be read ({error.strerror or error})") from error
     except ValueError as error:
@@ -30,7 +45,7 @@ def read_config(path: Path, kind: type[Kind]) -> Kind:
 
 
 def validate(values: Any, kind: type[Kind], name: str, inside: str = "") -> Kind:
-    """Plain values as the dataclass ``kind``; errors begin with ``name`` and call settings ``inside.setting``.
+    """Convert plain values to the dataclass ``kind``; errors start with ``name`` and call settings ``inside.setting``.
 
     Raises:
         InvalidSetting: as for `read_config`.
@@ -41,27 +56,29 @@ def validate(values: Any, kind: type[Kind], name: str, inside: str = "") -> Kind
         raise MissingExtra("training", "train") from error
     if not isinstance(values, Mapping):
         raise InvalidSetting(f"{name}: should hold settings in braces")
-    # What is nested follows the outermost class: no unknown settings, and no text where a number should be.
+    # Nested dataclasses take over the outermost one's config: no unknown settings, and no text in place of a number.
     outermost = make_dataclass("Settings", [("all", kind)])
     outermost.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
     try:
         return TypeAdapter(outermost).validate_json(json.dumps({"all": values})).all
     except ValidationError as error:
-        faults = [_sentence(fault, kind, inside) for fault in error.errors()]
-        raise InvalidSetting("\n".join(f"{name}: {fault}" for fault in dict.fromkeys(faults))) from None
+        messages = [_message(fault, kind, inside) for fault in error.errors()]
+        raise InvalidSetting("\n".join(f"{name}: {message}" for message in dict.fromkeys(messages))) from None
 
 
-def _sentence(fault: Any, kind: Any, inside: str) -> str:
+def _message(fault: Any, kind: Any, inside: str) -> str:
     place = [str(part) for part in fault["loc"][1:]]
     dotted = ".".join([*([inside] if inside else []), *place])
     match fault["type"]:
         case "unexpected_keyword_argument":
             known = _known(kind, place[:-1])
+            if RENAMED.get(place[-1]) in known:
+                return f"{dotted}: this setting is called {RENAMED[place[-1]]} now"
             close = get_close_matches(place[-1], known, 1)
             hint = f"; do you mean {close[0]}?" if close else f"; known are {', '.join(known)}" if known else ""
             return f"{dotted}: there is no such setting{hint}"
         case "missing":
-            return f"{dotted}: this setting is needed and missing"
+            return f"{dotted}: this setting is required and missing"
         case "value_error":
             return f"{dotted}: {fault['ctx']['error']}" if dotted else str(fault["ctx"]["error"])
         case "dataclass_type":
@@ -70,9 +87,33 @@ def _sentence(fault: Any, kind: Any, inside: str) -> str:
 
 
 def _known(kind: Any, place: list[str]) -> list[str]:
-    """The settings that there are at a place."""
+    """Return the names of the settings at a place."""
     for name in place:
         kind = get_type_hints(kind).get(name) if is_dataclass(kind) else None
         if get_origin(kind) in (Union, types.UnionType):
             kind = next((each for each in get_args(kind) if is_dataclass(each)), None)
     return [field.name for field in fields(kind)] if is_dataclass(kind) else []
+
+
+def flatten(config: Any) -> dict[str, Any]:
+    """Return a config's settings as plain JSON values by dotted names, to compare two trainings; without ``about``."""
+    flat: dict[str, Any] = {}
+    for section, value in json.loads(json.dumps(asdict(config))).items():
+        for name, each in value.items() if isinstance(value, dict) else [("", value)]:
+            flat[f"{section}.{name}".rstrip(".")] = each
+    flat.pop("about", None)
+    return flat
+
+
+def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
+    """Refuse to continue a training with other settings.
+
+    Raises:
+        InvalidSetting: a setting has changed; the message names it.
+    """
+    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
+    if changed:
+        raise InvalidSetting(
+            f"{out}: holds a training with another {', '.join(changed)}; name another folder, or remove this one to "
+            "start over"
+        )

@@ -1,4 +1,4 @@
-"""Drawn examples become batches for a network, pictures decoded by threads while the network computes.
+"""From samples to batches: threads decode and augment images while the network computes.
 
 Shapes: B pairs, H rows and W columns of pixels, T text tokens.
 """
@@ -21,101 +21,106 @@ from beholder.training.examples import key_of, text_key
 from beholder.training.samplers import BatchSampler, Sample, SamplerState
 from beholder.training.shards import OnSkip
 
-MOST_AHEAD = 512  # pictures decoded before they are asked for
+PREFETCH = 512  # decoded images
 
 
 @dataclass(frozen=True)
 class ImageTextBatch:
-    """Pictures and texts; row i of each belongs together.
+    """Images and texts; row i of each belongs together.
 
     Attributes:
         pixels: uint8 (B, H, W, 3).
         ids, mask: of the texts, (B, T).
-        pictures, texts: (B,), a number for each; equal ones are the same picture, or say the same.
-        there: (B,), false where the picture could not be used; its pixels are black and count for nothing.
+        image_keys, text_keys: (B,), equal for the same image and for texts that say the same.
+        valid: (B,), false where the image could not be read; its pixels are black and do not count.
     """
 
     pixels: Tensor
     ids: Tensor
     mask: Tensor
-    pictures: Tensor
-    texts: Tensor
-    there: Tensor
+    image_keys: Tensor
+    text_keys: Tensor
+    valid: Tensor
 
     def __len__(self) -> int:
         return len(self.pixels)
 
     def to(self, device: torch.device) -> "ImageTextBatch":
-        """The same batch on a device."""
+        """Return the batch on a device."""
         return ImageTextBatch(*(getattr(self, field.name).to(device, non_blocking=True) for field in fields(self)))
+
+    def split(self, size: int) -> list["ImageTextBatch"]:
+        """Split the batch into micro-batches of at most ``size`` pairs."""
+        parts = [getattr(self, field.name).split(size) for field in fields(self)]
+        return [ImageTextBatch(*part) for part in zip(*parts, strict=True)]
 
 
 @dataclass(frozen=True)
 class _Pair:
     pixels: np.ndarray | None  # (H, W, 3)
     text: str
-    picture: int
+    image_key: int
     text_key: int
 
 
 def load_batches(
-    order: BatchSampler,
+    sampler: BatchSampler,
     state: SamplerState | None,
     preprocessing: Preprocessing,
     augmentation: Augmentation,
     tokenizer: Tokenizer,
     on_skip: OnSkip,
 ) -> Generator[tuple[ImageTextBatch, SamplerState], None, None]:
-    """Batches without end, each with the state from which to go on behind it.
+    """Yield batches without end, each with the sampler's state after it.
 
     Args:
-        order: what is drawn.
-        state: where to begin; None at the beginning.
+        sampler: chooses the examples.
+        state: from which to resume; None at the beginning.
         preprocessing: of the network. Random crops are resized to its size, whatever its ``fit``.
-        augmentation: how pictures are changed first.
+        augmentation: comes before it.
         tokenizer: of the network.
-        refuse: told of each picture that can't be used, every time it is drawn.
+        on_skip: called with each image that can't be read, every time that it is sampled.
 
     Raises:
-        InvalidSetting: not one picture of a batch can be used.
+        InvalidSetting: no image of a batch can be read.
     """
     if augmentation.smallest_crop < 1:
         preprocessing = replace(preprocessing, fit="squash")
 
-    def prepare(draw_and_state: tuple[Sample, SamplerState | None]) -> tuple[_Pair, SamplerState | None]:
-        draw, after = draw_and_state
-        return _prepare(draw, preprocessing, augmentation, on_skip), after
+    def prepare(sample_and_state: tuple[Sample, SamplerState | None]) -> tuple[_Pair, SamplerState | None]:
+        sample, after = sample_and_state
+        return _prepare(sample, preprocessing, augmentation, on_skip), after
 
-    def drawn() -> Iterator[tuple[Sample, SamplerState | None]]:
-        for draws, after in order.batches(state):
-            for number, draw in enumerate(draws, start=1):
-                yield draw, after if number == len(draws) else None
+    def samples() -> Iterator[tuple[Sample, SamplerState | None]]:
+        for batch, after in sampler.batches(state):
+            for number, sample in enumerate(batch, start=1):
+                yield sample, after if number == len(batch) else None
 
     pairs: list[_Pair] = []
-    for pair, after in map_ahead(prepare, drawn(), MOST_AHEAD):
+    for pair, after in map_ahead(prepare, samples(), PREFETCH):
         pairs.append(pair)
         if after is not None:
             yield _collate(pairs, preprocessing, tokenizer), after
             pairs = []
 
 
-def _prepare(draw: Sample, preprocessing: Preprocessing, augmentation: Augmentation, on_skip: OnSkip) -> _Pair:
-    example = draw.example
-    generator = np.random.default_rng(draw.seed)
+def _prepare(sample: Sample, preprocessing: Preprocessing, augmentation: Augmentation, on_skip: OnSkip) -> _Pair:
+    example = sample.example
+    generator = np.random.default_rng(sample.seed)
     text = example.texts[int(generator.integers(len(example.texts)))]
-    picture_key = key_of(example.picture if isinstance(example.picture, bytes) else str(example.picture))
+    image_key = key_of(example.picture if isinstance(example.picture, bytes) else str(example.picture))
     pixels = None
     try:
         picture = read_picture(example.picture, name=example.name, reduce_to=preprocessing.shorter_side)
         pixels = np.asarray(resize_and_crop(augment(picture, augmentation, generator), preprocessing))
     except PictureError as error:
         on_skip(example.name, error.reason)
-    return _Pair(pixels, text, picture_key, text_key(text, example.label))
+    return _Pair(pixels, text, image_key, text_key(text, example.label))
 
 
 def _collate(pairs: list[_Pair], preprocessing: Preprocessing, tokenizer: Tokenizer) -> ImageTextBatch:
-    there = [pair.pixels is not None for pair in pairs]
-    if not any(there):
+    valid = [pair.pixels is not None for pair in pairs]
+    if not any(valid):
         raise InvalidSetting(f"not one of {len(pairs)} pictures can be used; broken.jsonl says what is wrong with each")
     pixels = torch.zeros(len(pairs), preprocessing.height, preprocessing.width, 3, dtype=torch.uint8)
     for row, pair in enumerate(pairs):
@@ -128,13 +133,13 @@ def _collate(pairs: list[_Pair], preprocessing: Preprocessing, tokenizer: Tokeni
         pixels,
         torch.from_numpy(tokens.ids),
         torch.from_numpy(tokens.mask),
-        torch.tensor([pair.picture for pair in pairs]),
+        torch.tensor([pair.image_key for pair in pairs]),
         torch.tensor([pair.text_key for pair in pairs]),
-        torch.tensor(there),
+        torch.tensor(valid),
     )
 
 
-def normalised(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
-    """uint8 (B, H, W, 3) → what ``to_pixels`` makes of the same picture, float32 (B, 3, H, W)."""
+def normalize(pixels: Tensor, preprocessing: Preprocessing) -> Tensor:
+    """uint8 (B, H, W, 3) → float32 (B, 3, H, W), as ``to_pixels`` normalizes the same images."""
     mean, std = (torch.tensor(values, device=pixels.device) for values in (preprocessing.mean, preprocessing.std))
     return ((pixels.float() / 255 - mean) / std).permute(0, 3, 1, 2).contiguous()

@@ -196,3 +196,16 @@ def shard_like(value: Tensor, like: Tensor) -> Tensor:
 
     value = value.to(like.device)
     return distribute_tensor(value, like.device_mesh, like.placements) if isinstance(like, DTensor) else value
+
+
+def clip_grad_norm(weights: Sequence[Tensor], max_norm: float) -> Tensor:
+    """Scale the gradients down to a common norm of at most ``max_norm``, and return their norm before.
+
+    Unlike torch's own, it accepts sharded tensors and plain ones together.
+    """
+    gradients = [weight.grad for weight in weights if weight.grad is not None]
+    norm = torch.linalg.vector_norm(torch.stack([full_tensor(each) for each in torch._foreach_norm(gradients)]))
+    factor = (max_norm / (norm + 1e-6)).clamp(max=1)
+    for gradient in gradients:  # a sharded tensor and a plain one can't be multiplied in one call
+        gradient.mul_(factor)
+    return norm

@@ -1,8 +1,8 @@
-"""What a dual encoder is trained on: pictures with their texts, from JSON lines, CSV, or a folder of classes."""
+"""Training data of a dual encoder: images with their texts, from JSON lines, a table, or a folder of classes."""
 
 import csv
 import hashlib
-import json
+import warnings
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,21 +10,28 @@ from typing import Any
 
 from beholder.errors import InvalidSetting
 from beholder.pictures.walk import walk
+from beholder.text.json_lines import read_json_lines
 from beholder.text.templates import fill_templates
 
 JSON_LINES = (".jsonl", ".ndjson")
-TABLES = {".csv": ",", ".tsv": "\t"}
+TABLES = (".csv", ".tsv")
+DELIMITERS = (",", "\t", ";", "|")
+FORM = 'image and captions, such as {"image": "a.jpg", "captions": ["a cat"]}'
+
+
+class ExamplesWarning(UserWarning):
+    """Some rows of a table were ignored."""
 
 
 @dataclass(frozen=True)
 class Example:
-    """A picture and the texts of which one is drawn each time.
+    """An image and its texts, one of which is sampled each time.
 
     Attributes:
-        name: what messages call it.
+        name: by which messages refer to it.
         picture: a path, or the bytes of a file.
         texts: at least one.
-        label: of its class, where there are classes; all texts of a class say the same.
+        label: its class, if any; all texts of a class count as the same text.
     """
 
     name: str
@@ -35,24 +42,27 @@ class Example:
 
 @dataclass(frozen=True)
 class Columns:
-    """What a CSV file calls the picture and its caption."""
+    """The columns of a table that hold the image and its caption."""
 
     image: str = "image"
     caption: str = "caption"
 
 
 def read_examples(path: Path, columns: Columns, templates: Sequence[str]) -> list[Example]:
-    """All examples of a file or a folder.
+    """Read all examples of a file or a folder.
 
     Args:
-        path: JSON lines with ``image`` (relative to the file), ``captions`` (a list) or ``caption``, and perhaps a
-            ``label``; a CSV or TSV file with a header; or a folder with a folder of pictures for each class.
-        columns: of a CSV file.
-        templates: the sentences around a class's name.
+        path: JSON lines with ``image`` (relative to the file), ``captions`` (a list) or ``caption``, and optionally a
+            ``label``; a CSV or TSV file with a header; or a folder with one folder of images for each class.
+        columns: of a table.
+        templates: prompt templates for the class names.
 
     Raises:
-        InvalidSetting: nothing is there, a line is of another form (the message has its number), there is no example,
-            or only one class.
+        InvalidSetting: nothing is there, a line has another form (the message names its number), there is no example,
+            or a single class.
+
+    Warns:
+        ExamplesWarning: rows of a table have no image or no caption; the message names their lines.
     """
     if path.is_dir():
         examples = list(_classes(path, templates))
@@ -60,12 +70,16 @@ def read_examples(path: Path, columns: Columns, templates: Sequence[str]) -> lis
         if len(labels) == 1:
             raise InvalidSetting(
                 f"{path}: all pictures are of one class ({labels.pop()}); with nothing to tell apart, nothing is "
-                "learned. Each class has a folder of its own in it"
+                "learned. Each class needs a folder of its own in it"
             )
     elif not path.is_file():
         raise InvalidSetting(f"{path}: no such file or folder; it should hold pictures and their captions")
     elif path.suffix.lower() in JSON_LINES:
-        examples = list(_json_lines(path))
+        examples = list(
+            read_json_lines(
+                path, lambda row: Example(row["image"], path.parent / row["image"], texts_of(row), label_of(row)), FORM
+            )
+        )
     elif path.suffix.lower() in TABLES:
         examples = list(_table(path, columns))
     else:
@@ -75,19 +89,37 @@ def read_examples(path: Path, columns: Columns, templates: Sequence[str]) -> lis
     return examples
 
 
+def check_distinguishable(examples: Sequence[Example], name: str) -> None:
+    """Refuse examples that all say, or all show, the same.
+
+    Raises:
+        InvalidSetting: there are several examples, and only one text, label or image among them.
+    """
+    if len(examples) < 2:
+        return
+    texts = {text_key(text, example.label) for example in examples for text in example.texts}
+    what = ""
+    if len(texts) == 1:
+        what = f"label ({examples[0].label})" if examples[0].label else f"caption ({examples[0].texts[0]})"
+    elif len({example.picture for example in examples}) == 1:
+        what = "picture"
+    if what:
+        raise InvalidSetting(f"{name}: all lines have the same {what}; with nothing to tell apart, nothing is learned")
+
+
 def key_of(value: str | bytes) -> int:
-    """A number of 63 bits that stands for a picture or a text; equal ones have the same."""
+    """Hash an image or a text to 63 bits; equal values have equal keys."""
     data = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
     return int.from_bytes(hashlib.blake2b(data, digest_size=8).digest()) >> 1
 
 
 def text_key(text: str, label: str = "") -> int:
-    """``key_of`` what a text says: capitals and spaces make no difference, nor does the sentence around a label."""
+    """Hash what a text says: case and white space make no difference, nor does the prompt around a label."""
     return key_of(f"class {label}" if label else " ".join(text.casefold().split()))
 
 
 def texts_of(row: dict[str, Any]) -> tuple[str, ...]:
-    """The captions of a JSON object: a list ``captions``, or one text, ``caption``.
+    """Return the captions of a JSON object: a list ``captions``, or a single text ``caption``.
 
     Raises:
         TypeError: it has none, or they are no texts.
@@ -100,51 +132,84 @@ def texts_of(row: dict[str, Any]) -> tuple[str, ...]:
 
 
 def label_of(row: dict[str, Any]) -> str:
-    """The label of a JSON object; empty where it has none.
+    """Return the label of a JSON object; empty where there is none, or it is null.
 
     Raises:
         TypeError: it is no text.
     """
-    label = row.get("label", "")
+    label = row.get("label") or ""
     if not isinstance(label, str):
         raise TypeError("a label is a text")
     return label
 
 
-def _json_lines(file: Path) -> Iterator[Example]:
-    with file.open(encoding="utf-8") as lines:
-        try:
-            for number, line in enumerate(lines, start=1):
-                if not line.strip():
-                    continue
-                try:
-                    row = json.loads(line)
-                    yield Example(row["image"], file.parent / row["image"], texts_of(row), label_of(row))
-                except (ValueError, KeyError, TypeError, AttributeError) as error:
-                    raise InvalidSetting(
-                        f'{file}, line {number}: should be like {{"image": "a.jpg", "captions": ["a cat"]}}'
-                    ) from error
-        except UnicodeDecodeError as error:
-            raise InvalidSetting(f"{file}: is not UTF-8 text") from error
-
-
 def _table(file: Path, columns: Columns) -> Iterator[Example]:
-    with file.open(encoding="utf-8-sig", newline="") as lines:
-        try:
-            rows = csv.DictReader(lines, delimiter=TABLES[file.suffix.lower()])
-            missing = {columns.image, columns.caption} - set(rows.fieldnames or ())
+    with file.open("rb") as binary:
+        encoding = "utf-16" if binary.read(2) in (b"\xff\xfe", b"\xfe\xff") else "utf-8-sig"
+    line = 1
+    skipped: list[int] = []
+    try:
+        with file.open(encoding=encoding, newline="") as text:
+            first = text.readline()
+        with file.open(encoding=encoding, newline="") as text:
+            if first.casefold().startswith("sep="):  # Excel's own first line
+                line += 1
+                text.readline()
+            rows = csv.reader(text, delimiter=_delimiter(first, columns))
+            before = line  # lines of the file that are none of the reader's, and one
+            names = [name.strip() for name in next(rows, [])]
+            missing = {columns.image, columns.caption} - set(names)
             if missing:
                 raise InvalidSetting(
                     f"{file}: has no column {' and no column '.join(sorted(missing))}; its first line names "
-                    f"{', '.join(rows.fieldnames or ()) or 'none'} (the setting data.columns says which to use)"
+                    f"{', '.join(names) or 'none'} (the setting data.columns says which to use)"
                 )
+            places = names.index(columns.image), names.index(columns.caption)
+            line = before + rows.line_num
             for row in rows:
-                image, caption = row[columns.image], row[columns.caption]
-                if not image or not caption or not caption.strip():
-                    raise InvalidSetting(f"{file}, line {rows.line_num}: the picture or its caption is missing")
-                yield Example(image, file.parent / image, (caption,))
-        except (UnicodeDecodeError, csv.Error) as error:
-            raise InvalidSetting(f"{file}: cannot be read as a table in UTF-8 ({error})") from error
+                if len(row) > len(names):
+                    raise InvalidSetting(
+                        f"{file}, line {line}: has {len(row)} columns where the first line names {len(names)}; a text "
+                        "that holds the delimiter belongs in quotes"
+                    )
+                image, caption = (row[place] if place < len(row) else "" for place in places)
+                if image.strip() and caption.strip():
+                    yield Example(image, file.parent / image, (caption,))
+                elif row:
+                    skipped.append(line)
+                line = before + rows.line_num
+    except UnicodeError as error:
+        raise InvalidSetting(
+            f"{file}, line {_undecodable(file) or line}: is not UTF-8 text; a spreadsheet saves it as CSV UTF-8"
+        ) from error
+    except csv.Error as error:
+        raise InvalidSetting(f"{file}, line {line}: cannot be read as a table ({error})") from error
+    if skipped:
+        more = f" and {len(skipped) - 5} more" if len(skipped) > 5 else ""
+        lines = ", ".join(map(str, skipped[:5]))
+        message = f"{file}: ignored rows without a picture or a caption: line {lines}{more}"
+        warnings.warn(message, ExamplesWarning, stacklevel=2)
+
+
+def _delimiter(first: str, columns: Columns) -> str:
+    """Return the delimiter of a table with this first line."""
+    if first.casefold().startswith("sep="):
+        return first.strip()[4:5] or ","
+    fields = {each: next(csv.reader([first], delimiter=each), []) for each in DELIMITERS}
+    wanted = {columns.image, columns.caption}
+    named = (each for each, names in fields.items() if wanted <= {name.strip() for name in names})
+    return next(named, max(fields, key=lambda each: len(fields[each])))
+
+
+def _undecodable(file: Path) -> int | None:
+    """Return the number of the first line that is not UTF-8."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                line.decode()
+            except UnicodeDecodeError:
+                return number
+    return None
 
 
 def _classes(folder: Path, templates: Sequence[str]) -> Iterator[Example]:

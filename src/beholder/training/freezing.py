@@ -1,4 +1,4 @@
-"""Which weights of a dual encoder are trained: all, those behind the first layers, the heads, low-rank additions."""
+"""Which weights of a dual encoder are trained: all, those after the first layers, the heads, or LoRA adapters."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -10,33 +10,34 @@ from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting, MissingExtra
 from beholder.models.dual_encoder import TwoTowers
+from beholder.training.losses import Loss
 
-Frozen = int | Literal["all"]
+FrozenLayers = int | Literal["all"]
 TOWERS = ("image", "text")
 
 
 @dataclass(frozen=True)
 class Freezing:
-    """What stays as it is.
+    """Which layers are frozen.
 
     Attributes:
-        image, text: of each tower, so many of its first layers with the embedding before them, or ``"all"`` of it;
-            0 freezes nothing. The heads into the shared space are always trained: with ``"all"`` of the image tower
-            this is LiT (arXiv:2111.07991).
+        image, text: number of a tower's first layers, frozen together with its embeddings, or ``"all"``; 0 freezes
+            nothing. The projections into the shared space are always trained: with ``"all"`` of the image tower this is
+            LiT (arXiv:2111.07991).
     """
 
-    image: Frozen = 0
-    text: Frozen = 0
+    image: FrozenLayers = 0
+    text: FrozenLayers = 0
 
 
 @dataclass(frozen=True)
 class Lora:
-    """Low-rank additions to the matrices of a tower's layers, while those stay (arXiv:2106.09685, section 4).
+    """LoRA adapters for the matrices of a tower's layers, whose own weights are frozen (arXiv:2106.09685, section 4).
 
     Attributes:
-        rank: of the additions.
-        alpha: they are multiplied by ``alpha / rank``.
-        image, text: which towers get them.
+        rank: of the adapters.
+        alpha: they are scaled by ``alpha / rank``.
+        image, text: which towers have adapters.
     """
 
     rank: int = 8
@@ -50,7 +51,7 @@ class Lora:
 
 
 def freeze(network: TwoTowers, freezing: Freezing) -> None:
-    """Takes gradients away from what stays.
+    """Freeze layers: their weights require no gradients.
 
     Raises:
         InvalidSetting: a tower has fewer layers than are to be frozen, or nothing would be trained.
@@ -58,23 +59,23 @@ def freeze(network: TwoTowers, freezing: Freezing) -> None:
     for name in TOWERS:
         tower, frozen = getattr(network, name), getattr(freezing, name)
         if getattr(tower, "classifier", None) is not None:
-            tower.classifier.requires_grad_(False)  # the shared space does not go through it
+            tower.classifier.requires_grad_(False)  # embeddings do not go through it
         if frozen == "all":
             tower.requires_grad_(False)
             continue
         layers = len(tower.blocks)
         if frozen > layers:
-            raise InvalidSetting(f'freeze.{name}: {frozen} layers of a tower that has {layers}; "all" freezes it whole')
+            raise InvalidSetting(f'freeze.{name}: {frozen} layers of a tower that has {layers}; "all" freezes them all')
         if frozen:
-            behind = {id(weight) for weight in _behind(tower, frozen)}
+            trained = {id(weight) for weight in _weights_after(tower, frozen)}
             for weight in tower.parameters():
-                weight.requires_grad_(id(weight) in behind)
+                weight.requires_grad_(id(weight) in trained)
     if not any(weight.requires_grad for weight in network.parameters() if weight.ndim):
         raise InvalidSetting("freeze: both towers are frozen and there are no heads, so nothing would be trained")
 
 
-def _behind(tower: nn.Module, frozen: int) -> Iterator[nn.Parameter]:
-    """The weights behind the first layers."""
+def _weights_after(tower: nn.Module, frozen: int) -> Iterator[nn.Parameter]:
+    """Yield the weights after the first ``frozen`` layers."""
     yield from tower.blocks[frozen:].parameters()  # type: ignore[index, union-attr]
     for name in ("final_norm", "attention_pooling", "tanh_pooler", "head"):
         part = getattr(tower, name, None)
@@ -83,7 +84,7 @@ def _behind(tower: nn.Module, frozen: int) -> Iterator[nn.Parameter]:
 
 
 def add_lora(network: TwoTowers, lora: Lora) -> None:
-    """Puts additions, which change nothing at first, beside the matrices of the layers, and freezes the towers.
+    """Add adapters, which are zero at first, to the matrices of the layers, and freeze those towers.
 
     Raises:
         MissingExtra: ``peft`` is not installed.
@@ -99,14 +100,14 @@ def add_lora(network: TwoTowers, lora: Lora) -> None:
     try:
         inject_adapter_in_model(LoraConfig(r=lora.rank, lora_alpha=lora.alpha, target_modules=pattern), network)
     except ValueError as error:
-        raise InvalidSetting("lora: the tower has no layers of a transformer to add to") from error
-    for name, weight in network.named_parameters():  # peft freezes all else, the heads too
+        raise InvalidSetting("lora: the tower has no transformer layers to adapt") from error
+    for name, weight in network.named_parameters():  # peft freezes everything else, the heads too
         head = name in trained and not name.startswith(tuple(f"{tower}." for tower in towers))
         weight.requires_grad_("lora_" in name or head)
 
 
-def merged(network: TwoTowers) -> dict[str, Tensor]:
-    """The tensors of the network without additions: each is added to its matrix."""
+def merged_state_dict(network: TwoTowers) -> dict[str, Tensor]:
+    """Return the network's tensors with each adapter merged into its matrix."""
     from_peft = {
         name: module for name, module in network.named_modules() if hasattr(module, "get_delta_weight")
     }  # LoRA's linear layers
@@ -122,10 +123,10 @@ def merged(network: TwoTowers) -> dict[str, Tensor]:
 
 
 def recompute_activations(network: TwoTowers) -> None:
-    """Layers keep their input alone and are computed again on the way back (arXiv:1604.06174): less memory, more time.
+    """Enable gradient checkpointing (arXiv:1604.06174): layers store their input alone; less memory, more time.
 
     Raises:
-        InvalidSetting: a tower consists of no layers of a transformer.
+        InvalidSetting: a tower has no transformer layers.
     """
     from torch.utils.checkpoint import checkpoint
 
@@ -137,11 +138,10 @@ def recompute_activations(network: TwoTowers) -> None:
 
 
 @torch.no_grad()
-def initialise(network: TwoTowers, sigmoid: bool) -> None:
-    """Random weights as CLIP begins with them; SigLIP's temperature and bias for the sigmoid loss.
+def initialize(network: TwoTowers, loss: Loss) -> None:
+    """Initialize random weights as CLIP does, and the temperature and bias as the loss needs them.
 
-    Source: OpenAI's ``CLIP.initialize_parameters``; SigLIP (arXiv:2303.15343), section 3.2. Draws from torch's global
-    generator.
+    Source: OpenAI's ``CLIP.initialize_parameters``. Draws from torch's global generator.
     """
     for tower in (network.image, network.text):
         width, layers = tower.settings.width, len(tower.blocks)
@@ -157,7 +157,7 @@ def initialise(network: TwoTowers, sigmoid: bool) -> None:
     for head, tower in ((network.image_head, network.image), (network.text_head, network.text)):
         if head.settings.kind != "none":
             nn.init.normal_(head.linear.weight, std=tower.settings.width**-0.5)
-    if sigmoid:
-        network.logit_scale.fill_(torch.tensor(10.0).log())
-        if network.logit_bias is not None:
-            network.logit_bias.fill_(-10.0)
+    if loss.logit_scale is not None:
+        network.logit_scale.fill_(torch.tensor(loss.logit_scale).log())
+    if network.logit_bias is not None:
+        network.logit_bias.fill_(loss.logit_bias)

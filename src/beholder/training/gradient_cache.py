@@ -1,8 +1,8 @@
-"""Contrast over a batch far larger than fits: the same gradients, with the activations of a few pairs at a time.
+"""Contrastive batches far larger than memory: the same gradients, with the activations of one micro-batch at a time.
 
-First all pairs are embedded without gradients. The loss of the whole batch is taken, and its gradient by every
-embedding is kept. Then the pairs are embedded once more, a few at a time, and each time the kept gradients are sent
-back through the network.
+First all pairs are embedded without gradients. The loss of the whole batch is computed, and its gradient with respect
+to every embedding is cached. Then the pairs are embedded once more, one micro-batch at a time, and the cached gradients
+are backpropagated through the network.
 
 Source: Gao et al., *Scaling Deep Contrastive Learning Batch Size under Memory Limited Setup* (arXiv:2101.06983).
 """
@@ -16,62 +16,62 @@ from torch import Tensor
 
 
 class DualEncoderOutput(NamedTuple):
-    """Pictures and texts (B, E), and the numbers that the loss needs: the inverse temperature, and perhaps a bias."""
+    """Embeddings (B, E) of images and texts, the inverse temperature, and the bias, if there is one."""
 
     image: Tensor
     text: Tensor
-    scale: Tensor
-    bias: Tensor | None
+    logit_scale: Tensor
+    logit_bias: Tensor | None
 
 
-Part = TypeVar("Part")
+Batch = TypeVar("Batch")
 
 
 def backward(
-    embed: Callable[[Part], DualEncoderOutput],
-    parts: Sequence[Part],
+    encode: Callable[[Batch], DualEncoderOutput],
+    micro_batches: Sequence[Batch],
     loss: Callable[[DualEncoderOutput], Tensor],
-    quiet: Callable[[bool], AbstractContextManager[None]],
+    no_sync: Callable[[bool], AbstractContextManager[None]],
 ) -> Tensor:
-    """Adds to the weights' gradients those of the loss over all parts together; gives the loss.
+    """Backpropagate the loss over all micro-batches together, and return it.
 
     Args:
-        embed: the network, which must give the same each time.
-        parts: the batch, in one or more pieces.
+        encode: the network, which must be deterministic.
+        micro_batches: the batch, in one or more pieces.
         loss: of all embeddings.
-        quiet: surrounds every pass back; told whether others will follow.
+        no_sync: context of every backward pass; called with whether another one follows.
     """
-    if len(parts) == 1:
-        with quiet(False):
-            lost = loss(embed(parts[0]))
-            lost.backward()
-        return lost.detach()
+    if len(micro_batches) == 1:
+        with no_sync(False):
+            value = loss(encode(micro_batches[0]))
+            value.backward()
+        return value.detach()
     with torch.no_grad():
-        seen = [embed(part) for part in parts]
-    last = seen[-1]
-    joined = DualEncoderOutput(
-        torch.cat([each.image for each in seen]).requires_grad_(),
-        torch.cat([each.text for each in seen]).requires_grad_(),
-        last.scale.detach().clone().requires_grad_(),
-        None if last.bias is None else last.bias.detach().clone().requires_grad_(),
+        outputs = [encode(part) for part in micro_batches]
+    last = outputs[-1]
+    whole = DualEncoderOutput(
+        torch.cat([each.image for each in outputs]).requires_grad_(),
+        torch.cat([each.text for each in outputs]).requires_grad_(),
+        last.logit_scale.detach().clone().requires_grad_(),
+        None if last.logit_bias is None else last.logit_bias.detach().clone().requires_grad_(),
     )
-    sizes = [len(each.image) for each in seen]
-    del seen, last
-    lost = loss(joined)
-    lost.backward()
-    kept = [_gradient(value).split(sizes) for value in (joined.image, joined.text)]
-    for number, (part, by_image, by_text) in enumerate(zip(parts, *kept, strict=True), start=1):
-        with quiet(number < len(parts)):
-            again = embed(part)
-            pairs = [(again.image, by_image), (again.text, by_text)]
-            if number == len(parts):  # the numbers are no part's own
-                pairs.append((again.scale, _gradient(joined.scale)))
-                if again.bias is not None and joined.bias is not None:
-                    pairs.append((again.bias, _gradient(joined.bias)))
-            learned = [(value, gradient) for value, gradient in pairs if value.requires_grad]
-            torch.autograd.backward([value for value, _ in learned], [gradient for _, gradient in learned])
-    return lost.detach()
+    sizes = [len(each.image) for each in outputs]
+    del outputs, last
+    value = loss(whole)
+    value.backward()
+    cached = [_gradient(tensor).split(sizes) for tensor in (whole.image, whole.text)]
+    for number, (part, by_image, by_text) in enumerate(zip(micro_batches, *cached, strict=True), start=1):
+        with no_sync(number < len(micro_batches)):
+            output = encode(part)
+            pairs = [(output.image, by_image), (output.text, by_text)]
+            if number == len(micro_batches):  # the scalars belong to no micro-batch
+                pairs.append((output.logit_scale, _gradient(whole.logit_scale)))
+                if output.logit_bias is not None and whole.logit_bias is not None:
+                    pairs.append((output.logit_bias, _gradient(whole.logit_bias)))
+            trained = [(tensor, gradient) for tensor, gradient in pairs if tensor.requires_grad]
+            torch.autograd.backward([tensor for tensor, _ in trained], [gradient for _, gradient in trained])
+    return value.detach()
 
 
-def _gradient(value: Tensor) -> Tensor:
-    return torch.zeros_like(value) if value.grad is None else value.grad
+def _gradient(tensor: Tensor) -> Tensor:
+    return torch.zeros_like(tensor) if tensor.grad is None else tensor.grad

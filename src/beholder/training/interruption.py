@@ -1,4 +1,4 @@
-"""Being told to stop: the step that runs is finished, what was learned is saved, then the program ends."""
+"""Ctrl-C and SIGTERM during a training: the current step is finished and saved, then the program ends."""
 
 import signal
 from threading import current_thread, main_thread
@@ -11,10 +11,10 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM)
 
 
 class Interrupted(BeholderError):
-    """A training was told to stop and has saved what it learned.
+    """A training was interrupted by a signal, after it saved a checkpoint.
 
     Args:
-        message: where it stopped, and how it goes on.
+        message: where it stopped, and how to resume.
         number: of the signal.
     """
 
@@ -24,24 +24,27 @@ class Interrupted(BeholderError):
 
 
 class Interruption:
-    """While this is entered, Ctrl-C and SIGTERM are only noted in ``number``; a second Ctrl-C ends at once."""
+    """Context in which Ctrl-C and SIGTERM are deferred: ``number`` is that of the signal, or 0.
+
+    A second Ctrl-C raises KeyboardInterrupt at once.
+    """
 
     def __init__(self) -> None:
         self.number = 0
-        self.before: dict[int, Any] = {}
+        self.handlers: dict[int, Any] = {}
 
     def __enter__(self) -> "Interruption":
         if current_thread() is not main_thread():
-            return self  # only the main thread is told of signals
+            return self  # only the main thread receives signals
         for number in SIGNALS:
-            self.before[number] = signal.signal(number, self._note)
+            self.handlers[number] = signal.signal(number, self._defer)
         return self
 
     def __exit__(self, *_: object) -> None:
-        for number, handler in self.before.items():
+        for number, handler in self.handlers.items():
             signal.signal(number, handler)
 
-    def _note(self, number: int, _: FrameType | None) -> None:
+    def _defer(self, number: int, _: FrameType | None) -> None:
         if self.number and number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number

@@ -1,10 +1,11 @@
-"""What a training says of itself: JSON lines always, TensorBoard where it is wished."""
+"""The log of a training: JSON lines always, TensorBoard on request."""
 
 import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from beholder import files
 from beholder.errors import MissingExtra
 
 Row = dict[str, Any]
@@ -14,19 +15,17 @@ class MetricsLogger:
     """A file of JSON lines, each with its ``step``.
 
     Args:
-        path: the file; where it is there already, what a resumed training will say again is dropped from it.
-        done: the step that the training goes on behind.
-        tensorboard: a folder for TensorBoard's own files.
+        path: the file. Lines after ``last_step``, which a resumed training writes again, are removed from it.
+        last_step: the step after which the training continues.
+        tensorboard: folder of TensorBoard's event files.
 
     Raises:
         MissingExtra: ``tensorboard`` is not installed.
     """
 
-    def __init__(self, path: Path, done: int, tensorboard: Path | None = None):
-        kept = [line for line in path.read_text("utf-8").splitlines() if _step(line) <= done] if path.exists() else []
-        aside = path.with_suffix(".part")
-        aside.write_text("".join(line + "\n" for line in kept), "utf-8")
-        aside.replace(path)
+    def __init__(self, path: Path, last_step: int, tensorboard: Path | None = None):
+        before = path.read_text("utf-8").splitlines() if path.exists() else []
+        files.write_text(path, "".join(f"{line}\n" for line in before if _step(line) <= last_step))
         self.file = path.open("a", encoding="utf-8")
         self.board: Any = None
         if tensorboard is not None:
@@ -34,10 +33,10 @@ class MetricsLogger:
                 from torch.utils.tensorboard import SummaryWriter
             except ImportError as error:
                 raise MissingExtra("TensorBoard", "tensorboard") from error
-            self.board = SummaryWriter(str(tensorboard), purge_step=done + 1)
+            self.board = SummaryWriter(str(tensorboard), purge_step=last_step + 1)
 
     def write(self, row: Mapping[str, Any]) -> None:
-        """One line, on disk when this returns."""
+        """Write a line, which is in the file when this returns."""
         self.file.write(json.dumps(row) + "\n")
         self.file.flush()
         if self.board is not None:
@@ -47,7 +46,7 @@ class MetricsLogger:
             self.board.flush()
 
     def close(self) -> None:
-        """Closes the files."""
+        """Close the files."""
         self.file.close()
         if self.board is not None:
             self.board.close()
@@ -57,4 +56,4 @@ def _step(line: str) -> float:
     try:
         return json.loads(line)["step"]
     except (ValueError, KeyError, TypeError):
-        return float("inf")  # a line that was cut short
+        return float("inf")  # a truncated line

@@ -1,34 +1,78 @@
-"""How the learning rate goes over a training, and which weights are held small."""
+"""What both trainings share of their optimization: AdamW, the learning-rate schedule, averaged weights."""
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Any
 
+import torch
 from torch import Tensor
 
-# Weights of more than one dimension that are no matrix of a layer, but vectors side by side.
+# Parameters of more than one dimension that are vectors side by side, not the matrix of a layer.
 NO_MATRICES = ("positions", "registers", "token_types", "class_token")
 
 
-def cosine_schedule(progress: float, warmup: float, final: float = 0.0) -> float:
-    """Share of the peak learning rate at ``progress`` (0 to 1) of the training: a straight rise, half a cosine down."""
+def cosine_schedule(progress: float, warmup: float, min_lr_ratio: float = 0.0) -> float:
+    """Return the learning rate's share of its peak after ``progress`` (0 to 1): linear warmup, then half a cosine."""
     if progress < warmup:
         return (progress + 1e-3) / (warmup + 1e-3)
-    return final + (1 - final) * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
+    return min_lr_ratio + (1 - min_lr_ratio) * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
 
 
 def parameter_groups(named: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, Any]]:
-    """Groups for an optimiser: matrices of layers, which decay, all else, which does not, and single numbers.
+    """Group parameters for an optimizer: matrices of layers, which decay, and all others, which do not.
 
-    A norm, a bias, a position or a temperature that is pulled to nothing says less; a matrix only gets smoother.
+    Decay smooths a matrix; a norm, a bias, a position or a temperature only loses information. Scalars are a group of
+    their own.
     """
-    matrices, others, numbers = [], [], []
+    matrices, others, scalars = [], [], []
     for name, weight in named:
         if weight.ndim == 0:
-            numbers.append(weight)
+            scalars.append(weight)
         elif weight.ndim > 1 and name.rpartition(".")[2] not in NO_MATRICES:
             matrices.append(weight)
         else:
             others.append(weight)
-    groups = [(matrices, weight_decay), (others, 0.0), (numbers, 0.0)]
+    groups = [(matrices, weight_decay), (others, 0.0), (scalars, 0.0)]
     return [{"params": weights, "weight_decay": decay} for weights, decay in groups if weights]
+
+
+def adamw(
+    named: Iterable[tuple[str, Tensor]], learning_rate: float, weight_decay: float, eps: float = 1e-6
+) -> torch.optim.AdamW:
+    """Return AdamW with CLIP's betas over `parameter_groups` (arXiv:2103.00020, table 18)."""
+    groups = parameter_groups(named, weight_decay)
+    return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=eps, fused=True)
+
+
+def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:
+    """Set the learning rate of all parameter groups."""
+    for group in optimizer.param_groups:
+        group["lr"] = learning_rate
+
+
+class ExponentialMovingAverage:
+    """Averages of named weights, as of ``torch.optim.swa_utils``: those after the first step, then a moving average.
+
+    Args:
+        weights: of a network, by name; they may be sharded.
+        decay: share of an average that a step leaves as it is.
+    """
+
+    def __init__(self, weights: Mapping[str, Tensor], decay: float):
+        self.weights = {name: weight.detach().clone() for name, weight in weights.items()}
+        self.decay = decay
+        self.num_updates = 0
+
+    @torch.no_grad()
+    def update(self, weights: Mapping[str, Tensor]) -> None:
+        """Include the weights after a step."""
+        share = 1 - self.decay if self.num_updates else 1.0
+        torch._foreach_lerp_(list(self.weights.values()), [weights[name] for name in self.weights], share)
+        self.num_updates += 1
+
+    @torch.no_grad()
+    def load(self, weights: Mapping[str, Tensor], num_updates: int) -> None:
+        """Restore the averages of a checkpoint."""
+        for name, average in self.weights.items():
+            average.copy_(weights[name])
+        self.num_updates = num_updates
