@@ -14,7 +14,7 @@ from beholder.models.bert import BertSettings
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
-from beholder.runtime import compiled_dual_encoder, compiled_folder
+from beholder.runtime import compiled_dual_encoder, compiled_model
 from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder, compile_dual_encoder, find_compiled_dual_encoder
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights.load import load_dual_encoder
@@ -117,7 +117,7 @@ def test_only_what_lies_in_a_folder_can_be_compiled(tiny_model: Path) -> None:
 
 
 def test_without_openvino_it_says_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(compiled_folder, "available", lambda: False)
+    monkeypatch.setattr(compiled_model, "available", lambda: False)
     assert find_compiled_dual_encoder(tiny_model) is None
     with pytest.raises(ModelError, match="pip install openvino"):
         compile_dual_encoder(load_dual_encoder(tiny_model), tiny_model)

@@ -10,15 +10,23 @@ from PIL import Image
 from beholder import VisionLanguageModel
 from beholder.errors import InvalidSetting, ModelError
 from beholder.runtime import device, vision_front_end
-from beholder.runtime.checked_writer import cosine, teacher_forced_logits
+from beholder.runtime.autotune import min_cosine, unit
 from beholder.runtime.compiled_language import CompiledLanguageModel
-from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel, find_compiled_vision_language
+from beholder.runtime.compiled_vision_language import (
+    CompiledVisionLanguageModel,
+    find_compiled_vision_language,
+    teacher_forced_logits,
+)
 from beholder.runtime.precision import BOUNDS
 from beholder.runtime.samples import sample_pixels
 from beholder.weights.load import load_vision_language
 from tiny_blip2 import make
 
 KINDS = ["opt", "t5"]
+
+
+def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+    return min_cosine(one.double().numpy(), unit(other.double().numpy()))
 
 
 @pytest.fixture(scope="module", params=KINDS)

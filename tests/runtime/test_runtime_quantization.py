@@ -12,10 +12,10 @@ from numpy.random import default_rng
 
 from beholder import VisionLanguageModel
 from beholder.runtime import quantization
-from beholder.runtime.checked_writer import cosine, teacher_forced_logits
+from beholder.runtime.autotune import min_cosine, unit
 from beholder.runtime.compiled_language import CompiledLanguageModel
-from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
-from beholder.runtime.engine import Stage, library
+from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel, teacher_forced_logits
+from beholder.runtime.engine import NetworkConfig, openvino
 from beholder.weights.load import load_vision_language
 from beholder.weights.native_vision_language import save_vision_language
 from tiny_blip2 import make
@@ -23,6 +23,10 @@ from tiny_blip2 import make
 pytest.importorskip("openvino")
 OUTPUTS, INPUTS = 96, 512
 PACKED = ["Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0"]
+
+
+def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
+    return min_cosine(one.double().numpy(), unit(other.double().numpy()))
 
 
 def weights(outputs: int = OUTPUTS, inputs: int = INPUTS) -> np.ndarray:
@@ -47,15 +51,15 @@ def random_blocks(kind: str) -> np.ndarray:
 
 def layer(array: np.ndarray, transposed: bool = True) -> Any:
     """A network of one linear layer."""
-    openvino = library()
-    operations = openvino.opset13
+    ov = openvino()
+    operations = ov.opset13
     vectors = operations.parameter([-1, array.shape[1]], np.float32)
     constant = operations.constant(array if transposed else np.ascontiguousarray(array.T))
-    return openvino.Model([operations.matmul(vectors, constant, False, transposed)], [vectors])
+    return ov.Model([operations.matmul(vectors, constant, False, transposed)], [vectors])
 
 
 def run(model: Any, vectors: np.ndarray) -> np.ndarray:
-    return library().Core().compile_model(model, "CPU", Stage("").options)(vectors)[0]
+    return openvino().Core().compile_model(model, "CPU", NetworkConfig("").options)(vectors)[0]
 
 
 def is_grouped(model: Any) -> bool:
@@ -122,7 +126,7 @@ def test_a_language_model_of_few_bits_is_compiled_as_such(folder: Path) -> None:
     assert isinstance(compiled.loaded, CompiledVisionLanguageModel) and isinstance(
         compiled.language, CompiledLanguageModel
     )
-    language = library().Core().read_model(str(compiled.loaded.folder / "language.xml"))
+    language = openvino().Core().read_model(str(compiled.loaded.folder / "language.xml"))
     assert is_grouped(language)
     network = load_vision_language(folder).language
     assert network is not None

@@ -9,9 +9,10 @@ import torch
 
 import tiny_model
 from beholder import DualEncoder
-from beholder.runtime import towers
+from beholder.runtime import autotune, precision, towers
+from beholder.runtime.autotune import ROUNDS
 from beholder.runtime.samples import sample_pixels, sample_tokens
-from beholder.runtime.towers import FEW, ROUNDS, FusedTowers, TorchTowers, fastest, torch_towers
+from beholder.runtime.towers import FEW, FusedTowers, TorchTowers, torch_towers, tune_towers
 
 CPU = torch.device("cpu")
 
@@ -24,7 +25,7 @@ def nothing_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def take(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
     """What is measured next takes so long, one after the other."""
     times = [time for long in seconds for time in (0.0, long) * ROUNDS]
-    monkeypatch.setattr(towers.time, "perf_counter", iter(times).__next__)
+    monkeypatch.setattr(autotune.time, "process_time", iter(times).__next__)
 
 
 def test_a_batch_that_does_not_fit_is_computed_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -75,7 +76,7 @@ def test_bfloat16_is_near_and_leaves_the_network_alone(monkeypatch: pytest.Monke
 
 def test_bfloat16_is_not_used_where_it_is_too_far_off_or_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
-    monkeypatch.setattr(towers, "BOUNDS", {"fast": 1.0})
+    monkeypatch.setattr(precision, "BOUNDS", {"fast": 1.0})
     assert torch_towers(loaded, CPU, "fast").engine == "torch on cpu"
     monkeypatch.undo()
     take(monkeypatch, 1, 9)
@@ -110,15 +111,17 @@ def test_the_fastest_that_keeps_the_promise_is_taken(monkeypatch: pytest.MonkeyP
     own, fused = TorchTowers(loaded.network, CPU), FusedTowers(loaded.network, CPU)
     for seconds, expected in (((2.0, 1.0), fused), ((1.0, 2.0), own)):
         take(monkeypatch, *seconds)
-        assert fastest(own, [fused], loaded, "fastest") == (expected, True)
+        tuner, complete = tune_towers(own, [fused], loaded, "fastest")
+        assert tuner.best.config == expected.engine and complete
 
 
 def test_where_torch_cannot_compile_it_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     own, fused = TorchTowers(loaded.network, CPU), FusedTowers(loaded.network, CPU)
-    with pytest.warns(UserWarning, match="torch can't compile it here, so it runs as it is"):
-        assert fastest(own, [fused], loaded, "fastest") == (own, False)
+    with pytest.warns(UserWarning, match="torch can't compile it here, so it is slower"):
+        tuner, complete = tune_towers(own, [fused], loaded, "fastest")
+    assert tuner.best.config == own.engine and not complete
 
 
 def test_what_was_the_fastest_is_remembered_for_the_same_weights_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -129,9 +132,9 @@ def test_what_was_the_fastest_is_remembered_for_the_same_weights_and_precision(m
     others = tiny_model.build()
     with torch.no_grad():
         others.network.logit_scale.add_(1)
-    for loaded, precision in ((others, "fastest"), (tiny_model.build(), "fast")):
+    for loaded, bound in ((others, "fastest"), (tiny_model.build(), "fast")):
         take(monkeypatch, 1, 9)
-        assert torch_towers(loaded, CPU, precision).engine == "torch on cpu"  # type: ignore[arg-type]
+        assert torch_towers(loaded, CPU, bound).engine == "torch on cpu"  # type: ignore[arg-type]
 
 
 def test_where_single_precision_was_the_fastest_nothing_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -159,11 +162,11 @@ def test_where_nothing_can_be_kept_it_is_measured_again(tmp_path: Path, monkeypa
 
 
 def test_what_was_not_tried_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
-    def passing_over(own: TorchTowers, *_: Any) -> tuple[TorchTowers, bool]:
-        return own, False
+    def skipping(own: TorchTowers, others: Any, *rest: Any) -> tuple[autotune.Autotuner, bool]:
+        return tune_towers(own, [], *rest)[0], False
 
     with monkeypatch.context() as patched:
-        patched.setattr(towers, "fastest", passing_over)
+        patched.setattr(towers, "tune_towers", skipping)
         assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu"
     take(monkeypatch, 9, 1)
     assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"

@@ -79,7 +79,7 @@ def _compile_encoder(name: str, precision: Checked, measured: list[str]) -> Path
         raise TypeError(f"{name}: was compiled and runs on {towers.engine}")
     for tower in ("image", "text"):
         if (choice := towers.choice(tower)) is not None:
-            faster = f"{choice.gain:.2f} times as fast as exact, cosine {choice.cosine:.5f}"
+            faster = f"{choice.speedup:.2f} times as fast as exact, cosine {choice.cosine:.5f}"
             measured.append(f"{name}: {tower} tower {faster}")
     return towers.compiled.folder
 

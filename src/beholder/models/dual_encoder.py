@@ -150,7 +150,11 @@ class TwoTowers(nn.Module):
 
     def embed_image(self, pixels: Tensor) -> Tensor:
         """(B, 3, H, W) → (B, E), float32, unit length."""
-        return F.normalize(self.image_head(self.image(pixels).pooled).float(), dim=-1)
+        return self.project_image(self.image(pixels).pooled)
+
+    def project_image(self, pooled: Tensor) -> Tensor:
+        """Pooled features of the image tower (B, D) → (B, E), float32, unit length."""
+        return F.normalize(self.image_head(pooled).float(), dim=-1)
 
     def embed_text(self, ids: Tensor, mask: Tensor | None = None) -> Tensor:
         """Token ids (B, T), mask (B, T) false at padding → (B, E), float32, unit length."""

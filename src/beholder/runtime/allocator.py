@@ -1,4 +1,4 @@
-"""How memory that a network has used is kept for its next batch."""
+"""Memory allocation of a long-running process."""
 
 import ctypes
 import sys
@@ -7,11 +7,11 @@ _TRIM_THRESHOLD, _MMAP_MAX, _ARENA_MAX = -1, -4, -8  # malloc.h of glibc
 
 
 def keep_freed_memory() -> bool:
-    """Has glibc keep what is freed, in one place for all threads, until the process ends; False where it is not glibc.
+    """Make glibc keep freed memory for reuse, in one arena for all threads; return False with another C library.
 
-    By default it gives large blocks back at once and asks for them anew, page by page, for the next layer's output. On
-    a CPU a batch of pictures then spends more time on that than on the network, and one picture at a time is faster. It
-    changes the whole process, so it is for programs, not for a library, and to be called before threads begin.
+    By default, glibc returns large blocks to the system and requests them again, page by page, for the next layer's
+    output. On a CPU, a batch of images then spends more time on that than on the network. The setting affects the
+    whole process, so it is for programs rather than for a library; call it before threads start.
     """
     if not sys.platform.startswith("linux"):
         return False

@@ -1,40 +1,41 @@
-"""A dual encoder compiled for the processor by OpenVINO and kept on disk: the same vectors, without importing torch.
+"""A dual encoder compiled for the processor by OpenVINO: the same embeddings, without importing torch.
 
-    compiled.json            what was compiled, and what the tasks need beside the towers
+    compiled.json            metadata, and the settings that the tasks need beside the towers
     image.xml, text.xml      the towers, with their weights in image.bin and text.bin
     tokenizer.json
-    calibration.safetensors  where the model has a calibration
-    image-fast.json, …       which way was chosen for a tower and a precision (`beholder.runtime.measured`)
-    kernels/                 what OpenVINO made of them for this processor
+    calibration.safetensors  if the model has a calibration
+    image-fast.json, …       the configuration chosen for a tower and a precision (`beholder.runtime.autotune`)
+    kernels/                 OpenVINO's cache
 
-Nothing here imports torch unless a network is compiled: that is what makes a program start in a moment.
+Only compiling a network imports torch, so that a program starts quickly.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
+from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
+from threading import RLock
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from beholder.errors import ModelError
-from beholder.files import atomic_folder
 from beholder.pictures.transform import Preprocessing
-from beholder.runtime.compiled_folder import (
-    found_at,
-    place_of,
-    place_to_compile,
-    remove_older,
-    source_of,
-    write_network,
+from beholder.runtime import quantization, split_network
+from beholder.runtime.autotune import (
+    SEARCH_MARGIN,
+    Autotuner,
+    Candidate,
+    Choice,
+    Workload,
+    remember,
+    remembered,
+    unit,
 )
-from beholder.runtime.device import processor_name
-from beholder.runtime.engine import Stage, Stages
-from beholder.runtime.measured import Choice, chosen, unit
+from beholder.runtime.compiled_model import CompiledFormat, convert
+from beholder.runtime.engine import NetworkConfig, NetworkSequence, openvino, save_network
 from beholder.runtime.precision import Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
 from beholder.text.tokenizer import Tokenizer
@@ -45,19 +46,17 @@ if TYPE_CHECKING:
     from beholder.models.dual_encoder import TwoTowers
     from beholder.weights.loaded import LoadedDualEncoder
 
-FILE = "compiled.json"
-BUILD = 2  # raised when the folder is made in another way
 TOLERANCE = 1e-5  # between vectors of the compiled towers and of the network
-CHECKED = 3  # pictures, and sentences
+VERIFIED = 3  # images, and sentences
 
 
 @dataclass(frozen=True)
 class CompiledDualEncoder:
-    """What a compiled folder holds; the network itself is loaded only where somebody asks for it.
+    """The contents of a compiled folder; the network itself is loaded only on demand.
 
     Attributes:
-        source: the name that the model was compiled under.
-        fingerprint: that of the network (`beholder.weights.native.fingerprint`).
+        source: name or path that the model was compiled from.
+        fingerprint: of the network, as `DualEncoder.fingerprint`.
         processor: that it was compiled for.
     """
 
@@ -76,35 +75,38 @@ class CompiledDualEncoder:
 
     @cached_property
     def loaded(self) -> LoadedDualEncoder:
-        """What this was compiled from."""
+        """The model that this was compiled from."""
         from beholder.weights.load import load_dual_encoder
 
         return load_dual_encoder(self.source)
 
     @property
     def network(self) -> TwoTowers:
-        """The network that was compiled."""
+        """The network that this was compiled from."""
         return self.loaded.network
 
 
 class CompiledTowers:
-    """The compiled towers, each read when it is first needed.
+    """The compiled towers, each loaded on first use. Threads may share them.
 
     Args:
-        compiled: what `compile_dual_encoder` or `find_compiled` gave.
-        precision: how exact the vectors have to be. Which way is the fastest is measured the first time.
+        compiled: from `compile_dual_encoder` or `find_compiled_dual_encoder`.
+        precision: how close the embeddings must be to those of the network in float32. The fastest configuration is
+            measured on first use, and remembered.
     """
 
-    batch = 16  # on a CPU, more at once gain nothing and take memory
+    batch = 16  # on a CPU, larger batches gain nothing and take memory
 
     def __init__(self, compiled: CompiledDualEncoder, precision: Precision = "exact"):
         self.embedding, self.scale, self.bias = compiled.embedding, compiled.scale, compiled.bias
         self.compiled = compiled
         self.precision: Precision = precision
         self.engine = "OpenVINO on cpu" + ("" if precision == "exact" else f", {precision}")
+        self._networks: dict[tuple[str, Precision], NetworkSequence] = {}
+        self._loading = RLock()  # one thread loads, the others wait
 
     def choice(self, tower: str) -> Choice | None:
-        """What was measured and chosen for ``"image"`` or ``"text"``; nothing needs choosing where all is exact."""
+        """Return the configuration chosen for the ``"image"`` or ``"text"`` tower; None for precision ``"exact"``."""
         if self.precision == "exact":
             return None
         compiled = self.compiled
@@ -113,84 +115,141 @@ class CompiledTowers:
         else:
             tokens = sample_tokens(compiled.tokenizer)
             samples = [tokens.ids, tokens.mask]
-        return chosen(compiled.folder, tower, self.precision, samples)
-
-    @cached_property
-    def image(self) -> Stages:  # noqa: D102
-        return self._read("image")
-
-    @cached_property
-    def text(self) -> Stages:  # noqa: D102
-        return self._read("text")
+        return choose(compiled.folder, tower, self.precision, samples)
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:
         """(B, 3, H, W) → (B, E)."""
-        return self._unit(self.image(pixels))
+        return self._embed("image", pixels)
 
     def pooled_image(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) → (B, D), by the network itself: it is compiled as a whole, with its head."""
-        import torch
-
-        from beholder.runtime.towers import TorchTowers
-
-        return TorchTowers(self.compiled.network, torch.device("cpu")).pooled_image(pixels)
+        """(B, 3, H, W) → (B, D), in float32 with every precision: the bounds concern the embeddings."""
+        return self._network("image", "exact")(pixels)[1]
 
     def embed_text(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Ids (B, T), mask (B, T) → (B, E)."""
-        return self._unit(self.text(ids, mask))
+        return self._embed("text", ids, mask)
 
-    def _read(self, tower: str) -> Stages:
-        choice = self.choice(tower)
-        return Stages.read(self.compiled.folder, (Stage(f"{tower}.xml"),) if choice is None else choice.stages)
+    def _embed(self, tower: str, *inputs: np.ndarray) -> np.ndarray:
+        vectors = self._network(tower, self.precision)(*inputs)[0]
+        if self.precision == "exact":
+            return vectors
+        if not np.isfinite(vectors).all():  # in bfloat16, an unusual input may overflow
+            return self._network(tower, "exact")(*inputs)[0]
+        return unit(vectors)  # rounding changes their length
 
-    def _unit(self, vectors: np.ndarray) -> np.ndarray:
-        return vectors if self.precision == "exact" else unit(vectors)  # rounded, they are not quite so long
+    def _network(self, tower: str, precision: Precision) -> NetworkSequence:
+        with self._loading:
+            if (tower, precision) not in self._networks:
+                choice = None if precision == "exact" else self.choice(tower)
+                configs = [NetworkConfig(f"{tower}.xml")] if choice is None else _configs(choice)
+                self._networks[tower, precision] = NetworkSequence.read(self.compiled.folder, configs)
+            return self._networks[tower, precision]
+
+
+def choose(folder: Path, tower: str, precision: Precision, samples: Sequence[np.ndarray]) -> Choice:
+    """Return the fastest configuration of a compiled tower within a precision's bound; measured once, then remembered.
+
+    Candidates are bfloat16, bfloat16 after a beginning in float32, and weights of eight bits.
+
+    Args:
+        folder: of the compiled model.
+        tower: ``"image"`` or ``"text"``.
+        precision: whose bound must be kept.
+        samples: inputs to measure with, such as pixels (B, 3, H, W), or ids and mask (B, T).
+    """
+    file = folder / f"{tower}-{precision}.json"
+    choice = remembered(file)
+    if choice is not None and all((folder / config.file).is_file() for config in _configs(choice)):
+        return choice
+    model = openvino().Core().read_model(str(folder / f"{tower}.xml"))
+
+    def candidate(*networks: tuple[NetworkConfig, Any]) -> Candidate:
+        configs, models = [config for config, _ in networks], [model for _, model in networks]
+
+        def load() -> Workload:
+            run = NetworkSequence.of_models(models, configs)
+            few = [array[:2] for array in samples]  # a second shape: kernels are generated for each
+            return Workload(lambda: np.concatenate([run(*samples)[0], run(*few)[0]]), [lambda: run(*samples)])
+
+        def save() -> None:
+            for config, model in networks:
+                if not (folder / config.file).is_file():
+                    save_network(model, folder / config.file)
+
+        return Candidate([asdict(config) for config in configs], load, save)
+
+    tuner = Autotuner(candidate((NetworkConfig(f"{tower}.xml"), model)), precision)
+    if not tuner.consider(candidate((NetworkConfig(f"{tower}.xml", "bf16"), model))):
+        before, after = (f"{tower}-{precision}-{part}.xml" for part in ("before", "after"))
+        cuts = [parts for name in split_network.split_points(model) if (parts := split_network.split_at(model, name))]
+        _shortest_prefix(
+            [candidate((NetworkConfig(before), one), (NetworkConfig(after, "bf16"), two)) for one, two in cuts], tuner
+        )
+    if precision == "fastest" and (sizes := quantization.group_sizes(model)):
+        quantized = quantization.quantize_per_channel(model)
+        for size in sizes:
+            tuner.consider(candidate((NetworkConfig(f"{tower}-int8.xml", "bf16", size), quantized)))
+    return remember(tuner, file)
+
+
+def _configs(choice: Choice) -> list[NetworkConfig]:
+    return [NetworkConfig(**config) for config in choice.config]
+
+
+def _shortest_prefix(candidates: Sequence[Candidate], tuner: Autotuner) -> None:
+    """Search for the shortest beginning in float32 after which bfloat16 is within the bound, by bisection.
+
+    In a convolutional network, most of the error comes from the first layers, which see the pixels themselves.
+    """
+    low, high = 0, len(candidates) - 1
+    while low <= high:
+        middle = (low + high) // 2
+        if tuner.consider(candidates[middle], SEARCH_MARGIN):
+            high = middle - 1
+        else:
+            low = middle + 1
+
+
+def _read(folder: Path, metadata: dict[str, Any]) -> CompiledDualEncoder:
+    return CompiledDualEncoder(
+        folder=folder,
+        preprocessing=Preprocessing(**metadata.pop("preprocessing")),
+        tokenizer=Tokenizer.load(folder, metadata.pop("tokenizer")),
+        calibration=Calibration.load(folder),
+        **metadata,
+    )
+
+
+FORMAT = CompiledFormat("compiled.json", 3, mini_parts.model_folder, _read)
 
 
 def find_compiled_dual_encoder(name: str | Path) -> CompiledDualEncoder | None:
-    """What was compiled of ``"mini"`` or of a folder, if it was and the model has not changed since.
+    """Return the compiled form of ``"mini"`` or of a folder, if there is one and the model has not changed since.
 
     Args:
         name: other names than ``"mini"`` and folders are never found.
     """
-    folder = place(name)
-    held = found_at(folder, FILE)
-    if folder is None or held is None:
-        return None
-    return CompiledDualEncoder(
-        folder=folder,
-        preprocessing=Preprocessing(**held.pop("preprocessing")),
-        tokenizer=Tokenizer.load(folder, held.pop("tokenizer")),
-        calibration=Calibration.load(folder),
-        **held,
-    )
-
-
-def place(name: str | Path) -> Path | None:
-    """Where a compiled dual encoder lies, or would lie."""
-    return place_of(name, mini_parts.model_folder, BUILD)
+    return FORMAT.find(name)
 
 
 def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> CompiledDualEncoder:
-    """Compile a network that was loaded under a name, check it against the network, and keep it for `find_compiled`.
+    """Compile a network, verify its embeddings, and keep it for `find_compiled_dual_encoder`.
 
     Args:
-        loaded: on the CPU.
-        name: ``"mini"`` or a folder.
+        loaded: the network, on the CPU.
+        name: ``"mini"`` or a folder, from which it was loaded.
 
     Raises:
-        ModelError: the name is neither, OpenVINO is not installed, the network can't be compiled, or the compiled one
-            gives other vectors.
+        ModelError: the name is neither, OpenVINO is not installed, or the network can't be compiled or gives other
+            embeddings.
     """
+    import torch
+
     from beholder.runtime.towers import TorchTowers
     from beholder.weights.native import fingerprint
 
-    folder = place_to_compile(name, place)
-    import torch
-
     towers = TorchTowers(loaded.network, torch.device("cpu"))
-    held = {
-        "source": source_of(name),
+    metadata = {
         "name": loaded.name,
         "licence": loaded.licence,
         "preprocessing": asdict(loaded.preprocessing),
@@ -199,29 +258,22 @@ def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> Compile
         "scale": towers.scale,
         "bias": towers.bias,
         "fingerprint": fingerprint(loaded),
-        "processor": processor_name(),
     }
-    with atomic_folder(folder, replace=False) as whole:
-        (whole / FILE).write_text(json.dumps(held), "utf-8")
-        loaded.tokenizer.save(whole)
+
+    def write(folder: Path) -> None:
+        loaded.tokenizer.save(folder)
         if loaded.calibration is not None:
-            loaded.calibration.save(whole)
-        try:
-            _write_towers(loaded, whole)
-        except Exception as error:  # OpenVINO's converter raises what it likes
-            raise ModelError(f"{name}: OpenVINO can't compile this network ({error})") from error
-    compiled = find_compiled_dual_encoder(name)
-    if compiled is None:
-        raise ModelError(f"{name}: its files changed while it was compiled; compile it again")
-    apart = _apart(towers, CompiledTowers(compiled), loaded)
-    if not apart <= TOLERANCE:
-        shutil.rmtree(folder)
-        raise ModelError(f"{name}: the compiled network's vectors are off by {apart:.1e}; it is not used")
-    remove_older(folder, FILE, compiled.source, compiled.processor)
-    return compiled
+            loaded.calibration.save(folder)
+
+    def verify(compiled: CompiledDualEncoder) -> None:
+        difference = _difference(towers, CompiledTowers(compiled), loaded)
+        if not difference <= TOLERANCE:
+            raise ModelError(f"the compiled network's vectors are off by {difference:.1e}")
+
+    return FORMAT.compile(name, metadata, write, lambda folder: _convert_towers(loaded, folder), verify)
 
 
-def _write_towers(loaded: LoadedDualEncoder, folder: Path) -> None:
+def _convert_towers(loaded: LoadedDualEncoder, folder: Path) -> None:
     import torch
     from torch import Tensor, nn
 
@@ -230,33 +282,39 @@ def _write_towers(loaded: LoadedDualEncoder, folder: Path) -> None:
             super().__init__()
             self.network = network
 
-        def forward(self, pixels: Tensor) -> Tensor:
-            return self.network.embed_image(pixels)
+        def forward(self, pixels: Tensor) -> tuple[Tensor, Tensor]:
+            pooled = self.network.image(pixels).pooled
+            return self.network.project_image(pooled), pooled
 
-    class Text(Image):
-        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:  # type: ignore[override]
+    class Text(nn.Module):
+        def __init__(self, network: TwoTowers):
+            super().__init__()
+            self.network = network
+
+        def forward(self, ids: Tensor, mask: Tensor) -> Tensor:
             return self.network.embed_text(ids, mask)
 
-    pixels, tokens = _examples(loaded)
-    inputs = {"image": [pixels], "text": [tokens.ids, tokens.mask]}
-    for tower, module in (("image", Image(loaded.network)), ("text", Text(loaded.network))):
-        arrays = inputs[tower]
-        shapes = [[-1] * array.ndim if tower == "text" else [-1, *array.shape[1:]] for array in arrays]
-        tensors = [torch.from_numpy(array) for array in arrays]
-        write_network(module, tensors, shapes, folder / f"{tower}.xml", unused=True)  # a causal tower needs no mask
+    pixels, tokens = _samples(loaded)
+    convert(Image(loaded.network), [torch.from_numpy(pixels)], [[-1, *pixels.shape[1:]]], folder / "image.xml")
+    inputs = [torch.from_numpy(array) for array in (tokens.ids, tokens.mask)]
+    # A causal tower ignores the mask.
+    convert(Text(loaded.network), inputs, [[-1, -1], [-1, -1]], folder / "text.xml", unused=True)
 
 
-def _examples(loaded: LoadedDualEncoder) -> tuple[np.ndarray, Any]:
-    """Pictures (B, 3, H, W), and as many sentences."""
-    return sample_pixels(loaded.preprocessing, CHECKED), sample_tokens(loaded.tokenizer, CHECKED)
+def _samples(loaded: LoadedDualEncoder) -> tuple[np.ndarray, Any]:
+    """Return pixels (B, 3, H, W), and as many sentences."""
+    return sample_pixels(loaded.preprocessing, VERIFIED), sample_tokens(loaded.tokenizer, VERIFIED)
 
 
-def _apart(one: Any, other: Any, loaded: LoadedDualEncoder) -> float:
-    """The largest difference between two towers' vectors, over batches of several sizes."""
-    pixels, tokens = _examples(loaded)
-    gaps = []
+def _difference(one: Any, other: Any, loaded: LoadedDualEncoder) -> float:
+    """Return the largest difference between two towers' vectors, over batches of several sizes."""
+    pixels, tokens = _samples(loaded)
+    differences = []
     for count in (1, len(pixels)):
-        gaps.append(np.abs(one.embed_image(pixels[:count]) - other.embed_image(pixels[:count])).max())
-        ids, mask = tokens.ids[-count:], tokens.mask[-count:]
-        gaps.append(np.abs(one.embed_text(ids, mask) - other.embed_text(ids, mask)).max())
-    return float(np.max(gaps))
+        inputs = {"embed_image": [pixels[:count]], "pooled_image": [pixels[:count]]}
+        inputs["embed_text"] = [tokens.ids[-count:], tokens.mask[-count:]]
+        for method, arrays in inputs.items():
+            expected = getattr(one, method)(*arrays)
+            scale = max(1.0, float(np.abs(expected).max()))  # pooled features may be large
+            differences.append(np.abs(expected - getattr(other, method)(*arrays)).max() / scale)
+    return float(np.max(differences))

@@ -1,4 +1,4 @@
-"""A compiled language model behind the protocol that decoding speaks (`beholder.runtime.decoding.Language`)."""
+"""A compiled language model, for the protocol of decoding (`beholder.runtime.decoding.Language`)."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ from beholder.models.language_model import LanguageModel
 
 
 class CompiledKVCache:
-    """What the network keeps of the rows of one call, and which of their places are no padding (B, L)."""
+    """An infer request, whose states are the keys and values of a batch, and the padding mask (B, L)."""
 
     def __init__(self, request: Any, mask: Tensor):
         self.request = request
         self.mask = mask
-        self.beams = torch.arange(len(mask), dtype=torch.int32)  # rows to go on from, chosen since the last call
+        self.beam_idx = torch.arange(len(mask), dtype=torch.int32)  # rows to continue, selected since the last call
 
     def select(self, rows: Tensor) -> None:
-        """Keeps these rows (n,), in this order; a row may come several times."""
+        """Select and reorder rows (n,) of the batch; a row may be repeated."""
         self.mask = self.mask[rows]
-        self.beams = self.beams[rows]
+        self.beam_idx = self.beam_idx[rows]
 
 
 class CompiledLanguageModel:
-    """Reads vectors in place of words, on the CPU.
+    """A language model on the CPU that reads embeddings in place of token ids. Threads may share it.
 
     Args:
-        network: made by `beholder.runtime.language_network`, and compiled.
-        table: the vectors of all words (V, D).
-        ends: the tokens that end what it writes.
-        context_length: the most tokens and soft prompts that it was made to read together; 0 where there is no end.
-        original: loads the network in torch, which can say what it attended to.
+        network: from `beholder.runtime.language_network`, compiled.
+        embeddings: of all tokens (V, D).
+        eos_token_ids: tokens that end a text.
+        context_length: maximum number of tokens and soft prompts together; 0 if unlimited.
+        original: loads the network in torch, which can return attention weights.
     """
 
     encoder_decoder = False
@@ -43,13 +43,13 @@ class CompiledLanguageModel:
     def __init__(
         self,
         network: Any,
-        table: np.ndarray,
+        embeddings: np.ndarray,
         eos_token_ids: tuple[int, ...],
         context_length: int,
         original: Callable[[], LanguageModel],
     ):
         self.network = network
-        self.table = table
+        self.embeddings = embeddings
         self.eos_token_ids = eos_token_ids
         self.context_length = context_length
         self.original = original
@@ -57,44 +57,44 @@ class CompiledLanguageModel:
     @property
     def width(self) -> int:
         """D."""
-        return int(self.table.shape[1])
+        return int(self.embeddings.shape[1])
 
     def embed(self, ids: Tensor) -> Tensor:
-        """Words (B, T) in the model's own space: (B, T, D)."""
-        return torch.from_numpy(self.table[ids.numpy()].astype(np.float32))
+        """Embed token ids: (B, T) → (B, T, D)."""
+        return torch.from_numpy(self.embeddings[ids.numpy()].astype(np.float32))
 
     def prefill(self, embeddings: Tensor, mask: Tensor) -> tuple[Tensor, CompiledKVCache]:
-        """As `LanguageModel.begin`."""
+        """As `LanguageModel.prefill`."""
+        # Each cache has a request of its own: the keys and values are its states.
         kv_cache = CompiledKVCache(self.network.create_infer_request(), mask.new_zeros(len(mask), 0))
-        kv_cache.beams = torch.arange(len(mask), dtype=torch.int32)
+        kv_cache.beam_idx = torch.arange(len(mask), dtype=torch.int32)
         return self._read(embeddings, mask, kv_cache, all_positions=False), kv_cache
 
     def decode(self, ids: Tensor, kv_cache: CompiledKVCache, *, all_positions: bool = False) -> Tensor:
         """As `LanguageModel.decode`."""
-        return self._read(
-            self.embed(ids), torch.ones_like(ids, dtype=torch.bool), kv_cache, all_positions=all_positions
-        )
+        mask = torch.ones_like(ids, dtype=torch.bool)
+        return self._read(self.embed(ids), mask, kv_cache, all_positions=all_positions)
 
     def prompt_attention(self, embeddings: Tensor, ids: list[int]) -> Tensor:
-        """As `LanguageModel.attended`."""
+        """As `LanguageModel.prompt_attention`."""
         return self.original().prompt_attention(embeddings, ids)
 
-    def _read(self, vectors: Tensor, mask: Tensor, kv_cache: CompiledKVCache, *, all_positions: bool) -> Tensor:
-        known, count = kv_cache.mask.shape[1], mask.shape[1]
+    def _read(self, embeddings: Tensor, mask: Tensor, kv_cache: CompiledKVCache, *, all_positions: bool) -> Tensor:
+        cached, count = kv_cache.mask.shape[1], mask.shape[1]
         kv_cache.mask = torch.cat([kv_cache.mask, mask], 1)
-        places = torch.arange(known, known + count)
-        # A token sees those up to its own place; padding sees itself alone, for a row that sees nothing has no mean.
-        before = torch.arange(known + count) <= places[:, None]
-        allowed = (kv_cache.mask[:, None] & before) | (torch.arange(known + count) == places[:, None])
-        positions = (kv_cache.mask.long().cumsum(1) - 1).clamp(min=0)[:, known:]
+        rows = torch.arange(cached, cached + count)[:, None]
+        columns = torch.arange(cached + count)
+        # Causal; padding attends to itself alone, because a softmax over nothing is NaN.
+        allowed = (kv_cache.mask[:, None] & (columns <= rows)) | (columns == rows)
+        positions = (kv_cache.mask.long().cumsum(1) - 1).clamp(min=0)[:, cached:]
         inputs = {
-            "vectors": vectors.float(),
-            "allowed": allowed[:, None],
-            "positions": positions,
-            "kept": torch.arange(0 if all_positions else count - 1, count),
-            "beams": kv_cache.beams,
+            "inputs_embeds": embeddings.float(),
+            "attention_mask": allowed[:, None],
+            "position_ids": positions,
+            "logit_indices": torch.arange(0 if all_positions else count - 1, count),
+            "beam_idx": kv_cache.beam_idx,
         }
         logits = kv_cache.request.infer({name: tensor.contiguous().numpy() for name, tensor in inputs.items()})[0]
-        kv_cache.beams = torch.arange(len(mask), dtype=torch.int32)
-        logits = torch.from_numpy(np.array(logits))  # the memory that OpenVINO gave is used again
+        kv_cache.beam_idx = torch.arange(len(mask), dtype=torch.int32)
+        logits = torch.from_numpy(np.array(logits))  # a copy: the request's memory is reused
         return logits if all_positions else logits[:, -1]

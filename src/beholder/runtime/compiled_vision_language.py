@@ -1,25 +1,23 @@
-"""A vision-language model compiled for the processor by OpenVINO and kept on disk: the same words, sooner.
+"""A vision-language model compiled for the processor by OpenVINO: the same texts, faster.
 
-    writer.json              what was compiled, and what the tasks need beside the networks
-    tower.xml, bridge.xml    pixels to picture tokens, and those to soft prompts
-    matching.xml             where the bridge's matching head judges
-    language.xml             the language model, where it is a causal one (`beholder.runtime.language_network`); weights
-                             that came out of a file of few bits are kept in few (`quantization.quantize_grouped`)
-    language-groups.xml      all of them in eight bits, once "fast" or "fastest" was asked for
-    language-int8.xml        one scale for each output, once "fastest" was asked for
-    kernels/                 what the processor runs, kept for the next time
-    words.npy                the vectors of the language model's words
+    vision_language.json     metadata, and the settings that the tasks need beside the networks
+    tower.xml, bridge.xml    pixels to image tokens, and those to soft prompts
+    matching.xml             the bridge's matching head, if it has one
+    language.xml             a causal language model (`beholder.runtime.language_network`); weights that come from a
+                             quantized file stay quantized (`beholder.runtime.quantization.quantize_grouped`)
+    language-groups.xml      all of them in eight bits, for "fast" and "fastest"
+    language-int8.xml        one scale per output channel, for "fastest"
+    kernels/                 OpenVINO's cache
+    embeddings.npy           the language model's token embeddings
     language_model/          its tokenizer
     tokenizer.json           of the bridge's own text
-    precisions.json          how each precision is computed, measured when it was first asked for
+    front-end-fast.json, …   the configuration chosen for a precision (`beholder.runtime.execution_plan`)
 
-An encoder-decoder model stays in torch; its picture tower and bridge are compiled.
+An encoder-decoder language model stays in torch; its image tower and bridge are compiled.
 """
 
 from __future__ import annotations
 
-import json
-import shutil
 from dataclasses import asdict, dataclass
 from functools import cached_property
 from pathlib import Path
@@ -28,48 +26,44 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beholder.errors import ModelError
-from beholder.files import atomic_folder
 from beholder.pictures.transform import Preprocessing
-from beholder.runtime import engine
-from beholder.runtime.compiled_folder import (
-    found_at,
-    place_of,
-    place_to_compile,
-    remove_older,
-    source_of,
-    write_network,
-)
-from beholder.runtime.device import processor_name
-from beholder.runtime.engine import Stage, save
+from beholder.runtime.compiled_model import CompiledFormat, convert
+from beholder.runtime.engine import Network, NetworkConfig, compile_network, save_network
 from beholder.runtime.quantization import quantize_grouped
+from beholder.runtime.samples import sample_pixels
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
 
 if TYPE_CHECKING:
     import tokenizers
+    from torch import Tensor
 
+    from beholder.models.language_model import LanguageModel
+    from beholder.runtime.compiled_language import CompiledLanguageModel
+    from beholder.runtime.decoding import Language
+    from beholder.runtime.vision_front_end import CompiledFrontEnd
     from beholder.weights.loaded import LoadedVisionLanguage
 
-FILE = "writer.json"
-BUILD = 6  # raised when the folder is made in another way
-WORDS = "words.npy"
+EMBEDDINGS = "embeddings.npy"
 LANGUAGE = "language_model"
-CHECKED = 3  # pictures
+TOLERANCE = 1e-3  # relative to the spread of the numbers: the effect of another order of additions
+IMAGES = 4
+STEPS = 6  # tokens decoded after each image
 
 
 @dataclass(frozen=True)
 class CompiledVisionLanguageModel:
-    """What a compiled folder holds; the networks in torch are loaded only where somebody asks for them.
+    """The contents of a compiled folder; the networks in torch are loaded only on demand.
 
     Attributes:
-        source: the name that the model was compiled under.
-        words: the language model's tokenizer.
-        tokenizer: of the bridge's own text, where it reads any.
-        soft_prompts: how many a picture has.
-        matching: whether it can say how well a text fits a picture.
+        source: name or path that the model was compiled from.
+        language_tokenizer: of the language model.
+        tokenizer: of the bridge's own text, if it reads any.
+        soft_prompts: number of soft prompts of an image.
+        matching: whether the bridge can score how well a text matches an image.
         reranker, num_candidates: as in `beholder.weights.loaded.LoadedVisionLanguage`.
         decoder: whether the language model was compiled, too.
-        ends, context_length: of the language model.
+        eos_token_ids, context_length: of the language model.
         processor: that it was compiled for.
     """
 
@@ -92,73 +86,90 @@ class CompiledVisionLanguageModel:
 
     @cached_property
     def loaded(self) -> LoadedVisionLanguage:
-        """What this was compiled from."""
+        """The model that this was compiled from."""
         from beholder.weights.load import load_vision_language
 
         return load_vision_language(self.source)
 
-    def read(self, stage: Stage) -> Any:
-        """One of the networks, ready to run."""
-        if stage.file.startswith("language"):
-            return engine.compiled(self.folder, stage, KV_CACHE_PRECISION=stage.arithmetic)
-        return engine.compiled(self.folder, stage)
+    def front_end(self, tower: NetworkConfig, bridge: NetworkConfig) -> CompiledFrontEnd:
+        """Return the image tower and the bridge in these configurations."""
+        from beholder.runtime.vision_front_end import CompiledFrontEnd
+
+        return CompiledFrontEnd(lambda config: Network(compile_network(self.folder, config)), tower, bridge)
+
+    def language_model(self, config: NetworkConfig) -> CompiledLanguageModel:
+        """Return the compiled language model in this configuration."""
+        from beholder.runtime.compiled_language import CompiledLanguageModel
+
+        def original() -> LanguageModel:
+            if self.loaded.language is None:
+                raise ModelError(f"{self.source}: the language model is no longer there")
+            return self.loaded.language
+
+        network = compile_network(self.folder, config, KV_CACHE_PRECISION=config.precision)
+        embeddings = np.load(self.folder / EMBEDDINGS, mmap_mode="r")
+        return CompiledLanguageModel(network, embeddings, self.eos_token_ids, self.context_length, original)
 
 
-def find_compiled_vision_language(name: str | Path) -> CompiledVisionLanguageModel | None:
-    """What was compiled of ``"mini"`` or of a folder, if it was and the model has not changed since.
-
-    Args:
-        name: other names than ``"mini"`` and folders are never found.
-    """
-    folder = place(name)
-    held = found_at(folder, FILE)
-    if folder is None or held is None:
-        return None
+def _read(folder: Path, metadata: dict[str, Any]) -> CompiledVisionLanguageModel:
     language_tokenizer = None
     if (folder / LANGUAGE).is_dir():
         import tokenizers
 
         language_tokenizer = tokenizers.Tokenizer.from_file(str(folder / LANGUAGE / "tokenizer.json"))
         language_tokenizer.encode_special_tokens = True
-    settings = held.pop("tokenizer")
+    settings = metadata.pop("tokenizer")
     return CompiledVisionLanguageModel(
         folder=folder,
-        preprocessing=Preprocessing(**held.pop("preprocessing")),
-        prompts=Prompts(**held.pop("prompts")),
+        preprocessing=Preprocessing(**metadata.pop("preprocessing")),
+        prompts=Prompts(**metadata.pop("prompts")),
         language_tokenizer=language_tokenizer,
         tokenizer=Tokenizer.load(folder, settings) if settings else None,
-        eos_token_ids=tuple(held.pop("eos_token_ids")),
-        **held,
+        eos_token_ids=tuple(metadata.pop("eos_token_ids")),
+        **metadata,
     )
 
 
-def place(name: str | Path) -> Path | None:
-    """Where a compiled vision-language model lies, or would lie."""
-    from beholder.weights import mini_bridge
+def _mini_folder() -> Path:
+    from beholder.weights import mini_bridge  # imports torch
 
-    return place_of(name, mini_bridge.model_folder, BUILD, ["transformers"], "writer-")
+    return mini_bridge.model_folder()
+
+
+FORMAT = CompiledFormat(
+    "vision_language.json",
+    6,
+    _mini_folder,
+    _read,
+    packages=("transformers",),
+    prefix="vision-language-",
+    older_files=("writer.json",),
+)
+
+
+def find_compiled_vision_language(name: str | Path) -> CompiledVisionLanguageModel | None:
+    """Return the compiled form of ``"mini"`` or of a folder, if there is one and the model has not changed since.
+
+    Args:
+        name: other names than ``"mini"`` and folders are never found.
+    """
+    return FORMAT.find(name)
 
 
 def compile_vision_language(loaded: LoadedVisionLanguage, name: str | Path) -> CompiledVisionLanguageModel:
-    """Compile what was loaded under a name, check it against the networks, and keep it.
-
-    `find_compiled_vision_language` then finds it.
+    """Compile a model, verify its outputs, and keep it for `find_compiled_vision_language`.
 
     Args:
-        loaded: on the CPU, in single precision.
-        name: ``"mini"`` or a folder.
+        loaded: the model, on the CPU in float32.
+        name: ``"mini"`` or a folder, from which it was loaded.
 
     Raises:
-        ModelError: the name is neither, OpenVINO is not installed, a network can't be compiled, or the compiled one
-            gives something else.
+        ModelError: the name is neither, OpenVINO is not installed, or a network can't be compiled or gives other
+            outputs.
     """
-    from beholder.runtime.checked_writer import check
-
-    folder = place_to_compile(name, place)
     language = loaded.language
     decoder = language is not None and not language.encoder_decoder
-    held = {
-        "source": source_of(name),
+    metadata = {
         "name": loaded.name,
         "licence": loaded.licence,
         "preprocessing": asdict(loaded.preprocessing),
@@ -171,36 +182,89 @@ def compile_vision_language(loaded: LoadedVisionLanguage, name: str | Path) -> C
         "decoder": decoder,
         "eos_token_ids": list(language.eos_token_ids) if language else [],
         "context_length": language.context_length if language else 0,
-        "processor": processor_name(),
     }
-    with atomic_folder(folder, replace=False) as whole:
-        (whole / FILE).write_text(json.dumps(held), "utf-8")
+
+    def write(folder: Path) -> None:
         if loaded.tokenizer is not None:
-            loaded.tokenizer.save(whole)
+            loaded.tokenizer.save(folder)
         if loaded.language_tokenizer is not None:
-            (whole / LANGUAGE).mkdir()
-            loaded.language_tokenizer.save(str(whole / LANGUAGE / "tokenizer.json"))
-        try:
-            _write_front_end(loaded, whole)
-            if decoder:
-                _write_language(loaded, whole)
-        except Exception as error:  # OpenVINO's converter raises what it likes
-            raise ModelError(f"{name}: OpenVINO can't compile this model ({error})") from error
-    compiled = find_compiled_vision_language(name)
-    if compiled is None:
-        raise ModelError(f"{name}: its files changed while it was compiled; compile it again")
-    try:
-        check(compiled, loaded)
-    except ModelError as error:
-        shutil.rmtree(folder)
-        raise ModelError(f"{name}: {error}; it is not used") from None
-    remove_older(folder, FILE, compiled.source, compiled.processor)
-    return compiled
+            (folder / LANGUAGE).mkdir()
+            loaded.language_tokenizer.save(str(folder / LANGUAGE / "tokenizer.json"))
+
+    def networks(folder: Path) -> None:
+        _convert_front_end(loaded, folder)
+        if decoder:
+            _convert_language_model(loaded, folder)
+
+    return FORMAT.compile(name, metadata, write, networks, lambda compiled: verify(compiled, loaded))
 
 
-def _write_front_end(loaded: LoadedVisionLanguage, folder: Path) -> None:
+def verify(compiled: CompiledVisionLanguageModel, loaded: LoadedVisionLanguage) -> None:
+    """Compare image tokens, soft prompts, matching and logits with those of the networks in torch.
+
+    Raises:
+        ModelError: a difference is larger than another order of additions explains.
+    """
     import torch
-    from torch import Tensor, nn
+
+    from beholder.runtime.vision_front_end import TorchFrontEnd
+
+    expected = TorchFrontEnd(loaded.image, loaded.bridge, torch.device("cpu"))
+    found = compiled.front_end(NetworkConfig("tower.xml"), NetworkConfig("bridge.xml"))
+    pixels = sample_pixels(compiled.preprocessing, IMAGES)
+    tokens = expected.tokens(pixels)
+    _check_close("image tokens", found.tokens(pixels), tokens)
+    if loaded.bridge_matches:
+        texts = loaded.tokenizer(["a photo of a dog", "nobody is there"])  # type: ignore[misc]
+        probabilities = [front_end.match(tokens[:1], texts.ids, texts.mask) for front_end in (found, expected)]
+        if not np.abs(probabilities[0] - probabilities[1]).max() <= TOLERANCE:
+            raise ModelError("the compiled matching head gives other probabilities")
+    if loaded.language is None:
+        return
+    prompts = expected.prompts(tokens)
+    _check_close("soft prompts", found.prompts(tokens), prompts)
+    if compiled.decoder:
+        language = compiled.language_model(NetworkConfig("language.xml"))
+        logits, ids = teacher_forced_logits(loaded.language, prompts)
+        _check_close("language model's logits", teacher_forced_logits(language, prompts, ids)[0], logits)
+
+
+def teacher_forced_logits(language: Language, prompts: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
+    """Decode a few tokens after each soft prompt (B, P, D), and return the logits.
+
+    Args:
+        language: the language model.
+        prompts: of B images.
+        ids: tokens (STEPS, B) to read; by default, the most probable ones.
+
+    Returns:
+        Logits (STEPS, B, V) minus their mean, and the tokens.
+    """
+    import torch
+
+    found, read = [], []
+    with torch.inference_mode():
+        logits, kv_cache = language.prefill(prompts, torch.ones(prompts.shape[:2], dtype=torch.bool))
+        for step in range(STEPS):
+            found.append(logits - logits.mean(-1, keepdim=True))
+            read.append(logits.argmax(-1) if ids is None else ids[step])
+            following = read[-1]
+            if step == STEPS // 2:  # reorder the rows, as beam search does
+                kv_cache.select(torch.arange(len(prompts)).flip(0))
+                following = following.flip(0)
+            logits = language.decode(following[:, None], kv_cache)
+    return torch.stack(found), torch.stack(read)
+
+
+def _check_close(what: str, found: Tensor, expected: Tensor) -> None:
+    difference, spread = float((found - expected).abs().max()), float(expected.std())
+    if not difference <= TOLERANCE * spread:
+        raise ModelError(f"the compiled {what} are off by {difference:.1e}, with a standard deviation of {spread:.1e}")
+
+
+def _convert_front_end(loaded: LoadedVisionLanguage, folder: Path) -> None:
+    import torch
+    from torch import nn
 
     from beholder.models.bridge import image_tokens
 
@@ -221,21 +285,21 @@ def _write_front_end(loaded: LoadedVisionLanguage, folder: Path) -> None:
         def forward(self, tokens: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
             return self.bridge.match(tokens.expand(ids.shape[0], -1, -1), ids, mask).softmax(-1)[:, 1]
 
-    made = loaded.preprocessing
-    pixels = torch.randn(2, 3, made.height, made.width)
+    preprocessing = loaded.preprocessing
+    pixels = torch.randn(2, 3, preprocessing.height, preprocessing.width)
     with torch.inference_mode():
         tokens = image_tokens(loaded.image, pixels)
-    picture = [-1, *tokens.shape[1:]]
-    write_network(Tower(), [pixels], [[-1, *pixels.shape[1:]]], folder / "tower.xml")
+    shape = [-1, *tokens.shape[1:]]
+    convert(Tower(), [pixels], [[-1, *pixels.shape[1:]]], folder / "tower.xml")
     if loaded.language is not None:
-        write_network(Prompts(), [tokens], [picture], folder / "bridge.xml")
+        convert(Prompts(), [tokens], [shape], folder / "bridge.xml")
     if loaded.bridge_matches:
         texts = torch.ones(2, 5, dtype=torch.long)
         inputs = [tokens[:1], texts, texts.bool()]
-        write_network(Matching(), inputs, [[1, *tokens.shape[1:]], [-1, -1], [-1, -1]], folder / "matching.xml")
+        convert(Matching(), inputs, [[1, *tokens.shape[1:]], [-1, -1], [-1, -1]], folder / "matching.xml")
 
 
-def _write_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
+def _convert_language_model(loaded: LoadedVisionLanguage, folder: Path) -> None:
     import torch
 
     from beholder.models.language_model import CausalLanguageModel
@@ -243,11 +307,11 @@ def _write_language(loaded: LoadedVisionLanguage, folder: Path) -> None:
 
     language = loaded.language
     if not isinstance(language, CausalLanguageModel):
-        raise TypeError("only a causal language model is compiled")
+        raise TypeError("only causal language models can be compiled")
     network = quantize_grouped(language_network(language), lossless=True)
-    save(network, folder / "language.xml")
+    save_network(network, folder / "language.xml")
     with torch.inference_mode():
         count = language.module.get_input_embeddings().weight.shape[0]
-        table = language.embed(torch.arange(count)).numpy()
-    half = table.astype(np.float16)
-    np.save(folder / WORDS, half if np.array_equal(half.astype(np.float32), table) else table)
+        embeddings = language.embed(torch.arange(count)).numpy()
+    half = embeddings.astype(np.float16)
+    np.save(folder / EMBEDDINGS, half if np.array_equal(half.astype(np.float32), embeddings) else embeddings)

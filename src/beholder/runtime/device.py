@@ -1,4 +1,4 @@
-"""Where a network runs."""
+"""The device that a network runs on."""
 
 import os
 import platform
@@ -14,44 +14,44 @@ if TYPE_CHECKING:
     import torch
 
 
-def select_device(wish: str | None = None) -> "torch.device":
-    """The wished device, or the fastest that is there: CUDA, Apple's MPS, the CPU.
+def select_device(name: str | None = None) -> "torch.device":
+    """Return the named device, or the fastest available: CUDA, Apple's MPS, the CPU.
 
     Raises:
-        InvalidSetting: torch does not know the device or can't reach it.
+        InvalidSetting: torch does not know the device or can't use it.
     """
     import torch
 
-    if wish is None:
+    if name is None:
         if torch.cuda.is_available():
             return torch.device("cuda")
         if torch.backends.mps.is_available():
             return torch.device("mps")
         return torch.device("cpu")
     try:
-        device = torch.device(wish)
+        device = torch.device(name)
         torch.empty(1, device=device)
     except (RuntimeError, AssertionError) as error:
-        raise InvalidSetting(f"device {wish!r} can't be used here ({error}); try device='cpu'") from error
+        raise InvalidSetting(f"device {name!r} can't be used here ({error}); try device='cpu'") from error
     return device
 
 
 def has_accelerator() -> bool:
-    """Whether this machine seems to have a device that `select_device` would take before the CPU; without torch."""
+    """Return whether this machine seems to have a device that `select_device` prefers to the CPU, without torch."""
     return sys.platform == "darwin" or Path("/dev/kfd").exists() or any(Path("/dev").glob("nvidia[0-9]*"))
 
 
 @cache
 def bfloat16_is_faster(device: "torch.device") -> bool:
-    """Whether this device multiplies bfloat16 faster than single precision: a processor without it takes far longer."""
+    """Return whether a device multiplies bfloat16 faster than float32; a processor without support is far slower."""
     import torch
 
     if device.type != "cpu":
         return True
     seconds = []
-    for kind in (torch.float32, torch.bfloat16):
-        matrix = torch.ones(256, 256, dtype=kind)
-        matrix @ matrix  # what is set up at first
+    for dtype in (torch.float32, torch.bfloat16):
+        matrix = torch.ones(256, 256, dtype=dtype)
+        matrix @ matrix  # warm up
         began = time.perf_counter()
         matrix @ matrix
         seconds.append(time.perf_counter() - began)
@@ -59,7 +59,7 @@ def bfloat16_is_faster(device: "torch.device") -> bool:
 
 
 def hardware_name(device: "torch.device") -> str:
-    """What computes on a device: the GPU's model, or the processor."""
+    """Return the model of the GPU, or of the processor."""
     import torch
 
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {processor_name()}"
@@ -67,16 +67,16 @@ def hardware_name(device: "torch.device") -> str:
 
 @cache
 def processor_name() -> str:
-    """This machine's processor: its model, what it can do, and how many of its cores this process may use."""
+    """Return the processor's model and features, and how many of its cores this process may use."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    told = [platform.machine(), platform.processor()]
+    facts = [platform.machine(), platform.processor()]
     try:
         with Path("/proc/cpuinfo").open(encoding="utf-8") as lines:
             for line in lines:
                 if line.startswith(("model name", "flags", "Features", "CPU part")):
-                    told.append(line.partition(":")[2].strip())
-                if not line.strip():  # the others are alike
+                    facts.append(line.partition(":")[2].strip())
+                if not line.strip():  # the other cores are alike
                     break
     except OSError:
         pass  # only Linux has it
-    return f"{' '.join(told)} {cores}"
+    return f"{' '.join(facts)} {cores}"

@@ -1,10 +1,11 @@
-"""OpenVINO as Beholder uses it: a tower is one compiled network, or several that take each other's output."""
+"""Networks in OpenVINO: compiled once for the processor, and run by any number of threads."""
 
 from __future__ import annotations
 
 import hashlib
 import json
 import sys
+from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -19,85 +20,110 @@ KERNELS = "kernels"
 
 
 @dataclass(frozen=True)
-class Stage:
-    """A part of a tower and how it is computed.
+class NetworkConfig:
+    """A network file and the arithmetic that it runs in.
 
     Attributes:
         file: the network, an .xml with its .bin beside it, in the compiled model's folder.
-        arithmetic: what is multiplied, and held between layers: ``"f32"`` or ``"bf16"``.
-        group: for weights of eight bits, how many values of a layer's input share the scale with which they become
-            eight bits, too; 0 leaves them as they are.
+        precision: of products and activations, ``"f32"`` or ``"bf16"``.
+        group_size: for weights of eight bits, how many values of a layer's input share the scale by which they are
+            quantized to eight bits, too; 0 for none.
     """
 
     file: str
-    arithmetic: str = "f32"
-    group: int = 0
+    precision: str = "f32"
+    group_size: int = 0
 
     @property
     def options(self) -> dict[str, Any]:
-        """OpenVINO's names for it."""
+        """The options by OpenVINO's names."""
         return {
-            "INFERENCE_PRECISION_HINT": self.arithmetic,
-            "DYNAMIC_QUANTIZATION_GROUP_SIZE": self.group,
+            "INFERENCE_PRECISION_HINT": self.precision,
+            "DYNAMIC_QUANTIZATION_GROUP_SIZE": self.group_size,
             "PERFORMANCE_HINT": "LATENCY",  # one batch at a time on all cores
         }
 
 
-class Stages:
-    """A tower that is ready to run."""
+class Network:
+    """A compiled network without state. Threads may share it: each call takes an infer request from a pool.
 
-    def __init__(self, networks: Sequence[Any]):
+    Args:
+        compiled: OpenVINO's compiled model.
+    """
+
+    def __init__(self, compiled: Any):
+        self.compiled = compiled
+        self.idle: deque[Any] = deque()  # infer requests that no thread is using
+
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """Return all outputs. A network with fewer inputs takes the first ones."""
+        try:
+            request = self.idle.pop()
+        except IndexError:
+            request = self.compiled.create_infer_request()
+        try:
+            arrays = list(inputs[: len(self.compiled.inputs)])
+            found = request.infer(arrays, share_inputs=True, share_outputs=True)
+            return [np.array(output) for output in found.values()]  # copies: the request's memory is reused
+        finally:
+            self.idle.append(request)
+
+
+class NetworkSequence:
+    """Networks of which each takes the first output of the one before."""
+
+    def __init__(self, networks: Sequence[Network]):
         self.networks = networks
 
     @classmethod
-    def read(cls, folder: Path, stages: Sequence[Stage]) -> Stages:
-        """From files."""
-        return cls([compiled(folder, stage) for stage in stages])
+    def read(cls, folder: Path, configs: Sequence[NetworkConfig]) -> NetworkSequence:
+        """Compile networks from their files."""
+        return cls([Network(compile_network(folder, config)) for config in configs])
 
     @classmethod
-    def of_models(cls, models: Sequence[Any], stages: Sequence[Stage]) -> Stages:
-        """From networks in memory, kept nowhere."""
-        core, pairs = library().Core(), zip(models, stages, strict=True)
-        return cls([core.compile_model(model, "CPU", stage.options) for model, stage in pairs])
+    def of_models(cls, models: Sequence[Any], configs: Sequence[NetworkConfig]) -> NetworkSequence:
+        """Compile networks in memory, without caching their kernels."""
+        core, pairs = openvino().Core(), zip(models, configs, strict=True)
+        return cls([Network(core.compile_model(model, "CPU", config.options)) for model, config in pairs])
 
-    def __call__(self, *inputs: np.ndarray) -> np.ndarray:
-        """The last stage's output. The first takes as many of the inputs as it has."""
+    def __call__(self, *inputs: np.ndarray) -> list[np.ndarray]:
+        """Return the outputs of the last network."""
         first, *others = self.networks
-        output = first(list(inputs[: len(first.inputs)]))[0]
+        outputs = first(*inputs)
         for network in others:
-            output = network([output])[0]
-        return np.array(output)  # the memory that OpenVINO gave is used again
+            outputs = network(outputs[0])
+        return outputs
 
 
-def compiled(folder: Path, stage: Stage, **options: Any) -> Any:
-    """A network from its file, ready to run; what the processor runs is kept beside it for the next time.
+def compile_network(folder: Path, config: NetworkConfig, **options: Any) -> Any:
+    """Compile a network from its file; its kernels are cached in the folder.
 
     Args:
-        folder: where the file lies.
-        stage: the file, and how it is computed.
-        options: of OpenVINO's, beside the stage's own.
+        folder: where the file is.
+        config: the file and its arithmetic.
+        options: further options of OpenVINO.
     """
-    options = stage.options | options
+    options = config.options | options
     # OpenVINO 2026.4 finds cached kernels by the file alone: those for float32 would run as bfloat16, and give NaN.
     digest = hashlib.sha256(json.dumps(options, sort_keys=True).encode()).hexdigest()[:8]
-    # With the weights once more: in CACHE_MODE OPTIMIZE_SIZE, OpenVINO 2026.4 takes wrong ones where some are joined.
+    # The cache includes the weights: in CACHE_MODE OPTIMIZE_SIZE, OpenVINO 2026.4 confuses some that are concatenated.
     cache = {"CACHE_DIR": str(folder / KERNELS / digest)}
-    return library().Core().compile_model(str(folder / stage.file), "CPU", options | cache)
+    return openvino().Core().compile_model(str(folder / config.file), "CPU", options | cache)
 
 
-def save(model: Any, file: Path) -> None:
-    """Writes a network as an .xml with its .bin beside it."""
+def save_network(model: Any, file: Path) -> None:
+    """Write a network as an .xml with its .bin beside it."""
     with atomic_files(file.parent) as scratch:
-        library().save_model(model, str(scratch / file.name), compress_to_fp16=False)
+        openvino().save_model(model, str(scratch / file.name), compress_to_fp16=False)
 
 
 def available() -> bool:
-    """Whether OpenVINO is installed."""
+    """Return whether OpenVINO is installed."""
     return find_spec("openvino") is not None
 
 
-def library() -> Any:
-    """OpenVINO, without the part of it that reports its use to a server whenever it is imported."""
+def openvino() -> Any:
+    """Import OpenVINO without its telemetry, which reports its use to a server on import."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
     import openvino
 

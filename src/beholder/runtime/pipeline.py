@@ -1,4 +1,4 @@
-"""Decoding runs ahead of the network: while a batch is computed, threads prepare the next pictures."""
+"""Prefetching: while the network computes a batch, threads prepare the next images."""
 
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
@@ -12,26 +12,26 @@ Output = TypeVar("Output")
 
 
 def map_ahead(function: Callable[[Input], Output], inputs: Iterable[Input], ahead: int) -> Iterator[Output]:
-    """``map`` in order, with up to ``ahead`` results prepared by threads before they are asked for.
+    """Like ``map``, with up to ``ahead`` results computed in advance by threads.
 
-    Memory holds at most ``ahead`` results. What ``function`` raises is raised here, at the turn of its input; leaving
-    the loop early drops what has not begun.
+    Results come in order. An exception of ``function`` is raised here when its input's turn comes; leaving the loop
+    early cancels the calls that have not started.
     """
     source = iter(inputs)
     pool = ThreadPoolExecutor(max_workers=cpu_count() or 1, thread_name_prefix="beholder-decode")
     try:
-        waiting: deque[Future[Output]] = deque(pool.submit(function, item) for item in islice(source, ahead))
-        while waiting:
-            result = waiting.popleft().result()
+        pending: deque[Future[Output]] = deque(pool.submit(function, item) for item in islice(source, ahead))
+        while pending:
+            result = pending.popleft().result()
             for item in islice(source, 1):
-                waiting.append(pool.submit(function, item))
+                pending.append(pool.submit(function, item))
             yield result
     finally:
         pool.shutdown(wait=False, cancel_futures=True)
 
 
 def batches(items: Iterable[Input], size: int) -> Iterator[list[Input]]:
-    """Lists of ``size`` items in order; the last may be shorter."""
+    """Yield lists of ``size`` items in order; the last may be shorter."""
     source = iter(items)
     while batch := list(islice(source, size)):
         yield batch

@@ -1,4 +1,4 @@
-"""How exact vectors have to be: one knob, and what each of its positions promises."""
+"""The precision setting of an encoder or vision-language model, and the error bound that each value guarantees."""
 
 from typing import Literal, get_args
 
@@ -6,22 +6,22 @@ from beholder.errors import InvalidSetting
 
 Precision = Literal["exact", "fast", "fastest"]
 
-# The least cosine between a vector and that of the network in single precision. "exact" is held to 1e-5 in each number.
+# Minimum cosine between an output and that of the network in float32. "exact" outputs agree to 1e-5 in each number.
 BOUNDS: dict[Precision, float] = {"exact": 1.0, "fast": 0.9999, "fastest": 0.999}
-MARGIN = 1.5  # so many times the loss on samples must stay within the bound: the user's pictures are others
+MARGIN = 1.5  # factor by which the error on samples must stay within the bound, because the user's images differ
 
 
-def check_precision(wish: str) -> Precision:
-    """The wish, if it is one of the three.
+def check_precision(precision: str) -> Precision:
+    """Return the precision if it is a known one.
 
     Raises:
-        InvalidSetting: it is none of them.
+        InvalidSetting: it is unknown.
     """
-    if wish not in BOUNDS:
-        raise InvalidSetting(f"precision: one of {', '.join(get_args(Precision))}, not {wish!r}")
-    return wish
+    if precision not in BOUNDS:
+        raise InvalidSetting(f"precision: one of {', '.join(get_args(Precision))}, not {precision!r}")
+    return precision
 
 
 def within_bound(cosine: float, precision: Precision, margin: float = MARGIN) -> bool:
-    """Whether the least cosine that was measured on samples keeps a precision's promise."""
+    """Return whether the minimum cosine on samples is within a precision's bound; NaN is not."""
     return margin * (1 - cosine) <= 1 - BOUNDS[precision]

@@ -1,13 +1,12 @@
-"""Weights of eight bits, a quarter of the memory, in two ways.
+"""Weight quantization to eight bits, a quarter of the memory, in two ways.
 
-`quantised`: multiplied twice as fast as bfloat16 where a processor can. Each output of a layer has a scale of its own,
-the largest weight being 127 (symmetric, per channel: Krishnamoorthi, *Quantizing deep convolutional networks for
-efficient inference*, arXiv:1806.08342, section 2.2). What a layer gets is brought to eight bits while it runs, each
-token by itself, so no pictures are needed to find ranges.
+`quantize_per_channel`: twice as fast as bfloat16 on processors with eight-bit products. Symmetric, one scale per output
+channel (Krishnamoorthi, *Quantizing deep convolutional networks for efficient inference*, arXiv:1806.08342, section
+2.2). Activations are quantized dynamically, token by token, so no calibration images are needed.
 
-`grouped`: multiplied in single precision. Thirty-two weights of an output share a scale and a zero point, as in GGUF's
-files, and are widened as they are read; a language model that writes few texts at a time waits for little but its
-weights. Those that came out of such a file lie on its grid, so none is changed.
+`quantize_grouped`: products in float32. Groups of 32 weights share a scale and a zero point, as in GGUF files, and are
+dequantized as they are read; a language model that generates few texts at a time is bound by reading its weights.
+Weights from such a file lie on its grid, so quantizing them again is lossless.
 """
 
 from __future__ import annotations
@@ -18,24 +17,23 @@ from typing import Any
 
 import numpy as np
 
-from beholder.runtime.engine import library
+from beholder.runtime.engine import openvino
 
-SMALLEST_GROUP = 32  # what the kernels handle
+MIN_GROUP = 32  # of the kernels
 GROUP = 32  # weights
-LARGEST = 255  # code
-LOST = 1e-6  # of a group's largest weight, which is single precision's own rounding
-AT_ONCE = 1 << 22  # weights
+MAX_CODE = 255
+TOLERANCE = 1e-6  # relative to a group's largest weight: the rounding of float32
+CHUNK = 1 << 22  # weights processed at once
 
 
 def quantize_per_channel(model: Any) -> Any:
-    """A copy of a network of OpenVINO's with the weights of its linear layers in eight bits."""
-    openvino = library()
-    operations = openvino.opset13
+    """Return a copy of a network with the weights of its linear layers in eight bits, one scale per output channel."""
+    operations = openvino().opset13
     copy = model.clone()
     for layer in linear_layers(copy):
         weights = _weights(layer)
         scales = np.abs(weights).max(axis=1, keepdims=True) / 127
-        scales[scales == 0] = 1  # an output without weights
+        scales[scales == 0] = 1  # an output whose weights are all zero
         rounded = np.rint(weights / scales).astype(np.int8)
         restored = operations.multiply(
             operations.convert(operations.constant(rounded), np.float32), operations.constant(scales)
@@ -46,13 +44,13 @@ def quantize_per_channel(model: Any) -> Any:
 
 
 def quantize_grouped(model: Any, *, lossless: bool) -> Any:
-    """A copy of a network of OpenVINO's with codes of eight bits for the weights of its linear layers.
+    """Return a copy of a network with the weights of its linear layers in eight bits, with scales for groups of 32.
 
     Args:
         model: the network.
-        lossless: leaves a layer as it is where codes would change a weight.
+        lossless: skip layers of which any weight would change.
     """
-    operations = library().opset13
+    operations = openvino().opset13
     copy = model.clone()
     for layer in linear_layers(copy):
         weights = _weights(layer)
@@ -69,10 +67,10 @@ def quantize_grouped(model: Any, *, lossless: bool) -> Any:
 
 
 def group_sizes(model: Any) -> list[int]:
-    """The sizes of groups of inputs that fit the linear layers, the largest first; none if linear layers are few.
+    """Return group sizes for dynamic quantization of activations, largest first; none if convolutions prevail.
 
-    The largest number that divides every layer's inputs gives one scale to most of a token; 64 keeps apart the few
-    large values that some networks have (arXiv:2208.07339).
+    The greatest common divisor of all layers' input sizes gives few scales per token; 64 isolates the outlier features
+    of some networks (arXiv:2208.07339).
     """
     widths: Counter[int] = Counter()
     for layer in linear_layers(model):
@@ -86,65 +84,65 @@ def group_sizes(model: Any) -> list[int]:
     if sum(widths.values()) <= others:
         return []
     found = {gcd(*widths), widths.most_common(1)[0][0], 64}
-    return sorted((size for size in found if size >= SMALLEST_GROUP and size <= min(widths)), reverse=True)
+    return sorted((size for size in found if size >= MIN_GROUP and size <= min(widths)), reverse=True)
 
 
 def _replace(layer: Any, weights: Any) -> None:
-    """Puts a product with these weights (outputs, inputs) in the place of one with a constant."""
+    """Replace a layer by one with these weights (outputs, inputs)."""
     attributes = layer.get_attributes()
-    made = library().opset13.matmul(layer.input_value(0), weights, attributes["transpose_a"], True)
-    made.set_friendly_name(layer.get_friendly_name())
-    layer.output(0).replace(made.output(0))
+    replacement = openvino().opset13.matmul(layer.input_value(0), weights, attributes["transpose_a"], True)
+    replacement.set_friendly_name(layer.get_friendly_name())
+    layer.output(0).replace(replacement.output(0))
 
 
 def _codes(weights: np.ndarray, lossless: bool) -> tuple[np.ndarray, ...] | None:
-    """Codes (outputs, groups, 32), zero points and steps (outputs, groups, 1).
+    """Return codes (outputs, groups, 32), zero points and steps (outputs, groups, 1).
 
-    None where they should not change a weight, and would.
+    None if ``lossless`` and a weight would change.
     """
     outputs, inputs = weights.shape
-    rows = max(AT_ONCE // inputs, 1)
+    rows = max(CHUNK // inputs, 1)
     parts = []
     for begin in range(0, outputs, rows):
-        *found, lost = _grid(np.ascontiguousarray(weights[begin : begin + rows]).reshape(-1, GROUP))
-        if lossless and lost:
+        *found, mismatched = _grid(np.ascontiguousarray(weights[begin : begin + rows]).reshape(-1, GROUP))
+        if lossless and mismatched:
             return None
         parts.append(found)
     return tuple(np.concatenate(part).reshape(outputs, inputs // GROUP, -1) for part in zip(*parts, strict=True))
 
 
 def _grid(groups: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray, int]:
-    """The grids that groups (N, 32) lie on, a weight being (code - zero point) * step.
+    """Find the grid of each group of weights (N, 32), a weight being (code - zero point) * step.
 
     Returns:
-        Codes (N, 32), zero points and steps (N, 1), and how many groups lie on none of the grids that were tried:
-        their weights are rounded to 256 values.
+        Codes (N, 32), zero points and steps (N, 1), and the number of groups that are on none of the grids tried: their
+        weights are rounded to 256 values.
     """
     low, high = groups.min(1, keepdims=True), groups.max(1, keepdims=True)
     largest = np.maximum(-low, high)
     spread = np.where(high > low, high - low, 1)
-    apart = np.diff(np.sort(groups, 1), axis=1)
-    apart[apart <= 4 * LOST * largest] = np.inf  # the same weight twice
-    gap = np.minimum(apart.min(1, keepdims=True), spread)
-    # The smallest weight and a whole number of steps: q4_0, q4_1, q5_0, q5_1, q4_k, q5_k. A step is the least distance
-    # of two weights, or a part of it where none are neighbours on the grid.
-    tried = [(spread / np.rint(spread / gap * part).clip(1, LARGEST), -low) for part in (1, 2, 3)]
+    differences = np.diff(np.sort(groups, 1), axis=1)
+    differences[differences <= 4 * TOLERANCE * largest] = np.inf  # equal weights
+    gap = np.minimum(differences.min(1, keepdims=True), spread)
+    # The minimum plus a multiple of the step: q4_0, q4_1, q5_0, q5_1, q4_k, q5_k. The step is the smallest difference
+    # of two weights, or a fraction of it if no two are neighbors on the grid.
+    tried = [(spread / np.rint(spread / gap * part).clip(1, MAX_CODE), -low) for part in (1, 2, 3)]
     tried.append((largest / 127, largest))  # q8_0
-    tried.append((spread / LARGEST, -low))
+    tried.append((spread / MAX_CODE, -low))
     codes, zeros, steps = np.empty(groups.shape, np.uint8), np.empty_like(low), np.empty_like(low)
     left = np.arange(len(groups))
     for step, offset in tried:
         weights, step, zero = groups[left], step[left], offset[left] / step[left]
-        code = np.rint(weights / step + zero).clip(0, LARGEST)
+        code = np.rint(weights / step + zero).clip(0, MAX_CODE)
         codes[left], zeros[left], steps[left] = code, zero, step
-        left = left[(np.abs((code - zero) * step - weights) > LOST * largest[left]).any(1)]
+        left = left[(np.abs((code - zero) * step - weights) > TOLERANCE * largest[left]).any(1)]
         if not len(left):
             break
     return codes, zeros, steps, len(left)
 
 
 def linear_layers(model: Any) -> list[Any]:
-    """Each product with a constant matrix."""
+    """Return the products with a constant matrix."""
 
     def linear(node: Any) -> bool:
         if node.get_type_name() != "MatMul":
@@ -156,6 +154,6 @@ def linear_layers(model: Any) -> list[Any]:
 
 
 def _weights(layer: Any) -> np.ndarray:
-    """Of a linear layer, in single precision: (outputs, inputs)."""
+    """Return a linear layer's weights in float32: (outputs, inputs)."""
     matrix = layer.input_value(1).get_node().data.astype(np.float32, copy=False)
     return matrix if layer.get_attributes()["transpose_b"] else matrix.T

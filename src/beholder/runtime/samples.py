@@ -1,4 +1,4 @@
-"""Pictures and sentences to check and time a network with, where there are none of the user's."""
+"""Sample images and sentences to verify and time a network with."""
 
 from __future__ import annotations
 
@@ -25,11 +25,10 @@ SENTENCES = (
 
 
 def sample_pixels(preprocessing: Preprocessing, count: int = 8) -> np.ndarray:
-    """Made pictures as a network gets them: (count, 3, H, W).
+    """Generate images and preprocess them: (count, 3, H, W).
 
-    They have the spectrum of photographs, whose amplitude falls with frequency (Field, *Relations between the
-    statistics of natural images and the response properties of cortical cells*, 1987), and edges: a bright and a dark
-    disc each.
+    They have the 1/f amplitude spectrum of photographs (Field, *Relations between the statistics of natural images and
+    the response properties of cortical cells*, 1987), and edges: a bright and a dark disc each.
     """
     from PIL import Image
 
@@ -38,7 +37,7 @@ def sample_pixels(preprocessing: Preprocessing, count: int = 8) -> np.ndarray:
     rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
     amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width))
     y, x = np.mgrid[:height, :width]
-    made = []
+    images = []
     for _ in range(count):
         phases = np.exp(2j * np.pi * random.random((3, *amplitude.shape)))
         noise = np.fft.irfft2(amplitude * phases, s=(height, width))
@@ -47,12 +46,12 @@ def sample_pixels(preprocessing: Preprocessing, count: int = 8) -> np.ndarray:
             centre_y, centre_x, radius = random.random(3) * (height, width, min(height, width) / 3)
             picture[:, np.hypot(y - centre_y, x - centre_x) < radius] = level * random.uniform(0.7, 1.1, (3, 1))
         values = picture.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-        made.append(to_pixels(Image.fromarray(values), preprocessing))
-    return np.stack(made)
+        images.append(to_pixels(Image.fromarray(values), preprocessing))
+    return np.stack(images)
 
 
 def sample_tokens(tokenizer: Tokenizer, count: int = len(SENTENCES)) -> Tokens:
-    """The first ``count`` of the sentences, at most all of them."""
+    """Tokenize the first ``count`` sample sentences; there are eight."""
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # a sentence that is cut is as good as any
+        warnings.simplefilter("ignore")  # a truncated sentence serves as well
         return tokenizer(SENTENCES[:count])

@@ -1,14 +1,14 @@
-"""A network in two parts, so that its sensitive beginning can be computed in single precision and the rest faster."""
+"""A network in two parts, so that a sensitive beginning can run in float32 and the rest in bfloat16."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from beholder.runtime.engine import library
+from beholder.runtime.engine import openvino
 
 
 def split_points(model: Any) -> list[str]:
-    """Where a network of one input can be cut: the sums of its residual stream, in the order of computing."""
+    """Return the names of the residual additions of a network with one input, in order of execution."""
     if len(model.inputs) != 1:
         return []
     return [
@@ -20,21 +20,21 @@ def split_points(model: Any) -> list[str]:
     ]
 
 
-def split_at(model: Any, place: str) -> tuple[Any, Any] | None:
-    """Copies of what comes up to a place, and of what comes after it; None if more than that one value is needed after.
+def split_at(model: Any, name: str) -> tuple[Any, Any] | None:
+    """Return copies of the parts before and after a node; None if the second needs more than the node's output.
 
     Args:
-        model: of OpenVINO.
-        place: one of `places`.
+        model: network of OpenVINO.
+        name: one of `split_points`.
     """
-    openvino = library()
+    ov = openvino()
     before, after = model.clone(), model.clone()
-    end = next(node for node in before.get_ops() if node.get_friendly_name() == place)
-    first = openvino.Model([end.output(0)], before.get_parameters(), "before")
-    begin = next(node for node in after.get_ops() if node.get_friendly_name() == place)
-    entrance = openvino.opset13.parameter(begin.get_output_partial_shape(0), begin.get_output_element_type(0))
+    end = next(node for node in before.get_ops() if node.get_friendly_name() == name)
+    first = ov.Model([end.output(0)], before.get_parameters(), "before")
+    begin = next(node for node in after.get_ops() if node.get_friendly_name() == name)
+    entrance = ov.opset13.parameter(begin.get_output_partial_shape(0), begin.get_output_element_type(0))
     begin.output(0).replace(entrance.output(0))
     try:
-        return first, openvino.Model(after.get_results(), [entrance], "after")
+        return first, ov.Model(after.get_results(), [entrance], "after")
     except RuntimeError:  # the pixels themselves, or an earlier layer's output, are needed as well
         return None

@@ -1,15 +1,13 @@
-"""A dual encoder's two towers as the tasks call them: arrays in, unit vectors out, whatever runs them.
+"""A dual encoder's two towers as the tasks call them: arrays in, unit vectors out, on any back end.
 
-Shapes: B pictures or sentences, T text tokens, D the picture tower's width, E the shared space.
+Shapes: B images or texts, T text tokens, D the image tower's width, E the shared space.
 """
 
 from __future__ import annotations
 
 import json
-import time
 import warnings
 from collections.abc import Callable, Sequence
-from contextlib import suppress
 from copy import deepcopy
 from functools import cached_property
 from hashlib import sha256
@@ -19,9 +17,9 @@ from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
-from beholder.files import write_text
+from beholder.runtime.autotune import Autotuner, Candidate, Workload, remember, remembered
 from beholder.runtime.device import hardware_name
-from beholder.runtime.precision import BOUNDS, Precision
+from beholder.runtime.precision import Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
 from beholder.version import __version__
 from beholder.weights.cache import cache_folder
@@ -32,20 +30,19 @@ if TYPE_CHECKING:
     from beholder.models.dual_encoder import TwoTowers
     from beholder.weights.loaded import LoadedDualEncoder
 
-ROUNDS = 3  # of which the quickest counts
-SOME = 64  # numbers of each tensor by which weights are told apart
-FEW = 8  # pictures, for which a GPU waits for the calls that start its kernels rather than for the kernels
+PROBE = 64  # numbers of each tensor that identify the weights
+FEW = 8  # images, for which a GPU is bound by launching its kernels rather than by running them
 
 
 class Towers(Protocol):
-    """What runs the network.
+    """The back end that runs the network. Threads may share it.
 
     Attributes:
-        engine: what runs it and where, such as ``"torch on cuda"``.
+        engine: name of the back end and device, such as ``"torch on cuda"``.
         embedding: E.
         scale: the factor from cosines to logits.
-        bias: what is added to the logits, where the network was trained with one.
-        batch: how many pictures or sentences are best given at once.
+        bias: of the logits, if the network has one.
+        batch: the best batch size.
     """
 
     batch: int
@@ -64,18 +61,18 @@ class Towers(Protocol):
         ...
 
     def pooled_image(self, pixels: np.ndarray) -> np.ndarray:
-        """What the picture tower pools, before its head: (B, 3, H, W) float32 → (B, D) float32."""
+        """Pooled features of the image tower, before its head: (B, 3, H, W) float32 → (B, D) float32."""
         ...
 
     def embed_text(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """Ids (B, T), mask (B, T) true where there is no padding → (B, E) float32, unit length."""
+        """Ids (B, T), mask (B, T) false at padding → (B, E) float32, unit length."""
         ...
 
 
 class TorchTowers:
-    """The network itself, in torch.
+    """The network in torch.
 
-    A batch that the device has no memory for is computed in halves.
+    A batch that does not fit in the device's memory is computed in halves.
     """
 
     def __init__(self, network: TwoTowers, device: torch.device):
@@ -124,10 +121,10 @@ class TorchTowers:
 
 
 class FusedTowers(TorchTowers):
-    """The network in torch, its picture tower compiled by ``torch.compile``, which fuses what lies between products.
+    """The network in torch, with its image tower compiled by ``torch.compile``.
 
-    Each size of batch is compiled for itself, in up to a minute, so there are two: full batches, and a few pictures,
-    for which a batch is filled up. On a GPU the latter are a CUDA graph. Any other batch runs as it is.
+    Each batch size is compiled separately, which takes up to a minute, so there are two: full batches, and a few
+    images, padded to `FEW`. On a GPU the latter run as a CUDA graph. Other batches run uncompiled.
     """
 
     def __init__(self, network: TwoTowers, device: torch.device):
@@ -139,8 +136,8 @@ class FusedTowers(TorchTowers):
 
     @cached_property
     def few(self) -> Callable[[torch.Tensor], torch.Tensor]:
-        """The picture tower for so many pictures."""
-        return Recorded(self.fused) if self.device.type == "cuda" else self.fused
+        """The image tower for `FEW` images."""
+        return CudaGraph(self.fused) if self.device.type == "cuda" else self.fused
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:  # noqa: D102
         count = len(pixels)
@@ -149,126 +146,116 @@ class FusedTowers(TorchTowers):
         return self._compute(self.fused if count == self.batch else self.network.embed_image, pixels)
 
 
-class Recorded:
-    """A function of one tensor, recorded at its first call as a CUDA graph: one call starts all its kernels.
+class CudaGraph:
+    """A function of one tensor, captured as a CUDA graph on its first call: one call launches all kernels.
 
     Args:
-        function: computes on a GPU, always on tensors of the same shape, and without asking what it computed.
+        function: runs on a GPU, without synchronization.
     """
 
     def __init__(self, function: Callable[[torch.Tensor], torch.Tensor]):
         self.function = function
         self.graph: torch.cuda.CUDAGraph | None = None
-        self.one_at_a_time = Lock()  # they all write into the same memory
+        self.lock = Lock()  # all calls use the same memory
 
-    def __call__(self, given: torch.Tensor) -> torch.Tensor:  # noqa: D102
-        with self.one_at_a_time:
+    def __call__(self, inputs: torch.Tensor) -> torch.Tensor:  # noqa: D102
+        with self.lock:
             if self.graph is None:
-                self.graph = self._record(given)
-            if given.shape != self.given.shape:  # half a batch that there was no memory for
-                return self.function(given)
-            self.given.copy_(given)
+                self.graph = self._capture(inputs)
+            if inputs.shape != self.inputs.shape:  # half a batch, after running out of memory
+                return self.function(inputs)
+            self.inputs.copy_(inputs)
             self.graph.replay()
-            return self.found.clone()
+            return self.outputs.clone()
 
-    def _record(self, given: torch.Tensor) -> torch.cuda.CUDAGraph:
+    def _capture(self, inputs: torch.Tensor) -> torch.cuda.CUDAGraph:
         import torch
 
-        self.given = given.clone()
-        aside = torch.cuda.Stream()
-        aside.wait_stream(torch.cuda.current_stream())
-        with torch.cuda.stream(aside):  # what is compiled or chosen at first is no part of a graph
+        self.inputs = inputs.clone()
+        stream = torch.cuda.Stream()
+        stream.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(stream):  # warm up: compilation and autotuning must not be captured
             for _ in range(3):
-                self.function(self.given)
-        torch.cuda.current_stream().wait_stream(aside)
+                self.function(self.inputs)
+        torch.cuda.current_stream().wait_stream(stream)
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may ask for memory meanwhile
-            self.found = self.function(self.given)
+        with torch.cuda.graph(graph, capture_error_mode="thread_local"):  # other threads may allocate meanwhile
+            self.outputs = self.function(self.inputs)
         return graph
 
 
 def torch_towers(loaded: LoadedDualEncoder, device: torch.device, precision: Precision = "exact") -> TorchTowers:
-    """A loaded network's towers: the fastest of those here that are near enough to the network in single precision.
+    """Return a network's towers, the fastest of those here within a precision's bound.
 
-    ``"fast"`` may be in bfloat16, which on a GPU is also what FlashAttention needs (`scaled_dot_product_attention`
-    takes it then); ``"fastest"`` is compiled on a GPU, too. The network itself stays in single precision. Which is the
-    fastest is measured the first time for these weights on this device, and remembered.
+    ``"fast"`` may use bfloat16, which on a GPU also enables FlashAttention; ``"fastest"`` is compiled on a GPU, too.
+    The network itself stays in float32. The fastest towers are measured once for these weights on this device, and
+    remembered.
     """
     import torch
 
-    own = TorchTowers(loaded.network, device)
+    exact = TorchTowers(loaded.network, device)
     if precision == "exact":
-        return own
-    place = _place(own, precision)
-    remembered = ""
-    with suppress(OSError):
-        remembered = place.read_text("utf-8", "replace")
-    if remembered == own.engine:
-        return own
+        return exact
+    file = _tuning_file(exact, precision)
+    choice = remembered(file)
+    if choice is not None and choice.config == exact.engine:
+        return exact
     others: list[TorchTowers] = [TorchTowers(deepcopy(loaded.network).to(torch.bfloat16), device)]
     if precision == "fastest" and device.type == "cuda":
         others.append(FusedTowers(others[0].network, device))
-    for other in others:
-        if other.engine == remembered:
-            return other
-    best, all_tried = fastest(own, others, loaded, precision)
-    if all_tried:
-        with suppress(OSError):  # a full disk only means that it is measured again
-            place.parent.mkdir(parents=True, exist_ok=True)
-            write_text(place, best.engine)
-    return best
+    for towers in others:
+        if choice is not None and choice.config == towers.engine:
+            return towers
+    tuner, complete = tune_towers(exact, others, loaded, precision)
+    if complete:
+        remember(tuner, file)
+    return next(towers for towers in (exact, *others) if towers.engine == tuner.best.config)
 
 
-def fastest(
-    own: TorchTowers, others: Sequence[TorchTowers], loaded: LoadedDualEncoder, precision: Precision
-) -> tuple[TorchTowers, bool]:
-    """The towers that take the least time for some pictures, of those that keep a precision's promise.
+def tune_towers(
+    exact: TorchTowers, others: Sequence[TorchTowers], loaded: LoadedDualEncoder, precision: Precision
+) -> tuple[Autotuner, bool]:
+    """Find the fastest towers for a few images.
 
     Args:
-        own: the network in single precision.
-        others: those that can't be compiled are passed over with a warning.
-        loaded: whose towers they are.
-        precision: what is promised.
+        exact: the network in float32.
+        others: candidates; those that can't be compiled are skipped with a warning.
+        loaded: the model.
+        precision: whose bound must be kept.
 
     Returns:
-        the towers, and whether all could be tried.
+        The tuner, and whether all candidates could be tried.
     """
     pixels, tokens = sample_pixels(loaded.preprocessing), sample_tokens(loaded.tokenizer)
 
-    def tried(towers: TorchTowers) -> tuple[np.ndarray, float]:
-        vectors = np.concatenate([towers.embed_image(pixels), towers.embed_text(tokens.ids, tokens.mask)])
-        seconds = []
-        for _ in range(ROUNDS):
-            began = time.perf_counter()
-            towers.embed_image(pixels)
-            seconds.append(time.perf_counter() - began)
-        return vectors, min(seconds)
+    def candidate(towers: TorchTowers) -> Candidate:
+        def output() -> np.ndarray:
+            return np.concatenate([towers.embed_image(pixels), towers.embed_text(tokens.ids, tokens.mask)])
 
-    best, (exact, least) = own, tried(own)
-    all_tried = True
-    for other in others:
+        return Candidate(towers.engine, lambda: Workload(output, [lambda: towers.embed_image(pixels)]))
+
+    tuner = Autotuner(candidate(exact), precision, wall_clock=exact.device.type != "cpu")
+    complete = True
+    for towers in others:
         try:
-            vectors, seconds = tried(other)
+            tuner.consider(candidate(towers))
         except RuntimeError as error:
-            if not isinstance(other, FusedTowers):
+            if not isinstance(towers, FusedTowers):
                 raise
             reason = str(error).splitlines()[0]
-            warnings.warn(f"{loaded.name}: torch can't compile it here, so it runs as it is ({reason})", stacklevel=2)
-            all_tried = False
-            continue
-        if seconds < least and float(np.sum(exact * vectors, axis=1).min()) >= BOUNDS[precision]:
-            best, least = other, seconds
-    return best, all_tried
+            warnings.warn(f"{loaded.name}: torch can't compile it here, so it is slower ({reason})", stacklevel=2)
+            complete = False
+    return tuner, complete
 
 
-def _place(own: TorchTowers, precision: Precision) -> Path:
-    """Where it is remembered which towers are the fastest for these weights on this device."""
+def _tuning_file(exact: TorchTowers, precision: Precision) -> Path:
+    """Return where the choice for these weights on this device is remembered."""
     import torch
 
-    settings = json.dumps(own.network.settings.to_dict(), sort_keys=True)
-    facts = (precision, hardware_name(own.device), own.engine, torch.__version__, __version__, settings)
+    settings = json.dumps(exact.network.settings.to_dict(), sort_keys=True)
+    facts = (precision, hardware_name(exact.device), exact.engine, torch.__version__, __version__, settings)
     digest = sha256("\n".join(facts).encode())
-    for name, tensor in own.network.state_dict().items():  # the beginning of each tells weights apart
-        some = tensor.detach().flatten()[:SOME].float().cpu()
-        digest.update(f"{name} {tuple(tensor.shape)}".encode() + some.numpy().tobytes())
-    return cache_folder() / "fastest" / digest.hexdigest()[:24]
+    for name, tensor in exact.network.state_dict().items():  # the first numbers of each tensor identify the weights
+        first = tensor.detach().flatten()[:PROBE].float().cpu()
+        digest.update(f"{name} {tuple(tensor.shape)}".encode() + first.numpy().tobytes())
+    return cache_folder() / "fastest" / f"{digest.hexdigest()[:24]}.json"

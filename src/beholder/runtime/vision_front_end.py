@@ -1,13 +1,14 @@
-"""What looks at a picture for a language model, whatever runs it: pixels in, picture tokens and soft prompts out.
+"""The visual half of a vision-language model: pixels in, image tokens and soft prompts out.
 
-Shapes: B pictures, N picture tokens, Di their width, Q soft prompts, Dl the language model's width, T text tokens.
+Shapes: B images, N image tokens, Di their width, P soft prompts, Dl the language model's width, T text tokens.
 """
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, Protocol
+from threading import RLock
+from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 import torch
@@ -15,89 +16,82 @@ from torch import Tensor, nn
 
 from beholder.models.bridge import Bridge, image_tokens
 from beholder.runtime.device import bfloat16_is_faster
+from beholder.runtime.engine import Network, NetworkConfig
 
 if TYPE_CHECKING:
-    from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
-    from beholder.runtime.engine import Stage
     from beholder.runtime.precision import Precision
 
 
 class VisionFrontEnd(Protocol):
-    """A picture tower and a bridge."""
+    """An image tower and a bridge."""
 
     def tokens(self, pixels: np.ndarray) -> Tensor:
         """(B, 3, H, W) → (B, N, Di)."""
         ...
 
     def prompts(self, tokens: Tensor) -> Tensor:
-        """(B, N, Di) → (B, Q, Dl)."""
+        """(B, N, Di) → (B, P, Dl)."""
         ...
 
     def match(self, tokens: Tensor, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
-        """The probabilities (n,) that n texts (n, T) fit one picture (1, N, Di)."""
+        """Return the probabilities (n,) that n texts (n, T) match one image (1, N, Di)."""
         ...
 
 
 class TorchFrontEnd:
-    """The networks themselves; "fast" and "fastest" are bfloat16 where that is faster."""
+    """The networks in torch; ``"fast"`` and ``"fastest"`` use bfloat16 where that is faster."""
 
     def __init__(self, tower: nn.Module, bridge: Bridge, device: torch.device, precision: Precision = "exact"):
         self.tower, self.bridge = tower.to(device).eval(), bridge.to(device).eval()
         self.device = device
-        self.half = precision != "exact" and bfloat16_is_faster(device)
+        self.bfloat16 = precision != "exact" and bfloat16_is_faster(device)
 
     @torch.inference_mode()
     def tokens(self, pixels: np.ndarray) -> Tensor:  # noqa: D102
-        with self._arithmetic():
+        with self._autocast():
             return image_tokens(self.tower, torch.from_numpy(pixels).to(self.device)).float()
 
     @torch.inference_mode()
     def prompts(self, tokens: Tensor) -> Tensor:  # noqa: D102
-        with self._arithmetic():
+        with self._autocast():
             return self.bridge.soft_prompts(tokens).float()
 
     @torch.inference_mode()
     def match(self, tokens: Tensor, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:  # noqa: D102
         texts = torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-        with self._arithmetic():
+        with self._autocast():
             logits = self.bridge.match(tokens.expand(len(ids), -1, -1), *texts)
         return logits.float().softmax(-1)[:, 1].cpu().numpy()
 
-    def _arithmetic(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.half else nullcontext()
+    def _autocast(self) -> AbstractContextManager[object]:
+        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
 
 
 class CompiledFrontEnd:
-    """The compiled networks, each read when it is first needed.
+    """The compiled networks, each loaded on first use. Threads may share them.
 
     Args:
-        compiled: what `beholder.runtime.compiled_vision_language` made.
-        tower, bridge: how they are computed; the matching head is as exact as the bridge.
+        read: loads a network of the compiled model.
+        tower, bridge: their configurations; the matching head has the bridge's precision.
     """
 
-    def __init__(self, compiled: CompiledVisionLanguageModel, tower: Stage, bridge: Stage):
-        self.compiled = compiled
-        self.stages = tower, bridge
-
-    @cached_property
-    def tower(self) -> Any:  # noqa: D102
-        return self.compiled.read(self.stages[0])
-
-    @cached_property
-    def bridge(self) -> Any:  # noqa: D102
-        return self.compiled.read(self.stages[1])
-
-    @cached_property
-    def matching(self) -> Any:  # noqa: D102
-        from beholder.runtime.engine import Stage
-
-        return self.compiled.read(Stage("matching.xml", self.stages[1].arithmetic))
+    def __init__(self, read: Callable[[NetworkConfig], Network], tower: NetworkConfig, bridge: NetworkConfig):
+        self.read = read
+        self.configs = {"tower": tower, "bridge": bridge, "matching": NetworkConfig("matching.xml", bridge.precision)}
+        self._networks: dict[str, Network] = {}
+        self._loading = RLock()  # one thread loads, the others wait
 
     def tokens(self, pixels: np.ndarray) -> Tensor:  # noqa: D102
-        return torch.from_numpy(np.array(self.tower([pixels])[0]))  # the memory that OpenVINO gave is used again
+        return torch.from_numpy(self._run("tower", pixels))
 
     def prompts(self, tokens: Tensor) -> Tensor:  # noqa: D102
-        return torch.from_numpy(np.array(self.bridge([tokens.numpy()])[0]))
+        return torch.from_numpy(self._run("bridge", tokens.numpy()))
 
     def match(self, tokens: Tensor, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:  # noqa: D102
-        return np.array(self.matching([tokens.numpy(), ids, mask])[0])
+        return self._run("matching", tokens.numpy(), ids, mask)
+
+    def _run(self, part: str, *inputs: np.ndarray) -> np.ndarray:
+        with self._loading:
+            if part not in self._networks:
+                self._networks[part] = self.read(self.configs[part])
+        return self._networks[part](*inputs)[0]

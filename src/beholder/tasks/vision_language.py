@@ -110,11 +110,11 @@ class VisionLanguageModel(Reloadable):
         self.front_end: VisionFrontEnd
         self._language: Language | None
         if isinstance(loaded, CompiledVisionLanguageModel):
-            from beholder.runtime.checked_writer import execution_plan
+            from beholder.runtime.execution_plan import execution_plan
 
             self.device = torch.device("cpu")
-            arranged = execution_plan(loaded, precision)
-            self.front_end, self._language = arranged.front_end(loaded), arranged.load_language_model(loaded)
+            plan = execution_plan(loaded, precision)
+            self.front_end, self._language = plan.front_end(loaded), plan.load_language_model(loaded)
             if self._language is None and loaded.language_tokenizer is not None:
                 self._language = loaded.loaded.language
         else:

@@ -1,4 +1,4 @@
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
 
 import numpy as np
@@ -11,9 +11,9 @@ from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.efficientnet_lite import EfficientNetLiteSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
-from beholder.runtime import compiled_dual_encoder, compiled_folder, measured, precision, quantization, split_network
+from beholder.runtime import autotune, compiled_dual_encoder, compiled_model, precision, quantization, split_network
 from beholder.runtime.compiled_dual_encoder import CompiledTowers, find_compiled_dual_encoder
-from beholder.runtime.engine import Stage, Stages, library
+from beholder.runtime.engine import NetworkConfig, NetworkSequence, openvino
 from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
 from beholder.weights.load import load_dual_encoder
@@ -72,7 +72,7 @@ def test_what_was_measured_is_remembered(wide_model: Path, monkeypatch: pytest.M
     first = DualEncoder.compile(wide_model, precision="fastest").towers
     assert isinstance(first, CompiledTowers)
     choices = [first.choice(tower) for tower in ("image", "text")]
-    monkeypatch.setattr(measured, "choose", lambda *_: pytest.fail("it is measured again"))
+    monkeypatch.setattr(compiled_dual_encoder, "Autotuner", lambda *_: pytest.fail("it is measured again"))
     again = DualEncoder.from_pretrained(wide_model, device="cpu", precision="fastest").towers
     assert isinstance(again, CompiledTowers)
     assert [again.choice(tower) for tower in ("image", "text")] == choices
@@ -84,15 +84,14 @@ def test_what_changes_too_much_is_not_used(wide_model: Path, monkeypatch: pytest
     towers = DualEncoder.compile(wide_model, precision="fastest").towers
     assert isinstance(towers, CompiledTowers)
     choice = towers.choice("image")
-    assert choice is not None and choice.stages == (Stage("image.xml"),) and choice.gain == 1
+    assert choice is not None and choice.config == [asdict(NetworkConfig("image.xml"))] and choice.speedup == 1
 
 
 def test_another_processor_has_another_place(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     DualEncoder.compile(wide_model)
     assert find_compiled_dual_encoder(wide_model) is not None
     with monkeypatch.context() as elsewhere:
-        for module in (compiled_dual_encoder, compiled_folder):
-            elsewhere.setattr(module, "processor_name", lambda: "another")
+        elsewhere.setattr(compiled_model, "processor_name", lambda: "another")
         assert find_compiled_dual_encoder(wide_model) is None
         DualEncoder.compile(wide_model)
     assert find_compiled_dual_encoder(wide_model) is not None, "two machines may share a cache"
@@ -104,11 +103,11 @@ def test_each_arithmetic_has_kernels_of_its_own(wide_model: Path) -> None:
     compiled = find_compiled_dual_encoder(wide_model)
     assert compiled is not None
     tokens = sample_tokens(wide().tokenizer)
-    model = library().Core().read_model(str(compiled.folder / "text.xml"))
-    for stage in (Stage("text.xml"), Stage("text.xml", "bf16"), Stage("text.xml", "bf16", 64)):
-        fresh = Stages.of_models([model], [stage])(tokens.ids, tokens.mask)
+    model = openvino().Core().read_model(str(compiled.folder / "text.xml"))
+    for config in (NetworkConfig("text.xml"), NetworkConfig("text.xml", "bf16"), NetworkConfig("text.xml", "bf16", 64)):
+        fresh = NetworkSequence.of_models([model], [config])(tokens.ids, tokens.mask)[0]
         for _ in range(2):  # written, and read again
-            cached = Stages.read(compiled.folder, [stage])(tokens.ids, tokens.mask)
+            cached = NetworkSequence.read(compiled.folder, [config])(tokens.ids, tokens.mask)[0]
             np.testing.assert_allclose(cached, fresh, atol=1e-6)
     kernels = [path for path in (compiled.folder / "kernels").rglob("*.blob") if path.stat().st_size]
     assert len({path.parent for path in kernels}) >= 3
@@ -123,19 +122,21 @@ def model_of(folder: Path, tower: str) -> object:
     DualEncoder.compile(folder)
     found = find_compiled_dual_encoder(folder)
     assert found is not None
-    return library().Core().read_model(str(found.folder / f"{tower}.xml"))
+    return openvino().Core().read_model(str(found.folder / f"{tower}.xml"))
 
 
 def test_weights_of_eight_bits_take_a_quarter(wide_model: Path, tmp_path: Path) -> None:
     model = model_of(wide_model, "image")
     small = quantization.quantize_per_channel(model)
     for name, one in (("whole", model), ("small", small)):
-        library().save_model(one, str(tmp_path / f"{name}.xml"), compress_to_fp16=False)
+        openvino().save_model(one, str(tmp_path / f"{name}.xml"), compress_to_fp16=False)
     assert (tmp_path / "small.bin").stat().st_size < 0.35 * (tmp_path / "whole.bin").stat().st_size
     pixels = sample_pixels(wide().preprocessing)
-    stages = [Stage("image.xml")], [Stage("image-int8.xml", "bf16", quantization.group_sizes(model)[0])]
-    whole, rounded = (Stages.of_models([one], way)(pixels) for one, way in zip((model, small), stages, strict=True))
-    apart = np.abs(whole - measured.unit(rounded)).max()
+    stages = [NetworkConfig("image.xml")], [NetworkConfig("image-int8.xml", "bf16", quantization.group_sizes(model)[0])]
+    whole, rounded = (
+        NetworkSequence.of_models([one], way)(pixels)[0] for one, way in zip((model, small), stages, strict=True)
+    )
+    apart = np.abs(whole - autotune.unit(rounded)).max()
     assert 0 < apart < 0.05
     assert quantization.group_sizes(model) == [128, 64]
 
@@ -150,10 +151,10 @@ def test_a_network_in_two_parts_is_the_same_network(wide_model: Path) -> None:
     places = split_network.split_points(model)
     assert len(places) >= 4, "two sums for each layer"
     pixels = sample_pixels(wide().preprocessing)
-    expected = Stages.of_models([model], [Stage("image.xml")])(pixels)
+    expected = NetworkSequence.of_models([model], [NetworkConfig("image.xml")])(pixels)[0]
     parts = split_network.split_at(model, places[1])
     assert parts is not None
-    found = Stages.of_models(parts, [Stage("before.xml"), Stage("after.xml")])(pixels)
+    found = NetworkSequence.of_models(parts, [NetworkConfig("before.xml"), NetworkConfig("after.xml")])(pixels)[0]
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
