@@ -32,6 +32,67 @@ def test_a_module_imports_only_from_folders_above_its_own(path: Path) -> None:
     assert not below
 
 
+def module_name(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
+    """The modules that each module imports, anywhere in its file: in functions and under TYPE_CHECKING, too."""
+    graph: dict[str, set[str]] = {}
+    for name, source in sources.items():
+        found = set()
+        for node in ast.walk(ast.parse(source)):
+            if isinstance(node, ast.ImportFrom):
+                assert not node.level, f"{name}: a relative import"
+                parts = {f"{node.module}.{alias.name}" for alias in node.names}
+                found |= {part if part in sources else str(node.module) for part in parts}
+            elif isinstance(node, ast.Import):
+                found |= {alias.name for alias in node.names}
+        graph[name] = (found & set(sources)) - {name}
+    return graph
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """The groups of modules each of which imports, directly or not, all others of its group."""
+
+    def reached(start: str) -> set[str]:
+        seen: set[str] = set()
+        waiting = [start]
+        while waiting:
+            new = graph[waiting.pop()] - seen
+            seen |= new
+            waiting += new
+        return seen
+
+    reach = {name: reached(name) for name in graph}
+    groups = {tuple(sorted({name} | {other for other in reach[name] if name in reach[other]})) for name in graph}
+    return sorted(list(group) for group in groups if len(group) > 1)
+
+
+def test_no_files_import_each_other_in_a_circle() -> None:
+    graph = import_graph({module_name(path): path.read_text() for path in MODULES})
+    assert sum(map(len, graph.values())) > len(graph), "the imports are not found"
+    assert circles(graph) == []
+
+
+@pytest.mark.parametrize(
+    "back",
+    [
+        "import a.one",
+        "from a.one import x",
+        "from a import one",
+        "def f():\n    from a.one import x",
+        "if TYPE_CHECKING:\n    from a.one import x",
+        "from a.three import y",
+    ],
+)
+def test_a_circle_is_found_wherever_the_import_stands(back: str) -> None:
+    sources = {"a": "", "a.one": "from a.two import x", "a.two": back, "a.three": "import a.one", "a.four": "import a"}
+    found = ["a.one", "a.three", "a.two"] if "three" in back else ["a.one", "a.two"]
+    assert circles(import_graph(sources)) == [found]
+
+
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_no_check_is_an_assert_that_an_option_of_python_removes(path: Path) -> None:
     assert not [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
