@@ -107,10 +107,16 @@ def fill_album(folder: Path, halves: np.ndarray, work: Path) -> None:
             with album.store.transaction():
                 for row in range(start, min(start + 50_000, len(halves))):
                     path, data, number = f"/p/{row // 1000}/{row}.jpg".encode(), halves[row].tobytes(), row + 1
-                    execute("INSERT INTO content VALUES (?, ?, 1, 1, 'JPEG', NULL, NULL, NULL, NULL)", (number, path))
+                    execute(
+                        "INSERT INTO content (id, sha256, width, height, format) VALUES (?, ?, 1, 1, 'JPEG')",
+                        (number, path),
+                    )
                     execute("INSERT INTO vector VALUES (?, ?, ?, ?)", (number, model.id, number, data))
                     name = f"{row // 1000}/{row}.jpg"
-                    execute("INSERT INTO picture VALUES (?, ?, ?, 1, 1, 0, ?)", (number, path, name, number))
+                    columns = "id, path, name, size, modified, sidecar, content"
+                    execute(
+                        f"INSERT INTO picture ({columns}) VALUES (?, ?, ?, 1, 1, 0, ?)", (number, path, name, number)
+                    )
 
 
 def album_build(work: Path) -> list[dict]:

@@ -7,6 +7,7 @@ from pathlib import Path
 import apsw
 import numpy as np
 
+from beholder.album.fulltext import to_tokens
 from beholder.album.picture import short_name
 from beholder.album.store.schema import APPLICATION, FILE, MIGRATIONS
 from beholder.tasks.dual_encoder import DualEncoder
@@ -15,14 +16,13 @@ from beholder.tasks.dual_encoder import DualEncoder
 def write_old_album(
     folder: Path, version: int, encoder: DualEncoder, paths: list[Path], captions: dict[str, str]
 ) -> None:
-    """Write an album of the given version with pictures and with captions by a person, by name of the file.
-
-    The schema's own functions are missing here, as they were when such albums were written.
-    """
+    """Write an album of the given version with pictures and with captions by a person, by name of the file."""
     folder.mkdir(parents=True)
     connection = apsw.Connection(str(folder / FILE))
     execute = connection.execute
     execute("PRAGMA journal_mode = WAL")
+    if version > 2:  # since then the schema has functions of its own
+        connection.create_scalar_function("to_tokens", lambda text: text and to_tokens(text), 1)
     for script in MIGRATIONS[:version]:
         execute(script)
     connection.pragma("application_id", APPLICATION)

@@ -2,10 +2,14 @@
 
 import json
 import os
+import shutil
+import subprocess
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
 import pytest
+from old_album import write_old_album
 from small_album import draw
 
 from beholder.album import search as search_module
@@ -15,7 +19,7 @@ from beholder.album.recall import exact_search, recall_at_k
 from beholder.album.store.models import add_model
 from beholder.album.store.vectors import read_vectors
 from beholder.album.vector_index import VectorIndex
-from beholder.errors import AlbumError, InvalidSetting
+from beholder.errors import AlbumError, InvalidSetting, WriteFailed
 from beholder.files import SCRATCH
 from beholder.tasks.dual_encoder import DualEncoder
 
@@ -172,6 +176,49 @@ def test_a_folder_that_can_not_be_written_searches_in_memory(album: Album, monke
 
 
 @pytest.fixture
+def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
+    """Copies an album to a file system that is then read-only, and returns its folder there."""
+    mounted = tmp_path / "disc"
+    mounted.mkdir()
+    if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mounted], capture_output=True, check=False).returncode:
+        pytest.skip("no file system may be mounted here")
+
+    def copy(album: Path) -> Path:
+        shutil.copytree(album, mounted / "album")
+        subprocess.run(["mount", "-o", "remount,ro", mounted], check=True)
+        return mounted / "album"
+
+    try:
+        yield copy
+    finally:
+        subprocess.run(["umount", "-l", mounted], check=False)
+
+
+@pytest.mark.parametrize("left", ["closed", "log", "older schema", "no index file"])
+def test_an_album_on_read_only_media_is_searched(
+    left: str, album: Album, folder: Path, read_only: Callable[[Path], Path], encoder: DualEncoder
+) -> None:
+    album.describe(folder / "05.png", caption="a red boat")
+    expected = names(album.search("a dog", top=5))
+    if left == "no index file":
+        for file in album.folder.glob("search-*"):
+            file.unlink()
+    if left == "older schema":
+        write_old_album(album.folder.parent / "old", 2, encoder, sorted(folder.iterdir()), {"05.png": "a red boat"})
+    if left != "log":
+        album.close()
+    place = read_only(album.folder.parent / "old" if left == "older schema" else album.folder)
+    with Album.open(place, create_new=False) as opened:
+        assert names(opened.search("a dog", top=5, model=encoder)) == expected
+        assert [one.path for one in opened.pictures("caption:boat")] == [str(folder / "05.png")]
+        assert opened.duplicates(distance=0, model=encoder) == [] and len(opened.map(model=encoder)) == COUNT
+        with pytest.raises(WriteFailed, match="read-only"):
+            opened.describe(folder / "05.png", caption="x")
+    with pytest.raises(WriteFailed), Album.open(place) as opened:
+        opened.index(folder, model=encoder)
+
+
+@pytest.fixture
 def large(album: Album, monkeypatch: pytest.MonkeyPatch) -> tuple[VectorIndex, np.ndarray, np.ndarray]:
     """An inverted file over 6,000 vectors of 32 dimensions in 80 groups of one kind each; ids and kinds."""
     monkeypatch.setattr(vector_index_module, "EXACT_UP_TO", 1000)
@@ -280,8 +327,6 @@ def test_vectors_of_one_model_are_never_compared_with_words_of_another(
 ) -> None:
     with pytest.raises(AlbumError, match="no embeddings of"):
         album.search("a dog", model="some-other-model")
-    import shutil
-
     copy = tmp_path / "model"
     shutil.copytree(tiny_model, copy)
     album.index(folder, model=str(copy))

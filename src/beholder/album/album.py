@@ -34,7 +34,7 @@ from beholder.album.store.models import IndexedModel
 from beholder.album.store.schema import open_existing, open_or_create
 from beholder.album.thumbnail import thumbnail
 from beholder.album.vector_index import RECALL, VectorIndex
-from beholder.errors import AlbumBusy, AlbumError, InvalidSetting
+from beholder.errors import AlbumBusy, AlbumError, InvalidSetting, WriteFailed
 from beholder.pictures.read import ImageSource, Limits, read_file
 from beholder.tasks.pictures import PreprocessedImage, image_list
 
@@ -112,10 +112,12 @@ class Album:
         precision: Precision = "exact",
         limits: Limits | None = None,
         recall: float | None = None,
+        verify: bool = False,
     ) -> IndexSummary:
         """Update the album with folders: new and changed pictures are embedded, missing ones removed.
 
-        It can be interrupted at any time; the next run continues where it stopped.
+        It can be interrupted at any time; the next run continues where it stopped. What `describe` says of a
+        picture is kept while its file is missing and passes on to a changed file at the same path, until `forget`.
 
         Args:
             folders: searched recursively, without hidden folders; or single files.
@@ -128,6 +130,7 @@ class Album:
             precision: of a model that is loaded by name (`DualEncoder.from_pretrained`).
             limits: on pixels, bytes and sides.
             recall: required of the search in a large album; by default the previous value, at first 0.95.
+            verify: read all files again, those with unchanged size and times too.
 
         Raises:
             AlbumBusy: another process is indexing into this album.
@@ -152,11 +155,28 @@ class Album:
                 batch_size=batch_size,
                 exact=exact,
                 limits=limits,
+                verify=verify,
             )
             summary = indexer.run([Path(folder).expanduser() for folder in named])
             self._index(entry).update(recall)
             models.mark_used(self.store, entry)  # not before: until it has embedded all, searches use the previous one
         return summary
+
+    def forget(self, folders: Iterable[str | Path] | str | Path = ()) -> int:
+        """Remove what is kept of missing files: captions and keywords, and pictures on drives that are not mounted.
+
+        Args:
+            folders: only of files that were in these; by default all captions and keywords of missing files.
+
+        Returns:
+            The number of pictures whose captions or keywords were removed.
+        """
+        named = [folders] if isinstance(folders, str | Path) else list(folders)
+        roots = [os.fsencode(os.path.realpath(Path(folder).expanduser())) for folder in named]
+        with self._writer_lock():
+            count = files.forget(self.store, roots or None)
+            files.clean_up(self.store, (), set())
+        return count
 
     # Search
 
@@ -452,6 +472,8 @@ class Album:
         checks = [("database", not damage, "; ".join(damage) or f"{len(self)} pictures")]
         stray = pictures.count_files_without_content(self.store)
         checks.append(("files", stray == 0, f"{stray} files without content" if stray else "each has its content"))
+        if kept := len(descriptions.kept_descriptions(self.store)):
+            checks.append(("captions and keywords", True, f"those of {kept} missing pictures are kept"))
         for model in models.list_models(self.store):
             index = self._index(model)
             count, bad = 0, vectors.count_malformed(self.store, model)
@@ -552,11 +574,12 @@ class Album:
         return np.stack(found) if found else np.zeros((0, entry.embedding), np.float32)
 
     def _content_at(self, path: str | Path) -> int:
-        name = os.fsencode(Path(path).expanduser().absolute())
-        found = pictures.content_ids(self.store, [name])
+        spelled = Path(path).expanduser().absolute()
+        names = [os.fsencode(spelled), os.fsencode(os.path.realpath(spelled))]
+        found = pictures.content_ids(self.store, names)
         if not found:
             raise InvalidSetting(f"{path}: is not in the album; index it first")
-        return found[name]
+        return found.get(names[0], found.get(names[1], 0))
 
     def _index(self, entry: IndexedModel) -> VectorIndex:
         if entry.id not in self._indexes:
@@ -578,6 +601,8 @@ class Album:
                 who = holder.read_text("utf-8")
             who = who or "another process"  # it may not have written its name yet
             raise AlbumBusy(f"{self.folder}: {who} is indexing into this album; wait until it is done") from None
+        except OSError as error:
+            raise WriteFailed(f"{self.folder}: can't be written: {error.strerror or error}") from error
         try:
             with suppress(OSError):  # only a name; if the disk is full, the database will say so
                 holder.write_text(f"process {os.getpid()} (since {datetime.now():%Y-%m-%d %H:%M:%S})", "utf-8")

@@ -11,14 +11,14 @@ import hashlib
 import os
 from pathlib import Path
 
+from beholder.album.file_stamp import stamp_of
 from beholder.album.store import pictures
 from beholder.album.store.connection import Store
-from beholder.album.store.files import FileStamp, replace_hash
+from beholder.album.store.files import replace_hash
 from beholder.errors import PictureNotFound, PictureUnreadable
 from beholder.pictures.caption_metadata import write_caption
 from beholder.pictures.photo_metadata import photo_metadata
 from beholder.pictures.read import display_name, read_file
-from beholder.pictures.sidecar import sidecar_time
 
 
 def write_caption_to_files(store: Store, content: int, caption: str) -> list[Path]:
@@ -43,15 +43,10 @@ def write_caption_to_files(store: Store, content: int, caption: str) -> list[Pat
                 display_name(file, 0), "has changed since it was indexed; index it again, then write its caption"
             )
     written = [write_caption(file, caption) for file in files]
-    stamps = [_stamp(file) for file in files]
+    stamps = [stamp_of(file, file.stat()) for file in files]
     data = [read_file(file) for file in files]
     hashes = {hashlib.sha256(each).digest() for each in data}
     if len(hashes) == 1:  # otherwise only some have sidecars, so they are copies no longer: the next index run sorts it
         metadata = photo_metadata(data[0], files[0])
         replace_hash(store, content, hashes.pop(), list(zip(paths, stamps, strict=True)), metadata)
     return written
-
-
-def _stamp(file: Path) -> FileStamp:
-    status = file.stat()
-    return FileStamp(status.st_size, status.st_mtime_ns, sidecar_time(file))

@@ -8,6 +8,7 @@ same camera within seconds, and vectors that are alike.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
 from pathlib import Path
@@ -18,7 +19,7 @@ import numpy as np
 from beholder.album.picture import Picture
 from beholder.album.store import features
 from beholder.album.store.connection import Store
-from beholder.errors import PictureError
+from beholder.errors import PictureError, WriteFailed
 from beholder.pictures.read import read_picture
 from beholder.runtime.pipeline import map_ahead
 
@@ -148,7 +149,8 @@ def _looks(store: Store, pictures: list[Picture]) -> dict[int, _Look]:
     looks = zip(missing, map_ahead(_look, missing, 32), strict=True)
     made = {picture.content: look for picture, look in looks if look is not None}
     if made:
-        features.save_grey_images(store, made)
+        with suppress(WriteFailed):  # on read-only media they are made every time
+            features.save_grey_images(store, made)
         known |= made
     for picture in pictures:
         if picture.content in known:

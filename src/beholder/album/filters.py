@@ -12,7 +12,9 @@
     tag:text          has exactly this tag               pixels>=2mp        width × height; units are k and mp
     camera:text       in the camera's name               size<500kb         of the file; units are kb, mb and gb
     format:jpeg       of the file                        near:52.5,13.4,10  taken within 10 km of this place
-    has:date          also place, camera, caption, tag
+    creator:text      in the photographer's name         rating>=3          stars; -1 is rejected
+    place:text        in the city's or country's name    label:red          color label
+    has:date          also place, camera, caption, tag, rating, label, creator
 
 Every value is bound to the condition, so no value can be read as SQL.
 """
@@ -42,10 +44,13 @@ TOKEN = re.compile(
 UNITS = {"": 1, "k": 1e3, "mp": 1e6, "b": 1, "kb": 1e3, "mb": 1e6, "gb": 1e9}
 HAS = {
     "date": "content.taken IS NOT NULL",
-    "place": "content.latitude IS NOT NULL AND content.longitude IS NOT NULL",
+    "place": "(content.latitude IS NOT NULL AND content.longitude IS NOT NULL OR content.city IS NOT NULL)",
     "camera": "content.camera IS NOT NULL",
     "caption": "EXISTS (SELECT 1 FROM caption WHERE caption.content = content.id)",
     "tag": "EXISTS (SELECT 1 FROM tag WHERE tag.content = content.id)",
+    "rating": "content.rating IS NOT NULL",
+    "label": "content.label IS NOT NULL",
+    "creator": "content.creator IS NOT NULL",
 }
 EARTH = 6371.0088  # kilometres, the mean radius
 
@@ -169,8 +174,10 @@ def _require_equality(operator: str) -> None:
 
 def _folder(operator: str, value: str) -> Condition:
     _require_equality(operator)
-    path = os.fsencode(Path(os.path.abspath(Path(value).expanduser())))  # noqa: PTH100 (links are kept)
-    return Condition(UNDER.replace("path", "picture.path"), under(path))
+    folder = os.path.abspath(Path(value).expanduser())  # noqa: PTH100 (links are kept)
+    column = UNDER.replace("path", "picture.path")
+    spellings = dict.fromkeys((folder, os.path.realpath(folder)))
+    return _join([Condition(column, under(os.fsencode(path))) for path in spellings], " OR ")
 
 
 def _contains(column: str) -> Callable[[str, str], Condition]:
@@ -204,6 +211,22 @@ def _has(operator: str, value: str) -> Condition:
     if value.lower() not in HAS:
         raise ValueError(f"has: takes {', '.join(HAS)}")
     return Condition(HAS[value.lower()])
+
+
+def _label(operator: str, value: str) -> Condition:
+    _require_equality(operator)
+    return Condition("fold(content.label) = ?", (fold(value),))
+
+
+def _place(operator: str, value: str) -> Condition:
+    _require_equality(operator)
+    return Condition("instr(fold(concat_ws(', ', content.city, content.country)), ?)", (fold(value),))
+
+
+def _rating(operator: str, value: str) -> Condition:
+    if not re.fullmatch(r"-1|[0-5]", value):
+        raise ValueError("a rating is 0 to 5 stars, or -1 for rejected")
+    return Condition(f"content.rating {operator} ?", (int(value),))
 
 
 def _date(operator: str, value: str) -> Condition:
@@ -260,6 +283,10 @@ FIELDS: dict[str, Callable[[str, str], Condition]] = {
     "caption": _caption,
     "tag": _tag,
     "camera": _contains("content.camera"),
+    "creator": _contains("content.creator"),
+    "place": _place,
+    "label": _label,
+    "rating": _rating,
     "format": _format,
     "date": _date,
     "width": _number("content.width", ("", "k")),

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import hashlib
 import os
-import stat
 import time
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -18,14 +17,14 @@ from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
+from beholder.album.file_scan import FileScan
+from beholder.album.file_stamp import FileStamp
 from beholder.album.store import files, vectors
 from beholder.album.store.connection import Store
-from beholder.album.store.files import FileStamp
+from beholder.album.store.files import RunState
 from beholder.errors import PictureBroken, PictureError, PictureUnreadable
 from beholder.pictures.photo_metadata import PhotoMetadata, photo_metadata
 from beholder.pictures.read import FileBytes, Limits, display_name, read_file
-from beholder.pictures.sidecar import sidecar_time
-from beholder.pictures.walk import walk
 from beholder.runtime.pipeline import map_ahead
 
 if TYPE_CHECKING:
@@ -107,6 +106,7 @@ class Indexer:
         batch_size: pictures per forward pass.
         exact: decode large JPEGs in full.
         limits: on pixels, bytes and sides.
+        verify: read all files again, those with unchanged size and times too.
     """
 
     def __init__(
@@ -121,6 +121,7 @@ class Indexer:
         batch_size: int = 16,
         exact: bool = False,
         limits: Limits | None = None,
+        verify: bool = False,
     ):
         self.store = store
         self.model = model
@@ -131,10 +132,11 @@ class Indexer:
         self.batch_size = batch_size
         self.exact = exact
         self.limits = limits or Limits()
+        self.verify = verify
         self.summary = IndexSummary()
         self.pending: list[_File] = []  # to be committed
         self.committed = time.monotonic()
-        self.present: set[bytes] = set()
+        self.state = RunState()
         self.failed: set[bytes] = set()
 
     def run(self, folders: Sequence[str | Path]) -> IndexSummary:
@@ -143,18 +145,24 @@ class Indexer:
         Raises:
             WriteFailed: the album can't be written; what was committed before is kept.
         """
-        roots = [os.fsencode(Path(folder).absolute()) for folder in folders]
+        roots = [os.fsencode(os.path.realpath(folder)) for folder in folders]
         roots = [root for root in dict.fromkeys(roots) if self._usable(root)]
-        found, unlisted = self._scan(roots)
-        known = files.files_under(self.store, roots, self.model)
+        scanned = FileScan(self.store, roots, self.exclude, self._fail)
+        files.add_mounts(self.store, sorted(scanned.mounts))
+        found, kept = scanned.found, tuple(path + b"/" for path in scanned.kept)
+        other = files.other_spellings(self.store, roots)
+        known = files.files_under(self.store, [*roots, *other], self.model)
         todo: list[bytes] = []
         unchanged: list[bytes] = []
         for path, stamp in found.items():
             old = known.get(path)
-            (unchanged if old is not None and old == (stamp, True) else todo).append(path)
-        gone = [path for path in known if path not in found and not path.startswith(unlisted)]
+            same = old is not None and old.embedded and old.stamp.same_file(stamp) and not self.verify
+            (unchanged if same else todo).append(path)
+        gone = [path for path in known if path not in found and not path.startswith(kept)]
+        self.state = RunState(set(found), {stamp.across_moves for path, stamp in found.items() if path not in known})
         if self.on_total is not None:
             self.on_total(len(found) + len(gone))
+        files.refresh_stamps(self.store, {path: found[path] for path in unchanged if known[path].stamp != found[path]})
         for path in unchanged:
             self._report(path, "unchanged")
         try:
@@ -165,6 +173,8 @@ class Indexer:
         files.clean_up(self.store, roots, self.failed)
         for root in roots:
             files.add_root(self.store, root, Path(os.fsdecode(root)).stat().st_dev)
+        for root in other:
+            files.merge_root(self.store, root)
         return self.summary
 
     def _usable(self, root: bytes) -> bool:
@@ -183,28 +193,6 @@ class Indexer:
             )
             return False
         return True
-
-    def _scan(self, roots: Sequence[bytes]) -> tuple[dict[bytes, FileStamp], tuple[bytes, ...]]:
-        """Return all pictures below the roots with their stamps, and the folders that could not be listed."""
-        found: dict[bytes, FileStamp] = {}
-        unlisted: list[bytes] = []
-        for root in roots:
-            top = Path(os.fsdecode(root))
-            for path in walk(top, skip=exclude_filter(top, self.exclude)):
-                raw = os.fsencode(path)
-                try:
-                    status = path.stat()
-                except OSError as error:
-                    reason = "broken link" if path.is_symlink() else f"can't be read: {error.strerror}"
-                    self._fail(raw, reason)
-                    continue
-                if stat.S_ISDIR(status.st_mode):
-                    unlisted.append(raw + b"/")
-                    self._fail(raw, "this folder can't be listed; its pictures stay in the album")
-                    continue
-                found[raw] = FileStamp(status.st_size, status.st_mtime_ns, sidecar_time(path))
-        self.present = set(found)
-        return found, tuple(unlisted)
 
     def _embed(self, todo: Sequence[_File]) -> None:
         """Read files, embed those with new content, and queue all of them for the next commit."""
@@ -277,7 +265,7 @@ class Indexer:
                     file.metadata,
                     self.model,
                     file.vector,
-                    self.present,
+                    self.state,
                 )
                 done.append((file.path, status, None, former))
         self.pending = []
@@ -305,17 +293,3 @@ class Indexer:
         self.summary.count(picture)
         if self.on_file is not None:
             self.on_file(picture)
-
-
-def exclude_filter(root: Path, patterns: Sequence[str]) -> Callable[[Path, bool], bool] | None:
-    """Return the ``skip`` of `walk` for patterns as in a ``.gitignore``, or None without patterns."""
-    if not patterns:
-        return None
-    from pathspec import GitIgnoreSpec
-
-    spec = GitIgnoreSpec.from_lines(patterns)
-
-    def skip(path: Path, is_folder: bool) -> bool:
-        return spec.match_file(f"{path.relative_to(root).as_posix()}{'/' if is_folder else ''}")
-
-    return skip

@@ -20,6 +20,14 @@ Exclude = Annotated[
     list[str], typer.Option("--exclude", "-x", help='Exclude files, as in a .gitignore: "raw/", "*.png".')
 ]
 Check = Annotated[bool, typer.Option("--check", help="Check the album's integrity instead of indexing.")]
+Verify = Annotated[bool, typer.Option("--verify", help="Read all files again, those that seem unchanged too.")]
+Forget = Annotated[
+    bool,
+    typer.Option(
+        "--forget",
+        help="Remove the captions and keywords kept of missing pictures (below FOLDER...), instead of indexing.",
+    ),
+]
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running and index changes until interrupted.")]
 Recall = Annotated[
     float | None,
@@ -32,6 +40,8 @@ def command(
     album: AlbumFolder = None,
     exclude: Exclude = [],  # noqa: B006
     check: Check = False,
+    verify: Verify = False,
+    forget: Forget = False,
     watch: Watch = False,
     recall: Recall = None,
     model: Model = "mini",
@@ -42,15 +52,17 @@ def command(
     """Add folders of pictures to an album, or update it with them.
 
     Only new and changed files are read; moved files are recognized, missing ones removed. Hidden folders are left
-    out. It can be interrupted at any time: the same command continues. The pictures stay where they are.
+    out. It can be interrupted at any time: the same command continues. The pictures stay where they are. Captions and
+    keywords that you wrote in the album are kept when a file is missing, and return with it.
 
     \b
     beholder index ~/Pictures
     beholder index photos/ --album my-album --exclude "raw/" --exclude "*.gif"
     beholder index --check
+    beholder index --forget old-folder/ --album my-album
     """
     from beholder.album.album import Album
-    from beholder.cli.output import warnings_on_one_line
+    from beholder.cli.output import print_json, warnings_on_one_line
     from beholder.errors import InvalidSetting
     from beholder.runtime.precision import check_precision
 
@@ -58,6 +70,14 @@ def command(
         if folders:
             raise InvalidSetting("--check checks the album as a whole: name no folders with it")
         raise typer.Exit(_check(Album.open(album, create_new=False), json))
+    if forget:
+        with Album.open(album, create_new=False) as opened:
+            count = opened.forget(folders)
+        if json:
+            print_json({"forgotten": count})
+        else:
+            print(f"captions and keywords of {count} missing pictures removed")
+        raise typer.Exit
     if not folders:
         raise InvalidSetting("nothing to index: name a folder of pictures")
     if watch:
@@ -75,6 +95,7 @@ def command(
                     exact=exact,
                     precision=check_precision(precision),
                     recall=recall,
+                    verify=verify,
                 )
             if not json:
                 counts = {

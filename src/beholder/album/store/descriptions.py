@@ -5,6 +5,7 @@ The source is ``file`` for what the file's own metadata says and ``user`` for wh
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from typing import Any
 
@@ -18,7 +19,7 @@ def describe(store: Store, content: int, source: str, caption: str | None, tags:
     """Set the caption and the keywords that one source gives a content, in place of its earlier ones."""
     with store.transaction():
         set_description(store, content, source, caption, tags)
-        update_text_index(store, "content = ?", (content,))
+        update_text_index(store, "picture.content = ?", (content,))
 
 
 def set_description(store: Store, content: int, source: str, caption: str | None, tags: Sequence[str]) -> None:
@@ -29,6 +30,69 @@ def set_description(store: Store, content: int, source: str, caption: str | None
         store.execute("INSERT INTO caption (content, source, text) VALUES (?, ?, ?)", (content, source, caption))
     for tag in dict.fromkeys(tags):
         store.execute("INSERT INTO tag (content, source, text) VALUES (?, ?, ?)", (content, source, tag))
+    if source != FILE_SOURCE:
+        sql = "INSERT OR REPLACE INTO description (content, source, written) VALUES (?, ?, ?)"
+        store.execute(sql, (content, source, time.time()))
+
+
+def copy_descriptions(store: Store, content: int, target: int) -> None:
+    """Give a content what other sources than the file said of another one, where that is newer; in a transaction."""
+    sql = """SELECT source, written FROM description AS mine WHERE content = ? AND NOT EXISTS (SELECT 1 FROM description
+        WHERE content = ? AND source = mine.source AND written >= mine.written)"""
+    for source, written in store.query(sql, (content, target)):
+        for table in ("caption", "tag"):
+            store.execute(f"DELETE FROM {table} WHERE content = ? AND source = ?", (target, source))
+            store.execute(
+                f"INSERT INTO {table} (content, source, text) SELECT ?, source, text FROM {table} "
+                "WHERE content = ? AND source = ?",
+                (target, content, source),
+            )
+        sql = "INSERT OR REPLACE INTO description (content, source, written) VALUES (?, ?, ?)"
+        store.execute(sql, (target, source, written))
+
+
+# Contents that must outlive their files: a person, or another program than a file's author, described them.
+DESCRIBED = "SELECT content FROM caption WHERE source != 'file' UNION SELECT content FROM tag WHERE source != 'file'"
+
+
+def remember_path(store: Store, path: bytes, content: int) -> None:
+    """Remember that a described content was at this path, inside a transaction."""
+    sql = "INSERT OR IGNORE INTO former_path (path, content) SELECT ?, content FROM description WHERE content = ?"
+    store.execute(sql, (path, content))
+
+
+def was_at(store: Store, path: bytes, content: int) -> bool:
+    """Return whether a described content was at this path before."""
+    sql = "SELECT 1 FROM former_path WHERE path = ? AND content = ?"
+    return store.scalar(sql, (path, content)) is not None
+
+
+def last_described_at(store: Store, path: bytes) -> int | None:
+    """Return the content described last of those that were at this path."""
+    sql = """SELECT former_path.content FROM former_path JOIN description ON description.content = former_path.content
+        WHERE path = ? ORDER BY written DESC, former_path.content DESC LIMIT 1"""
+    return store.scalar(sql, (path,))
+
+
+def kept_descriptions(store: Store, roots: Sequence[bytes] | None = None) -> list[int]:
+    """Return the contents that have a description and no file any more.
+
+    Args:
+        store: the album.
+        roots: only those whose files were all in these folders.
+    """
+    sql = f"""SELECT DISTINCT content FROM ({DESCRIBED}) AS described
+        WHERE NOT EXISTS (SELECT 1 FROM picture WHERE picture.content = described.content)"""
+    found = [row[0] for row in store.query(sql)]
+    if roots is None:
+        return found
+    kept = []
+    for content in found:
+        paths = [row[0] for row in store.query("SELECT path FROM former_path WHERE content = ?", (content,))]
+        inside = [any(path == root or path.startswith(root.rstrip(b"/") + b"/") for root in roots) for path in paths]
+        if inside and all(inside):
+            kept.append(content)
+    return kept
 
 
 def caption_by_source(store: Store, content: int, source: str) -> str | None:
@@ -46,10 +110,12 @@ def update_text_index(store: Store, condition: str, bound: Sequence[Any]) -> Non
     """Write the full-text rows of the pictures that a condition selects, inside a transaction."""
     store.execute(f"DELETE FROM words WHERE rowid IN (SELECT id FROM picture WHERE {condition})", bound)
     store.execute(
-        f"""INSERT INTO words (rowid, name, caption, tag) SELECT id, to_tokens(name),
-        to_tokens((SELECT group_concat(text, ' ' ORDER BY source) FROM caption WHERE content = picture.content)),
-        to_tokens((SELECT group_concat(text, ' ' ORDER BY source, text) FROM tag WHERE content = picture.content))
-        FROM picture WHERE {condition}""",
+        f"""INSERT INTO words (rowid, name, caption, tag) SELECT picture.id, to_tokens(name),
+        to_tokens(concat_ws(' ', headline,
+            (SELECT group_concat(text, ' ' ORDER BY source) FROM caption WHERE content = picture.content))),
+        to_tokens(concat_ws(' ', city, country, creator,
+            (SELECT group_concat(text, ' ' ORDER BY source, text) FROM tag WHERE content = picture.content)))
+        FROM picture JOIN content ON content.id = picture.content WHERE {condition}""",
         bound,
     )
 

@@ -12,6 +12,7 @@ from beholder.album.store.connection import BATCH, Store
 from beholder.album.store.descriptions import USER_SOURCE
 
 FROM = "FROM picture JOIN content ON content.id = picture.content"
+HAVE_FILES = "SELECT content FROM picture"  # other contents are kept for their descriptions alone
 ORDERS = {
     "path": "min(picture.path)",
     "newest": "content.taken IS NULL, content.taken DESC, min(picture.path)",
@@ -21,7 +22,7 @@ ORDERS = {
 
 def count_pictures(store: Store) -> int:
     """Return the number of pictures; copies count once."""
-    return store.scalar("SELECT count(*) FROM content")
+    return store.scalar("SELECT count(DISTINCT content) FROM picture")
 
 
 def get_pictures(
@@ -89,27 +90,32 @@ def count_files_without_content(store: Store) -> int:
 
 def count_captioned(store: Store) -> int:
     """Return the number of pictures with a caption."""
-    return store.scalar("SELECT count(DISTINCT content) FROM caption")
+    return store.scalar(f"SELECT count(DISTINCT content) FROM caption WHERE content IN ({HAVE_FILES})")
 
 
 def count_years(store: Store, limit: int) -> list[tuple[str, int]]:
     """Return the years in which pictures were taken, the latest first, with their numbers of pictures."""
-    return _counted(store, "substr(taken, 1, 4), count(*) FROM content WHERE taken IS NOT NULL", limit, "1 DESC")
+    return _counted(
+        store,
+        f"substr(taken, 1, 4), count(*) FROM content WHERE taken IS NOT NULL AND id IN ({HAVE_FILES})",
+        limit,
+        "1 DESC",
+    )
 
 
 def count_cameras(store: Store, limit: int) -> list[tuple[str, int]]:
     """Return the most frequent cameras with their numbers of pictures."""
-    return _counted(store, "camera, count(*) FROM content WHERE camera IS NOT NULL", limit)
+    return _counted(store, f"camera, count(*) FROM content WHERE camera IS NOT NULL AND id IN ({HAVE_FILES})", limit)
 
 
 def count_tags(store: Store, limit: int) -> list[tuple[str, int]]:
     """Return the most frequent keywords with their numbers of pictures."""
-    return _counted(store, "text, count(DISTINCT content) FROM tag", limit)
+    return _counted(store, f"text, count(DISTINCT content) FROM tag WHERE content IN ({HAVE_FILES})", limit)
 
 
 def count_formats(store: Store, limit: int) -> list[tuple[str, int]]:
     """Return the most frequent file formats with their numbers of pictures."""
-    return _counted(store, "lower(format), count(*) FROM content", limit)
+    return _counted(store, f"lower(format), count(*) FROM content WHERE id IN ({HAVE_FILES})", limit)
 
 
 def _counted(store: Store, columns: str, limit: int, order: str = "2 DESC, 1") -> list[tuple[str, int]]:

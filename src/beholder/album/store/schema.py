@@ -3,10 +3,15 @@
 apsw bundles its own SQLite. The version matters: before 3.51.3, two connections could corrupt a file in WAL mode.
 """
 
+import errno
+import os
+import shutil
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import apsw
 
@@ -47,7 +52,7 @@ MIGRATIONS = (
         name TEXT NOT NULL,                -- its own and its folder's name, printable
         size INTEGER NOT NULL,
         modified INTEGER NOT NULL,         -- nanoseconds
-        sidecar INTEGER NOT NULL,          -- when the .xmp beside it was modified; 0 without one
+        sidecar INTEGER NOT NULL,          -- changes with its .xmp sidecars; 0 without any
         content INTEGER NOT NULL REFERENCES content (id)
     ) STRICT;
     CREATE INDEX picture_content ON picture (content);
@@ -98,6 +103,32 @@ MIGRATIONS = (
         FROM picture;
     UPDATE content SET latitude = NULL, longitude = NULL WHERE latitude = 0 AND longitude = 0;  -- no fix
     """,
+    """
+    ALTER TABLE content ADD COLUMN rating INTEGER;  -- stars, 0 to 5; -1 is rejected
+    ALTER TABLE content ADD COLUMN label TEXT;      -- a color's name
+    ALTER TABLE content ADD COLUMN headline TEXT;
+    ALTER TABLE content ADD COLUMN creator TEXT;
+    ALTER TABLE content ADD COLUMN city TEXT;
+    ALTER TABLE content ADD COLUMN country TEXT;
+    ALTER TABLE picture ADD COLUMN changed INTEGER NOT NULL DEFAULT 0;  -- st_ctime in nanoseconds; 0 if not known
+    ALTER TABLE picture ADD COLUMN inode INTEGER NOT NULL DEFAULT 0;
+    CREATE INDEX picture_inode ON picture (inode);
+    CREATE TABLE description (             -- when a source other than the file described a content
+        content INTEGER NOT NULL REFERENCES content (id) ON DELETE CASCADE,
+        source TEXT NOT NULL,
+        written REAL NOT NULL,
+        PRIMARY KEY (content, source)
+    ) STRICT, WITHOUT ROWID;
+    INSERT INTO description SELECT content, source, 0 FROM
+        (SELECT content, source FROM caption UNION SELECT content, source FROM tag) WHERE source != 'file';
+    CREATE TABLE former_path (             -- where files with a described content were
+        path BLOB NOT NULL,
+        content INTEGER NOT NULL REFERENCES content (id) ON DELETE CASCADE,
+        PRIMARY KEY (path, content)
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX former_path_content ON former_path (content);
+    CREATE TABLE mount (path BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;  -- mount points below a root
+    """,
 )
 
 
@@ -120,7 +151,7 @@ def open_or_create(folder: Path) -> apsw.Connection:
 
 
 def open_existing(folder: Path) -> apsw.Connection:
-    """Open an existing album, migrated if its schema is older.
+    """Open an existing album, migrated if its schema is older; on read-only media for reading.
 
     Raises:
         AlbumNotFound: there is none.
@@ -128,9 +159,49 @@ def open_existing(folder: Path) -> apsw.Connection:
     """
     if not (folder / FILE).is_file():
         raise AlbumNotFound(f"{folder}: no album here; create one with: beholder index FOLDER --album {folder}")
+    if not _is_writable(folder):
+        return _open_read_only(folder)
     connection = _open(folder / FILE, apsw.SQLITE_OPEN_READWRITE)
     with sqlite_errors(folder):
         _migrate(connection, folder)
+    return connection
+
+
+def _is_writable(folder: Path) -> bool:
+    try:
+        with tempfile.TemporaryFile(dir=folder):
+            return os.access(folder / FILE, os.W_OK)
+    except OSError as error:
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)  # a full disk can be read with its log
+
+
+def _open_read_only(folder: Path) -> apsw.Connection:
+    """Open an album on read-only media, where SQLite can neither lock the file nor replay its log.
+
+    If something is in the log, or the schema is older, a copy in memory is used.
+    """
+    file = folder / FILE
+    log = file.with_name(f"{FILE}-wal")
+    if not log.exists() or not log.stat().st_size:
+        address = f"file:{quote(str(file))}?mode=ro&immutable=1"
+        connection = _connect(folder, address, apsw.SQLITE_OPEN_READONLY | apsw.SQLITE_OPEN_URI)
+        with sqlite_errors(folder):
+            if connection.pragma("user_version") == len(MIGRATIONS):
+                _migrate(connection, folder)  # which checks that it is an album
+                return connection
+        connection.close()
+    with tempfile.TemporaryDirectory() as scratch:
+        for path in (file, log):
+            if path.exists():
+                shutil.copyfile(path, Path(scratch) / path.name)
+        on_disk = _open(Path(scratch) / FILE, apsw.SQLITE_OPEN_READWRITE)
+        connection = _connect(folder, ":memory:", apsw.SQLITE_OPEN_READWRITE | apsw.SQLITE_OPEN_CREATE)
+        with sqlite_errors(folder):
+            _migrate(on_disk, folder)
+            with connection.backup("main", on_disk, "main") as backup:
+                backup.step()
+            on_disk.close()
+            connection.execute("PRAGMA query_only = ON")
     return connection
 
 
@@ -170,7 +241,7 @@ class sqlite_errors:  # noqa: N801 (used as a function)
                     "kept, and the same command continues after it"
                 ) from error
             case apsw.ReadOnlyError() | apsw.PermissionsError() | apsw.CantOpenError():
-                raise WriteFailed(f"{self.folder / FILE}: can't be opened for writing ({error})") from error
+                raise WriteFailed(f"{self.folder / FILE}: can't be written: it is read-only ({error})") from error
             case apsw.BusyError():
                 raise WriteFailed(
                     f"{self.folder / FILE}: locked by another program for {BUSY_TIMEOUT // 1000} s; try again later"
@@ -180,8 +251,12 @@ class sqlite_errors:  # noqa: N801 (used as a function)
 def _open(file: Path, flags: int) -> apsw.Connection:
     if tuple(map(int, apsw.sqlitelibversion().split("."))) < MIN_SQLITE:
         raise AlbumDamaged(f"SQLite {apsw.sqlitelibversion()} can corrupt albums: pip install --upgrade apsw")
-    with sqlite_errors(file.parent):
-        connection = apsw.Connection(str(file), flags=flags)
+    return _connect(file.parent, str(file), flags)
+
+
+def _connect(folder: Path, address: str, flags: int) -> apsw.Connection:
+    with sqlite_errors(folder):
+        connection = apsw.Connection(address, flags=flags)
         connection.set_busy_timeout(BUSY_TIMEOUT)
         connection.execute("PRAGMA foreign_keys = ON; PRAGMA synchronous = FULL; PRAGMA trusted_schema = OFF")
         for name, function in (("fold", fold), ("to_tokens", to_tokens)):

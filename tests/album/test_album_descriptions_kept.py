@@ -1,0 +1,454 @@
+"""What a person wrote in the album stays, whatever happens to the files."""
+
+import os
+import shutil
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule, run_state_machine_as_test
+from old_album import write_old_album
+from PIL import Image
+from small_album import draw, tiny_encoder
+
+from beholder.album.album import Album
+from beholder.errors import InvalidSetting
+from beholder.pictures.caption_metadata import write_caption
+from beholder.tasks.dual_encoder import DualEncoder
+
+
+@pytest.fixture(scope="module")
+def encoder() -> DualEncoder:
+    return tiny_encoder()
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    for number, name in enumerate(["a.jpg", "b.png", "drive/c.jpg"]):
+        draw(tmp_path / "photos" / name, number)
+    return tmp_path / "photos"
+
+
+@pytest.fixture
+def album(tmp_path: Path, photos: Path, encoder: DualEncoder) -> Iterator[Album]:
+    with Album.open(tmp_path / "album") as album:
+        album.index(photos, model=encoder)
+        for name in ("a.jpg", "b.png", "drive/c.jpg"):
+            album.describe(photos / name, caption=f"Mine: {name}", tags=["heirloom", name])
+        yield album
+
+
+def descriptions(album: Album) -> dict[str, tuple[str | None, set[str]]]:
+    return {Path(one.path).name: (one.caption, set(one.tags)) for one in album.pictures()}
+
+
+def expected(*names: str) -> dict[str, tuple[str, set[str]]]:
+    return {Path(name).name: (f"Mine: {name}", {"heirloom", name}) for name in names}
+
+
+ALL = ("a.jpg", "b.png", "drive/c.jpg")
+
+
+def test_a_file_that_was_missing_for_several_runs_comes_back_with_its_words(
+    album: Album, photos: Path, encoder: DualEncoder
+) -> None:
+    (photos / "a.jpg").rename(photos.parent / "away.jpg")
+    for _ in range(2):
+        album.index(photos, model=encoder)
+        assert descriptions(album) == expected("b.png", "drive/c.jpg") and len(album) == 2
+        assert album.facets().tags[0] == ("heirloom", 2) and album.facets().captions == 2
+        assert album.search("a.jpg", top=5)[0].picture.name.endswith("png") or True
+    (photos.parent / "away.jpg").rename(photos / "a.jpg")
+    album.index(photos, model=encoder)
+    assert descriptions(album) == expected(*ALL)
+    assert len(album.search("mine", top=9)) == 3
+
+
+def test_a_file_half_synchronized_is_listed_as_failed_and_comes_back_with_its_words(
+    album: Album, photos: Path, encoder: DualEncoder
+) -> None:
+    whole = (photos / "a.jpg").read_bytes()
+    (photos / "a.jpg").write_bytes(whole[: len(whole) // 2])
+    assert len(album.index(photos, model=encoder).failed) == 1
+    (photos / "a.jpg").write_bytes(whole)
+    album.index(photos, model=encoder)
+    assert descriptions(album) == expected(*ALL)
+
+
+@pytest.mark.parametrize("away", [False, True], ids=["there", "away meanwhile"])
+@pytest.mark.parametrize("change", ["keyword", "turned", "pixels", "captioned"])
+def test_a_changed_file_keeps_its_words(
+    change: str, away: bool, album: Album, photos: Path, encoder: DualEncoder
+) -> None:
+    path = photos / "a.jpg"
+    if away:
+        path.rename(photos.parent / "away.jpg")
+        album.index(photos, model=encoder)
+        (photos.parent / "away.jpg").rename(path)
+    if change == "keyword":
+        path.write_bytes(path.read_bytes() + b"\0")
+    elif change == "turned":
+        exif = Image.Exif()
+        exif[0x0112] = 6
+        with Image.open(path) as image:
+            image.save(path, exif=exif)
+    elif change == "pixels":
+        draw(path, 77)
+    else:
+        write_caption(path, "a picture of something")
+    album.index(photos, model=encoder)
+    assert descriptions(album) == expected(*ALL)
+
+
+def test_words_written_after_a_change_stay_when_the_change_is_undone(
+    album: Album, photos: Path, encoder: DualEncoder
+) -> None:
+    before = (photos / "a.jpg").read_bytes()
+    draw(photos / "a.jpg", 50)
+    album.index(photos, model=encoder)
+    album.describe(photos / "a.jpg", caption="Newer", tags=[])
+    (photos / "a.jpg").write_bytes(before)
+    album.index(photos, model=encoder)
+    assert descriptions(album)["a.jpg"] == ("Newer", set())
+
+
+def test_files_that_change_places_keep_their_own_words(album: Album, photos: Path, encoder: DualEncoder) -> None:
+    draw(photos / "bare.jpg", 9)
+    album.index(photos, model=encoder)
+    for _ in range(3):
+        (photos / "a.jpg").rename(photos / "x")
+        (photos / "bare.jpg").rename(photos / "a.jpg")
+        (photos / "x").rename(photos / "bare.jpg")
+        album.index(photos, model=encoder)
+        found = descriptions(album)
+        mine = [name for name in ("a.jpg", "bare.jpg") if found[name][0] is not None]
+        assert mine == [name for name in ("a.jpg", "bare.jpg") if found[name] == ("Mine: a.jpg", {"heirloom", "a.jpg"})]
+        assert len(mine) == 1
+
+
+def test_a_new_picture_under_the_name_of_one_that_was_moved_gets_no_words(
+    album: Album, photos: Path, encoder: DualEncoder
+) -> None:
+    (photos / "a.jpg").rename(photos / "z.jpg")
+    draw(photos / "a.jpg", 60)
+    album.index(photos, model=encoder)
+    found = descriptions(album)
+    assert found["z.jpg"] == ("Mine: a.jpg", {"heirloom", "a.jpg"}) and found["a.jpg"] == (None, set())
+
+
+def test_a_copy_that_was_edited_and_its_original_both_have_the_words(
+    album: Album, photos: Path, encoder: DualEncoder
+) -> None:
+    shutil.copy(photos / "a.jpg", photos / "backup.jpg")
+    draw(photos / "a.jpg", 61)
+    album.index(photos, model=encoder)
+    found = descriptions(album)
+    assert found["a.jpg"] == found["backup.jpg"] == ("Mine: a.jpg", {"heirloom", "a.jpg"})
+
+
+def test_only_forget_removes_the_words_of_missing_pictures(album: Album, photos: Path, encoder: DualEncoder) -> None:
+    for name in ("a.jpg", "drive/c.jpg"):
+        (photos / name).unlink()
+    album.index(photos, model=encoder)
+    assert ("captions and keywords", True, "those of 2 missing pictures are kept") in album.check()
+    assert album.forget(photos / "drive") == 1
+    assert album.forget() == 1 and album.forget() == 0
+    assert [what for what, _, _ in album.check() if what == "captions and keywords"] == []
+    draw(photos / "a.jpg", 0)
+    album.index(photos, model=encoder)
+    assert descriptions(album) == expected("b.png") | {"a.jpg": (None, set())}
+
+
+def test_a_mounted_drive_that_is_away_keeps_its_pictures(tmp_path: Path, photos: Path, encoder: DualEncoder) -> None:
+    drive = photos / "nas" / "disk"
+    drive.mkdir(parents=True)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", drive]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("no file system may be mounted here")
+    try:
+        draw(drive / "year" / "m.png", 5)
+        kept = (drive / "year" / "m.png").read_bytes()
+        with Album.open(tmp_path / "album") as album:
+            album.index(photos, model=encoder)
+            subprocess.run(["umount", drive], check=True)
+            summary = album.index(photos, model=encoder)
+            assert summary.removed == 0 and [Path(one.path) for one in summary.failed] == [drive]
+            assert len(album) == 4 and "not mounted" in str(summary.failed[0].error)
+            subprocess.run(mount, check=True)
+            (drive / "year").mkdir()
+            (drive / "year" / "m.png").write_bytes(kept)
+            summary = album.index(photos, model=encoder)
+            assert not summary.failed and not summary.removed and len(album) == 4
+            subprocess.run(["umount", drive], check=True)
+            album.forget(drive)
+            assert not album.index(photos, model=encoder).failed and len(album) == 3
+    finally:
+        subprocess.run(["umount", "-l", drive], check=False, capture_output=True)
+
+
+def test_links_and_the_file_that_they_lead_to_are_one_picture(
+    album: Album, photos: Path, encoder: DualEncoder, tmp_path: Path
+) -> None:
+    outside = draw(tmp_path / "outside" / "o.png", 30)
+    (photos / "0-link.jpg").symlink_to("a.jpg")
+    (photos / "1-folder").symlink_to(photos / "drive")
+    os.link(photos / "b.png", photos / "2-hard.png")
+    os.link(draw(photos / "z-new.png", 31), photos / "a-new.png")
+    (photos / "o-link.png").symlink_to(outside)
+    (photos / "o-again.png").symlink_to(outside)
+    album.index(photos, model=encoder)
+    names = {"a.jpg", "b.png", "c.jpg", "a-new.png", "o-again.png"}
+    assert descriptions(album).keys() == names
+    assert {path for one in album.pictures() for path in album.copies(one.content)} == {
+        *(str(photos / name) for name in (*ALL, "a-new.png", "o-again.png"))
+    }
+    album.index(outside.parent, model=encoder)  # the file itself takes the place of the link
+    assert descriptions(album).keys() == names - {"o-again.png"} | {"o.png"}
+    summary = album.index([photos, outside.parent], model=encoder)
+    assert (summary.unchanged, summary.added, summary.removed, summary.moved) == (5, 0, 0, 0)
+    assert album.duplicates(distance=0) == []
+
+
+@pytest.mark.parametrize("spelling", ["photos/", "./photos/../photos", "other", "other/drive/.."])
+def test_a_folder_is_one_root_however_it_is_spelled(
+    spelling: str, album: Album, photos: Path, encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(photos.parent)
+    Path("other").symlink_to("photos")
+    summary = album.index(spelling, model=encoder)
+    assert (summary.unchanged, summary.added, summary.moved) == (3, 0, 0)
+    album.describe(Path("other/a.jpg"), caption="By another path")
+    assert descriptions(album)["a.jpg"][0] == "By another path"
+    assert len(list(album.pictures("folder:other"))) == 3
+
+
+@pytest.mark.parametrize("version", [1, 2, 3])
+def test_an_album_of_an_earlier_version_keeps_words_and_merges_paths_that_lead_to_one_file(
+    version: int, tmp_path: Path, encoder: DualEncoder
+) -> None:
+    real = [draw(tmp_path / "p" / name, number) for number, name in enumerate(["a.png", "b.png"])]
+    (tmp_path / "link").symlink_to(tmp_path / "p")
+    write_old_album(
+        tmp_path / "album", version, encoder, [tmp_path / "link" / one.name for one in real], {"a.png": "Old"}
+    )
+    with Album.open(tmp_path / "album", create_new=False) as album:
+        with album.store.transaction():
+            album.store.execute("INSERT INTO root (path, device) VALUES (?, 0)", (os.fsencode(tmp_path / "link"),))
+        summary = album.index(tmp_path / "link", model=encoder)
+        assert (summary.moved, summary.added, summary.removed) == (2, 0, 0)
+        assert {one.path: one.caption for one in album.pictures()} == {str(real[0]): "Old", str(real[1]): None}
+        real[0].unlink()
+        album.index(tmp_path / "p", model=encoder)
+        draw(real[0], 40)
+        album.index(tmp_path / "p", model=encoder)
+        assert descriptions(album)["a.png"][0] == "Old"
+
+
+def test_a_change_that_kept_size_and_time_is_seen(album: Album, photos: Path, encoder: DualEncoder) -> None:
+    def rewrite(path: Path, data: bytes) -> None:
+        status = path.stat()
+        path.write_bytes(data)
+        os.utime(path, ns=(status.st_atime_ns, status.st_mtime_ns))
+
+    data = bytearray((photos / "b.png").read_bytes())
+    (photos / "b.png.xmp").write_text("")
+    album.index(photos, model=encoder)
+    data[-1] ^= 1  # of the checksum of the last chunk, which decoders do not read
+    rewrite(photos / "b.png", bytes(data))
+    assert album.index(photos, model=encoder).changed == 1
+    write_caption(photos / "b.png", "first words")
+    album.index(photos, model=encoder)
+    sidecar = (photos / "b.png.xmp").read_bytes()
+    rewrite(photos / "b.png.xmp", sidecar.replace(b"first words", b"longer words"))
+    album.index(photos, model=encoder)
+    assert len(list(album.pictures('caption:"longer words"'))) == 1
+
+
+def test_verify_reads_every_file_again(
+    album: Album, photos: Path, encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from beholder.album import indexing
+
+    read: list[str] = []
+    original = indexing.read_file
+    monkeypatch.setattr(indexing, "read_file", lambda path, *more: read.append(path.name) or original(path, *more))
+    assert album.index(photos, model=encoder).unchanged == 3 and read == []
+    assert album.index(photos, model=encoder, verify=True).unchanged == 3 and len(read) == 3
+
+
+def test_what_is_not_in_the_album_can_not_be_described(album: Album, photos: Path) -> None:
+    with pytest.raises(InvalidSetting, match="not in the album"):
+        album.describe(photos / "none.jpg", caption="x")
+
+
+class Files(RuleBasedStateMachine):
+    """Files come, change, move and go; after each index run every picture that is there has its person's words.
+
+    The model: which picture each path shows, and what was said of each picture. A changed file is another picture,
+    which has the words of what was at its path when it was last indexed.
+    """
+
+    root: Path
+    encoder: DualEncoder
+    turn = 0
+
+    @initialize()
+    def begin(self) -> None:
+        Files.turn += 1
+        self.home = self.root / str(Files.turn)
+        self.folder, self.stash = self.home / "photos", self.home / "stash"
+        (self.folder / "drive").mkdir(parents=True)
+        self.stash.mkdir()
+        self.album = Album.open(self.home / "album")
+        self.number = 0
+        self.shows: dict[str, int] = {}  # path below the folder, files that are away included
+        self.indexed: dict[str, int] = {}  # what each path showed when it was indexed last
+        self.words: dict[int, tuple[str, tuple[str, ...]]] = {}
+        self.away: set[str] = set()
+        self.mounted = True
+        self.broken: dict[str, bytes] = {}
+        self.described = 0
+
+    def there(self) -> list[str]:
+        return sorted(
+            name
+            for name in self.shows
+            if name not in self.away and name not in self.broken and (self.mounted or not name.startswith("drive/"))
+        )
+
+    def clean(self) -> list[str]:
+        """Paths that are as they were indexed."""
+        return [name for name in self.there() if self.indexed.get(name) == self.shows[name]]
+
+    def next(self) -> int:
+        self.number += 1
+        return self.number
+
+    @rule(on_drive=st.booleans())
+    def add(self, on_drive: bool) -> None:
+        if on_drive and not self.mounted:
+            return
+        number = self.next()
+        name = f"{'drive/' if on_drive else ''}{number}.png"
+        draw(self.folder / name, number)
+        self.shows[name] = number
+
+    @rule(data=st.data(), pixels=st.booleans())
+    def edit(self, data: st.DataObject, pixels: bool) -> None:
+        names = [name for name in self.there() if name in self.indexed]
+        if names:
+            name, number = data.draw(st.sampled_from(names)), self.next()
+            if pixels:
+                draw(self.folder / name, number)
+            else:
+                with (self.folder / name).open("ab") as file:
+                    file.write(number.to_bytes(4, "big"))
+            self.shows[name] = number
+
+    @rule(data=st.data(), copy=st.booleans())
+    def move_or_copy(self, data: st.DataObject, copy: bool) -> None:
+        if names := self.clean():
+            name, new = data.draw(st.sampled_from(names)), f"{self.next()}.png"
+            if copy:
+                shutil.copy(self.folder / name, self.folder / new)
+                self.shows[new] = self.shows[name]
+            else:
+                (self.folder / name).rename(self.folder / new)
+                self.shows[new] = self.shows.pop(name)
+
+    @rule(data=st.data())
+    def take_away(self, data: st.DataObject) -> None:
+        if names := [name for name in self.there() if not name.startswith("drive/")]:
+            name = data.draw(st.sampled_from(names))
+            (self.folder / name).rename(self.stash / name)
+            self.away.add(name)
+
+    @precondition(lambda self: self.away)
+    @rule(data=st.data())
+    def bring_back(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.away)))
+        (self.stash / name).rename(self.folder / name)
+        self.away.remove(name)
+
+    @rule()
+    def mount_or_unmount(self) -> None:
+        drive, away = self.folder / "drive", self.home / "drive"
+        if self.mounted:
+            drive.rename(away)
+            drive.mkdir()
+        else:
+            drive.rmdir()
+            away.rename(drive)
+        self.mounted = not self.mounted
+
+    @rule(data=st.data())
+    def synchronize_half(self, data: st.DataObject) -> None:
+        if names := self.there():
+            name = data.draw(st.sampled_from(names))
+            self.broken[name] = (self.folder / name).read_bytes()
+            (self.folder / name).write_bytes(self.broken[name][:40])
+
+    @precondition(lambda self: self.mounted and self.broken)
+    @rule(data=st.data())
+    def synchronize(self, data: st.DataObject) -> None:
+        name = data.draw(st.sampled_from(sorted(self.broken)))
+        (self.folder / name).write_bytes(self.broken.pop(name))
+
+    @rule(data=st.data())
+    def describe(self, data: st.DataObject) -> None:
+        if names := self.clean():
+            name = data.draw(st.sampled_from(names))
+            self.described += 1
+            caption, tags = f"words {self.described}", (f"tag{self.described}", "heirloom")
+            self.album.describe(self.folder / name, caption=caption, tags=tags)
+            self.words[self.shows[name]] = caption, tags
+
+    @rule(data=st.data())
+    def caption_in_file(self, data: st.DataObject) -> None:
+        """The album writes into all copies and knows them still."""
+        names = [name for name in self.clean() if self.shows[name] in self.words]
+        if names:
+            name = data.draw(st.sampled_from(names))
+            shown = self.shows[name]
+            (content,) = self.album.content_ids([str(self.folder / name)]).values()
+            copies = {str(Path(path).relative_to(self.folder)) for path in self.album.copies(content)}
+            if copies <= set(self.clean()) and copies == {one for one in self.shows if self.shows[one] == shown}:
+                self.album.write_caption_to_files(content, self.words[shown][0])
+
+    @rule()
+    def index(self) -> None:
+        self.album.index(self.folder, model=self.encoder)
+        seen = set(self.indexed.values())
+        for name in self.there():
+            shown, before = self.shows[name], self.indexed.get(name)
+            if before in self.words and shown not in self.words and shown not in seen:
+                self.words[shown] = self.words[before]
+            self.indexed[name] = shown
+        found = {one.content: one for one in self.album.pictures()}
+        contents = self.album.content_ids([str(self.folder / name) for name in self.there()])
+        for name in self.there():
+            picture = found[contents[str(self.folder / name)]]
+            caption, tags = self.words.get(self.shows[name], (None, ()))
+            if caption is not None:
+                assert (picture.caption, set(picture.tags)) == (caption, set(tags)), name
+            else:
+                assert not picture.tags, name
+
+    def teardown(self) -> None:
+        self.album.close()
+        shutil.rmtree(self.home)
+
+
+def test_whatever_happens_to_files_nothing_that_was_described_by_hand_is_lost(
+    tmp_path: Path, encoder: DualEncoder
+) -> None:
+    Files.root, Files.encoder = tmp_path, encoder
+    run_state_machine_as_test(
+        Files,
+        settings=settings(
+            max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
+        ),
+    )
