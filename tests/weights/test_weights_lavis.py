@@ -125,11 +125,11 @@ def test_what_is_missing_is_said(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"broken\.pth"):
         load_lavis(tmp_path / "broken.pth")
     torch.save({"model": tensors}, tmp_path / "stage2.pth")
-    with pytest.raises(ModelError, match="name the folder of its language model"):
+    with pytest.raises(ModelError, match="pass the folder of its language model"):
         load_lavis(tmp_path / "stage2.pth", **HEADS)
     without = {name: tensor for name, tensor in tensors.items() if not name.startswith("visual_encoder.")}
     torch.save({"model": without}, tmp_path / "bridge.pth")
-    with pytest.raises(ModelError, match="name its file as vision"):
+    with pytest.raises(ModelError, match="pass its file as vision"):
         load_lavis(tmp_path / "bridge.pth", **HEADS)
     del tensors["Qformer.bert.encoder.layer.1.output_query.dense.weight"]
     torch.save({"model": tensors}, tmp_path / "hole.pth")
