@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures, Precision, PrecisionName
+from beholder.cli.options import (
+    AllowPickle,
+    AllowUrls,
+    Exact,
+    Json,
+    MaxBytes,
+    MaxMegapixels,
+    Model,
+    Pictures,
+    Precision,
+    PrecisionName,
+)
 
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help='How the sentence starts: "this garment is".')]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Append the captions to a .jsonl or .csv file.")]
@@ -51,6 +62,8 @@ def command(
     json: Json = False,
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
+    max_megapixels: MaxMegapixels = None,
+    max_bytes: MaxBytes = None,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = True,
 ) -> None:
@@ -65,12 +78,13 @@ def command(
     beholder caption photos/ --xmp --candidates 5
     """
     from beholder.cli.output import check_output, print_json, print_message, track, warnings_on_one_line
-    from beholder.cli.pictures import find_pictures, load_vision_language_model, reported_name
+    from beholder.cli.pictures import find_pictures, load_vision_language_model, picture_limits, reported_name
     from beholder.errors import InvalidSetting, PictureError
     from beholder.pictures.caption_metadata import read_caption, write_caption
     from beholder.tasks.caption_options import CaptionOptions
     from beholder.tasks.result_file import CaptionFile
 
+    limits = picture_limits(max_megapixels, max_bytes)
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
         if attention is not None and len(found) != 1:
@@ -99,6 +113,7 @@ def command(
                 batch_size=batch_size,
                 exact=exact,
                 allow_urls=allow_urls,
+                limits=limits,
             )
             stream = vlm.stream_captions(todo, options=options)
             for picture in track(stream, "captioning", len(todo)):

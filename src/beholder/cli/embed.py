@@ -12,6 +12,8 @@ from beholder.cli.options import (
     AllowUrls,
     Exact,
     Json,
+    MaxBytes,
+    MaxMegapixels,
     Model,
     OutFile,
     Pictures,
@@ -32,6 +34,8 @@ def command(
     json: Json = False,
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
+    max_megapixels: MaxMegapixels = None,
+    max_bytes: MaxBytes = None,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = True,
 ) -> None:
@@ -44,17 +48,18 @@ def command(
     beholder embed photo.jpg --text "a dog in the snow" --json
     """
     from beholder.cli.output import check_output, print_json, printable, warnings_on_one_line
-    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder
+    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder, picture_limits
     from beholder.errors import InvalidSetting
     from beholder.tasks.vector_file import VECTOR_FILES, write_vectors
 
     if not pictures and not text:
         raise InvalidSetting("nothing to embed: name pictures, or sentences with --text")
     check_output("--out", out, list(VECTOR_FILES))
+    limits = picture_limits(max_megapixels, max_bytes)
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
         encoder = load_encoder(model, allow_pickle, precision)
-        run = EmbeddingRun(encoder, found, exact=exact, allow_urls=allow_urls)
+        run = EmbeddingRun(encoder, found, exact=exact, allow_urls=allow_urls, limits=limits)
         rows = []
 
         def add(name: str, kind: str, embedding: np.ndarray) -> None:

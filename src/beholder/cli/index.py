@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from beholder.cli.options import AlbumFolder, Exact, Json, Model, Precision, PrecisionName
+from beholder.cli.options import AlbumFolder, Exact, Json, MaxBytes, MaxMegapixels, Model, Precision, PrecisionName
 
 if TYPE_CHECKING:
     from beholder.album.album import Album
@@ -48,6 +48,8 @@ def command(
     json: Json = False,
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
+    max_megapixels: MaxMegapixels = None,
+    max_bytes: MaxBytes = None,
 ) -> None:
     """Add folders of pictures to an album, or update it with them.
 
@@ -63,6 +65,7 @@ def command(
     """
     from beholder.album.album import Album
     from beholder.cli.output import print_json, warnings_on_one_line
+    from beholder.cli.pictures import picture_limits
     from beholder.errors import InvalidSetting
     from beholder.runtime.precision import check_precision
 
@@ -82,6 +85,7 @@ def command(
         raise InvalidSetting("nothing to index: name a folder of pictures")
     if watch:
         _require_watchdog()
+    limits = picture_limits(max_megapixels, max_bytes)
     with warnings_on_one_line(), Album.open(album) as opened:
 
         def run() -> int:
@@ -93,6 +97,7 @@ def command(
                     on_file=on_file,
                     on_total=on_total,
                     exact=exact,
+                    limits=limits,
                     precision=check_precision(precision),
                     recall=recall,
                     verify=verify,

@@ -22,6 +22,14 @@ AllowPickle = Annotated[
 ]
 Exact = Annotated[bool, typer.Option("--exact", help="Decode large JPEGs in full rather than at reduced scale.")]
 
+MaxMegapixels = Annotated[
+    float | None,
+    typer.Option("--max-megapixels", help="Refuse pictures of more million pixels; 100 by default. Costs memory."),
+]
+MaxBytes = Annotated[
+    int | None, typer.Option("--max-bytes", min=1, help="Refuse files of more bytes; 512,000,000 by default.")
+]
+
 
 class PrecisionName(StrEnum):
     """The precisions of `DualEncoder.from_pretrained`."""

@@ -13,6 +13,7 @@ from beholder.errors import InvalidSetting
 if TYPE_CHECKING:
     import numpy as np
 
+    from beholder.pictures.limits import Limits
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.tasks.vision_language import VisionLanguageModel
 
@@ -46,6 +47,18 @@ def reported_name(source: str) -> str:
     return display_name(source, 0) if "://" in source else source
 
 
+def picture_limits(max_megapixels: float | None, max_bytes: int | None) -> Limits:
+    """Return the limits of ``--max-megapixels`` and ``--max-bytes``.
+
+    Raises:
+        InvalidSetting: one is not above 0.
+    """
+    from beholder.pictures.limits import Limits
+
+    given = {"megapixels": max_megapixels, "megabytes": None if max_bytes is None else max_bytes / 1e6}
+    return Limits(**{name: value for name, value in given.items() if value is not None})
+
+
 def load_encoder(model: str, allow_pickle: bool = True, precision: str = "exact") -> DualEncoder:
     """Load the dual encoder of ``--model`` in the precision of ``--precision``."""
     from beholder.runtime.precision import check_precision
@@ -65,16 +78,27 @@ def load_vision_language_model(model: str, allow_pickle: bool = True, precision:
 class EmbeddingRun:
     """Embeds pictures with a progress bar; afterwards, ``failed`` counts those that could not be used."""
 
-    def __init__(self, encoder: DualEncoder, pictures: Sequence[str], *, exact: bool, allow_urls: bool = False):
+    def __init__(
+        self,
+        encoder: DualEncoder,
+        pictures: Sequence[str],
+        *,
+        exact: bool,
+        allow_urls: bool = False,
+        limits: Limits | None = None,
+    ):
         self.encoder = encoder
         self.pictures = pictures
         self.exact = exact
         self.allow_urls = allow_urls
+        self.limits = limits
         self.failed = 0
 
     def __iter__(self) -> Iterator[tuple[str, np.ndarray]]:
         """Yield name and embedding (E,) of each picture that can be used; the others are named on standard error."""
-        stream = self.encoder.stream_images(self.pictures, exact=self.exact, allow_urls=self.allow_urls)
+        stream = self.encoder.stream_images(
+            self.pictures, exact=self.exact, allow_urls=self.allow_urls, limits=self.limits
+        )
         for picture in track(stream, "embedding", len(self.pictures)):
             if picture.error is None:
                 yield reported_name(self.pictures[picture.index]), picture.embedding
