@@ -25,7 +25,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "easy_vqa"))
 from dataset import split
 from drawings import read_easy_vqa
 from photographs import Photograph, read_photographs
-from questions import commonness, questions_from_captions
+from questions import noun_odds, questions_from_captions
 
 AMONG = 200  # photographs among which different captions are counted
 
@@ -60,7 +60,7 @@ def matching(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[
 
 def questions(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[str, float]:
     generator = np.random.default_rng(0)
-    common = commonness(photograph.captions for photograph in photographs)
+    common = noun_odds(photograph.captions for photograph in photographs)
     asked = [
         (photograph.path, question)
         for photograph in photographs

@@ -29,7 +29,7 @@ from beholder.weights import mini, mini_bridge
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 from dataset import split
-from frozen_features import grid_features, look
+from frozen_features import extract_features, grid_features
 from photographs import Photograph, read_photographs
 
 CONFIG = Path(__file__).parent.parent / "recipes" / "bridge" / "mini.json"
@@ -76,7 +76,7 @@ def features(photographs: list[Photograph], focus: Path, work: Path) -> dict[str
     paths = [photograph.path for photograph in photographs]
     tower = mini.image_tower().folded().eval()
     grid = grid_features(tower, mini.PREPROCESSING, paths, VIEWS, work / "grid")
-    vit = look(focus_tower(focus, work), VIT, paths, VIEWS, work / "vit")
+    vit = extract_features(focus_tower(focus, work), VIT, paths, VIEWS, work / "vit")
     both = [
         np.concatenate(
             [
@@ -95,7 +95,7 @@ def whole(made: list[np.ndarray]) -> Tensor:
 
 
 @torch.no_grad()
-def judge_stage_1(bridge: Bridge, made: list[np.ndarray], photographs: list[Photograph]) -> dict[str, float]:
+def evaluate_stage_1(bridge: Bridge, made: list[np.ndarray], photographs: list[Photograph]) -> dict[str, float]:
     tokens = mini_bridge.tokenizer()([photograph.captions[0] for photograph in photographs])
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
     scores = pair_similarity(bridge.image_features(whole(made)), bridge.text_features(ids, mask)).T
@@ -165,7 +165,7 @@ def main() -> None:
             if first:
                 schedule = replace(config.stage_1, steps=given.steps_1)
                 run_stage(bridge, schedule, stage_1, place / "stage-1.pt", lambda *_: None)
-                figures |= judge_stage_1(bridge, held, parts["calibration"])
+                figures |= evaluate_stage_1(bridge, held, parts["calibration"])
             if second:
                 schedule = replace(config.stage_2, steps=given.steps_2)
                 run_stage(bridge, schedule, stage_2, place / "stage-2.pt", lambda *_: None)

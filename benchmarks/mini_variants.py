@@ -18,19 +18,19 @@ from beholder.evaluation.retrieval import recall
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 from dataset import load_features
-from locked_image_tuning import LockedImageData, LockedImageSettings, train_heads
+from locked_image_tuning import LockedImageConfig, LockedImageData, train_heads
 
 VARIANTS = {
-    "closed form, captions alone": LockedImageSettings(trained_share=0.0, distillation=0.0),
-    "closed form, with class names": LockedImageSettings(trained_share=0.0),
-    "trained part alone": LockedImageSettings(trained_share=1.0),
-    "both (mini)": LockedImageSettings(),
-    "both, sigmoid loss": LockedImageSettings(loss="sigmoid"),
+    "closed form, captions alone": LockedImageConfig(trained_share=0.0, distillation=0.0),
+    "closed form, with class names": LockedImageConfig(trained_share=0.0),
+    "trained part alone": LockedImageConfig(trained_share=1.0),
+    "both (mini)": LockedImageConfig(),
+    "both, sigmoid loss": LockedImageConfig(loss="sigmoid"),
 }
 
 
 @torch.no_grad()
-def measure(data: LockedImageData, training: torch.Tensor, held_out: torch.Tensor, settings: LockedImageSettings):
+def measure(data: LockedImageData, training: torch.Tensor, held_out: torch.Tensor, settings: LockedImageConfig):
     with torch.enable_grad():
         heads = train_heads(data.subset(training), settings)
     images = F.normalize(heads.image(data.images[held_out, 0]), dim=-1)
@@ -38,7 +38,7 @@ def measure(data: LockedImageData, training: torch.Tensor, held_out: torch.Tenso
     owner = np.arange(len(held_out)).repeat(data.captions.shape[1])
     recalls = recall(images.numpy(), texts.numpy(), owner)
     names = F.normalize(heads.text(data.names[:, 0]), dim=-1)
-    sure, own = data.opinion(data.images[held_out].flatten(0, 1)).max(dim=-1)
+    sure, own = data.class_probabilities(data.images[held_out].flatten(0, 1)).max(dim=-1)
     views = F.normalize(heads.image(data.images[held_out].flatten(0, 1)), dim=-1)
     agreement = ((views @ names.T).argmax(dim=-1) == own)[sure > 0.6].float().mean().item()
     return [recalls[f"text_to_image@{k}"] for k in (1, 5, 10)] + [agreement]

@@ -14,7 +14,7 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
-from drawings import Drawing, drawing_caption, read_easy_vqa
+from drawings import Drawing, caption_of_drawing, read_easy_vqa
 
 
 def copied(drawings: Iterable[Drawing], folder: Path, split: str) -> list[tuple[str, Drawing]]:
@@ -42,7 +42,7 @@ def main() -> None:
     given = options.parse_args()
     training = copied(read_easy_vqa(given.wheel, "train"), given.out, "train")
     unseen = copied(read_easy_vqa(given.wheel, "test"), given.out, "test")
-    said = [(image, drawing_caption(drawing)) for image, drawing in training]
+    said = [(image, caption_of_drawing(drawing)) for image, drawing in training]
     captions: list[dict[str, Any]] = [
         {"image": image, "captions": [caption]}
         for image, caption in said

@@ -1,7 +1,6 @@
-"""Two linear maps into one space, in closed form: regularised canonical correlation analysis.
+"""Regularized canonical correlation analysis: linear maps of image and text features into one space, in closed form.
 
-Where a few hundred photographs are all there is, this beats any number of gradient steps; and it is where the
-gradient steps begin.
+On a few hundred photographs this beats gradient descent, and it initializes the projections that are trained.
 
 Source: Hotelling, *Relations Between Two Sets of Variates*; the power of the correlations is from Gong et al.,
 *A Multi-View Embedding Space for Modeling Internet Images, Tags, and Their Semantics*, equation 7.
@@ -37,30 +36,30 @@ def covariance(features: Tensor) -> Tensor:
 
 
 def statistics(images: Tensor, texts: Tensor) -> Statistics:
-    """The moments of n pairs: (n, V, D) views of a picture and (n, C, F) sentences, all views with all sentences."""
+    """Return the moments of n images (n, V, D) and captions (n, C, F), pairing every view with every caption."""
     mean_images, mean_texts = images.mean(dim=1), texts.mean(dim=1)
     cross = (mean_images - mean_images.mean(dim=0)).T @ (mean_texts - mean_texts.mean(dim=0)) / len(images)
     return Statistics(covariance(images.flatten(0, 1)), covariance(texts.flatten(0, 1)), cross)
 
 
-def correlated_maps(moments: Statistics, size: int, image_ridge: float, text_ridge: float) -> tuple[Tensor, Tensor]:
-    """Maps (D, E) and (F, E) whose outputs go together, each direction weighed by its correlation.
+def canonical_maps(moments: Statistics, size: int, image_ridge: float, text_ridge: float) -> tuple[Tensor, Tensor]:
+    """Return maps (D, E) and (F, E) to the canonical variates, each scaled by its correlation.
 
     Args:
-        moments: of the training pairs.
-        size: E.
-        image_ridge: added to the image moments, in units of their mean eigenvalue.
-        text_ridge: the same for the text moments.
+        moments: Second moments of the training pairs.
+        size: E, the number of canonical variates.
+        image_ridge: Ridge added to the image moments, in units of their mean eigenvalue.
+        text_ridge: The same for the text moments.
     """
-    whiten_image = inverse_root(moments.image, image_ridge)
-    whiten_text = inverse_root(moments.text, text_ridge)
+    whiten_image = inverse_square_root(moments.image, image_ridge)
+    whiten_text = inverse_square_root(moments.text, text_ridge)
     left, correlations, right = torch.linalg.svd(whiten_image @ moments.cross @ whiten_text, full_matrices=False)
     weights = correlations[:size]
     return whiten_image @ left[:, :size] * weights, whiten_text @ right[:size].T * weights
 
 
-def inverse_root(moments: Tensor, ridge: float) -> Tensor:
-    """The inverse square root of a symmetric matrix, with a ridge in units of its mean eigenvalue."""
+def inverse_square_root(moments: Tensor, ridge: float) -> Tensor:
+    """Return the inverse square root of a symmetric matrix, with a ridge in units of its mean eigenvalue."""
     values, vectors = torch.linalg.eigh(moments)
     values = values.clamp(min=0) + ridge * values.mean()
     return vectors @ torch.diag(values.rsqrt()) @ vectors.T

@@ -1,7 +1,6 @@
-"""Pictures that were never taken: grids on which a classifier sees the class that it is to be called by.
+"""Class prototypes: synthetic feature grids that a classifier assigns to a given class.
 
-A classifier's weights know a thousand names. A bridge that learns to write the names of grids made from these weights
-knows words that the photographs it is trained on never show.
+They teach a bridge the names of ImageNet classes that its training photographs do not show.
 
 Shapes: n photographs, V views, N cells of a grid (a square), D width, K classes, B grids.
 """
@@ -14,24 +13,24 @@ import torch.nn.functional as F
 from torch import Tensor
 
 CEILING = 6.0  # of ReLU6, where the grid's features come from
-SHOWN = 0.5  # the least probability that the classifier must give to the class
+MIN_PROBABILITY = 0.5  # minimum probability that the classifier must assign to the class
 
 
-def class_grids(
+def class_prototype_grids(
     features: Sequence[np.ndarray], weight: Tensor, bias: Tensor, count: int, push: float, generator: torch.Generator
 ) -> tuple[list[int], Tensor]:
-    """Grids (B, N, D) on which the classifier sees one class, and the classes; at most ``count`` of them.
+    """Return at most ``count`` classes and grids (B, N, D) that the classifier assigns to them.
 
-    Every cell is that of some photograph, so that the whole shows nothing in particular; then the cells of a rectangle
-    are moved towards the class. A grid whose class the classifier still doubts is left out.
+    The cells of a grid are taken from random photographs, so that it shows nothing in particular; then the cells of a
+    random rectangle are shifted towards the class. Grids below `MIN_PROBABILITY` are dropped.
 
     Args:
-        features: of each photograph (V, N, D).
-        weight: the classifier's (K, D); it reads the mean over the cells.
-        bias: (K,).
-        count: grids to try.
-        push: how far the mean over the cells is moved at most, in features.
-        generator: draws all of it.
+        features: Grid features (V, N, D) of each photograph.
+        weight: Weights (K, D) of the classifier, which is applied to the mean over the cells.
+        bias: Bias (K,) of the classifier.
+        count: Number of grids to try.
+        push: Maximum shift of the mean over the cells.
+        generator: Source of all randomness.
     """
     cells = features[0].shape[1]
     side = int(cells**0.5)
@@ -56,5 +55,5 @@ def class_grids(
         region = grid[top : top + height, left : left + width]
         region.copy_((region + towards).clamp(0, CEILING))
     shares = F.softmax(grids.mean(1) @ weight.T + bias, -1).gather(1, classes[:, None])[:, 0]
-    kept = shares >= SHOWN
+    kept = shares >= MIN_PROBABILITY
     return classes[kept].tolist(), grids[kept]

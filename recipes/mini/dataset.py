@@ -1,4 +1,4 @@
-"""What the recipe of `mini` and the comparison of its variants share: the split, and the frozen towers' features."""
+"""The split and the encoders' features that the training of `mini` and the comparison of its variants share."""
 
 from pathlib import Path
 
@@ -6,7 +6,7 @@ import torch
 
 from beholder.text.templates import ENSEMBLE, SINGLE, fill_templates
 from beholder.weights import mini
-from frozen_features import picture_features, sentence_features
+from frozen_features import image_features, text_features
 from locked_image_tuning import LockedImageData
 from photographs import Photograph, by_hash, read_photographs
 
@@ -20,7 +20,7 @@ PROMPTS = (*SINGLE, "{}", "a picture of a {}.", *ENSEMBLE[1:])
 
 
 def split(photographs: list[Photograph]) -> dict[str, list[Photograph]]:
-    """Test: all of the other collection, filled up to 250 by hash. Then 60 to calibrate on. The rest is to train on."""
+    """Split into test (all of `OTHER_COLLECTION`, and others up to 250), calibration (60) and training (the rest)."""
     away = [photograph for photograph in photographs if photograph.source == OTHER_COLLECTION]
     home = by_hash([photograph for photograph in photographs if photograph.source != OTHER_COLLECTION])
     first = max(TEST_PHOTOGRAPHS - len(away), 0)
@@ -29,13 +29,13 @@ def split(photographs: list[Photograph]) -> dict[str, list[Photograph]]:
 
 
 def class_names() -> list[str]:
-    """The thousand names of ImageNet's classes, in the order of the image tower's classifier."""
+    """Return the 1,000 class names of ImageNet, in the order of the image encoder's classifier."""
     lines = (Path(__file__).parent / "imagenet_class_names.txt").read_text(encoding="utf-8").splitlines()
-    return [line for line in lines if not line.startswith("#")]  # two names come twice: the place is the class
+    return [line for line in lines if not line.startswith("#")]  # two names occur twice: the line number is the class
 
 
 def load_features(file: Path, work: Path) -> tuple[LockedImageData, dict[str, torch.Tensor]]:
-    """Features of all photographs but the test's, and the rows of each part of the split (the test's has none)."""
+    """Return the features of all photographs but the test set, and the rows of each part (none for the test set)."""
     parts = split(read_photographs(file))
     photographs = parts["calibration"] + parts["training"]
     tower = mini.image_tower()
@@ -44,10 +44,10 @@ def load_features(file: Path, work: Path) -> tuple[LockedImageData, dict[str, to
         raise TypeError("the image tower came without its classifier")
     text, tokenizer = mini.text_tower(), mini.tokenizer()
     paths = [photograph.path for photograph in photographs]
-    images = picture_features(tower.folded(), PREPROCESSING, paths, VIEWS, work / f"features-{VIEWS}-views")
+    images = image_features(tower.folded(), PREPROCESSING, paths, VIEWS, work / f"features-{VIEWS}-views")
     sentences = [caption for photograph in photographs for caption in photograph.captions]
-    captions = sentence_features(text, tokenizer, sentences)
-    names = sentence_features(text, tokenizer, fill_templates(PROMPTS, class_names()))
+    captions = text_features(text, tokenizer, sentences)
+    names = text_features(text, tokenizer, fill_templates(PROMPTS, class_names()))
     data = LockedImageData(
         torch.from_numpy(images),
         torch.from_numpy(captions).unflatten(0, (len(photographs), -1)),

@@ -1,6 +1,6 @@
-"""What frozen towers say of pictures and sentences, computed once and kept on disk.
+"""Features of frozen encoders, computed once and cached on disk.
 
-Shapes: n photographs, V views of each, D width of the image tower, C captions of each.
+Shapes: n photographs, V views of each, D width of the image encoder, C captions of each.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,31 +19,32 @@ from beholder.text.tokenizer import Tokenizer
 from beholder.training.augmentation import views_of
 
 
-def picture_features(
+def image_features(
     tower: EfficientNetLite, preprocessing: Preprocessing, paths: Sequence[Path], views: int, kept: Path
 ) -> np.ndarray:
-    """Pooled features (n, V, D), float32, of every view; each photograph's own are kept in the folder ``kept``.
+    """Return pooled features (n, V, D), float32, of every view, cached in the folder ``kept``.
 
-    Interrupted, it goes on where it stopped. The views of a photograph depend on its name alone.
+    An interrupted run resumes. The views of a photograph depend on its file name alone.
     """
-    return np.stack(look(lambda pixels: tower(pixels).pooled, preprocessing, paths, views, kept)).astype(np.float32)
+    pooled = extract_features(lambda pixels: tower(pixels).pooled, preprocessing, paths, views, kept)
+    return np.stack(pooled).astype(np.float32)
 
 
 def grid_features(
     tower: EfficientNetLite, preprocessing: Preprocessing, paths: Sequence[Path], views: int, kept: Path
 ) -> list[np.ndarray]:
-    """For each photograph its grid features (V, N, D), float16, kept as those of ``picture_features``."""
-    return look(lambda pixels: image_tokens(tower, pixels), preprocessing, paths, views, kept)
+    """Return each photograph's grid features (V, N, D), float16, cached as by `image_features`."""
+    return extract_features(lambda pixels: image_tokens(tower, pixels), preprocessing, paths, views, kept)
 
 
-def look(
+def extract_features(
     tower: Callable[[torch.Tensor], torch.Tensor],
     preprocessing: Preprocessing,
     paths: Sequence[Path],
     views: int,
     kept: Path,
 ) -> list[np.ndarray]:
-    """What the tower says of each photograph's views, in half precision, computed once and kept in a folder."""
+    """Run an encoder on every view of every photograph, once, and cache its output in half precision."""
     kept.mkdir(parents=True, exist_ok=True)
     missing = [path for path in paths if not (kept / f"{path.name}.npy").exists()]
 
@@ -61,8 +62,8 @@ def look(
     return [np.load(kept / f"{path.name}.npy") for path in paths]
 
 
-def sentence_features(tower: Bert, tokenizer: Tokenizer, sentences: Sequence[str]) -> np.ndarray:
-    """Pooled features (len(sentences), D), float32."""
+def text_features(tower: Bert, tokenizer: Tokenizer, sentences: Sequence[str]) -> np.ndarray:
+    """Return pooled text features (len(sentences), D), float32."""
     rows = []
     with torch.inference_mode():
         for batch in batches(sentences, 64):

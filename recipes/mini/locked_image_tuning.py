@@ -1,13 +1,13 @@
-"""Heads over two frozen towers: contrastive learning where only the way into the shared space is learned.
+"""Locked-image tuning: contrastive training of projection heads on top of two frozen encoders.
 
-The space has two parts. The first is linear and solved in closed form (`correlation`): it knows what the captions of
-the photographs say. The second begins there and is trained by contrast on the photographs, and by distillation from
-the image tower's own classifier, whose thousand class names are sentences, too: it keeps apart what captions never
-name. The cosine is the mean of both.
+The shared space has two parts. The first is linear and solved in closed form on the captions (`canonical_correlation`).
+The second is initialized from it and trained with the contrastive loss on captions, and by distillation from the image
+encoder's ImageNet classifier, whose class names serve as texts, so that it separates classes that no caption mentions.
+The cosine similarity is the weighted mean of the two parts' cosines.
 
 Source: Zhai et al., *LiT: Zero-Shot Transfer with Locked-image text Tuning*.
 
-Shapes: n photographs, V views, C captions each, K classes, P prompts of a class name, D and F the towers' widths,
+Shapes: n photographs, V views, C captions each, K classes, P prompts of a class name, D and F the encoders' widths,
 B batch, E the shared space.
 """
 
@@ -23,20 +23,21 @@ from torch import Tensor, nn
 from beholder.errors import InvalidSetting
 from beholder.models.layers import Head, HeadSettings
 from beholder.training.losses import contrastive_loss, distillation_loss, sigmoid_loss
-from canonical_correlation import Statistics, correlated_maps, covariance, inverse_root, statistics
+from canonical_correlation import Statistics, canonical_maps, covariance, inverse_square_root, statistics
 
 
 @dataclass(frozen=True)
-class LockedImageSettings:
-    """How the heads are trained; the defaults are `mini`'s, chosen by ``benchmarks/mini_variants.py``.
+class LockedImageConfig:
+    """Training configuration of the heads; the defaults are `mini`'s, chosen with ``benchmarks/mini_variants.py``.
 
     Attributes:
-        part: dimensions of each of the two parts of the space.
-        trained_share: the second part's share of the cosine; 0 leaves the first alone, 1 the second.
-        loss: ``contrastive`` is CLIP's symmetric cross-entropy, ``sigmoid`` SigLIP's.
-        distillation: weight of the class names beside the captions; 0 leaves them out, of the first part too.
-        push: how far a photograph's features are moved towards a random class, so that all classes are seen.
-        class_weight: how much the class names weigh in the closed form, beside the captions.
+        part: Dimensions of each of the two parts of the space.
+        trained_share: Weight of the trained part in the cosine; with 0 only the closed form is used, with 1 only the
+            trained part.
+        loss: ``contrastive`` for CLIP's symmetric cross-entropy, ``sigmoid`` for SigLIP's loss.
+        distillation: Weight of the distillation loss; 0 also removes the class names from the closed form.
+        push: Distance by which image features are shifted towards a random class, so that all classes occur.
+        class_weight: Weight of the class names relative to the captions in the closed form.
     """
 
     part: int = 256
@@ -68,7 +69,7 @@ class LockedImageSettings:
 
 @dataclass(frozen=True)
 class LockedImageData:
-    """Features of the frozen towers: ``images`` (n, V, D), ``captions`` (n, C, F), ``names`` (K, P, F), and the image
+    """Features of the frozen encoders: ``images`` (n, V, D), ``captions`` (n, C, F), ``names`` (K, P, F), and the image
     tower's classifier, ``classifier`` (K, D) and ``classifier_bias`` (K,).
     """
 
@@ -79,40 +80,40 @@ class LockedImageData:
     classifier_bias: Tensor
 
     def subset(self, rows: Tensor) -> "LockedImageData":
-        """Only these photographs."""
+        """Return the data of a subset of the photographs."""
         return LockedImageData(
             self.images[rows], self.captions[rows], self.names, self.classifier, self.classifier_bias
         )
 
-    def opinion(self, images: Tensor) -> Tensor:
-        """The classifier's probabilities (…, K) of features (…, D)."""
+    def class_probabilities(self, images: Tensor) -> Tensor:
+        """Return the classifier's probabilities (…, K) for image features (…, D)."""
         return F.softmax(images @ self.classifier.T + self.classifier_bias, dim=-1)
 
 
 @dataclass(frozen=True)
 class TrainedHeads:
-    """The two heads, and the inverse temperature at which the class names were told apart."""
+    """The two heads, and the logit scale of the distillation loss."""
 
     image: Head
     text: Head
     scale: float
 
 
-def pushed(data: LockedImageData, count: int, push: Tensor | float) -> Tensor:
-    """``count`` features (count, D): random views of random photographs, each moved towards a random class."""
+def pushed_features(data: LockedImageData, count: int, push: Tensor | float) -> Tensor:
+    """Sample features (count, D): random views of random photographs, each shifted towards a random class."""
     photographs, views = len(data.images), data.images.shape[1]
     features = data.images[torch.randint(photographs, (count,)), torch.randint(views, (count,))]
     towards = F.normalize(data.classifier[torch.randint(len(data.classifier), (count,))], dim=-1)
     return F.relu(features + push * towards)
 
 
-def prepared(features: Tensor, prepare: Literal["unit", "root"]) -> Tensor:
-    """What a `Head` does to features before its first matrix."""
+def prepare_features(features: Tensor, prepare: Literal["unit", "root"]) -> Tensor:
+    """Normalize features as a `Head` does before its first layer."""
     return F.normalize(features.clamp(min=0).sqrt() if prepare == "root" else features, dim=-1)
 
 
-def head_settings(settings: LockedImageSettings) -> tuple[HeadSettings, HeadSettings]:
-    """The heads' shapes: linear for pictures, with a small network beside for sentences."""
+def head_settings(settings: LockedImageConfig) -> tuple[HeadSettings, HeadSettings]:
+    """Return the heads' architectures: linear for images; for texts, an MLP with a linear shortcut."""
     shares = (1 - settings.trained_share, settings.trained_share)
     return (
         HeadSettings("linear", bias=True, input_normalization="hellinger", part_weights=shares),
@@ -121,56 +122,56 @@ def head_settings(settings: LockedImageSettings) -> tuple[HeadSettings, HeadSett
 
 
 def caption_moments(images: Tensor, captions: Tensor) -> Statistics:
-    """Of pictures (n, V, D) with their captions (n, C, F)."""
-    return statistics(prepared(images, "root"), prepared(captions, "unit"))
+    """Return the moments of images (n, V, D) and their captions (n, C, F)."""
+    return statistics(prepare_features(images, "root"), prepare_features(captions, "unit"))
 
 
-def pair_moments(data: LockedImageData, settings: LockedImageSettings) -> Statistics:
-    """Of the photographs with their captions and, where ``distillation`` asks for them, of the class names."""
+def training_moments(data: LockedImageData, settings: LockedImageConfig) -> Statistics:
+    """Return the moments of the captioned photographs and, unless ``distillation`` is 0, of the class names."""
     moments = caption_moments(data.images, data.captions)
     if not settings.distillation:
         return moments
-    features = pushed(data, 8 * len(data.classifier), settings.push)
-    names = prepared(data.names, "unit")
-    said = data.opinion(features) @ names.mean(dim=1)  # (count, F)
-    of_classes = statistics(prepared(features, "root")[:, None], said[:, None])
+    features = pushed_features(data, 8 * len(data.classifier), settings.push)
+    names = prepare_features(data.names, "unit")
+    expected_names = data.class_probabilities(features) @ names.mean(dim=1)  # (count, F)
+    of_classes = statistics(prepare_features(features, "root")[:, None], expected_names[:, None])
     return moments + replace(of_classes, text=covariance(names.flatten(0, 1))) * settings.class_weight
 
 
-def closed_form(data: LockedImageData, settings: LockedImageSettings) -> tuple[nn.Linear, nn.Linear]:
-    """The first part: linear maps of prepared features, D and F to ``part``."""
-    moments = pair_moments(data, settings)
-    image_map, text_map = correlated_maps(moments, settings.part, settings.image_ridge, settings.text_ridge)
-    images, captions = prepared(data.images, "root"), prepared(data.captions, "unit")
+def closed_form(data: LockedImageData, settings: LockedImageConfig) -> tuple[nn.Linear, nn.Linear]:
+    """Solve the first part: linear maps of normalized features, D and F to ``part``."""
+    moments = training_moments(data, settings)
+    image_map, text_map = canonical_maps(moments, settings.part, settings.image_ridge, settings.text_ridge)
+    images, captions = prepare_features(data.images, "root"), prepare_features(data.captions, "unit")
     return as_linear(image_map, images.mean(dim=(0, 1))), as_linear(text_map, captions.mean(dim=(0, 1)))
 
 
 @torch.no_grad()
-def caption_map(data: LockedImageData, settings: LockedImageSettings, others: Statistics | None = None) -> nn.Linear:
-    """The text features that a caption of a picture is expected to have: a linear map of rooted features, D to F.
+def fit_caption_map(data: LockedImageData, settings: LockedImageConfig, others: Statistics | None = None) -> nn.Linear:
+    """Fit a linear map from square-rooted image features (D) to the text features (F) of the image's caption.
 
-    Ridge regression on the same moments as `closed_form`, in a text space whose directions all count (whitened with
-    the same ridge), so that what sets pictures apart is not drowned by what all captions share.
+    Ridge regression on the moments of `closed_form`, onto text features whitened with the same ridge, so that
+    directions that all captions share do not dominate.
 
     Args:
-        data: the photographs.
-        settings: the ridges, and how much the class names weigh.
-        others: the moments of other pictures with their captions (`caption_moments`), which count as they are.
+        data: Training photographs.
+        settings: Ridges and class weight.
+        others: Moments of further captioned images (`caption_moments`), added without another weight.
     """
-    moments = pair_moments(data, settings)
+    moments = training_moments(data, settings)
     if others is not None:
         moments += others
-    whiten = inverse_root(moments.image, settings.image_ridge)
-    matrix = whiten @ whiten @ moments.cross @ inverse_root(moments.text, settings.text_ridge)
+    whiten = inverse_square_root(moments.image, settings.image_ridge)
+    matrix = whiten @ whiten @ moments.cross @ inverse_square_root(moments.text, settings.text_ridge)
     layer = nn.Linear(*matrix.shape)
     layer.weight.copy_(matrix.T)
-    layer.bias.copy_(-prepared(data.images, "root").mean(dim=(0, 1)) @ matrix)
+    layer.bias.copy_(-prepare_features(data.images, "root").mean(dim=(0, 1)) @ matrix)
     return layer
 
 
 @torch.no_grad()
 def as_linear(matrix: Tensor, centre: Tensor) -> nn.Linear:
-    """x ↦ (x - centre) · matrix, brought to the size of weights that a fresh layer has."""
+    """Return the layer x ↦ (x - center) · matrix, scaled to the standard deviation of a freshly initialized layer."""
     matrix = matrix / (matrix.std() * len(matrix) ** 0.5)
     layer = nn.Linear(*matrix.shape)
     layer.weight.copy_(matrix.T)
@@ -178,8 +179,8 @@ def as_linear(matrix: Tensor, centre: Tensor) -> nn.Linear:
     return layer
 
 
-class TrainedPart(nn.Module):
-    """The second part while it is trained: one matrix, and for sentences a small network that starts at nothing."""
+class TrainedProjection(nn.Module):
+    """The second part during training: a linear layer and, for texts, a residual MLP initialized to zero."""
 
     def __init__(self, start: nn.Linear, hidden: int, dropout: float):
         super().__init__()
@@ -194,41 +195,41 @@ class TrainedPart(nn.Module):
             self.network = nn.Sequential(nn.LayerNorm(start.in_features), up, nn.GELU(), nn.Dropout(dropout), down)
 
     def forward(self, features: Tensor) -> Tensor:
-        """Prepared features to unit vectors of the part."""
+        """Project normalized features to unit vectors of this part."""
         features = F.dropout(features, self.dropout, self.training)
         output = self.linear(features)
         return F.normalize(output if self.network is None else output + self.network(features), dim=-1)
 
 
 def train_heads(
-    data: LockedImageData, settings: LockedImageSettings, report: Callable[[int, float], None] = lambda *_: None
+    data: LockedImageData, settings: LockedImageConfig, report: Callable[[int, float], None] = lambda *_: None
 ) -> TrainedHeads:
-    """Trains both parts and joins them.
+    """Train the second part and merge it with the first.
 
     Args:
-        data: the training photographs' features and the classifier.
-        settings: how.
-        report: called after every step with its number and the loss.
+        data: Features of the training photographs and the classifier.
+        settings: Training configuration.
+        report: Called after every step with its number and the loss.
     """
     torch.manual_seed(settings.seed)
     image_start, text_start = closed_form(data, settings)
-    image = TrainedPart(image_start, 0, settings.image_dropout)
-    text = TrainedPart(text_start, settings.hidden, settings.text_dropout)
-    # Where nothing is trained, nothing is learned of the temperature: it stays where training would start.
-    scale = contrast(image, text, data, settings, report) if settings.trained_share else 20.0
-    return join(image_start, text_start, image, text, scale, settings)
+    image = TrainedProjection(image_start, 0, settings.image_dropout)
+    text = TrainedProjection(text_start, settings.hidden, settings.text_dropout)
+    # Without training the temperature is not learned either and keeps its initial value.
+    scale = train_projections(image, text, data, settings, report) if settings.trained_share else 20.0
+    return merge_parts(image_start, text_start, image, text, scale, settings)
 
 
-def contrast(
-    image: TrainedPart,
-    text: TrainedPart,
+def train_projections(
+    image: TrainedProjection,
+    text: TrainedProjection,
     data: LockedImageData,
-    settings: LockedImageSettings,
+    settings: LockedImageConfig,
     report: Callable[[int, float], None],
 ) -> float:
-    """Trains the second part in place and gives the learned inverse temperature of the class names."""
-    captions, names = prepared(data.captions, "unit"), prepared(data.names, "unit")
-    images = prepared(data.images, "root")
+    """Train the second part in place; return the learned logit scale of the class names."""
+    captions, names = prepare_features(data.captions, "unit"), prepare_features(data.names, "unit")
+    images = prepare_features(data.images, "root")
     photographs, views, per_photograph = len(images), images.shape[1], captions.shape[1]
     batch = min(settings.batch, photographs)
     caption_scale, name_scale = (nn.Parameter(torch.tensor(math.log(20.0))) for _ in range(2))
@@ -241,7 +242,7 @@ def contrast(
     optimiser = torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": settings.weight_decay, "factor": 1.0},
-            {"params": linear, "weight_decay": 0.0, "factor": settings.linear_rate},  # stays near the closed form
+            {"params": linear, "weight_decay": 0.0, "factor": settings.linear_rate},  # stay near the closed form
             {"params": plain, "weight_decay": 0.0, "factor": 1.0},
         ],
         betas=(0.9, 0.98),
@@ -261,17 +262,20 @@ def contrast(
             group["lr"] = settings.learning_rate * rate * group["factor"]
 
         rows = torch.randperm(photographs)[:batch]
-        seen = image(images[rows, torch.randint(views, (batch,))])  # (B, part)
-        said = text(captions[rows, torch.randint(per_photograph, (batch,))])
+        image_embeddings = image(images[rows, torch.randint(views, (batch,))])  # (B, part)
+        text_embeddings = text(captions[rows, torch.randint(per_photograph, (batch,))])
         if settings.loss == "contrastive":
-            loss = settings.captions * contrastive_loss(seen, said, caption_scale.exp())
+            loss = settings.captions * contrastive_loss(image_embeddings, text_embeddings, caption_scale.exp())
         else:
-            loss = settings.captions * sigmoid_loss(seen, said, caption_scale.exp(), bias)
+            loss = settings.captions * sigmoid_loss(image_embeddings, text_embeddings, caption_scale.exp(), bias)
         if settings.distillation:
-            features = pushed(data, batch, settings.push * torch.rand(batch, 1))
+            features = pushed_features(data, batch, settings.push * torch.rand(batch, 1))
             prompt = int(torch.randint(names.shape[1], ()))
             loss = loss + settings.distillation * distillation_loss(
-                image(prepared(features, "root")), text(names[:, prompt]), name_scale.exp(), data.opinion(features)
+                image(prepare_features(features, "root")),
+                text(names[:, prompt]),
+                name_scale.exp(),
+                data.class_probabilities(features),
             )
         optimiser.zero_grad()
         loss.backward()
@@ -290,17 +294,17 @@ def contrast(
 
 
 @torch.no_grad()
-def join(
+def merge_parts(
     image_start: nn.Linear,
     text_start: nn.Linear,
-    image: TrainedPart,
-    text: TrainedPart,
+    image: TrainedProjection,
+    text: TrainedProjection,
     scale: float,
-    settings: LockedImageSettings,
+    settings: LockedImageConfig,
 ) -> TrainedHeads:
-    """Both parts as one head for each tower, as a `TwoTowers` has them."""
+    """Merge both parts into one head per encoder, as a `TwoTowers` expects them."""
     if text.network is None:
-        raise TypeError("the text part needs its small network")
+        raise TypeError("the text projection needs its MLP")
     image_shape, text_shape = head_settings(settings)
     image_head = Head(image_shape, image.linear.in_features, 2 * settings.part)
     text_head = Head(text_shape, text.linear.in_features, 2 * settings.part)

@@ -1,4 +1,4 @@
-"""Questions and short answers made from a photograph's captions by rules."""
+"""Rule-based questions and short answers generated from a photograph's captions."""
 
 import re
 from collections import Counter
@@ -65,60 +65,61 @@ ALIKE = (  # naming one may mean another, so none of them is asked for as absent
 
 @dataclass(frozen=True)
 class Question:
-    """A question with its answer; ``kind`` is yes/no, animal, colour, count, place or action."""
+    """A question and its answer; ``kind`` is one of yes/no, animal, colour, count, place, action."""
 
     question: str
     answer: str
     kind: str
 
 
-def named(captions: Sequence[str]) -> set[str]:
-    """The nouns of the list that the captions name, in the singular."""
+def named_nouns(captions: Sequence[str]) -> set[str]:
+    """Return the nouns of `NOUNS` that occur in the captions, in the singular."""
     words = {word for caption in captions for word in re.findall(r"[a-z]+", caption.lower())}
     singular = {PLURALS.get(word, word) for word in words} | {word[:-1] for word in words if word.endswith("s")}
     found = singular & set(NOUNS)
     return found | {IMPLIED[word] for word in found if word in IMPLIED}
 
 
-def absent(captions: Sequence[str]) -> list[str]:
-    """The nouns of the list that the picture surely does not show, as far as captions can say."""
-    there = named(captions)
+def absent_nouns(captions: Sequence[str]) -> list[str]:
+    """Return the nouns of `NOUNS` that the photograph does not show, as far as the captions tell."""
+    there = named_nouns(captions)
     near = {word for group in ALIKE if group & there for word in group}
     return [noun for noun in NOUNS if noun not in there | near]
 
 
-def commonness(said: Iterable[Sequence[str]]) -> dict[str, float]:
-    """For each noun of the list, how many photographs name it to one that surely does not show it.
+def noun_odds(said: Iterable[Sequence[str]]) -> dict[str, float]:
+    """Return the odds of each noun of `NOUNS`: photographs that show it over photographs that do not.
 
     Args:
-        said: the captions of each photograph.
+        said: The captions of each photograph.
 
     Returns:
-        always above 0, so that one may divide by it; a noun that no caption names has next to nothing.
+        Positive odds, so that they can be divided by; close to 0 for a noun that never occurs.
     """
     there, away = Counter[str](), Counter[str]()
     for captions in said:
-        there.update(named(captions))
-        away.update(absent(captions))
+        there.update(named_nouns(captions))
+        away.update(absent_nouns(captions))
     return {noun: max(there[noun], 1e-6) / (away[noun] + 1) for noun in NOUNS}
 
 
 def questions_from_captions(
     captions: Sequence[str], common: Mapping[str, float], generator: np.random.Generator, yes_no: int = 2
 ) -> list[Question]:
-    """Up to ``yes_no`` questions answered by yes and as many by no, and those about animal, colour, count, place
-    and action that at least two captions agree on.
+    """Generate questions: up to ``yes_no`` answered by yes, as many by no, and those on which two captions agree.
+
+    The latter ask for the animal, a colour, a count, the place or an action.
 
     Args:
-        captions: what people said of one photograph.
-        common: ``commonness`` of the photographs. The commoner a noun, the less is it asked for where it is, and the
-            more where it is not, so that about half of the questions about any noun are answered by no. Where most
-            photographs show people, "is there a person?" would otherwise be answered by yes without a look.
-        generator: draws the nouns.
-        yes_no: of each sort.
+        captions: Captions of one photograph.
+        common: `noun_odds` of the collection. A frequent noun is asked less often where it is present and more often
+            where it is absent, so that about half of the answers for any noun are no. Otherwise "is there a person?"
+            could be answered by yes without looking at the image.
+        generator: Samples the nouns.
+        yes_no: Maximum number of each of the two kinds of yes/no questions.
     """
-    there = sorted(named(captions))
-    away = absent(captions)
+    there = sorted(named_nouns(captions))
+    away = absent_nouns(captions)
     asked = min(yes_no, len(there), len(away))
     made = [
         Question(f"Is there {article(noun)}{noun} in the picture?", answer, "yes/no")
@@ -130,12 +131,14 @@ def questions_from_captions(
         made.append(Question("What animal is in the picture?", animals[0], "animal"))
     text = " . ".join(captions).lower()
     for thing in COLOURED:
-        made += agreed(rf"\b({'|'.join(COLOURS)}) {thing}\b", text, f"What colour is the {thing}?", "colour")
+        made += agreed_questions(rf"\b({'|'.join(COLOURS)}) {thing}\b", text, f"What colour is the {thing}?", "colour")
     for thing in COUNTED:
-        made += agreed(rf"\b({'|'.join(NUMBERS)}) (?:[a-z]+ )?{thing}\b", text, f"How many {thing} are there?", "count")
+        made += agreed_questions(
+            rf"\b({'|'.join(NUMBERS)}) (?:[a-z]+ )?{thing}\b", text, f"How many {thing} are there?", "count"
+        )
     made += [
         Question(where.question, PLACES[where.answer], where.kind)
-        for where in agreed(rf"\b({'|'.join(PLACES)})\b", text, "Where is this?", "place")
+        for where in agreed_questions(rf"\b({'|'.join(PLACES)})\b", text, "Where is this?", "place")
     ]
     for doer in DOERS:
         done = Counter(
@@ -155,8 +158,8 @@ def _drawn(nouns: list[str], count: int, weights: list[float], generator: np.ran
     return [str(noun) for noun in generator.choice(nouns, count, replace=False, p=chances)]
 
 
-def agreed(pattern: str, text: str, question: str, kind: str) -> list[Question]:
-    """The question, answered by what the pattern finds, where it finds one thing only and that at least twice."""
+def agreed_questions(pattern: str, text: str, question: str, kind: str) -> list[Question]:
+    """Return the question if the pattern has exactly one distinct match, found at least twice; that is the answer."""
     found = Counter(re.findall(pattern, text))
     if len(found) == 1 and sum(found.values()) >= 2:
         return [Question(question, next(iter(found)), kind)]
@@ -164,7 +167,7 @@ def agreed(pattern: str, text: str, question: str, kind: str) -> list[Question]:
 
 
 def article(noun: str) -> str:
-    """What stands before the noun: nothing, "a " or "an "."""
+    """Return the article of a noun with a space after it: "a ", "an " or nothing."""
     if noun in UNCOUNTED:
         return ""
     return "an " if noun[0] in "aeiou" else "a "

@@ -1,13 +1,11 @@
-"""Captions drawn from the model itself, and made likelier or less likely by how well they were received.
+"""Self-critical sequence training: captions sampled from the model are reinforced by their CIDEr score.
 
-Word by word a model learns to go on as people did; whether the whole sentence says what people say of the picture, no
-word tells. Here the whole sentence is judged by CIDEr, and each of several sentences drawn for the same picture is
-pushed by how much better or worse it was than the others.
+The advantage of a sampled caption is its score minus the mean score of the other captions sampled for the same image.
 
-Source: Rennie et al., *Self-critical Sequence Training for Image Captioning* (arXiv:1612.00563), section 3.2; the other
-drawn sentences as the yardstick are from Luo, *A Better Variant of Self-Critical Sequence Training* (arXiv:2003.09971).
+Source: Rennie et al., *Self-critical Sequence Training for Image Captioning* (arXiv:1612.00563), section 3.2; the
+baseline is that of Luo, *A Better Variant of Self-Critical Sequence Training* (arXiv:2003.09971).
 
-Shapes: B pictures, K sentences of each, N picture tokens, Di their width, Q soft prompts, D the language model's width.
+Shapes: B images, K captions per image, N image tokens, Di their width, Q soft prompts, D the language model's width.
 """
 
 from collections.abc import Callable, Sequence
@@ -21,14 +19,14 @@ from beholder.models.bridge import Bridge
 from beholder.models.language_model import LanguageModel
 from beholder.runtime.decoding import DecodingSettings, sample_texts
 
-END = "<end>"  # a word of its own, so that a sentence broken off scores lower than one that ends
+END = "<end>"  # a token of its own, so that a truncated caption scores lower than a complete one
 
 
 class CiderReward:
-    """CIDEr of single sentences, with the rarity of words as it is in a collection of references.
+    """CIDEr of single captions, with document frequencies computed over a whole collection of references.
 
     Args:
-        references: for each picture what people said.
+        references: The reference captions of each image.
     """
 
     def __init__(self, references: Sequence[Sequence[str]]):
@@ -45,21 +43,21 @@ class CiderReward:
         self.rarity, self.collection = whole.document_frequency, whole.crefs
 
     def __call__(self, picture: int, captions: Sequence[str]) -> list[float]:
-        """The score of each caption of one picture; one that does not end in a full stop is taken as broken off."""
+        """Score captions of one image; a caption without a final period counts as truncated."""
         scorer = self.make()
         for caption in captions:
             ended = f" {END}" if caption.rstrip().endswith(".") else ""
             scorer += (tokenize_caption(caption) + ended, self.references[picture])
         scorer.document_frequency = self.rarity
-        scorer.crefs += self.collection[len(captions) :]  # only their number counts: rarity is a share of it
+        scorer.crefs += self.collection[len(captions) :]  # only their number matters, as the document count
         return [float(score) for score in scorer.compute_cider()]
 
 
 @torch.no_grad()
-def drawn_captions(
+def sample_captions(
     bridge: Bridge, language: LanguageModel, image: Tensor, prompt: Sequence[int], count: int, longest: int, seed: int
 ) -> list[list[list[int]]]:
-    """For each picture (B, N, Di) the tokens of ``count`` drawn sentences, without their end."""
+    """Sample ``count`` captions for each image (B, N, Di); return their token ids without the end token."""
     prompts = bridge.soft_prompts(image)
     asked = language.embed(torch.tensor([list(prompt)], device=prompts.device)).expand(len(prompts), -1, -1)
     embeddings = torch.cat([prompts.to(asked.dtype), asked], 1)
@@ -72,18 +70,18 @@ def drawn_captions(
 
 
 def advantages(scores: Tensor) -> Tensor:
-    """How much better each of a picture's sentences (B, K) was than the mean of its others: (B, K)."""
+    """Return each caption's score (B, K) minus the mean of the image's other captions: (B, K)."""
     count = scores.shape[1]
     return scores - (scores.sum(1, keepdim=True) - scores) / (count - 1)
 
 
-def judged(
+def score_captions(
     captions: Sequence[Sequence[list[int]]],
     pictures: Sequence[int],
     decode: Callable[[list[int]], str],
     judge: CiderReward,
 ) -> Tensor:
-    """The scores (B, K) of the sentences drawn for these pictures."""
+    """Return the scores (B, K) of captions sampled for these images."""
     return torch.tensor(
         [judge(picture, [decode(ids) for ids in several]) for picture, several in zip(pictures, captions, strict=True)]
     )

@@ -1,13 +1,12 @@
-"""Pictures that nobody took: sentences put together from captions, and what a picture of one would be to a bridge.
+"""Synthetic captions: sentences recombined from real captions, and the global tokens that an image of one would have.
 
-A few hundred photographs show few of the things that a sentence can say. But the tokens that stand for a whole picture
-are in the words of a text tower (`beholder.models.global_token_encoder`), so a sentence has such tokens, too, but
-for what the picture tower gets wrong; and that is known from the photographs.
+The global tokens of an image live in the space of a text encoder (`beholder.models.global_token_encoder`), so a
+sentence can be mapped to such tokens without an image. Residuals of real photographs simulate what the mapping misses.
 
-Source: the noise follows Nukrai et al., *Text-Only Training for Image Captioning using Noise-Injected CLIP*
-(arXiv:2211.00575); here it is what was measured, not drawn from a normal distribution.
+Source: noise injection as in Nukrai et al., *Text-Only Training for Image Captioning using Noise-Injected CLIP*
+(arXiv:2211.00575), here with measured residuals instead of a normal distribution.
 
-Shapes: n photographs, C captions each, S a sentence vector's width, W that of the tokens, m sentences.
+Shapes: n photographs, C captions each, S width of a sentence embedding, W width of the global tokens, m sentences.
 """
 
 import re
@@ -28,8 +27,11 @@ LONGEST = 18  # words
 WITH_VERB = 0.7  # share of sentences that say "is" or "are"
 
 
-def parts(caption: str) -> tuple[str, str, str] | None:
-    """Who does what where, in lower case; None where the caption is built in another way. The place may be empty."""
+def parse_caption(caption: str) -> tuple[str, str, str] | None:
+    """Split a caption into subject, action and place, in lower case; None if it has another structure.
+
+    The place may be empty.
+    """
     said = " ".join(caption.lower().split()).rstrip(" .")
     found = SENTENCE.fullmatch(said)
     if not found or re.search(r"[,.\"]", said):
@@ -40,13 +42,13 @@ def parts(caption: str) -> tuple[str, str, str] | None:
     return found["who"], does[:cut].strip(), does[cut:].strip()
 
 
-def recombined(captions: Sequence[str], count: int, generator: np.random.Generator) -> list[str]:
-    """Up to ``count`` different sentences: who one caption tells of, what another one does, and the place of a third.
+def recombine_captions(captions: Sequence[str], count: int, generator: np.random.Generator) -> list[str]:
+    """Return up to ``count`` distinct sentences: subject of one caption, action of another, place of a third.
 
     Raises:
-        InvalidSetting: no caption has these parts.
+        InvalidSetting: No caption has these parts.
     """
-    known = [found for caption in captions if (found := parts(caption))]
+    known = [found for caption in captions if (found := parse_caption(caption))]
     if not known:
         raise InvalidSetting("none of the captions tells who does what, as 'a dog is running in the snow' does")
     made: dict[str, None] = {}
@@ -60,8 +62,8 @@ def recombined(captions: Sequence[str], count: int, generator: np.random.Generat
 
 
 @dataclass(frozen=True)
-class Imagination:
-    """From sentence vectors to the tokens that a picture of it would have: a linear map, and what it leaves open."""
+class ImageTokenRegression:
+    """Linear regression from sentence embeddings to the global tokens of an image, with its residuals."""
 
     sentence: np.ndarray  # (S,), the mean
     token: np.ndarray  # (W,)
@@ -69,10 +71,13 @@ class Imagination:
     rest: np.ndarray  # (n C, W)
 
     @classmethod
-    def fit(cls, captions: np.ndarray, tokens: np.ndarray, ridge: float = 0.01) -> "Imagination":
-        """By ridge regression on photographs: sentence vectors (n, C, S) of their captions, and their tokens (n, W).
+    def fit(cls, captions: np.ndarray, tokens: np.ndarray, ridge: float = 0.01) -> "ImageTokenRegression":
+        """Fit by ridge regression on photographs.
 
-        ``ridge`` is a share of the mean variance of a sentence vector's numbers.
+        Args:
+            captions: Sentence embeddings (n, C, S) of the photographs' captions.
+            tokens: Global tokens (n, W) of the photographs.
+            ridge: Ridge in units of the mean variance of an embedding dimension.
         """
         sentences = captions.reshape(-1, captions.shape[-1]).astype(np.float64)
         said = np.repeat(tokens.astype(np.float64), captions.shape[1], axis=0)
@@ -84,6 +89,6 @@ class Imagination:
         return cls(*(part.astype(np.float32) for part in (middle, centre, matrix, rest)))
 
     def tokens(self, sentences: np.ndarray, generator: np.random.Generator) -> np.ndarray:
-        """Sentence vectors (m, S) to tokens (m, W), each with what was left open of a random photograph."""
+        """Map sentence embeddings (m, S) to tokens (m, W), each with the residual of a random photograph."""
         rest = self.rest[generator.integers(len(self.rest), size=len(sentences))]
         return self.token + (sentences - self.sentence) @ self.matrix + rest

@@ -1,19 +1,18 @@
-"""Trains mini's bridge: the grid of its image tower, a two-layer Q-Former begun from MiniLM, SmolLM2-135M behind.
+"""Train mini's bridge: a two-layer Q-Former initialized from MiniLM between mini's image encoder and SmolLM2-135M.
 
     pip download --no-deps easy-vqa==1.0 && unzip easy_vqa-1.0-py3-none-any.whl -d easy-vqa
     python recipes/mini/train_bridge.py --photographs captions.jsonl --drawings easy-vqa --work runs/mini-bridge
 
-On two cores with bfloat16 the features take six minutes, stage 1 five and stage 2 fifteen; without it, twice as long.
-Then the soft prompts of the whole picture learn without the queries', at a rate that those would not bear, of the
-photographs, of drawings, and of sentences that are put together from captions (`synthetic_captions`): sixteen
-minutes. At last all learn together, with more questions and drawings, for fifty. Interrupted, it goes on where it
-stopped.
+On two cores with bfloat16, feature extraction takes six minutes, stage 1 five and stage 2 fifteen; without it, twice as
+long. Then the global prompts are trained alone for sixteen minutes, at a higher learning rate, on photographs, drawings
+and synthetic captions (`synthetic_captions`). Finally everything is trained jointly for fifty minutes, with more
+questions and drawings. An interrupted run resumes.
 
---start takes a bridge that was trained before, in the place of stages 1 and 2. With --judged, captions are drawn and
-judged as a whole when all else is done; the weights in the package were made without.
+--start begins with an already trained bridge instead of stages 1 and 2. With --judged, a last stage applies
+self-critical training to sampled captions; the weights in the package were trained without it.
 
-The log holds, every so often, the loss on the photographs kept for calibration, once with their own pictures and once
-with the pictures exchanged: a bridge that does not look at the picture has the same loss in both.
+The log regularly reports the loss on the calibration photographs, once with their own images and once with the images
+exchanged: a bridge that ignores the image has the same loss in both cases.
 """
 
 import argparse
@@ -47,39 +46,39 @@ from beholder.training.bridge_stages import (
     stage_2_loss,
 )
 from beholder.weights import mini, mini_bridge
-from class_prototypes import class_grids
+from class_prototypes import class_prototype_grids
 from dataset import class_names, split
-from frozen_features import grid_features, sentence_features
-from locked_image_tuning import LockedImageData, LockedImageSettings, caption_map, caption_moments
+from frozen_features import grid_features, text_features
+from locked_image_tuning import LockedImageConfig, LockedImageData, caption_moments, fit_caption_map
 from photographs import Photograph, read_photographs
-from questions import commonness, questions_from_captions
-from self_critical import CiderReward, advantages, drawn_captions, judged
-from synthetic_captions import Imagination, recombined
+from questions import noun_odds, questions_from_captions
+from self_critical import CiderReward, advantages, sample_captions, score_captions
+from synthetic_captions import ImageTokenRegression, recombine_captions
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "easy_vqa"))
-from drawings import Drawing, drawing_caption, read_easy_vqa
+from drawings import Drawing, caption_of_drawing, read_easy_vqa
 
 VIEWS = 6
-FOLDS = 5  # a photograph's caption token comes from a map that has not seen its captions
-CAPTIONS = 3  # of each photograph in a step
-QUESTIONS = 2  # of each; the few that are not answered by yes or no come first
-DRAWINGS = 6  # of a batch of stage 2
-DRAWING_QUESTIONS = 4  # of each
-DRAWINGS_WEIGHT = 0.1  # of their captions beside those of photographs, where the sentence of a picture is foretold
-CLASSES = 4  # grids of a batch of stage 2 that show a class of the image tower's classifier, as near as can be
+FOLDS = 5  # out-of-fold caption tokens: the map has not been fitted on the photograph's captions
+CAPTIONS = 3  # per photograph and step
+QUESTIONS = 2  # per photograph; those with other answers than yes or no come first
+DRAWINGS = 6  # per batch of stage 2
+DRAWING_QUESTIONS = 4  # per drawing
+DRAWINGS_WEIGHT = 0.1  # weight of their captions relative to those of photographs in the caption regression
+CLASSES = 4  # class prototypes per batch of stage 2
 NAMED = ("{}", *SINGLE)
 PUSH = 10.0
 ALONE = StageConfig(steps=120, batch=10, learning_rate=1.5e-3, weight_decay=0.05, ema_decay=0.96, save_every=20)
-IMAGINED = 20  # sentences of a batch of that stage that nobody took a picture of, and half as many of the next
-SENTENCES = 12_000  # of these, altogether
+IMAGINED = 20  # synthetic captions per batch of that stage, half as many in the next
+SENTENCES = 12_000  # synthetic captions in total
 TOGETHER = StageConfig(steps=250, batch=8, learning_rate=5e-4, weight_decay=0.1, ema_decay=0.98, save_every=20)
-DRAWN = 5  # captions drawn of each photograph in the last stage
-LONGEST = 20  # tokens of a drawn caption
+SAMPLED_CAPTIONS = 5  # captions sampled per photograph in the last stage
+LONGEST = 20  # tokens of a sampled caption
 LAST = StageConfig(steps=0, batch=8, learning_rate=1e-4, weight_decay=0.05, ema_decay=0.98, save_every=20)
-CELLS_KEPT = 0.8  # of a grid while training
-FIRST_STAGE_EVERY = 3  # steps of stage 2 between two looks at what stage 1 taught, lest it be forgotten
-CONVERSATIONS = 0.3  # share of photographs whose questions follow each other
-LOOK_EVERY = 50  # steps between two looks at the calibration photographs
+CELLS_KEPT = 0.8  # share of the grid cells kept during training
+FIRST_STAGE_EVERY = 3  # steps of stage 2 between two steps of stage 1, which prevent forgetting
+CONVERSATIONS = 0.3  # share of photographs whose questions form a conversation
+EVALUATE_EVERY = 50  # steps between two evaluations on the calibration photographs
 
 Texts = list[tuple[list[int], list[int]]]
 
@@ -88,18 +87,16 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
     options.add_argument("--drawings", type=Path, required=True, help="the unpacked wheel of easy-vqa 1.0")
-    options.add_argument("--work", type=Path, required=True, help="features, checkpoints, logs and the result")
+    options.add_argument("--work", type=Path, required=True, help="folder for features, checkpoints and results")
     options.add_argument("--config", type=Path, default=Path(__file__).parent.parent / "bridge" / "mini.json")
     options.add_argument(
-        "--start", type=Path, help="a folder with a bridge to go on from, in the place of stages 1 and 2"
+        "--start", type=Path, help="folder of a trained bridge to start from, instead of stages 1 and 2"
     )
-    options.add_argument("--steps-1", type=int, help="other than the config's; 0 leaves stage 1 out")
-    options.add_argument("--steps-2", type=int, help="other than the config's")
-    options.add_argument(
-        "--judged", type=int, default=0, help="steps of a last stage, in which drawn captions are judged as a whole"
-    )
-    options.add_argument("--queries", type=int, help="other than the config's")
-    options.add_argument("--name", default="bridge", help="of this training, below --work")
+    options.add_argument("--steps-1", type=int, help="overrides the config; 0 skips stage 1")
+    options.add_argument("--steps-2", type=int, help="overrides the config")
+    options.add_argument("--judged", type=int, default=0, help="steps of a last stage of self-critical training")
+    options.add_argument("--queries", type=int, help="overrides the config")
+    options.add_argument("--name", default="bridge", help="name of this training run below --work")
     given = options.parse_args()
     keep_freed_memory()
     config = read_bridge_config(given.config)
@@ -123,17 +120,17 @@ def main() -> None:
     }
     shapes = grid_features(tower, mini.PREPROCESSING, [d.path for d in drawings], 1, given.work / "grid-drawings")
     names = [name.split(" (")[0] for name in class_names()]
-    tower, unseeing, captions = with_sentences(photographs, grids["training"], drawings, shapes)
+    tower, out_of_fold, captions = fit_sentence_tokens(photographs, grids["training"], drawings, shapes)
     classifier = tower.tower.classifier
     if classifier is None:
         raise TypeError("the image tower came without its classifier")
     weight, bias = classifier.weight.detach(), classifier.bias.detach()
     seen = {
-        "training": [tokens(tower, grid, unseeing[row % FOLDS]) for row, grid in enumerate(grids["training"])],
+        "training": [tokens(tower, grid, out_of_fold[row % FOLDS]) for row, grid in enumerate(grids["training"])],
         "calibration": [tokens(tower, grid) for grid in grids["calibration"]],
     }
     drawn = [tokens(tower, grid) for grid in shapes]
-    common = commonness(photograph.captions for photograph in photographs)
+    common = noun_odds(photograph.captions for photograph in photographs)
     bridge = mini_bridge.initial_bridge(settings)
     if given.start:
         bridge.load_state_dict(mini_bridge.load(given.start)[0].state_dict())
@@ -141,12 +138,12 @@ def main() -> None:
 
     tokenizer = mini_bridge.tokenizer()
 
-    def some_cells(image: Tensor, generator: torch.Generator) -> Tensor:
+    def sample_cells(image: Tensor, generator: torch.Generator) -> Tensor:
         return patch_dropout(image, CELLS_KEPT, generator, settings.global_tokens)
 
     def first(generator: torch.Generator) -> dict[str, Tensor]:
         chosen, image = sample_images(seen["training"], stage_1.batch, generator)
-        image = some_cells(image, generator)
+        image = sample_cells(image, generator)
         which = [int(torch.randint(len(photographs[row].captions), (), generator=generator)) for row in chosen]
         tokens = tokenizer([photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)])
         ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
@@ -189,7 +186,7 @@ def main() -> None:
     def texts_of_drawing(drawing: Drawing, random: np.random.Generator) -> Texts:
         asked = random.permutation(len(drawing.questions))[:DRAWING_QUESTIONS]
         pairs = [mini_bridge.question_pair(*drawing.questions[number]) for number in asked]
-        return [encoded(*pair) for pair in [mini_bridge.caption_pair(drawing_caption(drawing)), *pairs]]
+        return [encoded(*pair) for pair in [mini_bridge.caption_pair(caption_of_drawing(drawing)), *pairs]]
 
     def texts_of_class(name: str) -> Texts:
         return [
@@ -198,7 +195,7 @@ def main() -> None:
         ]
 
     def conversation(pairs: list[tuple[str, str]]) -> Texts:
-        """Each question after all before it with their answers."""
+        """Prefix each question with all previous questions and their answers."""
         before: list[int] = []
         turns = []
         for prompt, answer in pairs:
@@ -211,7 +208,7 @@ def main() -> None:
         return turns
 
     def imagined_loss(random: np.random.Generator, count: int) -> Tensor:
-        """Of the whole picture's prompts by themselves."""
+        """Loss of the global prompts alone."""
         sentences, tokens = imagine(random, count)
         imagined = torch.zeros(count, settings.global_tokens, seen["training"][0].shape[2])
         imagined[:, 0, width:] = torch.from_numpy(tokens)
@@ -232,16 +229,16 @@ def main() -> None:
     ) -> Tensor:
         chosen, image = sample_images(drawn, count, generator)
         said = [texts_of_drawing(drawings[row], random) for row in chosen]
-        return 0.4 * prompted_loss(language, prompts(some_cells(image, generator)), said)
+        return 0.4 * prompted_loss(language, prompts(sample_cells(image, generator)), said)
 
-    def beside_photographs(
+    def auxiliary_losses(
         random: np.random.Generator, generator: torch.Generator, drawings: int = DRAWINGS
     ) -> dict[str, Tensor]:
-        """Losses of drawings and of classes; and now and then of stage 1, lest it be forgotten."""
+        """Losses of drawings and of class prototypes, and occasionally of stage 1, which prevents forgetting."""
         losses = {"drawings": drawings_loss(drawings, random, generator)}
-        shown, grid = class_grids(grids["training"], weight, bias, CLASSES, PUSH, generator)
+        shown, grid = class_prototype_grids(grids["training"], weight, bias, CLASSES, PUSH, generator)
         if shown:
-            image = some_cells(tower.add_global_tokens(grid), generator)
+            image = sample_cells(tower.add_global_tokens(grid), generator)
             called = [texts_of_class(names[number]) for number in shown]
             losses["classes"] = 0.2 * stage_2_loss(bridge, language, image, called, per_text=True)
         if random.random() < 1 / FIRST_STAGE_EVERY:
@@ -251,15 +248,15 @@ def main() -> None:
     def mixed(
         generator: torch.Generator, batch: int, captions: int, questions: int, drawings: int, sentences: int
     ) -> dict[str, Tensor]:
-        """The losses of so many photographs with their texts, of drawings, and of sentences without a picture."""
+        """Losses of photographs with their texts, of drawings and of synthetic captions."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         chosen, image = sample_images(seen["training"], batch, generator)
         rows = texts_of_photographs(chosen, captions, questions, random)
-        image = some_cells(image, generator)
+        image = sample_cells(image, generator)
         losses = {"photographs": stage_2_loss(bridge, language, image, rows, per_text=True)}
         if sentences:
             losses["imagined"] = 0.3 * imagined_loss(random, sentences)
-        return losses | beside_photographs(random, generator, drawings)
+        return losses | auxiliary_losses(random, generator, drawings)
 
     second = partial(mixed, batch=stage_2.batch, captions=CAPTIONS, questions=QUESTIONS, drawings=DRAWINGS, sentences=0)
     together = partial(
@@ -273,14 +270,14 @@ def main() -> None:
 
     width = tower.tower.settings.width
     wholes = [views[0, : settings.global_tokens, width:] for views in seen["training"]]
-    sentences = recombined(
+    sentences = recombine_captions(
         [caption for one in photographs for caption in one.captions], SENTENCES, np.random.default_rng(0)
     )
-    common_in_sentences = commonness([sentence] for sentence in sentences)
-    imagine = imagining(sentences, captions, wholes)
+    common_in_sentences = noun_odds([sentence] for sentence in sentences)
+    imagine = synthetic_batches(sentences, captions, wholes)
 
     def alone(generator: torch.Generator) -> dict[str, Tensor]:
-        """The losses of the whole picture's prompts by themselves, of photographs, of drawings and of sentences."""
+        """Losses of the global prompts alone on photographs, drawings and synthetic captions."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         chosen, image = sample_images(seen["training"], ALONE.batch, generator)
         rows = texts_of_photographs(chosen, CAPTIONS, QUESTIONS, random)
@@ -292,7 +289,7 @@ def main() -> None:
 
     def global_prompts(image: Tensor) -> Tensor:
         if bridge.global_prompts is None:
-            raise TypeError("the config asks for no global_prompts")
+            raise TypeError("the config has no global_prompts")
         return bridge.global_prompts(image)
 
     noted: dict[str, float] = {}
@@ -302,36 +299,38 @@ def main() -> None:
     def last(generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         chosen, image = sample_images(seen["training"], LAST.batch, generator)
-        bridge.eval()  # what was drawn must be what is made likelier: nothing is dropped in between
-        captions = drawn_captions(bridge, language, image, prompt, DRAWN, LONGEST, int(random.integers(2**31)))
-        scores = judged(captions, chosen, words.decode, judge)
+        bridge.eval()  # no dropout: the sampled captions must be scored by the network that sampled them
+        captions = sample_captions(
+            bridge, language, image, prompt, SAMPLED_CAPTIONS, LONGEST, int(random.integers(2**31))
+        )
+        scores = score_captions(captions, chosen, words.decode, judge)
         rows = [[(prompt, [*ids, mini_bridge.EOS_TOKEN_ID][:LONGEST]) for ids in several] for several in captions]
         losses = {"drawn": stage_2_loss(bridge, language, image, rows, weights=advantages(scores).flatten())}
         bridge.train()
         asked = texts_of_photographs(chosen, 1, QUESTIONS, random)
-        image = some_cells(image, generator)
+        image = sample_cells(image, generator)
         losses["photographs"] = 0.3 * stage_2_loss(bridge, language, image, asked, per_text=True)
         noted["CIDEr of drawn captions"] = float(scores.mean())
-        return losses | beside_photographs(random, generator)
+        return losses | auxiliary_losses(random, generator)
 
     checked = [captions_of(photograph, 5, np.random.default_rng(0)) for photograph in parts["calibration"]]
-    looked_at = torch.from_numpy(np.stack([views[0] for views in seen["calibration"]]).astype(np.float32))
+    control_images = torch.from_numpy(np.stack([views[0] for views in seen["calibration"]]).astype(np.float32))
 
     @torch.no_grad()
     def control(prompts: Callable[[Tensor], Tensor] = bridge.soft_prompts) -> dict[str, float]:
         bridge.eval()
         own, others = [], []
-        for start in range(0, len(looked_at), stage_2.batch):
+        for start in range(0, len(control_images), stage_2.batch):
             part = slice(start, start + stage_2.batch)
-            own.append(float(prompted_loss(language, prompts(looked_at[part]), checked[part])))
-            others.append(float(prompted_loss(language, prompts(looked_at.roll(1, 0)[part]), checked[part])))
+            own.append(float(prompted_loss(language, prompts(control_images[part]), checked[part])))
+            others.append(float(prompted_loss(language, prompts(control_images.roll(1, 0)[part]), checked[part])))
         bridge.train()
         return {"calibration": float(np.mean(own)), "exchanged": float(np.mean(others))}
 
-    with sdpa_kernel(SDPBackend.MATH):  # on a CPU the backward pass of the others takes twice as long
+    with sdpa_kernel(SDPBackend.MATH):  # the other backends' backward passes take twice as long on a CPU
         if not given.start:
             run_stage(bridge, stage_2, second, place / "stage-2.pt", report(place / "stage-2.jsonl", control))
-        with only_whole_prompts(bridge):
+        with training_global_prompts_only(bridge):
             lone = partial(control, global_prompts)
             run_stage(bridge, ALONE, alone, place / "alone.pt", report(place / "alone.jsonl", lone))
         run_stage(bridge, TOGETHER, together, place / "together.pt", report(place / "together.jsonl", control))
@@ -342,16 +341,16 @@ def main() -> None:
     mini_bridge.save(bridge, tower, place / "mini_bridge")
 
 
-def imagining(
+def synthetic_batches(
     sentences: list[str], captions: np.ndarray, wholes: list[np.ndarray]
 ) -> Callable[[np.random.Generator, int], tuple[list[str], np.ndarray]]:
-    """What draws of sentences that nobody took a picture of, with the tokens (m, W) that such a picture would have.
+    """Return a sampler of synthetic captions with the global tokens (m, W) that an image of each would have.
 
-    Learned from sentence vectors (n, C, S) of the photographs' captions, and of each photograph the tokens (P, W) that
-    stand for the whole of it.
+    The regression is fitted on the embeddings (n, C, S) of the photographs' captions and on each photograph's global
+    tokens (P, W).
     """
-    vectors = sentence_features(mini.text_tower().eval(), mini.tokenizer(), sentences)
-    imagination = Imagination.fit(captions, np.stack([tokens.sum(0, dtype=np.float32) for tokens in wholes]))
+    vectors = text_features(mini.text_tower().eval(), mini.tokenizer(), sentences)
+    imagination = ImageTokenRegression.fit(captions, np.stack([tokens.sum(0, dtype=np.float32) for tokens in wholes]))
 
     def draw(random: np.random.Generator, count: int) -> tuple[list[str], np.ndarray]:
         drawn = random.permutation(len(sentences))[:count]
@@ -360,7 +359,7 @@ def imagining(
     return draw
 
 
-def with_sentences(
+def fit_sentence_tokens(
     photographs: list[Photograph], grids: list[np.ndarray], drawings: list[Drawing], shapes: list[np.ndarray]
 ) -> tuple[GlobalTokenEncoder, list[nn.Linear], np.ndarray]:
     """The tower with its sentence tokens, for each fold of the photographs a map that has not seen its captions, and
@@ -371,9 +370,9 @@ def with_sentences(
     if classifier is None:
         raise TypeError("the image tower came without its classifier")
     text, tokenizer = mini.text_tower().eval(), mini.tokenizer()
-    captions = np.stack([sentence_features(text, tokenizer, one.captions) for one in photographs])
-    names = torch.from_numpy(sentence_features(text, tokenizer, fill_templates(NAMED, class_names())))
-    of_drawings = sentence_features(text, tokenizer, [drawing_caption(drawing) for drawing in drawings])
+    captions = np.stack([text_features(text, tokenizer, one.captions) for one in photographs])
+    names = torch.from_numpy(text_features(text, tokenizer, fill_templates(NAMED, class_names())))
+    of_drawings = text_features(text, tokenizer, [caption_of_drawing(drawing) for drawing in drawings])
     others = caption_moments(pooled(shapes), torch.from_numpy(of_drawings)[:, None]) * DRAWINGS_WEIGHT
     data = LockedImageData(
         pooled(grids),
@@ -382,12 +381,14 @@ def with_sentences(
         classifier.weight.detach(),
         classifier.bias.detach(),
     )
-    settings = LockedImageSettings()
+    settings = LockedImageConfig()
     fold = torch.arange(len(photographs)) % FOLDS
-    unseeing = [caption_map(data.subset((fold != number).nonzero()[:, 0]), settings, others) for number in range(FOLDS)]
+    out_of_fold = [
+        fit_caption_map(data.subset((fold != number).nonzero()[:, 0]), settings, others) for number in range(FOLDS)
+    ]
     said = data.names.mean(1)
-    tower = mini_bridge.with_sentence_tokens(tower, caption_map(data, settings, others), said - said.mean(0))
-    return tower, unseeing, captions
+    tower = mini_bridge.with_sentence_tokens(tower, fit_caption_map(data, settings, others), said - said.mean(0))
+    return tower, out_of_fold, captions
 
 
 def pooled(grids: list[np.ndarray]) -> Tensor:
@@ -397,13 +398,13 @@ def pooled(grids: list[np.ndarray]) -> Tensor:
 
 @torch.no_grad()
 def tokens(tower: GlobalTokenEncoder, grid: np.ndarray, caption: nn.Linear | None = None) -> np.ndarray:
-    """Views of a grid (V, N, D) with their sentence tokens, in half precision."""
+    """Return the views of a grid (V, N, D) with their global tokens, in half precision."""
     return tower.add_global_tokens(torch.from_numpy(grid.astype(np.float32)), caption).numpy().astype(np.float16)
 
 
 @contextmanager
-def only_whole_prompts(bridge: Bridge) -> Iterator[None]:
-    """Within this, nothing else of the bridge is trained."""
+def training_global_prompts_only(bridge: Bridge) -> Iterator[None]:
+    """Freeze everything but the global prompts within this context."""
     learned = {name for name, weight in bridge.named_parameters() if weight.requires_grad}
     for name, weight in bridge.named_parameters():
         weight.requires_grad_(name.startswith("global_prompts."))
@@ -415,12 +416,12 @@ def only_whole_prompts(bridge: Bridge) -> Iterator[None]:
 def report(
     file: Path, control: Callable[[], dict[str, float]], noted: dict[str, float] | None = None
 ) -> Callable[[int, dict[str, float]], None]:
-    """Writes each step's losses as a JSON line, with what was noted and, every so often, the losses of the control."""
+    """Write each step's losses as a JSON line, with other metrics and, regularly, the control losses."""
     log = file.open("a", encoding="utf-8")
     began = time.monotonic()
 
     def line(step: int, losses: dict[str, float]) -> None:
-        if step % LOOK_EVERY == 0:
+        if step % EVALUATE_EVERY == 0:
             losses |= control()
         seconds = round(time.monotonic() - began, 1)
         log.write(json.dumps({"step": step, "seconds": seconds, **losses, **(noted or {})}) + "\n")

@@ -1,13 +1,13 @@
-"""Trains the heads of `mini` on photographs with captions, over towers that stay frozen.
+"""Train the heads of `mini` on captioned photographs, on top of frozen encoders.
 
     python recipes/mini/train_heads.py --photographs captions.jsonl
 
-Expect, on two cores: some minutes for the features (kept in runs/mini, so that an interrupted run goes on), then about
-a minute for the heads. It writes heads.safetensors, beholder.json and calibration.safetensors into the package
-(src/beholder/weights/mini_heads), and the model card's figures come from benchmarks/mini.py afterwards.
+On two cores, feature extraction takes a few minutes (features are cached in runs/mini, so that an interrupted run
+resumes) and training about one minute. heads.safetensors, beholder.json and calibration.safetensors are written into
+the package (src/beholder/weights/mini_heads); benchmarks/mini.py then measures the figures of the model card.
 
-The photographs: JSON lines with image, captions (five each) and source. Those of source "coco" and the first 191
-others by the hash of their file name are never seen in training; nor are the next 60, on which `match` is fitted.
+The photographs are JSON lines with image, captions (five each) and source. Those of source "coco" and the first 191
+others, ordered by the hash of their file name, are the test set; the next 60 are held out to calibrate `match`.
 """
 
 import argparse
@@ -25,15 +25,15 @@ from beholder.models.efficientnet_lite import EfficientNetLiteSettings
 from beholder.weights import mini
 from beholder.weights.calibration import Calibration
 from dataset import PREPROCESSING, SPLIT, class_names, load_features
-from locked_image_tuning import LockedImageSettings, TrainedHeads, head_settings, train_heads
+from locked_image_tuning import LockedImageConfig, TrainedHeads, head_settings, train_heads
 
 
 @torch.no_grad()
 def calibrate(heads: TrainedHeads, data, held_back, training) -> Calibration:
-    """`match`, on photographs kept out of the heads' training: their captions, and the names of what is on them.
+    """Calibrate `match` on held-out photographs: their captions, and the class names of what they show.
 
-    A name counts as fitting where the image tower's own classifier gives it 0.8 or more, and as not fitting below
-    0.001. The background: captions of training photographs and class names, 256 of each.
+    A class name counts as matching if the image encoder's classifier assigns it at least 0.8, and as not matching below
+    0.001. The background consists of 256 captions of training photographs and 256 class names.
     """
     generator = np.random.default_rng(0)
 
@@ -46,10 +46,10 @@ def calibrate(heads: TrainedHeads, data, held_back, training) -> Calibration:
     owner = np.arange(len(held_back)).repeat(data.captions.shape[1])
     of_caption = owner[None, :] == np.arange(len(held_back))[:, None]
 
-    opinion = data.opinion(data.images[held_back, 0]).numpy()
-    named = np.flatnonzero((opinion > 0.8).any(axis=0))
-    of_name = opinion[:, named] > 0.8
-    certain = of_name | (opinion[:, named] < 0.001)
+    probabilities = data.class_probabilities(data.images[held_back, 0]).numpy()
+    named = np.flatnonzero((probabilities > 0.8).any(axis=0))
+    of_name = probabilities[:, named] > 0.8
+    certain = of_name | (probabilities[:, named] < 0.001)
 
     background = texts(data.captions[training].flatten(0, 1))
     background = np.concatenate(
@@ -63,13 +63,13 @@ def calibrate(heads: TrainedHeads, data, held_back, training) -> Calibration:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
-    parser.add_argument("--work", type=Path, default=Path("runs/mini"), help="where features are kept")
-    parser.add_argument("--out", type=Path, default=mini.HEADS, help="where the heads go")
+    parser.add_argument("--work", type=Path, default=Path("runs/mini"), help="folder where features are cached")
+    parser.add_argument("--out", type=Path, default=mini.HEADS, help="output folder of the heads")
     options = parser.parse_args()
 
     data, rows = load_features(options.photographs, options.work)
     print(f"{', '.join(f'{len(rows[part])} {part}' for part in SPLIT)}, {len(class_names())} class names")
-    settings = LockedImageSettings()
+    settings = LockedImageConfig()
 
     def report(step: int, loss: float) -> None:
         if step % 50 == 0 or step == settings.steps - 1:

@@ -1,12 +1,12 @@
 import torch
 
-from canonical_correlation import inverse_root, statistics
+from canonical_correlation import inverse_square_root, statistics
 from locked_image_tuning import (
+    LockedImageConfig,
     LockedImageData,
-    LockedImageSettings,
-    caption_map,
     caption_moments,
-    prepared,
+    fit_caption_map,
+    prepare_features,
 )
 
 
@@ -14,19 +14,19 @@ def test_the_map_to_captions_is_ridge_regression_on_rooted_features() -> None:
     torch.manual_seed(0)
     images, captions = torch.rand(40, 2, 6), torch.randn(40, 3, 4)
     data = LockedImageData(images, captions, torch.randn(5, 1, 4), torch.randn(5, 6), torch.zeros(5))
-    settings = LockedImageSettings(distillation=0.0, image_ridge=0.5, text_ridge=0.1)
-    x = prepared(images, "root").double()
-    y = prepared(captions, "unit").double()
+    settings = LockedImageConfig(distillation=0.0, image_ridge=0.5, text_ridge=0.1)
+    x = prepare_features(images, "root").double()
+    y = prepare_features(captions, "unit").double()
     rows = [(x[n, v], y[n, c]) for n in range(40) for v in range(2) for c in range(3)]
     inputs, targets = (torch.stack(side) for side in zip(*rows, strict=True))
     inputs, targets = inputs - inputs.mean(0), targets - targets.mean(0)
-    whitened = targets @ inverse_root(statistics(x, y).text, 0.1)
+    whitened = targets @ inverse_square_root(statistics(x, y).text, 0.1)
     gram = inputs.T @ inputs / len(inputs)
     ridge = 0.5 * gram.trace() / 6 * torch.eye(6, dtype=torch.double)
     solved = torch.linalg.solve(gram + ridge, inputs.T @ whitened / len(inputs))
-    found = caption_map(data, settings)
+    found = fit_caption_map(data, settings)
     assert torch.allclose(found.weight.T.double(), solved, atol=1e-4)
-    mean = found(prepared(images, "root").flatten(0, 1)).mean(0)
+    mean = found(prepare_features(images, "root").flatten(0, 1)).mean(0)
     assert torch.allclose(mean, torch.zeros(4), atol=1e-5), "the mean picture has the mean caption"
 
 
@@ -34,11 +34,11 @@ def test_other_pictures_with_captions_count_as_much_as_they_weigh() -> None:
     torch.manual_seed(0)
     images, captions = torch.rand(40, 2, 6), torch.randn(40, 3, 4)
     data = LockedImageData(images, captions, torch.randn(5, 1, 4), torch.randn(5, 6), torch.zeros(5))
-    settings = LockedImageSettings(distillation=0.0)
+    settings = LockedImageConfig(distillation=0.0)
     drawings, said = torch.rand(30, 1, 6), torch.randn(30, 1, 4)
-    found = caption_map(data, settings, caption_moments(drawings, said) * 0.1).weight
-    assert not torch.allclose(found, caption_map(data, settings).weight, atol=1e-3)
-    heavy = caption_map(data, settings, caption_moments(drawings, said) * 1e6).weight
+    found = fit_caption_map(data, settings, caption_moments(drawings, said) * 0.1).weight
+    assert not torch.allclose(found, fit_caption_map(data, settings).weight, atol=1e-3)
+    heavy = fit_caption_map(data, settings, caption_moments(drawings, said) * 1e6).weight
     of_drawings = LockedImageData(drawings, said, data.names, data.classifier, data.classifier_bias)
-    alone = caption_map(of_drawings, settings).weight / 1e6**0.5  # whitened by moments a million times as large
+    alone = fit_caption_map(of_drawings, settings).weight / 1e6**0.5  # whitened by moments a million times as large
     assert torch.allclose(heavy, alone, rtol=1e-3, atol=1e-6), "the photographs are outweighed"

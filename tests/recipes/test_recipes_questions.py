@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from drawings import Drawing, drawing_caption, read_easy_vqa
-from questions import absent, commonness, named, questions_from_captions
+from drawings import Drawing, caption_of_drawing, read_easy_vqa
+from questions import absent_nouns, named_nouns, noun_odds, questions_from_captions
 
 CAPTIONS = (
     "Two brown dogs are running in the snow .",
@@ -18,13 +18,13 @@ CAPTIONS = (
 
 
 def made(captions: tuple[str, ...], yes_no: int = 2) -> list[tuple[str, str]]:
-    found = questions_from_captions(captions, commonness([captions]), np.random.default_rng(0), yes_no)
+    found = questions_from_captions(captions, noun_odds([captions]), np.random.default_rng(0), yes_no)
     return [(question.question, question.answer) for question in found]
 
 
 def test_what_captions_name() -> None:
-    assert named(CAPTIONS) == {"dog", "snow", "woman", "person", "shirt"}
-    away = absent(CAPTIONS)
+    assert named_nouns(CAPTIONS) == {"dog", "snow", "woman", "person", "shirt"}
+    away = absent_nouns(CAPTIONS)
     assert "car" in away and "horse" in away
     assert not {"man", "jacket", "dog"} & set(away), "what may be meant by another word is not asked for in vain"
 
@@ -56,7 +56,7 @@ def test_as_many_yes_as_no() -> None:
 
 
 def test_how_common_a_noun_is() -> None:
-    common = commonness([("a man",), ("a man", "a dog"), ("a car",)])
+    common = noun_odds([("a man",), ("a man", "a dog"), ("a car",)])
     assert common["man"] == 2 / (1 + 1)
     assert common["dog"] == 1 / (2 + 1)
     assert 0 < common["woman"] < 0.001, "where a man is, a woman is not surely away"
@@ -66,7 +66,7 @@ def test_how_common_a_noun_is() -> None:
 def test_what_most_photographs_show_is_asked_for_in_vain_about_as_often() -> None:
     things = ("ball", "dog", "guitar", "bike", "rope")
     several = [(f"A man with a {thing}",) for thing in things] + [("A bird in a tree",)] * 3
-    common, generator = commonness(several), np.random.default_rng(0)
+    common, generator = noun_odds(several), np.random.default_rng(0)
     asked = [
         question.answer
         for _ in range(50)
@@ -107,4 +107,4 @@ def test_easy_vqa(tmp_path: Path) -> None:
     ],
 )
 def test_a_drawing_is_called_what_its_questions_tell(questions: list[tuple[str, str]], caption: str) -> None:
-    assert drawing_caption(Drawing(Path("1.png"), tuple(questions))) == caption
+    assert caption_of_drawing(Drawing(Path("1.png"), tuple(questions))) == caption

@@ -7,7 +7,7 @@ from test_training_bridge_stages import bridge, make
 
 from beholder.evaluation.caption_metrics import tokenize_caption
 from beholder.training.bridge_stages import stage_2_loss
-from self_critical import END, CiderReward, advantages, drawn_captions, judged
+from self_critical import END, CiderReward, advantages, sample_captions, score_captions
 
 SAID = [
     ["A dog runs in the snow.", "A brown dog is running through snow.", "The dog plays."],
@@ -42,11 +42,11 @@ def test_a_sentence_is_measured_by_the_others_of_its_picture() -> None:
 def test_the_same_seed_draws_the_same_captions_and_another_others() -> None:
     part, language = bridge().eval(), make("llama")
     image = torch.randn(2, 4, 16)
-    first, same, other = (drawn_captions(part, language, image, [3, 4], 4, 6, seed) for seed in (1, 1, 2))
+    first, same, other = (sample_captions(part, language, image, [3, 4], 4, 6, seed) for seed in (1, 1, 2))
     assert first == same != other
     assert [len(several) for several in first] == [4, 4] and max(len(ids) for ids in first[0]) <= 6
     judge = CiderReward(SAID)
-    scores = judged([[[1], [2]], [[2], [1]]], [0, 1], lambda ids: SAID[ids[0] - 1][0], judge)
+    scores = score_captions([[[1], [2]], [[2], [1]]], [0, 1], lambda ids: SAID[ids[0] - 1][0], judge)
     assert scores[0, 0] > scores[0, 1] and scores[1, 0] > scores[1, 1]
 
 

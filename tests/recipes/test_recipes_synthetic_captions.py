@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from beholder.errors import InvalidSetting
-from synthetic_captions import Imagination, parts, recombined
+from synthetic_captions import ImageTokenRegression, parse_caption, recombine_captions
 
 CAPTIONS = [
     "A black dog is running in the snow .",
@@ -26,14 +26,14 @@ CAPTIONS = [
     ],
 )
 def test_who_does_what_where(caption: str, found: tuple[str, str, str] | None) -> None:
-    assert parts(caption) == found
+    assert parse_caption(caption) == found
 
 
 def test_parts_of_different_captions_come_together() -> None:
-    made = recombined(CAPTIONS, 400, np.random.default_rng(0))
+    made = recombine_captions(CAPTIONS, 400, np.random.default_rng(0))
     assert len(made) == len(set(made)) > 20
     assert {"two girls are running in the snow", "a black dog wearing a hat on the beach"} <= set(made)
-    whos, does, places = zip(*(found for caption in CAPTIONS if (found := parts(caption))), strict=True)
+    whos, does, places = zip(*(found for caption in CAPTIONS if (found := parse_caption(caption))), strict=True)
     for sentence in made:
         who = next(who for who in whos if sentence.startswith(who))
         rest = sentence.removeprefix(who).strip()
@@ -42,12 +42,12 @@ def test_parts_of_different_captions_come_together() -> None:
         rest = later if verb in ("is", "are") else rest
         done = next(done for done in does if rest.startswith(done))
         assert rest.removeprefix(done).strip() in places
-    assert made == recombined(CAPTIONS, 400, np.random.default_rng(0))
+    assert made == recombine_captions(CAPTIONS, 400, np.random.default_rng(0))
 
 
 def test_captions_without_these_parts_are_an_error() -> None:
     with pytest.raises(InvalidSetting, match="who does what"):
-        recombined(["Snow.", "A red car."], 10, np.random.default_rng(0))
+        recombine_captions(["Snow.", "A red car."], 10, np.random.default_rng(0))
 
 
 def test_a_sentence_has_the_tokens_of_its_picture_but_for_what_is_left_open() -> None:
@@ -55,7 +55,7 @@ def test_a_sentence_has_the_tokens_of_its_picture_but_for_what_is_left_open() ->
     captions = random.normal(size=(300, 5, 6)).astype(np.float32)
     matrix = random.normal(size=(6, 4))
     tokens = captions.mean(1) @ matrix + 3 + 0.1 * random.normal(size=(300, 4))
-    imagination = Imagination.fit(captions, tokens, ridge=1e-6)
+    imagination = ImageTokenRegression.fit(captions, tokens, ridge=1e-6)
     sentences = random.normal(size=(2000, 6)).astype(np.float32)
     found = imagination.tokens(sentences, np.random.default_rng(1))
     assert found.shape == (2000, 4)
