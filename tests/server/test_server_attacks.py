@@ -124,6 +124,9 @@ HEADERS: list[tuple[str, str, str, dict[str, str], int]] = [
     ("a path as a picture", "GET", f"{ALBUM}/pictures/..%2f..%2fetc%2fpasswd", {}, 404),
     ("a path behind a picture", "GET", f"{ALBUM}/pictures/1/../../../../../etc/passwd", {}, 404),
     ("a name as a picture", "GET", f"{ALBUM}/pictures/passwd/view", {}, 400),
+    ("a picture with a sign", "GET", f"{ALBUM}/pictures/+1/view", {}, 400),
+    ("a picture with an underscore", "GET", f"{ALBUM}/pictures/1_0/view", {}, 400),
+    ("a picture in other digits", "GET", f"{ALBUM}/pictures/%D9%A1/view", {}, 400),
     ("a negative picture", "GET", f"{ALBUM}/pictures/-1/view", {}, 400),
     ("a picture beyond all numbers", "GET", f"{ALBUM}/pictures/{10**30}/view", {}, 400),
     ("a picture of no album", "GET", f"{ALBUM}/pictures/{2**63 - 1}/view", {}, 404),
@@ -333,6 +336,12 @@ RAW: list[tuple[str, bytes, bytes]] = [
     (
         "two lengths",
         b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1\r\nContent-Length: 9\r\n\r\n",
+        b" 400 ",
+    ),
+    (
+        "a length and chunks",
+        b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Length: 5\r\n"
+        b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
         b" 400 ",
     ),
     (

@@ -125,6 +125,17 @@ def test_a_call_that_is_wrong_is_told_so(tmp_path: Path, tiny_model: Path) -> No
         assert f"can't listen on 127.0.0.1, port {port}" in refused("--port", str(port), "--model", tiny_model)
 
 
+@pytest.mark.parametrize("name", ["", "*", "http://a.example", "a.example:80", "a b", ".", "*.example"])
+def test_an_odd_host_name_is_refused(name: str) -> None:
+    with pytest.raises(InvalidSetting, match="--allow-host"):
+        ServerSettings(allowed_hosts=(name,))
+
+
+def test_an_empty_key_is_refused(tiny_model: Path) -> None:
+    assert "key is empty" in refused("--key", "", "--model", tiny_model)
+    assert "key is empty" in refused("--model", tiny_model, BEHOLDER_KEY="")
+
+
 def test_a_key_in_a_file_is_asked_for_and_told_to_nobody(tmp_path: Path, tiny_model: Path) -> None:
     file = tmp_path / "key.txt"
     file.write_text("a long secret key\n")

@@ -62,6 +62,7 @@ def command(
 
     try:
         from beholder.runtime.precision import check_precision
+        from beholder.server.logs import LOGGER, configure_logging
         from beholder.server.run import serve
         from beholder.server.service import Service, model_loader
         from beholder.server.settings import ServerSettings
@@ -69,6 +70,8 @@ def command(
         if (error.name or "").startswith("beholder"):
             raise
         raise MissingExtra("the server", "server") from error
+    if key == "" or os.environ.get("BEHOLDER_KEY") == "":
+        raise InvalidSetting("the API key is empty")
     if key is not None and key_file is not None:
         raise InvalidSetting("--key and --key-file are mutually exclusive")
     if key_file is not None:
@@ -78,6 +81,9 @@ def command(
             raise InvalidSetting(f"--key-file {key_file}: cannot be read ({error})") from None
         if not key:
             raise InvalidSetting(f"--key-file {key_file}: is empty")
+        if key_file.stat().st_mode & 0o077:
+            configure_logging()
+            LOGGER.warning("key_file_is_readable_by_other_users")
     settings = ServerSettings(
         host=host,
         port=port,

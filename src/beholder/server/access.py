@@ -45,6 +45,13 @@ class AccessPolicy:
             if name in headers and name in SINGLE_HEADERS:
                 raise HTTPError(400, f"duplicate header {name.decode('latin-1')}", code="bad_header")
             headers[name] = value
+        if b"content-length" in headers and b"transfer-encoding" in headers:  # request smuggling (RFC 9112, 6.1)
+            raise HTTPError(
+                400,
+                "a request has either Content-Length or Transfer-Encoding",
+                code="bad_header",
+                headers={"Connection": "close"},
+            )
         self._check_host(headers)
         self._check_origin(scope, headers)
         self._check_key(headers)

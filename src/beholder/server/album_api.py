@@ -11,7 +11,7 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
 from fastapi.responses import JSONResponse
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from beholder.album.duplicates import DISTANCE
 from beholder.errors import AlbumError
@@ -22,8 +22,17 @@ from beholder.server.schemas import ImageURL, StrictModel
 router = APIRouter(prefix="/v1")
 
 MAX_ID = 2**63 - 1
+
+
+def _parse_digits(text: str) -> int:
+    """Parse a number that consists of ASCII digits alone; `int` also takes signs, spaces and underscores."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("a number in digits is expected")
+    return int(text[:30])
+
+
 AlbumName = Annotated[str, Path(max_length=500)]
-PictureID = Annotated[int, Path(ge=1, le=MAX_ID)]
+PictureID = Annotated[int, BeforeValidator(_parse_digits), Path(ge=1, le=MAX_ID)]
 PictureIDs = Annotated[
     str, Query(pattern=r"^[0-9]{1,18}(,[0-9]{1,18}){0,199}$", description="Up to 200, separated by commas.")
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass, field
 
 from beholder.errors import InvalidSetting
@@ -57,6 +58,9 @@ class ServerSettings:
                 f"--host {self.host}: reachable from other machines, so it needs a key: --key-file FILE, or "
                 "BEHOLDER_KEY in the environment"
             )
+        for name in self.allowed_hosts:
+            if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name, re.ASCII):
+                raise InvalidSetting(f"--allow-host {name}: a host name without scheme, port or wildcard is expected")
         if self.key is not None and (len(self.key) < 8 or not self.key.isascii() or not self.key.isprintable()):
             raise InvalidSetting("the key needs at least 8 characters, all printable ASCII")
         if not 0 <= self.port <= 65535:
