@@ -412,9 +412,9 @@ def slow(state, file):
     save(state, file)
 
 torch.save = slow
-from beholder.cli.main import main
+from beholder.cli.main import run
 sys.argv = ["beholder", "train", "clip", "config.json", "--out", "out", "--device", "cpu"]
-main()
+run()
 """
 
 

@@ -102,7 +102,7 @@ def check_sizes(
     if room and data is not None and prompts + data.texts * (data.longest + 16) > room:
         wrong.append(
             f"data.texts {data.texts} of {data.longest} tokens after {prompts} soft prompts do not fit into the "
-            f"language model's context of {room}"
+            f"{room} of the language model's context"
         )
     if wrong:
         raise InvalidSetting("; ".join(wrong))
