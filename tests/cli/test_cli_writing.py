@@ -87,7 +87,7 @@ def test_the_places_looked_at_are_drawn(writer: Path, photographs: list[Path], t
     assert run.returncode == 0, run.stderr
     assert Image.open(out).width > 300
     run = beholder("caption", photographs[0], photographs[1], "--attention", out, model=writer)
-    assert run.returncode == 2 and "draws one picture, not 2" in run.stderr
+    assert run.returncode == 2 and "takes one picture, not 2" in run.stderr
 
 
 def test_similarity_is_judged_by_a_matching_head(

@@ -21,7 +21,7 @@ from beholder.album.duplicates import DuplicateGroup
 from beholder.album.question_answering import AlbumAnswer
 from beholder.errors import PictureNotFound
 from beholder.notebook import chat, gallery, similarity
-from beholder.notebook.display import show_results
+from beholder.notebook.display import register_formatters
 from beholder.tasks.conversation import ConversationTruncatedWarning
 from serving import picture
 
@@ -56,14 +56,14 @@ def test_a_question_that_is_typed_is_answered_as_in_the_library(writer: VisionLa
     box.button.click()
     plain.ask("how many ?")
     assert box.conversation.history == plain.history
-    assert "what is this ?" in box.said.value and not box.button.disabled
+    assert "what is this ?" in box.transcript.value and not box.button.disabled
     assert bytes(box.picture.value).startswith(b"\xff\xd8")
 
 
 def test_the_answer_is_shown_word_by_word(writer: VisionLanguageModel) -> None:
     box = chat(picture(), writer, max_new_tokens=8)
     shown: list[str] = []
-    box.said.observe(lambda change: shown.append(change["new"]), "value")
+    box.transcript.observe(lambda change: shown.append(change["new"]), "value")
     box.ask("what is this ?")
     assert len(shown) > 3
     assert all(len(one) <= len(two) for one, two in pairwise(shown))
@@ -72,7 +72,7 @@ def test_the_answer_is_shown_word_by_word(writer: VisionLanguageModel) -> None:
 def test_what_is_wrong_is_said_in_the_box(writer: VisionLanguageModel) -> None:
     box = chat(picture(), writer, max_new_tokens=8)
     box.ask("dog " * 80)
-    assert "tokens" in box.said.value and box.conversation.history == []
+    assert "tokens" in box.transcript.value and box.conversation.history == []
     box.question.value = "   "
     box.button.click()
     assert box.conversation.history == []
@@ -84,7 +84,7 @@ def test_what_is_wrong_is_said_in_the_box(writer: VisionLanguageModel) -> None:
 def test_markup_in_words_stays_words(writer: VisionLanguageModel, tmp_path: Path) -> None:
     box = chat(picture(), writer, max_new_tokens=4)
     box.ask(MARKUP)
-    assert "<img" not in box.said.value and "&lt;img" in box.said.value
+    assert "<img" not in box.transcript.value and "&lt;img" in box.transcript.value
     named = tmp_path / f"{MARKUP}.png".replace("/", "")
     picture().save(named)
     for html in (gallery([named])._repr_html_(), gallery([(named, MARKUP)])._repr_html_()):
@@ -157,7 +157,7 @@ def test_results_show_themselves_in_a_notebook(
     album: Album, writer: VisionLanguageModel, photographs: list[Path]
 ) -> None:
     shell = InteractiveShell()
-    show_results(shell)
+    register_formatters(shell)
 
     def html(result: Any) -> str:
         return shell.display_formatter.format(result)[0].get("text/html", "")

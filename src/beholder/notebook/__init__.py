@@ -3,8 +3,8 @@
 from beholder.notebook import chat, gallery, similarity
 chat("photo.jpg")
 
-Importing it in a notebook also lets results show themselves: one that a search found, a caption with its picture, an
-answer with a bar, a conversation.
+Importing it in a notebook also registers formatters, so that results display themselves: search results, captioned
+pictures, answers and conversations.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beholder.notebook.chat_box import ChatBox
-    from beholder.notebook.matrix import Matrix
+    from beholder.notebook.matrix import SimilarityMatrix
     from beholder.notebook.picture_gallery import Gallery
     from beholder.pictures.read import ImageSource
     from beholder.tasks.dual_encoder import DualEncoder
@@ -25,12 +25,12 @@ __all__ = ["chat", "gallery", "similarity"]
 
 
 def chat(image: ImageSource, model: str | VisionLanguageModel = "mini", *, max_new_tokens: int = 40) -> ChatBox:
-    """A picture with a box for questions beside it; what was said stands above the box.
+    """Return a picture with a box for questions next to it; the conversation is shown above the box.
 
     Args:
         image: one picture.
-        model: a name, a folder, a hub id, or a model that is loaded.
-        max_new_tokens: longest answer, in tokens.
+        model: a name, a folder, a hub id, or a loaded model.
+        max_new_tokens: maximum length of an answer, in tokens.
 
     Raises:
         PictureError: the picture can't be used.
@@ -41,44 +41,46 @@ def chat(image: ImageSource, model: str | VisionLanguageModel = "mini", *, max_n
     try:
         from beholder.notebook.chat_box import ChatBox
     except ModuleNotFoundError as error:
-        raise MissingExtra("a conversation in a notebook", "notebook") from error
-    from beholder.notebook.models import writer
+        raise MissingExtra("a chat in a notebook", "notebook") from error
+    from beholder.notebook.models import load_vision_language_model
 
-    return ChatBox(image, writer(model).chat(image, max_new_tokens=max_new_tokens))
+    return ChatBox(image, load_vision_language_model(model).chat(image, max_new_tokens=max_new_tokens))
 
 
 def gallery(results: Iterable[Any]) -> Gallery:
-    """Pictures side by side.
+    """Return pictures side by side.
 
     Args:
-        results: pictures; pairs of a picture and a number or words to stand below it; what `Album.search`,
-            `Album.pictures`, `Album.duplicates` and `ask_album` give; or what `VisionLanguageModel.stream_captions` and
-            `DualEncoder.stream_images` give, for pictures from files.
+        results: pictures; pairs of a picture and a number or text to show below it; the results of `Album.search`,
+            `Album.pictures`, `Album.duplicates` and `ask_album`; or, for pictures from files, those of
+            `VisionLanguageModel.stream_captions` and `DualEncoder.stream_images`.
     """
     from beholder.notebook.picture_gallery import Gallery
 
     return Gallery(results)
 
 
-def similarity(images: Sequence[ImageSource], texts: Sequence[str], model: str | DualEncoder = "mini") -> Matrix:
-    """How well each sentence fits each picture: a table to look at, with ``cosines`` and ``match`` as arrays.
+def similarity(
+    images: Sequence[ImageSource], texts: Sequence[str], model: str | DualEncoder = "mini"
+) -> SimilarityMatrix:
+    """Return a table of how well each sentence matches each picture, with the arrays ``cosines`` and ``match``.
 
-    The arguments and errors are those of `DualEncoder.similarity`; ``model`` is a name, a folder, a hub id, or a model
-    that is loaded.
+    The arguments and errors are those of `DualEncoder.similarity`; ``model`` is a name, a folder, a hub id, or a
+    loaded model.
     """
-    from beholder.notebook.matrix import Matrix
-    from beholder.notebook.models import encoder
+    from beholder.notebook.matrix import SimilarityMatrix
+    from beholder.notebook.models import load_encoder
 
-    return Matrix.of(encoder(model), list(images), list(texts))
+    return SimilarityMatrix.of(load_encoder(model), list(images), list(texts))
 
 
-def _show_results() -> None:
-    # Only a program that runs in IPython has it loaded, so nothing heavy is imported to find out.
+def _register_formatters() -> None:
+    # IPython is loaded only in a program that runs in it, so nothing heavy is imported to find out.
     shell = sys.modules["IPython"].get_ipython() if "IPython" in sys.modules else None
     if shell is not None:
-        from beholder.notebook.display import show_results
+        from beholder.notebook.display import register_formatters
 
-        show_results(shell)
+        register_formatters(shell)
 
 
-_show_results()
+_register_formatters()

@@ -1,4 +1,4 @@
-"""A conversation about a picture, to be typed into."""
+"""A chat about a picture, as a widget."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 import ipywidgets
 
 from beholder.errors import InvalidSetting
-from beholder.notebook.markup import safe, small, turns
+from beholder.notebook.markup import conversation_html, escape_html, thumbnail_jpeg
 from beholder.pictures.read import ImageSource
 from beholder.tasks.conversation import Conversation
 
@@ -17,17 +17,19 @@ NOTE = "margin:.3em 0;opacity:.75;font-style:italic"
 
 
 class ChatBox(ipywidgets.HBox):
-    """The picture on the left; on the right what was said, a box for the next question, and a button.
+    """The picture on the left; on the right the transcript, a box for the next question, and a button.
 
     Attributes:
-        conversation: of the library; its ``history`` holds all questions and answers.
+        conversation: its ``history`` holds all questions and answers.
     """
 
     def __init__(self, image: ImageSource, conversation: Conversation):
         self.conversation = conversation
         self.notes: list[str] = []
-        self.picture = ipywidgets.Image(value=small(image, 0, SIDE), format="jpeg", layout={"max_width": "45%"})
-        self.said = ipywidgets.HTML()
+        self.picture = ipywidgets.Image(
+            value=thumbnail_jpeg(image, 0, SIDE), format="jpeg", layout={"max_width": "45%"}
+        )
+        self.transcript = ipywidgets.HTML()
         self.question = ipywidgets.Text(
             placeholder="Ask about the picture", continuous_update=False, layout={"width": "auto", "flex": "1"}
         )
@@ -35,11 +37,13 @@ class ChatBox(ipywidgets.HBox):
         self.question.observe(self._typed, "value")
         self.button.on_click(self._typed)
         row = ipywidgets.HBox([self.question, self.button])
-        side = ipywidgets.VBox([self.said, row], layout={"flex": "1", "padding": "0 0 0 1rem", "min_width": "16rem"})
+        side = ipywidgets.VBox(
+            [self.transcript, row], layout={"flex": "1", "padding": "0 0 0 1rem", "min_width": "16rem"}
+        )
         super().__init__([self.picture, side], layout={"align_items": "flex-start", "flex_flow": "row wrap"})
 
     def ask(self, question: str) -> None:
-        """Puts a question and shows the answer word by word."""
+        """Ask a question and show the answer as it is generated."""
         self.notes = []
         self.button.disabled = self.question.disabled = True
         try:
@@ -58,9 +62,9 @@ class ChatBox(ipywidgets.HBox):
         question = self.question.value.strip()
         if not question:
             return
-        self.question.value = ""  # which calls this again, with nothing to do
+        self.question.value = ""  # triggers this handler again, with nothing to do
         self.ask(question)
 
     def _show(self) -> None:
-        notes = [f'<p style="{NOTE}">{safe(note)}</p>' for note in self.notes]
-        self.said.value = turns(self.conversation.history) + "".join(notes)
+        notes = [f'<p style="{NOTE}">{escape_html(note)}</p>' for note in self.notes]
+        self.transcript.value = conversation_html(self.conversation.history) + "".join(notes)

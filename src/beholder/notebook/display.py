@@ -1,24 +1,25 @@
-"""Results that show themselves where a notebook prints the last value of a cell."""
+"""HTML formatters for results, which a notebook uses to display the last value of a cell."""
 
 from __future__ import annotations
 
 from typing import Any
 
-from beholder.notebook.markup import shares, turns
+from beholder.notebook.markup import conversation_html, probability_table
 
-# Of each kind of result where it lives and how it is shown; named, so that none is loaded before there is one.
+# Result types by module, as names, so that no module is imported before it is used.
 PICTURES = {
     "beholder.album.question_answering": ("AlbumAnswer",),
     "beholder.album.duplicates": ("DuplicateGroup",),
     "beholder.album.search": ("SearchResult",),
     "beholder.album.picture": ("Picture",),
     "beholder.tasks.dual_encoder": ("EmbeddedPicture",),
+    "beholder.tasks.pictures": ("FailedPicture",),
     "beholder.tasks.vision_language": ("CaptionedPicture",),
 }
 
 
-def show_results(shell: Any) -> None:
-    """Teaches an IPython shell to show pictures that were found or captioned, answers and conversations as HTML."""
+def register_formatters(shell: Any) -> None:
+    """Register HTML formatters of found and captioned pictures, answers and conversations with an IPython shell."""
     page = shell.display_formatter.formatters["text/html"]
     for module, names in PICTURES.items():
         for name in names:
@@ -28,17 +29,17 @@ def show_results(shell: Any) -> None:
 
 
 def pictures(result: Any) -> str:
-    """A result about one picture, or about several that are nearly the same."""
+    """Return a result about one picture, or a group of near-duplicates, as HTML."""
     from beholder.notebook.picture_gallery import Gallery
 
     return Gallery([result])._repr_html_()
 
 
 def answer(result: Any) -> str:
-    """An answer with how sure it is, or the whole choice."""
-    return shares(result.choices or [(result.text, result.confidence)])
+    """Return an answer with its confidence, or all ranked choices, as HTML."""
+    return probability_table(result.choices or [(result.text, result.confidence)])
 
 
 def conversation(result: Any) -> str:
-    """What was asked and said."""
-    return turns(result.history)
+    """Return the questions and answers as HTML."""
+    return conversation_html(result.history)

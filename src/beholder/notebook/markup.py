@@ -1,4 +1,4 @@
-"""Pictures and words as HTML that can't hold any markup but ours."""
+"""Pictures and escaped text as HTML."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from io import BytesIO
 
 from beholder.pictures.read import ImageSource, display_name, read_picture
 
-ASKED = "margin:.3em 0;text-align:right;font-weight:600"
-SAID = "margin:.3em 0"
+QUESTION_STYLE = "margin:.3em 0;text-align:right;font-weight:600"
+ANSWER_STYLE = "margin:.3em 0"
 
 
-def small(picture: ImageSource, index: int, side: int) -> bytes:
-    """A JPEG of a picture that fits into a square.
+def thumbnail_jpeg(picture: ImageSource, index: int, side: int) -> bytes:
+    """Return a JPEG thumbnail with sides of at most ``side`` pixels.
 
     Raises:
-        PictureError: it can't be used.
+        PictureError: the picture can't be used.
     """
     image = read_picture(picture, name=display_name(picture, index), reduce_to=side).copy()
     image.thumbnail((side, side))
@@ -26,30 +26,31 @@ def small(picture: ImageSource, index: int, side: int) -> bytes:
     return file.getvalue()
 
 
-def tag(jpeg: bytes, words: str, style: str) -> str:
-    """An ``img`` with its bytes inside."""
+def img_tag(jpeg: bytes, words: str, style: str) -> str:
+    """Return an ``img`` element with an embedded JPEG."""
     data = base64.b64encode(jpeg).decode()
-    return f'<img src="data:image/jpeg;base64,{data}" alt="{safe(words)}" style="{style}">'
+    return f'<img src="data:image/jpeg;base64,{data}" alt="{escape_html(words)}" style="{style}">'
 
 
-def safe(words: object) -> str:
-    """Words as text, whatever they look like."""
+def escape_html(words: object) -> str:
+    """Return the value as escaped text."""
     return escape(str(words), quote=True)
 
 
-def turns(history: Iterable[tuple[str, str]]) -> str:
-    """Questions and answers, one below the other; an answer that has no word yet is an ellipsis."""
+def conversation_html(history: Iterable[tuple[str, str]]) -> str:
+    """Return questions and answers, one below the other; an answer without a word yet is an ellipsis."""
     return "".join(
-        f'<p style="{ASKED}">{safe(question)}</p><p style="{SAID}">{safe(answer) or "…"}</p>'
+        f'<p style="{QUESTION_STYLE}">{escape_html(question)}</p>'
+        f'<p style="{ANSWER_STYLE}">{escape_html(answer) or "…"}</p>'
         for question, answer in history
     )
 
 
-def shares(ranked: Iterable[tuple[str, float]]) -> str:
-    """Words with a bar each for a share between 0 and 1."""
+def probability_table(ranked: Iterable[tuple[str, float]]) -> str:
+    """Return a table of texts, each with a bar for its probability."""
     bar = "min-width:1px;height:.7em;background:#1f6fb2"
     rows = "".join(
-        f'<tr><th scope="row" style="text-align:left;font-weight:400">{safe(word)}</th>'
+        f'<tr><th scope="row" style="text-align:left;font-weight:400">{escape_html(word)}</th>'
         f'<td style="width:12rem"><div style="width:{share:.1%};{bar}"></div></td>'
         f'<td style="font-variant-numeric:tabular-nums">{share:.0%}</td></tr>'
         for word, share in ranked

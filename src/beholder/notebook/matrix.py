@@ -1,4 +1,4 @@
-"""Every picture against every sentence, as a table."""
+"""Similarities of pictures and sentences, as a table."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from beholder.notebook.markup import safe, small, tag
+from beholder.notebook.markup import escape_html, img_tag, thumbnail_jpeg
 from beholder.pictures.read import ImageSource, display_name
 from beholder.tasks.dual_encoder import DualEncoder
 
@@ -17,14 +17,14 @@ CELL = "text-align:center;padding:.35em .6em;font-variant-numeric:tabular-nums;b
 
 
 @dataclass(frozen=True, eq=False)
-class Matrix:
-    """How well sentences fit pictures; made by `beholder.notebook.similarity`.
+class SimilarityMatrix:
+    """How well sentences match pictures; created by `beholder.notebook.similarity`.
 
     Attributes:
-        names: of n pictures.
+        names: names of the n pictures.
         texts: m sentences.
         cosines: (n, m).
-        match: (n, m) probabilities that each fits; None for a model without a calibration.
+        match: (n, m), matching probabilities; None for a model without a calibration.
     """
 
     names: list[str]
@@ -34,8 +34,8 @@ class Matrix:
     thumbnails: list[bytes]
 
     @classmethod
-    def of(cls, encoder: DualEncoder, images: Sequence[ImageSource], texts: Sequence[str]) -> Matrix:
-        """Computes it.
+    def of(cls, encoder: DualEncoder, images: Sequence[ImageSource], texts: Sequence[str]) -> SimilarityMatrix:
+        """Compute the similarities.
 
         Raises:
             PictureError: a picture can't be used.
@@ -46,7 +46,7 @@ class Matrix:
             list(texts),
             pictures @ sentences.T,
             encoder.match(pictures, sentences) if encoder.calibrated else None,
-            [small(image, index, SIDE) for index, image in enumerate(images)],
+            [thumbnail_jpeg(image, index, SIDE) for index, image in enumerate(images)],
         )
 
     def __repr__(self) -> str:
@@ -55,7 +55,9 @@ class Matrix:
     def _repr_html_(self) -> str:
         best = self.cosines.argmax(1)
         low, high = float(self.cosines.min()), float(self.cosines.max())
-        head = "".join(f'<th scope="col" style="{CELL};font-weight:500">{safe(text)}</th>' for text in self.texts)
+        head = "".join(
+            f'<th scope="col" style="{CELL};font-weight:500">{escape_html(text)}</th>' for text in self.texts
+        )
         rows = []
         for row, (name, thumbnail) in enumerate(zip(self.names, self.thumbnails, strict=True)):
             cells = []
@@ -68,6 +70,6 @@ class Matrix:
                 number = f"<b>{number}</b>" if column == best[row] else number
                 style = f"{CELL};background:rgba(31,111,178,{0.05 + 0.55 * strength:.2f})"
                 cells.append(f'<td style="{style}" title="cosine {cosine:.3f}">{number}</td>')
-            picture = f'<th scope="row" title="{safe(name)}">{tag(thumbnail, name, IMAGE)}</th>'
+            picture = f'<th scope="row" title="{escape_html(name)}">{img_tag(thumbnail, name, IMAGE)}</th>'
             rows.append(f"<tr>{picture}{''.join(cells)}</tr>")
         return f"<table><thead><tr><td></td>{head}</tr></thead><tbody>{''.join(rows)}</tbody></table>"

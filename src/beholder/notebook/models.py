@@ -1,4 +1,4 @@
-"""Models by name, each loaded once in a notebook."""
+"""Models by name, each loaded once per notebook."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from beholder.tasks.dual_encoder import DualEncoder
 from beholder.tasks.vision_language import VisionLanguageModel
 
 
-def encoder(model: str | DualEncoder) -> DualEncoder:
-    """The model, loaded if it is a name."""
-    return model if isinstance(model, DualEncoder) else _encoder(str(model))
+def load_encoder(model: str | DualEncoder) -> DualEncoder:
+    """Return the model, loaded if it is given by name."""
+    return model if isinstance(model, DualEncoder) else _load_encoder(str(model))
 
 
-def writer(model: str | VisionLanguageModel) -> VisionLanguageModel:
-    """The model, loaded if it is a name."""
-    return model if isinstance(model, VisionLanguageModel) else _writer(str(model))
+def load_vision_language_model(model: str | VisionLanguageModel) -> VisionLanguageModel:
+    """Return the model, loaded if it is given by name."""
+    return model if isinstance(model, VisionLanguageModel) else _load_vision_language_model(str(model))
 
 
 @cache
-def _encoder(name: str) -> DualEncoder:
+def _load_encoder(name: str) -> DualEncoder:
     return DualEncoder.from_pretrained(name)
 
 
 @cache
-def _writer(name: str) -> VisionLanguageModel:
+def _load_vision_language_model(name: str) -> VisionLanguageModel:
     return VisionLanguageModel.from_pretrained(name)
