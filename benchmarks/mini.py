@@ -1,14 +1,18 @@
-"""How good `mini` is, on photographs that its training never saw: the figures of its model card.
+"""Measure `mini` on photographs that its training has never seen: the figures of its model card.
 
     python benchmarks/mini.py --photographs captions.jsonl [--categories FILE] [--imagenet FILE]
+    python benchmarks/mini.py --collection FOLDER [--work FOLDER]
 
---photographs: the JSON lines that recipes/mini/train_heads.py was given; only the part kept out of training is used.
---categories, --imagenet: JSON lines with image and label (the second also index, the class's number).
+--photographs: the JSON lines that recipes/mini/train_heads.py was given; only the test part is used.
+--collection: a folder with captions.jsonl and labels.jsonl. Each source is reported by itself, in English and, if it
+has Chinese captions, in Chinese; only the test part of `photographs.split_by_source` is used.
+--categories, --imagenet: JSON lines with image and label (the second also index, the class number).
 """
 
 import argparse
 import json
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -20,23 +24,59 @@ from beholder.text.templates import ENSEMBLE
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 from dataset import class_names, split
-from photographs import read_photographs
+from photographs import Photograph, perceptual_hashes, read_collection, read_photographs, split_by_source
 
 
 def row(name: str, value: float, detail: str = "") -> None:
     print(json.dumps({"metric": name, "value": round(value, 3), "detail": detail}), flush=True)
 
 
-def retrieval(encoder: DualEncoder, file: Path) -> None:
+def retrieval(
+    encoder: DualEncoder, name: str, images: np.ndarray, captions: Sequence[Sequence[str]], detail: str
+) -> None:
+    """Text-to-image and image-to-text recall, and how far `match` is off, for images and the captions of each."""
+    texts = encoder.embed_texts([caption for several in captions for caption in several])
+    owner = np.repeat(np.arange(len(captions)), [len(several) for several in captions])
+    for metric, value in recall(images, texts, owner).items():
+        row(f"{name}{metric}", value, detail)
+    fits = owner[None, :] == np.arange(len(captions))[:, None]
+    row(
+        f"{name}calibration error of match", calibration_error(encoder.match(images, texts), fits), "10 bins, even odds"
+    )
+
+
+def embed(encoder: DualEncoder, photographs: Sequence[Photograph]) -> np.ndarray:
+    return encoder.embed_images([photograph.path for photograph in photographs])
+
+
+def photographs_of_the_recipe(encoder: DualEncoder, file: Path) -> None:
     test = split(read_photographs(file))["test"]
-    images = encoder.embed_images([photograph.path for photograph in test])
-    texts = encoder.embed_texts([caption for photograph in test for caption in photograph.captions])
-    owner = np.repeat(np.arange(len(test)), [len(photograph.captions) for photograph in test])
     away = sum(photograph.source == "coco" for photograph in test)
-    for name, value in recall(images, texts, owner).items():
-        row(name, value, f"{len(test)} photographs, {away} of a collection that training never saw")
-    fits = owner[None, :] == np.arange(len(test))[:, None]
-    row("calibration error of match", calibration_error(encoder.match(images, texts), fits), "10 bins, even odds")
+    detail = f"{len(test)} photographs, {away} of a collection that training never saw"
+    retrieval(encoder, "", embed(encoder, test), [photograph.captions for photograph in test], detail)
+
+
+def each_source(encoder: DualEncoder, folder: Path, work: Path) -> None:
+    collection = read_collection(folder)
+    hashes = perceptual_hashes([photograph.path for photograph in collection], work / "hashes.json")
+    test = split_by_source(collection, hashes)["test"]
+    for source in sorted({photograph.source for photograph in test}):
+        own = [photograph for photograph in test if photograph.source == source]
+        if own[0].label:
+            labels = sorted({one.label for one in collection if one.source == source})
+            names = encoder.embed_labels([label.lower() for label in labels], ENSEMBLE)
+            chosen = (embed(encoder, own) @ names.T).argmax(axis=1)
+            right = [labels[place] == one.label for place, one in zip(chosen, own, strict=True)]
+            row(f"{source}: label right", np.mean(right), f"{len(own)} photographs, {len(labels)} labels")
+        elif own[0].captions:
+            images = embed(encoder, own)
+            detail = f"{len(own)} photographs"
+            retrieval(encoder, f"{source}, English: ", images, [one.captions for one in own], detail)
+            kept = [number for number, one in enumerate(own) if one.chinese]
+            if kept:
+                detail = f"{len(kept)} photographs"
+                chinese = [own[number].chinese for number in kept]
+                retrieval(encoder, f"{source}, Chinese: ", images[kept], chinese, detail)
 
 
 def choice(
@@ -53,14 +93,19 @@ def choice(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=Path, required=True)
+    parser.add_argument("--photographs", type=Path)
+    parser.add_argument("--collection", type=Path)
+    parser.add_argument("--work", type=Path, default=Path("runs/mini"), help="where perceptual hashes are cached")
     parser.add_argument("--categories", type=Path)
     parser.add_argument("--imagenet", type=Path)
     parser.add_argument("--fewest", type=int, default=4, help="leave out categories with fewer photographs")
     parser.add_argument("--without", nargs="*", default=["vegetable", "tool"], help="categories that overlap others")
     options = parser.parse_args()
     encoder = DualEncoder.from_pretrained("mini")
-    retrieval(encoder, options.photographs)
+    if options.photographs:
+        photographs_of_the_recipe(encoder, options.photographs)
+    if options.collection:
+        each_source(encoder, options.collection, options.work)
     if options.categories:
         rows = [json.loads(line) for line in options.categories.read_text().splitlines()]
         photos = [row["label"] for row in rows if row.get("style", "photo") == "photo"]
