@@ -103,9 +103,9 @@ def test_each_terminal_gets_what_it_can_show(
 ) -> None:
     monkeypatch.setattr(terminal, "device_attributes", lambda: attributes.split(";"))
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True, raising=False)
-    assert terminal.shower(environment) is expected
+    assert terminal.select_protocol(environment) is expected
     monkeypatch.setattr(sys.stdout, "isatty", lambda: False, raising=False)
-    assert terminal.shower(environment) is None
+    assert terminal.select_protocol(environment) is None
 
 
 def in_a_terminal(order: list[str], answer: bytes) -> bytes:

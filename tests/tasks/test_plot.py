@@ -7,7 +7,7 @@ import pytest
 from PIL import Image
 
 from beholder.errors import InvalidSetting, MissingExtra
-from beholder.tasks.plot import MOST, plot_similarity
+from beholder.tasks.plot import MAX_ITEMS, plot_similarity
 
 pytest.importorskip("matplotlib", reason="drawing needs the extra beholder[plot]")
 
@@ -96,7 +96,7 @@ def test_a_picture_that_is_gone_is_shown_by_its_name(tmp_path: Path, pictures: l
         ("m.pdf", np.zeros((1, 1))),
         ("nowhere/m.png", np.zeros((1, 1))),
         ("m.png", np.zeros((2, 1))),
-        ("m.png", np.zeros((1, MOST + 1))),
+        ("m.png", np.zeros((1, MAX_ITEMS + 1))),
         ("m.png", np.zeros((1, 0))),
     ],
 )

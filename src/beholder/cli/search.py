@@ -65,7 +65,7 @@ def command(
     from beholder.album.album import Album
     from beholder.album.contact_sheet import write_contact_sheet
     from beholder.cli.output import check_output, print_json, print_message, warnings_on_one_line
-    from beholder.cli.terminal import show_thumbnail, shower
+    from beholder.cli.terminal import select_protocol, show_thumbnail
     from beholder.errors import InvalidSetting, PictureError
 
     check_output("--html", html)
@@ -74,7 +74,7 @@ def command(
     if json and print0:
         raise InvalidSetting("--json and -0 exclude each other")
     sections = []
-    show = None if json or print0 else shower()
+    show = None if json or print0 else select_protocol()
     with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
         for query in queries or [""]:
             try:

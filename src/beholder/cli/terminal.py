@@ -1,4 +1,4 @@
-"""Thumbnails in terminals that can show pictures: kitty's and iTerm's protocols, and sixel. In others, nothing.
+"""Thumbnails in terminals that can show pictures: the kitty and iTerm protocols, and sixel. In others, nothing.
 
 Sources: https://sw.kovidgoyal.net/kitty/graphics-protocol/, https://iterm2.com/documentation-images.html, and the
 VT330/VT340 programmer reference manual, chapter 14 (sixel; device attribute 4 says that a terminal has it).
@@ -19,21 +19,21 @@ if TYPE_CHECKING:
     from PIL import Image
 
 SIDE = 160  # pixels
-CHUNK = 4096  # bytes of base64 in one of kitty's commands
-COLOURS = 255
-PATIENCE = 0.3  # seconds in which a terminal says what it can; those that can say so at once
+CHUNK = 4096  # bytes of base64 per command of the kitty protocol
+MAX_COLORS = 255
+TIMEOUT = 0.3  # seconds to wait for the terminal's attributes; terminals that answer do so at once
 
-Show = Callable[["Image.Image"], str]  # a picture as the characters that show it
+Show = Callable[["Image.Image"], str]  # from a picture to the escape sequence that shows it
 
 
-def shower(environment: Mapping[str, str] = os.environ) -> Show | None:
-    """What makes pictures for the terminal that standard output is; None if it is none, or can show none."""
+def select_protocol(environment: Mapping[str, str] = os.environ) -> Show | None:
+    """Return the graphics protocol of the terminal; None if standard output is not a terminal, or it has none."""
     if not sys.stdout.isatty():
         return None
     term, program = environment.get("TERM", ""), environment.get("TERM_PROGRAM", "")
     if term == "dumb" or "NO_COLOR" in environment:
         return None
-    inside_another = term.startswith(("screen", "tmux"))  # which passes on nothing but sixel, if that
+    inside_another = term.startswith(("screen", "tmux"))  # which passes on sixel at most
     if not inside_another:
         if "kitty" in term or "KITTY_WINDOW_ID" in environment or program == "ghostty" or "ghostty" in term:
             return kitty
@@ -43,7 +43,7 @@ def shower(environment: Mapping[str, str] = os.environ) -> Show | None:
 
 
 def show_thumbnail(show: Show | None, path: str) -> None:
-    """A small one of a picture on standard output; nothing where it can't be shown, or can't be read any more."""
+    """Print a thumbnail to standard output; nothing if it can't be shown, or if the file can't be read any more."""
     if show is None:
         return
     from io import BytesIO
@@ -59,7 +59,7 @@ def show_thumbnail(show: Show | None, path: str) -> None:
 
 
 def kitty(image: Image.Image) -> str:
-    """By kitty's graphics protocol: a PNG in pieces, shown where the cursor is."""
+    """Encode for the kitty graphics protocol: a PNG in chunks, shown at the cursor."""
     data = base64.b64encode(_file(image, "PNG")).decode()
     pieces = [data[start : start + CHUNK] for start in range(0, len(data), CHUNK)]
     made = []
@@ -70,21 +70,21 @@ def kitty(image: Image.Image) -> str:
 
 
 def iterm(image: Image.Image) -> str:
-    """By iTerm's protocol of inline images, which WezTerm has, too."""
+    """Encode for iTerm's inline images protocol, which WezTerm supports, too."""
     data = _file(image, "JPEG")
     size = f"size={len(data)};width={image.width}px;height={image.height}px"
     return f"\x1b]1337;File=inline=1;{size}:{base64.b64encode(data).decode()}\x07\n"
 
 
 def sixel(image: Image.Image) -> str:
-    """As sixels: bands of six rows, and in each one line for each of its colours."""
+    """Encode as sixels: bands of six rows, each with one line per color."""
     import numpy as np
 
-    reduced = image.convert("RGB").quantize(COLOURS)
+    reduced = image.convert("RGB").quantize(MAX_COLORS)
     indices = np.asarray(reduced)  # (H, W)
-    palette = np.asarray(reduced.getpalette()[: 3 * COLOURS]).reshape(-1, 3)  # type: ignore[index]
+    palette = np.asarray(reduced.getpalette()[: 3 * MAX_COLORS]).reshape(-1, 3)  # type: ignore[index]
     height, width = indices.shape
-    made = [f'\x1bP0;1q"1;1;{width};{height}']  # pixels are square; what is not drawn stays as it is
+    made = [f'\x1bP0;1q"1;1;{width};{height}']  # square pixels; undrawn ones keep the background
     for colour in np.unique(indices).tolist():
         red, green, blue = (round(100 * int(part) / 255) for part in palette[colour])
         made.append(f"#{colour};2;{red};{green};{blue}")
@@ -100,7 +100,7 @@ def sixel(image: Image.Image) -> str:
 
 
 def device_attributes() -> list[str]:
-    """What the terminal says that it can do (its primary device attributes); nothing where it says nothing."""
+    """Return the terminal's primary device attributes; none if it does not answer."""
     try:
         import termios
         import tty
@@ -113,7 +113,7 @@ def device_attributes() -> list[str]:
         try:
             tty.setcbreak(terminal)
             os.write(terminal, b"\x1b[c")
-            answer, until = b"", time.monotonic() + PATIENCE
+            answer, until = b"", time.monotonic() + TIMEOUT
             while not answer.endswith(b"c") and (left := until - time.monotonic()) > 0:
                 if select.select([terminal], [], [], left)[0]:
                     answer += os.read(terminal, 64)

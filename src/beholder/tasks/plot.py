@@ -1,4 +1,4 @@
-"""Drawings: the matrix of pictures and sentences, and where in a picture each word was looked for."""
+"""Plots: the similarity matrix of pictures and sentences, and attention maps."""
 
 import textwrap
 import warnings
@@ -16,12 +16,12 @@ if TYPE_CHECKING:
 
     from beholder.tasks.attention_maps import AttentionMaps
 
-MOST = 60  # pictures or sentences in one drawing; beyond that no screen shows it
+MAX_ITEMS = 60  # pictures or sentences in one plot; more fit no screen
 COLUMN, ROW, GAP = 0.95, 0.52, 0.08  # inches
 PIXELS_PER_INCH = 120
 LETTERS_A_LINE, LINES = 38, 3
-# Fonts with Chinese, Japanese and Korean letters, of which a system has one at most by default; Matplotlib brings none.
-EASTERN_FONTS = (
+# Fonts with Chinese, Japanese and Korean glyphs; Matplotlib ships none, and a system has one of them at most.
+CJK_FONTS = (
     "Noto Sans CJK SC",
     "Noto Sans SC",
     "Source Han Sans SC",
@@ -42,17 +42,17 @@ def plot_similarity(
     title: str,
     limits: tuple[float, float] | None = None,
 ) -> None:
-    """Draw pictures along the top, sentences along the left side, and in each cell how well the two go together.
+    """Plot a matrix with pictures along the top, sentences along the left side, and their similarity in each cell.
 
-    A picture that can't be read any more is shown by its name.
+    A picture that can't be read any more is replaced by its name.
 
     Args:
         path: the PNG to write.
         pictures: n pictures.
         texts: m sentences.
         values: (n, m).
-        title: what the values are.
-        limits: the values of the lightest and of the darkest cell; by default the least and the greatest value.
+        title: name of the values.
+        limits: values of the lightest and the darkest cell; by default the minimum and the maximum.
 
     Raises:
         MissingExtra: Matplotlib is not installed.
@@ -61,14 +61,14 @@ def plot_similarity(
     try:
         import matplotlib.figure
     except ImportError as error:
-        raise MissingExtra("drawing", "plot") from error
+        raise MissingExtra("plotting", "plot") from error
     if path.suffix.lower() != ".png":
         raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
     if values.shape != (len(pictures), len(texts)) or values.size == 0:
         raise InvalidSetting(f"values: ({len(pictures)}, {len(texts)}) and not empty, not {values.shape}")
-    if max(values.shape) > MOST:
+    if max(values.shape) > MAX_ITEMS:
         raise InvalidSetting(
-            f"{path}: {len(pictures)} pictures × {len(texts)} sentences; at most {MOST} × {MOST} can be drawn"
+            f"{path}: {len(pictures)} pictures × {len(texts)} sentences; at most {MAX_ITEMS} × {MAX_ITEMS} can be drawn"
         )
 
     width, height = len(pictures) * COLUMN, len(texts) * ROW
@@ -113,14 +113,14 @@ def plot_similarity(
 
 
 def plot_attention(path: Path, picture: ImageSource, attention_maps: "AttentionMaps") -> None:
-    """Draw a picture, and again for each word of its caption with the places lit where that word was looked for.
+    """Plot a picture, and for each word of its caption a copy lit by the word's attention.
 
-    Each drawing is lit from its least to its most looked-at place, however far apart they are.
+    Each map is scaled from its minimum to its maximum.
 
     Args:
         path: the PNG to write.
         picture: the picture.
-        looked: from `VisionLanguageModel.attention_maps`.
+        attention_maps: from `VisionLanguageModel.attention_maps`.
 
     Raises:
         MissingExtra: Matplotlib is not installed.
@@ -129,7 +129,7 @@ def plot_attention(path: Path, picture: ImageSource, attention_maps: "AttentionM
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
-        raise MissingExtra("drawing", "plot") from error
+        raise MissingExtra("plotting", "plot") from error
     from PIL import Image
 
     if path.suffix.lower() != ".png":
@@ -160,18 +160,18 @@ def plot_attention(path: Path, picture: ImageSource, attention_maps: "AttentionM
 
 
 def font_options() -> dict[str, Any]:
-    """What Matplotlib needs to know to write any text as it is, with Eastern letters where a font has them."""
+    """Return Matplotlib options that draw any text literally, with CJK glyphs if a font has them."""
     from matplotlib import font_manager
 
     installed = set(font_manager.get_font_names())
     return {
-        "family": ["DejaVu Sans", *(name for name in EASTERN_FONTS if name in installed)],
+        "family": ["DejaVu Sans", *(name for name in CJK_FONTS if name in installed)],
         "parse_math": False,
     }
 
 
 def save_figure(figure: Any, path: Path) -> None:
-    """Writes a figure aside and puts it in place.
+    """Save a figure atomically.
 
     Raises:
         InvalidSetting: ``path`` can't be written.
@@ -179,7 +179,7 @@ def save_figure(figure: Any, path: Path) -> None:
     aside = path.with_name(f".{path.stem}.writing.png")
     try:
         with warnings.catch_warnings():
-            # A letter that no installed font has is drawn as a box; a line on the terminal for each would help nobody.
+            # A glyph that no installed font has is drawn as a box; a warning for each would help nobody.
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(aside, bbox_inches="tight", pad_inches=0.15)
         aside.replace(path)
@@ -188,7 +188,7 @@ def save_figure(figure: Any, path: Path) -> None:
 
 
 def load_thumbnail(picture: ImageSource, index: int, side: int) -> "Image | None":
-    """The picture within ``side`` by ``side`` pixels; None where it can't be read."""
+    """Return the picture within ``side`` by ``side`` pixels; None if it can't be read."""
     try:
         thumbnail = read_picture(picture, name=display_name(picture, index), reduce_to=side)
     except PictureError:
@@ -198,6 +198,6 @@ def load_thumbnail(picture: ImageSource, index: int, side: int) -> "Image | None
 
 
 def wrap_text(text: str, letters: int, lines: int) -> str:
-    """The text in a few lines, without what a font can't draw: halves of characters, line ends of its own."""
+    """Wrap text to a few lines, without its own line ends and without characters that can't be drawn."""
     whole = text.encode("utf-8", "replace").decode().split()
     return "\n".join(textwrap.wrap(" ".join(whole), letters, max_lines=lines, placeholder=" …"))
