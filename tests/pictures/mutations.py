@@ -63,6 +63,8 @@ def _good_files() -> list[bytes]:
         encoded(see_through, "AVIF"),
         turned_with_note("AVIF", 7),
         encoded(smooth, "AVIF", **frames),
+        encoded(smooth, "JPEG2000"),
+        encoded(see_through, "JPEG2000"),
         encoded(smooth, "HEIF"),
         turned_with_note("HEIF", 8),
     ]
