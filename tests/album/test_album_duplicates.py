@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image, ImageFilter
+from PIL import Image, ImageDraw, ImageFilter, ImageFont, ImageOps
 from small_album import draw, tiny_encoder
 
 from beholder.album.album import Album
 from beholder.album.clusters import NOISE, cluster, everyday_words, names_by_captions, names_by_words
 from beholder.errors import InvalidSetting
+from beholder.pictures.caption_metadata import write_caption
 
 
 def photo(path: Path, seed: int, change=lambda image: image, taken: str | None = None) -> Path:
@@ -66,7 +67,7 @@ def test_a_burst_is_joined_by_time_and_vectors(tmp_path: Path, monkeypatch: pyte
     album = Album.open(tmp_path / "album")
     album.index(tmp_path / "p", model=tiny_encoder())
     monkeypatch.setattr(duplicates, "BURST_COSINE", -1.0)  # the tiny network is random: time alone decides here
-    monkeypatch.setattr(duplicates, "CANDIDATE", -1.0)
+    monkeypatch.setattr(duplicates, "CANDIDATE_COSINE", -1.0)
     (group,) = album.duplicates(distance=0.001)
     assert group.kind == "burst" and {Path(path).stem for path in group.paths} == {"0", "1"}
 
@@ -75,6 +76,124 @@ def test_a_picture_that_is_gone_from_the_disk_is_passed_over(album: Album) -> No
     for path in (album.folder.parent / "p").iterdir():
         path.unlink()
     assert named(album) == [("two", "two-copy")]
+
+
+def garment(seed: int) -> Image.Image:
+    """A product photograph in the manner of shops: one shape of some pattern on a light ground."""
+    random = np.random.default_rng(seed)
+    image = Image.new("RGB", (240, 320), (236, 236, 232))
+    draw = ImageDraw.Draw(image)
+    colors = [tuple(int(value) for value in random.integers(20, 220, 3)) for _ in range(4)]
+    outline = np.array(
+        [(80, 30), (160, 30), (225, 90), (195, 130), (172, 110), (172, 290), (68, 290), (68, 110), (45, 130)]
+    )
+    placed = (
+        outline * random.uniform(0.65, 1.05, 2) + random.uniform(-10, 30, 2) + random.integers(-12, 13, outline.shape)
+    )
+    draw.polygon([(int(x), int(y)) for x, y in placed], colors[0])
+    for _ in range(40):
+        x, y, width, height = (int(value) for value in random.integers((50, 50, 4, 4), (150, 250, 40, 30)))
+        draw.ellipse((x, y, x + width, y + height), colors[random.integers(1, 4)])
+    noise = random.integers(-6, 7, (320, 240, 3))
+    return Image.fromarray((np.asarray(image).astype(int) + noise).clip(0, 255).astype(np.uint8))
+
+
+def watermarked(image: Image.Image) -> Image.Image:
+    shown = image.convert("RGBA")
+    layer = Image.new("RGBA", image.size, (0, 0, 0, 0))
+    ImageDraw.Draw(layer).text((30, 130), "SAMPLE", (255, 255, 255, 150), ImageFont.load_default(44))
+    ImageDraw.Draw(layer).text((33, 133), "SAMPLE", (0, 0, 0, 110), ImageFont.load_default(44))
+    return Image.alpha_composite(shown, layer).convert("RGB")
+
+
+def faded(image: Image.Image) -> Image.Image:
+    return Image.blend(image, Image.new("RGB", image.size, (235, 235, 235)), 0.55)
+
+
+def recolored(image: Image.Image) -> Image.Image:
+    hue, saturation, value = image.convert("HSV").split()
+    return Image.merge("HSV", (hue.point(lambda level: (level + 100) % 256), saturation, value)).convert("RGB")
+
+
+VERSIONS = {
+    "resized": lambda image: image.resize((150, 200)),
+    "watermarked": watermarked,
+    "faded": faded,
+    "recolored": recolored,
+    "slightly cropped": lambda image: image.crop((12, 16, 228, 304)),
+    "cropped to 70 percent": lambda image: image.crop((30, 40, 198, 264)),
+    "mirrored": ImageOps.mirror,
+}
+
+
+@pytest.fixture(scope="module")
+def products(tmp_path_factory: pytest.TempPathFactory) -> Album:
+    home = tmp_path_factory.mktemp("products")
+    (home / "p").mkdir()
+    for number in range(12):
+        image = garment(number)
+        image.save(home / "p" / f"{number:02} original.jpg", quality=92)
+        for name, change in VERSIONS.items():
+            change(image).save(home / "p" / f"{number:02} {name}.jpg", quality=90)
+    album = Album.open(home / "album")
+    album.index(home / "p", model=tiny_encoder())
+    return album
+
+
+def together(album: Album, **options: object) -> tuple[dict[str, int], list[list[str]]]:
+    """How many versions of each kind are with their original, and the groups' names."""
+    names = [[Path(path).stem for path in group.paths] for group in album.duplicates(**options)]
+    counts = dict.fromkeys(VERSIONS, 0)
+    for group in names:
+        for name in group:
+            if "original" not in name and f"{name[:2]} original" in group:
+                counts[name[3:]] += 1
+    return counts, names
+
+
+def test_versions_of_products_are_found_and_no_two_products_are_taken_for_one(
+    products: Album, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from beholder.album import duplicates
+
+    # The tiny network is random, so all pairs are candidates and registration alone decides.
+    monkeypatch.setattr(duplicates, "CANDIDATE_COSINE", -1.0)
+    monkeypatch.setattr(duplicates, "NEIGHBORS", 96)
+    counts, names = together(products)
+    assert all(len({name[:2] for name in group}) == 1 for group in names)
+    assert min(counts[kind] for kind in counts if kind != "mirrored") >= 11, counts
+    assert all(group[0].endswith("original") for group in names)
+    counts, names = together(products, mirrored=True)
+    assert counts["mirrored"] >= 11 and all(len({name[:2] for name in group}) == 1 for group in names)
+
+
+@pytest.mark.parametrize("kind", ["resized", "watermarked", "faded", "slightly cropped", "cropped to 70 percent"])
+def test_of_two_versions_the_original_is_kept(products: Album, kind: str) -> None:
+    from beholder.album.best_copy import best_first
+    from beholder.album.duplicates import load_appearances
+
+    kept = 0
+    for number in range(12):
+        pair = list(products.pictures(f'name:"{number:02} original" or name:"{number:02} {kind}"'))
+        assert len(pair) == 2
+        kept += best_first(pair, load_appearances(products.store, pair))[0].path.endswith("original.jpg")
+    assert kept == 12
+
+
+def test_distance_0_finds_the_same_pixels_in_other_files(tmp_path: Path) -> None:
+    folder = tmp_path / "p"
+    image = Image.open(photo(folder / "a.jpg", 1))
+    image.save(folder / "a.png")
+    image.save(folder / "a.bmp")
+    (folder / "tagged.jpg").write_bytes((folder / "a.jpg").read_bytes())
+    write_caption(folder / "tagged.jpg", "a caption")
+    photo(folder / "a-small.jpg", 1, lambda image: image.resize((80, 64)))
+    photo(folder / "b.jpg", 2)
+    with Album.open(tmp_path / "album") as album:
+        album.index(folder, model=tiny_encoder())
+        (group,) = album.duplicates(distance=0)
+        assert {Path(path).name for path in group.paths} == {"a.jpg", "a.png", "a.bmp", "tagged.jpg"}
+        assert (group.kind, group.distance) == ("copies", 0)
 
 
 def groups() -> tuple[np.ndarray, np.ndarray]:

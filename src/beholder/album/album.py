@@ -377,13 +377,19 @@ class Album:
         return found, halves.reshape(len(found), entry.embedding).astype(np.float32)
 
     def duplicates(
-        self, where: str | None = None, *, distance: float = DISTANCE, model: str | DualEncoder | None = None
+        self,
+        where: str | None = None,
+        *,
+        distance: float = DISTANCE,
+        mirrored: bool = False,
+        model: str | DualEncoder | None = None,
     ) -> list[DuplicateGroup]:
         """Return groups of near-duplicates, in each the one to keep first; the closest groups first.
 
         Args:
             where: a filter.
-            distance: maximum distance between two, from 0 (copies only) to 1.
+            distance: maximum distance between two, from 0 (the same pixels) to 1.
+            mirrored: find mirror images, too.
             model: whose embeddings to compare.
 
         Raises:
@@ -395,7 +401,7 @@ class Album:
         found, embeddings = self.embeddings(where, model)
         condition = filters.parse(where)
         paths = pictures.list_paths(self.store, condition.sql, condition.bound)
-        return find_duplicates(self.store, found, embeddings, paths, distance)
+        return find_duplicates(self.store, found, embeddings, paths, distance, mirrored)
 
     def clusters(
         self,

@@ -1,8 +1,9 @@
-"""Pictures that are nearly the same: copies, other sizes of one picture, and bursts; and which of them to keep.
+"""Near-duplicates: copies, other versions of the same picture, and bursts.
 
-Vectors alone call two different dogs alike, and a small grey picture of each alone calls two foggy mornings alike.
-Both together tell: two pictures are nearly the same if the mean of both likenesses is high. A burst needs less: the
-same camera within seconds, and vectors that are alike.
+The embeddings propose pairs, and registration of small grey images decides: two different dogs have similar embeddings,
+and two foggy mornings similar small images, but the details of one picture only fit on those of its own versions,
+resized, cropped, recolored, faded or watermarked. A burst needs less: the same camera within seconds, and similar
+embeddings.
 """
 
 from __future__ import annotations
@@ -11,39 +12,42 @@ from collections.abc import Iterable
 from contextlib import suppress
 from dataclasses import dataclass
 from datetime import datetime
-from pathlib import Path
 from typing import Literal
 
 import numpy as np
+from PIL import Image
 
+from beholder.album.appearance import Appearance, appearance_of, pixel_hash
+from beholder.album.best_copy import best_first
+from beholder.album.image_registration import detail, registration_score
 from beholder.album.picture import Picture
 from beholder.album.store import features
 from beholder.album.store.connection import Store
-from beholder.errors import PictureError, WriteFailed
-from beholder.pictures.read import read_picture
+from beholder.errors import WriteFailed
 from beholder.runtime.pipeline import map_ahead
 
-DISTANCE = 0.18  # 1 minus the mean of cosine and grey correlation, at most
-CANDIDATE = 0.7  # cosine at least
-NEAREST = 10  # others that a picture is compared with
+DISTANCE = 0.18  # default maximum
+DISTANCE_SCALE = 0.6  # distance at registration score 0, so that `DISTANCE` is a score of 0.7
+WITH_DETAILS = 1.5  # grey levels by which a pixel differs from its surroundings, from which on registration is possible
+UNIFORM = 3.0  # weight of 1 minus the mean of cosine and grey correlation, for pictures without such details
+CANDIDATE_COSINE = 0.65
+SAME_PIXELS = 0.95  # cosine of pictures that may have the same pixels
+NEIGHBORS = 12  # that a picture is compared with
 BURST_SECONDS = 10
 BURST_COSINE = 0.85
-GREY = 16  # side of the small grey picture
-SHARP_AT = 256  # side at which sharpness is compared
-ABOUT_AS_LARGE = 0.9  # of the largest's pixels
 
 Kind = Literal["copies", "similar", "burst"]
 
 
 @dataclass(frozen=True)
 class DuplicateGroup:
-    """Pictures that are nearly the same.
+    """Near-duplicates.
 
     Attributes:
-        paths: all files, the one to keep first.
+        paths: of all files, the one to keep first.
         pictures: what they show, each once, in the same order.
-        distance: the largest between two that are joined; 0 where all are copies, byte by byte.
-        kind: ``copies``, ``similar``, or ``burst`` where only time, camera and vectors join some.
+        distance: the largest between two that are joined; 0 if all have the same pixels.
+        kind: ``copies`` of the same pixels, ``similar``, or ``burst`` if some are joined by time and camera only.
     """
 
     paths: tuple[str, ...]
@@ -53,67 +57,96 @@ class DuplicateGroup:
 
 
 @dataclass(frozen=True)
-class _Look:
-    grey: np.ndarray  # (256,), mean 0, unit length
-    sharpness: float
+class _Edge:
+    one: int  # row
+    other: int
+    distance: float
+    burst: bool = False
 
 
 def find_duplicates(
-    store: Store, pictures: list[Picture], vectors: np.ndarray, paths: dict[int, list[str]], distance: float = DISTANCE
+    store: Store,
+    pictures: list[Picture],
+    vectors: np.ndarray,
+    paths: dict[int, list[str]],
+    distance: float = DISTANCE,
+    mirrored: bool = False,
 ) -> list[DuplicateGroup]:
-    """Groups of pictures that are nearly the same, the most alike first.
+    """Return groups of near-duplicates, the closest first.
 
     Args:
-        store: where the small grey pictures are kept, once made.
+        store: where appearances are kept.
         pictures: n of them, one for each content.
-        vectors: (n, E), unit length.
+        vectors: their embeddings (n, E), unit length.
         paths: all files of each content.
-        distance: how far apart two may be, from 0 to 1.
+        distance: maximum distance between two, from 0 for the same pixels to 1.
+        mirrored: find mirror images, too.
     """
-    candidates = _alike(vectors)
-    looks = _looks(store, [pictures[row] for row in sorted({row for pair in candidates for row in pair})])
+    edges = _edges(store, pictures, vectors, distance, mirrored)
     joined = list(range(len(pictures)))
-    edges: list[tuple[int, int, float, bool]] = []
-    for (one, other), cosine in candidates.items():
-        first, second = (looks.get(pictures[row].content) for row in (one, other))
-        if first is None or second is None:
-            continue  # can't be read any more
-        apart = 1 - (cosine + float(first.grey @ second.grey)) / 2
-        burst = cosine >= BURST_COSINE and _same_moment(pictures[one], pictures[other])
-        if apart <= distance or burst:
-            edges.append((one, other, max(apart, 0.0), apart > distance))
-            joined[_root(joined, one)] = _root(joined, other)
-    groups: dict[int, list[int]] = {}
+    for edge in edges:
+        joined[_root(joined, edge.one)] = _root(joined, edge.other)
+    rows_of: dict[int, list[int]] = {}
     for row in range(len(pictures)):
-        groups.setdefault(_root(joined, row), []).append(row)
-    farthest: dict[int, tuple[float, bool]] = {}
-    for one, _, apart, burst in edges:
-        known = farthest.get(_root(joined, one), (0.0, False))
-        farthest[_root(joined, one)] = (max(known[0], apart), known[1] or burst)
+        rows_of.setdefault(_root(joined, row), []).append(row)
+    edges_of: dict[int, list[_Edge]] = {}
+    for edge in edges:
+        edges_of.setdefault(_root(joined, edge.one), []).append(edge)
+    groups = {
+        root: rows for root, rows in rows_of.items() if sum(len(paths[pictures[row].content]) for row in rows) > 1
+    }
+    several = [pictures[row] for rows in groups.values() if len(rows) > 1 for row in rows]
+    appearances = load_appearances(store, several)
     found = []
     for root, rows in groups.items():
-        best = best_first([pictures[row] for row in rows], looks)
-        ordered = [path for picture in best for path in paths[picture.content]]
-        if len(ordered) > 1:
-            apart, burst = farthest.get(root, (0.0, False))
-            kind: Kind = "copies" if len(rows) == 1 else "burst" if burst else "similar"
-            found.append(DuplicateGroup(tuple(ordered), tuple(best), round(apart, 4), kind))
+        best = best_first([pictures[row] for row in rows], appearances)
+        own = edges_of.get(root, [])
+        farthest = max((edge.distance for edge in own), default=0.0)
+        burst = any(edge.burst for edge in own)
+        kind: Kind = "burst" if burst else "similar" if farthest else "copies"
+        files = tuple(path for picture in best for path in paths[picture.content])
+        found.append(DuplicateGroup(files, tuple(best), round(farthest, 4), kind))
     return sorted(found, key=lambda group: (group.distance, group.paths))
 
 
-def best_first(pictures: Iterable[Picture], looks: dict[int, _Look]) -> list[Picture]:
-    """The one to keep first: of those about as large as the largest the sharpest, then the larger ones."""
-    group = list(pictures)
-    largest = max(picture.width * picture.height for picture in group)
+def _edges(store: Store, pictures: list[Picture], vectors: np.ndarray, distance: float, mirrored: bool) -> list[_Edge]:
+    """Return the pairs that are joined."""
+    candidates = _candidates(vectors)
+    same_pixels = _same_pixels(store, pictures, candidates)
+    edges = [_Edge(one, other, 0.0) for one, other in same_pixels]
+    if not distance:
+        return edges
+    rows = sorted({row for pair in candidates for row in pair})
+    appearances = load_appearances(store, [pictures[row] for row in rows])
+    for (one, other), cosine in candidates.items():
+        if (one, other) in same_pixels:
+            continue
+        first, second = (appearances.get(pictures[row].content) for row in (one, other))
+        if first is None or second is None:
+            continue  # can't be read any more
+        apart = max(_distance(first.grey, second.grey, cosine), 1e-4)  # 0 is for the same pixels
+        if mirrored and apart > distance:
+            flipped = second.grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            apart = min(apart, max(_distance(first.grey, flipped, cosine), 1e-4))
+        burst = cosine >= BURST_COSINE and _same_moment(pictures[one], pictures[other])
+        if apart <= distance or burst:
+            edges.append(_Edge(one, other, apart, apart > distance))
+    return edges
 
-    def rank(picture: Picture) -> tuple[bool, float, int, str]:
-        pixels = picture.width * picture.height
-        large = pixels >= ABOUT_AS_LARGE * largest
-        look = looks.get(picture.content)
-        sharp = look.sharpness if look is not None and large else float(pixels)
-        return (not large, -sharp, -picture.size, picture.path)
 
-    return sorted(group, key=rank)
+def _distance(one: Image.Image, other: Image.Image, cosine: float) -> float:
+    """Return the distance between two pictures by their small grey images and the cosine of their embeddings."""
+    if detail(one) >= WITH_DETAILS or detail(other) >= WITH_DETAILS:
+        return DISTANCE_SCALE * (1 - registration_score(one, other))
+    flat, reference = (_centered(image) for image in (one, other.resize(one.size, Image.Resampling.BOX)))
+    return UNIFORM * (1 - (cosine + float(flat @ reference)) / 2)
+
+
+def _centered(image: Image.Image) -> np.ndarray:
+    """Return pixels (H·W,) float32 of mean 0 and unit length."""
+    pixels = np.asarray(image, np.float32).ravel()
+    pixels = pixels - pixels.mean()
+    return pixels / max(float(np.linalg.norm(pixels)), 1e-6)
 
 
 def _root(joined: list[int], row: int) -> int:
@@ -123,8 +156,8 @@ def _root(joined: list[int], row: int) -> int:
     return row
 
 
-def _alike(vectors: np.ndarray) -> dict[tuple[int, int], float]:
-    """Pairs of rows that may be nearly the same, with their cosines."""
+def _candidates(vectors: np.ndarray) -> dict[tuple[int, int], float]:
+    """Return pairs of rows that may be near-duplicates, with their cosines."""
     import faiss
 
     found: dict[tuple[int, int], float] = {}
@@ -132,48 +165,52 @@ def _alike(vectors: np.ndarray) -> dict[tuple[int, int], float]:
         return found
     for start in range(0, len(vectors), 4096):
         cosines, rows = faiss.knn(
-            vectors[start : start + 4096], vectors, min(NEAREST + 1, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT
+            vectors[start : start + 4096], vectors, min(NEIGHBORS + 1, len(vectors)), metric=faiss.METRIC_INNER_PRODUCT
         )
-        for place, column in zip(*np.where(cosines >= CANDIDATE), strict=True):
+        for place, column in zip(*np.where(cosines >= CANDIDATE_COSINE), strict=True):
             one, other = start + int(place), int(rows[place, column])
             if one != other:
                 found[min(one, other), max(one, other)] = float(cosines[place, column])
     return found
 
 
-def _looks(store: Store, pictures: list[Picture]) -> dict[int, _Look]:
-    """What the pixels look like in small, from the album or made now and kept there."""
-    found: dict[int, _Look] = {}
-    known = features.grey_images(store)
-    missing = [picture for picture in pictures if picture.content not in known]
-    looks = zip(missing, map_ahead(_look, missing, 32), strict=True)
-    made = {picture.content: look for picture, look in looks if look is not None}
-    if made:
-        with suppress(WriteFailed):  # on read-only media they are made every time
-            features.save_grey_images(store, made)
-        known |= made
-    for picture in pictures:
-        if picture.content in known:
-            grey, sharpness = known[picture.content]
-            flat = np.frombuffer(grey, np.uint8).astype(np.float32)
-            flat -= flat.mean()
-            found[picture.content] = _Look(flat / max(float(np.linalg.norm(flat)), 1e-6), sharpness)
-    return found
+def _same_pixels(
+    store: Store, pictures: list[Picture], candidates: dict[tuple[int, int], float]
+) -> set[tuple[int, int]]:
+    """Return the candidates with exactly the same pixels, as when only metadata or the file format differ."""
+
+    def may_be(pair: tuple[int, int]) -> bool:
+        one, other = (pictures[row] for row in pair)
+        return candidates[pair] >= SAME_PIXELS and (one.width, one.height) == (other.width, other.height)
+
+    pairs = [pair for pair in candidates if may_be(pair)]
+    wanted = [pictures[row] for row in sorted({row for pair in pairs for row in pair})]
+    known = features.pixel_hashes(store, [picture.content for picture in wanted])
+    missing = [picture for picture in wanted if picture.content not in known]
+    hashes = zip(missing, map_ahead(pixel_hash, missing, 16), strict=True)
+    made = {picture.content: digest for picture, digest in hashes if digest is not None}
+    with suppress(WriteFailed):  # on read-only media they are made every time
+        features.save_pixel_hashes(store, made)
+    known |= made
+    return {
+        pair
+        for pair in pairs
+        if (first := known.get(pictures[pair[0]].content)) and first == known.get(pictures[pair[1]].content)
+    }
 
 
-def _look(picture: Picture) -> tuple[bytes, float] | None:
-    from PIL import Image
-
-    try:
-        whole = read_picture(Path(picture.path), reduce_to=SHARP_AT).convert("L")
-    except PictureError:
-        return None
-    small = whole.resize((GREY, GREY), Image.Resampling.BOX).tobytes()
-    scale = SHARP_AT / max(whole.size)
-    size = (max(round(whole.width * scale), 3), max(round(whole.height * scale), 3))
-    pixels = np.asarray(whole.resize(size, Image.Resampling.BICUBIC), np.float32)
-    edges = 4 * pixels[1:-1, 1:-1] - pixels[:-2, 1:-1] - pixels[2:, 1:-1] - pixels[1:-1, :-2] - pixels[1:-1, 2:]
-    return small, float(edges.var())
+def load_appearances(store: Store, pictures: Iterable[Picture]) -> dict[int, Appearance]:
+    """Return the appearances of pictures by content, from the album or made and saved now."""
+    wanted = {picture.content: picture for picture in pictures}
+    known = features.appearances(store, list(wanted))
+    missing = [picture for content, picture in wanted.items() if content not in known]
+    made = {}
+    for picture, appearance in zip(missing, map_ahead(appearance_of, missing, 32), strict=True):
+        if appearance is not None:
+            made[picture.content] = appearance.to_bytes()
+    with suppress(WriteFailed):  # on read-only media they are made every time
+        features.save_appearances(store, made)
+    return {content: Appearance.from_bytes(data) for content, data in (known | made).items()}
 
 
 def _same_moment(one: Picture, other: Picture) -> bool:

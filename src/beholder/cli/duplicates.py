@@ -10,8 +10,12 @@ import typer
 from beholder.cli.options import AlbumFolder, AlbumModel, Json, Where
 
 Distance = Annotated[
-    float, typer.Option("--distance", min=0, max=1, help="Maximum distance between two; 0 finds exact copies only.")
+    float,
+    typer.Option(
+        "--distance", min=0, max=1, help="Maximum distance between two; 0 finds exact copies of the pixels only."
+    ),
 ]
+Mirrored = Annotated[bool, typer.Option("--mirrored", help="Find mirror images, too.")]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
 
 
@@ -19,13 +23,15 @@ def command(
     album: AlbumFolder = None,
     where: Where = None,
     distance: Distance = 0.18,
+    mirrored: Mirrored = False,
     html: Html = None,
     model: AlbumModel = None,
     json: Json = False,
 ) -> None:
     """Find copies, other versions of the same picture, and bursts. Nothing is deleted.
 
-    The first of each group is the one to keep: the sharpest of the largest.
+    Versions that are resized, cropped, recolored, faded or watermarked are found, too. The first of each group is the
+    one to keep: large, sharp and without a watermark.
 
     \b
     beholder duplicates
@@ -39,7 +45,7 @@ def command(
     check_output("--html", html)
     sections = []
     with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
-        groups = opened.duplicates(where, distance=distance, model=model)
+        groups = opened.duplicates(where, distance=distance, mirrored=mirrored, model=model)
     for group in groups:
         names = [display_name(path, 0) for path in group.paths]
         heading = f"{group.kind}, distance {group.distance:.3f}"

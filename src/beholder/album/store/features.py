@@ -1,24 +1,40 @@
-"""What is derived from pictures and kept: small grey images for near-duplicates, and coordinates on the map."""
+"""What is derived from pictures and kept: appearances and hashes for near-duplicates, and coordinates on the map."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from beholder.album.store.connection import Store
 from beholder.album.store.models import IndexedModel
 
 
-def grey_images(store: Store) -> dict[int, tuple[bytes, float]]:
-    """Return the small grey image and the sharpness of each content that has them."""
-    return {row[0]: (row[1], row[2]) for row in store.query("SELECT content, grey, sharpness FROM look")}
+def appearances(store: Store, contents: Sequence[int]) -> dict[int, bytes]:
+    """Return the appearances of some contents, of those that have one."""
+    return dict(store.query_in("SELECT content, data FROM appearance WHERE content IN ({marks})", contents))
 
 
-def save_grey_images(store: Store, images: Mapping[int, tuple[bytes, float]]) -> None:
-    """Save small grey images and sharpness by content."""
+def save_appearances(store: Store, found: Mapping[int, bytes]) -> None:
+    """Save appearances by content; contents that are gone are passed over."""
+    _save(store, "appearance", found)
+
+
+def pixel_hashes(store: Store, contents: Sequence[int]) -> dict[int, bytes]:
+    """Return the hashes of the pixels of some contents, of those that have one."""
+    return dict(store.query_in("SELECT content, data FROM pixel_hash WHERE content IN ({marks})", contents))
+
+
+def save_pixel_hashes(store: Store, found: Mapping[int, bytes]) -> None:
+    """Save hashes of pixels by content; contents that are gone are passed over."""
+    _save(store, "pixel_hash", found)
+
+
+def _save(store: Store, table: str, found: Mapping[int, bytes]) -> None:
+    if not found:
+        return
     with store.transaction():
-        for content, (grey, sharpness) in images.items():
-            sql = "INSERT OR IGNORE INTO look (content, grey, sharpness) VALUES (?, ?, ?)"
-            store.execute(sql, (content, grey, sharpness))
+        for content, data in found.items():
+            sql = f"INSERT OR REPLACE INTO {table} (content, data) SELECT id, ? FROM content WHERE id = ?"
+            store.execute(sql, (data, content))
 
 
 def map_coordinates(store: Store, model: IndexedModel) -> dict[int, tuple[float, float]]:

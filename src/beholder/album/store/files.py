@@ -231,7 +231,7 @@ def clean_up(store: Store, roots: Sequence[bytes], failed: set[bytes]) -> None:
     with store.transaction():
         store.execute(f"DELETE FROM content WHERE id NOT IN (SELECT content FROM picture) AND id NOT IN ({DESCRIBED})")
         for content in descriptions.kept_descriptions(store):
-            for table in ("vector", "place", "look"):
+            for table in ("vector", "place", "appearance", "pixel_hash"):
                 store.execute(f"DELETE FROM {table} WHERE content = ?", (content,))
             for table in ("caption", "tag"):
                 store.execute(f"DELETE FROM {table} WHERE content = ? AND source = ?", (content, FILE_SOURCE))

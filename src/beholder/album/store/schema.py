@@ -129,6 +129,17 @@ MIGRATIONS = (
     CREATE INDEX former_path_content ON former_path (content);
     CREATE TABLE mount (path BLOB PRIMARY KEY) STRICT, WITHOUT ROWID;  -- mount points below a root
     """,
+    """
+    DROP TABLE look;
+    CREATE TABLE appearance (              -- made from the pixels by the first search for duplicates
+        content INTEGER PRIMARY KEY REFERENCES content (id) ON DELETE CASCADE,
+        data BLOB NOT NULL
+    ) STRICT;
+    CREATE TABLE pixel_hash (
+        content INTEGER PRIMARY KEY REFERENCES content (id) ON DELETE CASCADE,
+        data BLOB NOT NULL
+    ) STRICT;
+    """,
 )
 
 
