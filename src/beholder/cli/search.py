@@ -50,7 +50,8 @@ def command(
     iTerm, sixel) show thumbnails.
 
     \b
-    --where takes  folder: name: caption: tag: camera: format: has:  date width height pixels size  near:LAT,LON,KM
+    --where takes  folder: name: caption: tag: camera: creator: place: label: format: has:  date rating width height
+    pixels size  near:LAT,LON,KM
     with : = < <= > >=, joined by and, or, not, and brackets:
     "date>=2024-05 date<2024-09 (camera:canon or tag:wedding) -folder:~/Pictures/scans pixels>=2mp"
 
