@@ -1,12 +1,12 @@
-"""Many clients at once against ``beholder serve``: is every answer that of a lone request, and what does it cost.
+"""Load test of ``beholder serve``: does every response equal that of a lone request, and what does concurrency cost?
 
     python benchmarks/serving.py                          # 64 clients for five minutes, with mini
     python benchmarks/serving.py --clients 8 --seconds 30
 
-Three parts. Embeddings one at a time and many at once: the ratio of their throughputs. A conversation alone: seconds
-to its first word. Then clients that mix embeddings, captions and conversations with pictures, of whom a tenth leave
-early and a tenth send rubbish: statuses, answers that differ from those of a lone request, and the server's memory.
-The clients run on the same cores as the server.
+Three parts. Embeddings, sequentially and concurrently: the ratio of the throughputs. A single conversation: seconds to
+its first token. Then clients that mix embeddings, captions and conversations about pictures, a tenth of which
+disconnect early and a tenth of which send invalid requests: status codes, responses that differ from those of a lone
+request, and the server's memory. The clients run on the same cores as the server.
 """
 
 import argparse
@@ -28,50 +28,50 @@ import numpy as np
 PHOTOGRAPHS = sorted((Path(__file__).parents[1] / "demo" / "photographs").glob("*.jpg"))
 SENTENCES = ["a cat looks at you", "a bridge by night", "a plate of fruit", "people in the snow", "two dogs play"]
 QUESTIONS = ["What is in the picture?", "Is it day or night?", "Where is it?"]
-RUBBISH: list[tuple[str, Any]] = [
+INVALID_REQUESTS: list[tuple[str, Any]] = [
     ("/v1/caption", {"image": "/etc/passwd"}),
     ("/v1/caption", {"image": "data:image/png;base64,AAAA"}),
     ("/v1/embeddings", {"model": "mini", "input": []}),
     ("/v1/chat/completions", {"model": "nobody", "messages": []}),
 ]
 
-CHANGING = ("id", "created")  # of an answer
+VOLATILE_FIELDS = ("id", "created")  # of a response
 
 
-def address(photograph: Path) -> str:
+def data_url(photograph: Path) -> str:
     return "data:image/jpeg;base64," + base64.b64encode(photograph.read_bytes()).decode()
 
 
-def requests() -> list[tuple[str, dict[str, Any]]]:
-    """All that clients ask for; each is answered alone first."""
-    asked: list[tuple[str, dict[str, Any]]] = []
+def build_requests() -> list[tuple[str, dict[str, Any]]]:
+    """Return all requests that clients send; the expected responses are recorded first, one at a time."""
+    requests: list[tuple[str, dict[str, Any]]] = []
     for number, photograph in enumerate(PHOTOGRAPHS):
-        url = address(photograph)
+        url = data_url(photograph)
         content = [
             {"type": "image_url", "image_url": {"url": url}},
             {"type": "text", "text": QUESTIONS[number % len(QUESTIONS)]},
         ]
         messages = [{"role": "user", "content": content}]
-        asked += [
+        requests += [
             ("/v1/embeddings", {"model": "mini", "input": [url]}),
             ("/v1/embeddings", {"model": "mini", "input": SENTENCES[number % len(SENTENCES)]}),
             ("/v1/caption", {"image": url}),
             ("/v1/chat/completions", {"model": "mini", "messages": messages, "max_tokens": 24}),
         ]
-    return asked
+    return requests
 
 
 class Server:
-    """``beholder serve`` in a process of its own."""
+    """``beholder serve`` in its own process."""
 
     def __init__(self) -> None:
-        order = [sys.executable, "-c", "from beholder.cli.main import run; run()", "serve", "--port", "0"]
-        self.process = subprocess.Popen(order, stderr=subprocess.PIPE, text=True)
+        command = [sys.executable, "-c", "from beholder.cli.main import run; run()", "serve", "--port", "0"]
+        self.process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
         self.port = 0
         threading.Thread(target=self._read, daemon=True).start()
         while not self.port or self.ask("GET", "/readyz")[0] != 200:
             if self.process.poll() is not None:
-                raise SystemExit("the server did not begin")
+                raise SystemExit("the server did not start")
             time.sleep(0.2)
 
     def _read(self) -> None:
@@ -89,7 +89,7 @@ class Server:
         finally:
             connection.close()
 
-    def leave(self, path: str, body: Any, seconds: float) -> None:
+    def send_and_disconnect(self, path: str, body: Any, seconds: float) -> None:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
         connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         time.sleep(seconds)
@@ -102,23 +102,25 @@ class Server:
         return 0.0
 
 
-def same(one: bytes, other: bytes) -> bool:
-    """Whether two answers say the same: numbers to 1e-5, which rounding changes as more is computed together."""
-    return alike(json.loads(one), json.loads(other))
+def equal_json(one: bytes, other: bytes) -> bool:
+    """Return whether two responses are equal, numbers up to 1e-5: rounding depends on the batch."""
+    return equal(json.loads(one), json.loads(other))
 
 
-def alike(one: Any, other: Any) -> bool:
+def equal(one: Any, other: Any) -> bool:
     if isinstance(one, dict):
-        return one.keys() == other.keys() and all(alike(one[key], other[key]) for key in one if key not in CHANGING)
+        return one.keys() == other.keys() and all(
+            equal(one[key], other[key]) for key in one if key not in VOLATILE_FIELDS
+        )
     if isinstance(one, list):
-        return len(one) == len(other) and all(map(alike, one, other))
+        return len(one) == len(other) and all(map(equal, one, other))
     return bool(abs(one - other) <= 1e-5 if isinstance(one, float) else one == other)
 
 
-def throughput(server: Server, asked: list[tuple[str, dict[str, Any]]], clients: int) -> None:
+def throughput(server: Server, requests: list[tuple[str, dict[str, Any]]], clients: int) -> None:
     for name, chosen in (
-        ("sentences", [each for each in asked if isinstance(each[1].get("input"), str)]),
-        ("pictures", [each for each in asked if isinstance(each[1].get("input"), list)]),
+        ("sentences", [each for each in requests if isinstance(each[1].get("input"), str)]),
+        ("pictures", [each for each in requests if isinstance(each[1].get("input"), list)]),
     ):
         ratios = []
         for _ in range(3):
@@ -138,9 +140,9 @@ def throughput(server: Server, asked: list[tuple[str, dict[str, Any]]], clients:
         )
 
 
-def first_word(server: Server, asked: list[tuple[str, dict[str, Any]]]) -> None:
+def time_to_first_token(server: Server, requests: list[tuple[str, dict[str, Any]]]) -> None:
     times = []
-    for path, body in [each for each in asked if "messages" in each[1]]:
+    for path, body in [each for each in requests if "messages" in each[1]]:
         start = time.perf_counter()
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
         connection.request("POST", path, json.dumps(body | {"stream": True}), {"Content-Type": "application/json"})
@@ -151,38 +153,38 @@ def first_word(server: Server, asked: list[tuple[str, dict[str, Any]]]) -> None:
         times.append(time.perf_counter() - start)
         answer.read()
         connection.close()
-    print(f"first word of a lone answer: {np.median(times):.2f} s (at most {max(times):.2f} s)")
+    print(f"time to first token of a single answer: {np.median(times):.2f} s (at most {max(times):.2f} s)")
 
 
-def mixed(server: Server, asked: list[tuple[str, dict[str, Any]]], clients: int, seconds: float) -> bool:
-    alone = [server.ask("POST", *each) for each in asked]
+def mixed(server: Server, requests: list[tuple[str, dict[str, Any]]], clients: int, seconds: float) -> bool:
+    expected = [server.ask("POST", *each) for each in requests]
     statuses: Counter[int] = Counter()
     different: Counter[str] = Counter()
-    lasted: list[float] = []
-    left = rubbish = 0
+    durations: list[float] = []
+    disconnected = invalid = 0
     end = time.monotonic() + seconds
     lock = threading.Lock()
 
     def client(seed: int) -> None:
-        nonlocal left, rubbish
-        chance = random.Random(seed)
+        nonlocal disconnected, invalid
+        rng = random.Random(seed)
         while time.monotonic() < end:
-            place = chance.randrange(len(asked))
-            fate = chance.random()
-            if fate < 0.1:
-                server.leave(*asked[place], chance.uniform(0, 2))
+            index = rng.randrange(len(requests))
+            action = rng.random()
+            if action < 0.1:
+                server.send_and_disconnect(*requests[index], rng.uniform(0, 2))
                 with lock:
-                    left += 1
+                    disconnected += 1
                 continue
-            path, body = chance.choice(RUBBISH) if fate < 0.2 else asked[place]
+            path, body = rng.choice(INVALID_REQUESTS) if action < 0.2 else requests[index]
             start = time.perf_counter()
             status, data = server.ask("POST", path, body)
             with lock:
                 statuses[status] += 1
-                lasted.append(time.perf_counter() - start)
-                if fate < 0.2:
-                    rubbish += 1
-                elif status == 200 and not same(alone[place][1], data):
+                durations.append(time.perf_counter() - start)
+                if action < 0.2:
+                    invalid += 1
+                elif status == 200 and not equal_json(expected[index][1], data):
                     different[path] += 1
             if status == 429:
                 time.sleep(1)
@@ -198,9 +200,10 @@ def mixed(server: Server, asked: list[tuple[str, dict[str, Any]]], clients: int,
         thread.join()
     print(f"{clients} clients for {seconds:.0f} s: {sum(statuses.values())} answers {dict(sorted(statuses.items()))}")
     print(
-        f"{left} left early, {rubbish} sent rubbish; seconds: median {np.median(lasted):.1f}, worst {max(lasted):.1f}"
+        f"{disconnected} disconnected early, {invalid} sent invalid requests; "
+        f"seconds: median {np.median(durations):.1f}, worst {max(durations):.1f}"
     )
-    print(f"answers that differ from those of a lone request: {dict(different) or 'none'}")
+    print(f"responses that differ from those of a lone request: {dict(different) or 'none'}")
     print("megabytes of the server: " + ", ".join(f"{each:.0f}" for each in memory))
     return not any(status >= 500 for status in statuses) and not different
 
@@ -212,14 +215,14 @@ def main() -> None:
     options = parser.parse_args()
     server = Server()
     try:
-        asked = requests()
-        throughput(server, asked, options.clients)
-        first_word(server, asked)
-        well = mixed(server, asked, options.clients, options.seconds)
+        requests = build_requests()
+        throughput(server, requests, options.clients)
+        time_to_first_token(server, requests)
+        passed = mixed(server, requests, options.clients, options.seconds)
     finally:
         server.process.terminate()
         server.process.wait(60)
-    raise SystemExit(0 if well else 1)
+    raise SystemExit(0 if passed else 1)
 
 
 if __name__ == "__main__":

@@ -67,7 +67,7 @@ class Service:
                 for album in self.albums.values():
                     album.attach_encoder()
                 self.ready = True
-                log_event("ready", models=[*self.encoders, *self.vlms], albums=len(self.albums))
+                log_event("ready", models=list(dict.fromkeys([*self.encoders, *self.vlms])), albums=len(self.albums))
             except Exception as error:
                 self.failure = error
                 on_failure()
