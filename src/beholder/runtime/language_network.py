@@ -10,7 +10,10 @@ Output: logits (B, n, V).
 
 from __future__ import annotations
 
+import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -44,7 +47,7 @@ def language_network(language: CausalLanguageModel) -> Any:
     allowed = torch.ones(3, known + 3, dtype=torch.bool).tril(known).expand(2, 1, 3, known + 3)
     positions = torch.arange(known, known + 3).expand(2, 3)
     indices = torch.tensor([1, 2])
-    with warnings.catch_warnings(), torch.inference_mode():
+    with warnings.catch_warnings(), _quiet_transformers(), torch.inference_mode():
         warnings.simplefilter("ignore")  # the tracer warns of shapes that it takes as constant
         model = ov.convert_model(
             _step(language), example_input=(embeddings, allowed, positions, indices, *past), verbose=False
@@ -60,6 +63,18 @@ def language_network(language: CausalLanguageModel) -> Any:
     model.validate_nodes_and_infer_types()
     _make_stateful(model, past)
     return model
+
+
+@contextmanager
+def _quiet_transformers() -> Iterator[None]:
+    """Log errors only: the tracer reads every property of the module, and ``loss_function`` warns when it is read."""
+    logger = logging.getLogger("transformers")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _past(language: CausalLanguageModel) -> list[Tensor]:
