@@ -11,7 +11,7 @@ TORCH := 2.13.0
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 UV := 0.13.9
 
-.PHONY: demo test test-fast test-slow dist bench lint docs links lock audit clean
+.PHONY: demo test test-fast test-slow dist bench lint docs catalogs links lock audit clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo.py
@@ -39,12 +39,19 @@ lint: $(VENV)/installed
 
 docs: $(VENV)/installed docs/drawn/finished
 	$(VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees docs build/docs
+	$(VENV)/bin/python -m sphinx --quiet --fail-on-warning --keep-going -d build/doctrees-zh -D language=zh_CN docs build/docs/zh
 	$(VENV)/bin/python docs/check_links.py build/docs
 
 # The figures show mini's outputs, so they are drawn again when the weights, the photographs or a script change.
 docs/drawn/finished: $(wildcard docs/figures/*.py demo/photographs/* src/beholder/weights/mini_*/*) | $(VENV)/installed
 	$(VENV)/bin/python docs/figures/draw.py
 	touch $@
+
+# Bring the catalogs of the Chinese guide up to date with the English pages; then translate what is new in docs/locale.
+catalogs: $(VENV)/installed
+	$(VENV)/bin/python -m sphinx --quiet -b gettext -d build/doctrees docs build/gettext
+	$(VENV)/bin/sphinx-intl update -p build/gettext -d docs/locale -l zh_CN --no-obsolete -w 0
+	cd docs/locale/zh_CN/LC_MESSAGES && rm -rf reference models benchmarks measured.po
 
 # External links as well; needs network access.
 links: docs

@@ -50,7 +50,12 @@ project = "Beholder"
 version = release = beholder.__version__
 project_copyright = "the authors of Beholder"
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "sphinx_copybutton"]
-exclude_patterns = ["figures"]
+exclude_patterns = ["figures", "locale", "templates"]
+
+# `make docs` builds the guide twice, the second time with -D language=zh_CN. The reference stays English.
+locale_dirs = ["locale"]
+gettext_compact = False
+gettext_location = False
 
 myst_enable_extensions = ["attrs_block", "colon_fence", "deflist", "fieldlist"]
 myst_heading_anchors = 3
@@ -71,6 +76,17 @@ toc_object_entries_show_parents = "hide"
 html_theme = "furo"
 html_title = "Beholder"
 html_static_path = ["style.css"]
+templates_path = ["templates"]
+html_sidebars = {
+    "**": [
+        "sidebar/brand.html",
+        "sidebar/search.html",
+        "sidebar/language.html",
+        "sidebar/scroll-start.html",
+        "sidebar/navigation.html",
+        "sidebar/scroll-end.html",
+    ]
+}
 html_css_files = ["style.css"]
 html_copy_source = html_show_sourcelink = False
 html_theme_options = {"footer_icons": [], "top_of_page_buttons": []}
