@@ -19,6 +19,7 @@ PAGES = sorted(
     page.relative_to(DOCS).with_suffix("").as_posix()
     for pattern in ("index.md", "quick-start.md", "measured-how.md", "how-to/*.md", "how-it-works/*.md")
     for page in DOCS.glob(pattern)
+    if page.stem != "which-model"  # generated from the table of models
 )
 REFERENCE = re.compile(r"\]\([^)\s]+\)|\{py:\w+\}`[^`]+`|`[^`]+`")
 
