@@ -1,4 +1,4 @@
-"""An album as an earlier version of Beholder wrote it: the first migrations, and rows as they were then."""
+"""An album as written by an earlier version of Beholder: the first migrations and rows in their format."""
 
 import hashlib
 import os
@@ -16,12 +16,12 @@ from beholder.tasks.dual_encoder import DualEncoder
 def write_old_album(
     folder: Path, version: int, encoder: DualEncoder, paths: list[Path], captions: dict[str, str]
 ) -> None:
-    """Write an album of the given version with pictures and with captions by a person, by name of the file."""
+    """Write an album of the given version with pictures and user captions, keyed by file name."""
     folder.mkdir(parents=True)
     connection = apsw.Connection(str(folder / FILE))
     execute = connection.execute
     execute("PRAGMA journal_mode = WAL")
-    if version > 2:  # since then the schema has functions of its own
+    if version > 2:  # later schemas call SQL functions of Beholder
         connection.create_scalar_function("to_tokens", lambda text: text and to_tokens(text), 1)
     for script in MIGRATIONS[:version]:
         execute(script)

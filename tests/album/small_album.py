@@ -1,4 +1,4 @@
-"""Small pictures, each of its own colours, and what an album holds as plain values."""
+"""Small pictures with distinct colors, and the content of an album as plain values."""
 
 import os
 from pathlib import Path
@@ -11,7 +11,7 @@ from beholder.tasks.dual_encoder import DualEncoder
 
 
 def draw(path: Path, seed: int, size: tuple[int, int] = (40, 32), exif: Image.Exif | None = None) -> Path:
-    """A picture of coarse random colours; the same seed gives the same bytes."""
+    """Draw a picture of coarse random colors; the same seed yields the same bytes."""
     path.parent.mkdir(parents=True, exist_ok=True)
     coarse = np.random.default_rng(seed).integers(0, 256, (4, 5, 3), dtype=np.uint8)
     image = Image.fromarray(coarse).resize(size, Image.Resampling.BICUBIC)
@@ -29,7 +29,7 @@ def tiny_encoder() -> DualEncoder:
 
 
 def content(album: Album) -> dict[str, object]:
-    """All that an album says, without the numbers by which it keeps it."""
+    """Return everything an album holds, except internal row ids."""
     rows = album.store.query
     vectors = {}
     sql = """SELECT path, fingerprint, data FROM picture JOIN vector USING (content) JOIN model ON model.id = model"""
@@ -54,7 +54,7 @@ def content(album: Album) -> dict[str, object]:
 
 
 def assert_same(one: dict[str, object], other: dict[str, object]) -> None:
-    """Equal; vectors up to the rounding that another batch brings."""
+    """Assert equality; embeddings may differ by rounding due to different batch sizes."""
     for key in one.keys() - {"vectors"}:
         assert one[key] == other[key], key
     mine, theirs = one["vectors"], other["vectors"]

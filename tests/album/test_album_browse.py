@@ -1,4 +1,4 @@
-"""Listing an album, and captions that go from it into the pictures' files."""
+"""Listing an album, and writing its captions to the picture files."""
 
 import hashlib
 from pathlib import Path
@@ -17,7 +17,7 @@ def encoder() -> DualEncoder:
     return tiny_encoder()
 
 
-def taken(time: str, camera: str) -> Image.Exif:
+def taken_with(time: str, camera: str) -> Image.Exif:
     exif = Image.Exif()
     exif[0x0132], exif[0x010F] = time, camera
     return exif
@@ -26,10 +26,10 @@ def taken(time: str, camera: str) -> Image.Exif:
 @pytest.fixture
 def album(tmp_path: Path, encoder: DualEncoder) -> Album:
     photos = tmp_path / "photos"
-    draw(photos / "a.jpg", 1, exif=taken("2023:02:01 10:00:00", "Canon"))
-    draw(photos / "b.jpg", 2, exif=taken("2024:02:01 10:00:00", "Nikon"))
+    draw(photos / "a.jpg", 1, exif=taken_with("2023:02:01 10:00:00", "Canon"))
+    draw(photos / "b.jpg", 2, exif=taken_with("2024:02:01 10:00:00", "Nikon"))
     draw(photos / "c.png", 3)
-    draw(photos / "d.jpg", 4, exif=taken("2022:02:01 10:00:00", "Canon"))
+    draw(photos / "d.jpg", 4, exif=taken_with("2022:02:01 10:00:00", "Canon"))
     album = Album.open(tmp_path / "album")
     album.index(photos, model=encoder)
     return album
@@ -40,7 +40,7 @@ def names(album: Album, contents: list[int]) -> str:
     return "".join(Path(known[content].path).stem for content in contents)
 
 
-def test_pictures_come_in_the_order_that_is_asked_for(album: Album) -> None:
+def test_pictures_are_sorted_in_the_requested_order(album: Album) -> None:
     assert names(album, album.contents()) == "abcd"
     assert names(album, album.contents(order="newest")) == "badc"
     assert names(album, album.contents(order="oldest")) == "dabc"
@@ -49,7 +49,7 @@ def test_pictures_come_in_the_order_that_is_asked_for(album: Album) -> None:
         album.contents(order="name; DROP TABLE picture")
 
 
-def test_the_facts_are_what_can_be_filtered_by(album: Album) -> None:
+def test_facts_list_the_values_to_filter_by(album: Album) -> None:
     album.describe(
         album.get_pictures(album.contents())[album.contents()[0]], caption="a boat", tags=["sea", "sea", "boat"]
     )
@@ -61,7 +61,7 @@ def test_the_facts_are_what_can_be_filtered_by(album: Album) -> None:
     assert facets.formats == (("jpeg", 3), ("png", 1))
 
 
-def test_what_a_person_says_goes_before_what_the_file_says(album: Album) -> None:
+def test_a_user_caption_takes_precedence_over_the_caption_in_the_file(album: Album) -> None:
     content = album.contents()[0]
     picture = album.get_pictures([content])[content]
     album.describe(picture, caption="from the file", source="file")
@@ -72,9 +72,7 @@ def test_what_a_person_says_goes_before_what_the_file_says(album: Album) -> None
 
 
 @pytest.mark.parametrize("name", ["a.jpg", "c.png"])
-def test_a_caption_goes_into_the_file_and_the_album_still_knows_it(
-    album: Album, encoder: DualEncoder, name: str
-) -> None:
+def test_a_caption_written_to_the_file_keeps_the_picture_indexed(album: Album, encoder: DualEncoder, name: str) -> None:
     content = next(content for content in album.contents() if Path(album.copies(content)[0]).name == name)
     picture = album.get_pictures([content])[content]
     album.describe(picture, tags=["kept"])
@@ -89,7 +87,7 @@ def test_a_caption_goes_into_the_file_and_the_album_still_knows_it(
     assert album.search("red boat", where='caption:"red</b> boat"')[0].picture.content == content
 
 
-def test_a_caption_goes_into_every_copy(album: Album, encoder: DualEncoder, tmp_path: Path) -> None:
+def test_a_caption_is_written_to_every_copy(album: Album, encoder: DualEncoder, tmp_path: Path) -> None:
     copy = tmp_path / "photos" / "z.jpg"
     copy.write_bytes((tmp_path / "photos" / "a.jpg").read_bytes())
     album.index(tmp_path / "photos", model=encoder)
@@ -100,7 +98,7 @@ def test_a_caption_goes_into_every_copy(album: Album, encoder: DualEncoder, tmp_
     assert album.index(tmp_path / "photos", model=encoder).unchanged == 5
 
 
-def test_a_sidecar_takes_it_where_the_file_can_not(album: Album, encoder: DualEncoder, tmp_path: Path) -> None:
+def test_a_sidecar_holds_the_caption_if_the_format_cannot(album: Album, encoder: DualEncoder, tmp_path: Path) -> None:
     draw(tmp_path / "photos" / "e.webp", 5)
     album.index(tmp_path / "photos", model=encoder)
     content = album.contents("format:webp")[0]
@@ -111,7 +109,7 @@ def test_a_sidecar_takes_it_where_the_file_can_not(album: Album, encoder: DualEn
     assert album.index(tmp_path / "photos", model=encoder).unchanged == 5
 
 
-def test_what_is_not_the_picture_that_was_indexed_is_left_alone(album: Album, tmp_path: Path) -> None:
+def test_a_file_that_changed_since_indexing_is_not_written(album: Album, tmp_path: Path) -> None:
     first, second, third = album.contents()[:3]
     a, b, c = (tmp_path / "photos" / name for name in ("a.jpg", "b.jpg", "c.png"))
     draw(a, 9)
@@ -132,6 +130,6 @@ def test_what_is_not_the_picture_that_was_indexed_is_left_alone(album: Album, tm
         album.write_caption_to_files(999, "no")
 
 
-def test_no_caption_is_written_while_another_indexes(album: Album) -> None:
+def test_no_caption_is_written_while_another_process_indexes(album: Album) -> None:
     with album._writer_lock(), pytest.raises(AlbumBusy):
         album.write_caption_to_files(album.contents()[0], "no")

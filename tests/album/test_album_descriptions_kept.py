@@ -1,4 +1,4 @@
-"""What a person wrote in the album stays, whatever happens to the files."""
+"""User captions and keywords survive anything that happens to the files."""
 
 import os
 import shutil
@@ -52,7 +52,7 @@ def expected(*names: str) -> dict[str, tuple[str, set[str]]]:
 ALL = ("a.jpg", "b.png", "drive/c.jpg")
 
 
-def test_a_file_that_was_missing_for_several_runs_comes_back_with_its_words(
+def test_a_file_missing_for_several_runs_returns_with_its_description(
     album: Album, photos: Path, encoder: DualEncoder
 ) -> None:
     (photos / "a.jpg").rename(photos.parent / "away.jpg")
@@ -67,7 +67,7 @@ def test_a_file_that_was_missing_for_several_runs_comes_back_with_its_words(
     assert len(album.search("mine", top=9)) == 3
 
 
-def test_a_file_half_synchronized_is_listed_as_failed_and_comes_back_with_its_words(
+def test_a_partially_synchronized_file_fails_and_later_returns_with_its_description(
     album: Album, photos: Path, encoder: DualEncoder
 ) -> None:
     whole = (photos / "a.jpg").read_bytes()
@@ -80,7 +80,7 @@ def test_a_file_half_synchronized_is_listed_as_failed_and_comes_back_with_its_wo
 
 @pytest.mark.parametrize("away", [False, True], ids=["there", "away meanwhile"])
 @pytest.mark.parametrize("change", ["keyword", "turned", "pixels", "captioned"])
-def test_a_changed_file_keeps_its_words(
+def test_a_modified_file_keeps_its_description(
     change: str, away: bool, album: Album, photos: Path, encoder: DualEncoder
 ) -> None:
     path = photos / "a.jpg"
@@ -103,7 +103,7 @@ def test_a_changed_file_keeps_its_words(
     assert descriptions(album) == expected(*ALL)
 
 
-def test_words_written_after_a_change_stay_when_the_change_is_undone(
+def test_a_description_written_after_a_change_survives_undoing_the_change(
     album: Album, photos: Path, encoder: DualEncoder
 ) -> None:
     before = (photos / "a.jpg").read_bytes()
@@ -115,7 +115,7 @@ def test_words_written_after_a_change_stay_when_the_change_is_undone(
     assert descriptions(album)["a.jpg"] == ("Newer", set())
 
 
-def test_files_that_change_places_keep_their_own_words(album: Album, photos: Path, encoder: DualEncoder) -> None:
+def test_files_that_swap_names_keep_their_own_descriptions(album: Album, photos: Path, encoder: DualEncoder) -> None:
     draw(photos / "bare.jpg", 9)
     album.index(photos, model=encoder)
     for _ in range(3):
@@ -129,7 +129,7 @@ def test_files_that_change_places_keep_their_own_words(album: Album, photos: Pat
         assert len(mine) == 1
 
 
-def test_a_new_picture_under_the_name_of_one_that_was_moved_gets_no_words(
+def test_a_new_picture_under_the_name_of_a_moved_one_gets_no_description(
     album: Album, photos: Path, encoder: DualEncoder
 ) -> None:
     (photos / "a.jpg").rename(photos / "z.jpg")
@@ -139,7 +139,7 @@ def test_a_new_picture_under_the_name_of_one_that_was_moved_gets_no_words(
     assert found["z.jpg"] == ("Mine: a.jpg", {"heirloom", "a.jpg"}) and found["a.jpg"] == (None, set())
 
 
-def test_a_copy_that_was_edited_and_its_original_both_have_the_words(
+def test_an_edited_copy_and_its_original_share_the_description(
     album: Album, photos: Path, encoder: DualEncoder
 ) -> None:
     shutil.copy(photos / "a.jpg", photos / "backup.jpg")
@@ -149,7 +149,7 @@ def test_a_copy_that_was_edited_and_its_original_both_have_the_words(
     assert found["a.jpg"] == found["backup.jpg"] == ("Mine: a.jpg", {"heirloom", "a.jpg"})
 
 
-def test_only_forget_removes_the_words_of_missing_pictures(album: Album, photos: Path, encoder: DualEncoder) -> None:
+def test_only_forget_removes_descriptions_of_missing_pictures(album: Album, photos: Path, encoder: DualEncoder) -> None:
     for name in ("a.jpg", "drive/c.jpg"):
         (photos / name).unlink()
     album.index(photos, model=encoder)
@@ -162,7 +162,7 @@ def test_only_forget_removes_the_words_of_missing_pictures(album: Album, photos:
     assert descriptions(album) == expected("b.png") | {"a.jpg": (None, set())}
 
 
-def test_a_mounted_drive_that_is_away_keeps_its_pictures(tmp_path: Path, photos: Path, encoder: DualEncoder) -> None:
+def test_an_unmounted_drive_keeps_its_pictures(tmp_path: Path, photos: Path, encoder: DualEncoder) -> None:
     drive = photos / "nas" / "disk"
     drive.mkdir(parents=True)
     mount = ["mount", "-t", "tmpfs", "-o", "size=2m", "tmpfs", drive]
@@ -189,7 +189,7 @@ def test_a_mounted_drive_that_is_away_keeps_its_pictures(tmp_path: Path, photos:
         subprocess.run(["umount", "-l", drive], check=False, capture_output=True)
 
 
-def test_links_and_the_file_that_they_lead_to_are_one_picture(
+def test_symlinks_and_their_target_are_one_picture(
     album: Album, photos: Path, encoder: DualEncoder, tmp_path: Path
 ) -> None:
     outside = draw(tmp_path / "outside" / "o.png", 30)
@@ -205,7 +205,7 @@ def test_links_and_the_file_that_they_lead_to_are_one_picture(
     assert {path for one in album.pictures() for path in album.copies(one.content)} == {
         *(str(photos / name) for name in (*ALL, "a-new.png", "o-again.png"))
     }
-    album.index(outside.parent, model=encoder)  # the file itself takes the place of the link
+    album.index(outside.parent, model=encoder)  # the file itself replaces the symlink
     assert descriptions(album).keys() == names - {"o-again.png"} | {"o.png"}
     summary = album.index([photos, outside.parent], model=encoder)
     assert (summary.unchanged, summary.added, summary.removed, summary.moved) == (5, 0, 0, 0)
@@ -213,7 +213,7 @@ def test_links_and_the_file_that_they_lead_to_are_one_picture(
 
 
 @pytest.mark.parametrize("spelling", ["photos/", "./photos/../photos", "other", "other/drive/.."])
-def test_a_folder_is_one_root_however_it_is_spelled(
+def test_a_folder_is_one_root_regardless_of_spelling(
     spelling: str, album: Album, photos: Path, encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(photos.parent)
@@ -226,7 +226,7 @@ def test_a_folder_is_one_root_however_it_is_spelled(
 
 
 @pytest.mark.parametrize("version", [1, 2, 3])
-def test_an_album_of_an_earlier_version_keeps_words_and_merges_paths_that_lead_to_one_file(
+def test_migrating_an_old_album_keeps_descriptions_and_merges_paths_to_one_file(
     version: int, tmp_path: Path, encoder: DualEncoder
 ) -> None:
     real = [draw(tmp_path / "p" / name, number) for number, name in enumerate(["a.png", "b.png"])]
@@ -247,7 +247,7 @@ def test_an_album_of_an_earlier_version_keeps_words_and_merges_paths_that_lead_t
         assert descriptions(album)["a.png"][0] == "Old"
 
 
-def test_a_change_that_kept_size_and_time_is_seen(album: Album, photos: Path, encoder: DualEncoder) -> None:
+def test_a_change_that_preserves_size_and_mtime_is_detected(album: Album, photos: Path, encoder: DualEncoder) -> None:
     def rewrite(path: Path, data: bytes) -> None:
         status = path.stat()
         path.write_bytes(data)
@@ -256,7 +256,7 @@ def test_a_change_that_kept_size_and_time_is_seen(album: Album, photos: Path, en
     data = bytearray((photos / "b.png").read_bytes())
     (photos / "b.png.xmp").write_text("")
     album.index(photos, model=encoder)
-    data[-1] ^= 1  # of the checksum of the last chunk, which decoders do not read
+    data[-1] ^= 1  # in the checksum of the last chunk, which decoders ignore
     rewrite(photos / "b.png", bytes(data))
     assert album.index(photos, model=encoder).changed == 1
     write_caption(photos / "b.png", "first words")
@@ -267,7 +267,7 @@ def test_a_change_that_kept_size_and_time_is_seen(album: Album, photos: Path, en
     assert len(list(album.pictures('caption:"longer words"'))) == 1
 
 
-def test_verify_reads_every_file_again(
+def test_verify_rereads_every_file(
     album: Album, photos: Path, encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from beholder.album import indexing
@@ -279,16 +279,16 @@ def test_verify_reads_every_file_again(
     assert album.index(photos, model=encoder, verify=True).unchanged == 3 and len(read) == 3
 
 
-def test_what_is_not_in_the_album_can_not_be_described(album: Album, photos: Path) -> None:
+def test_a_file_outside_the_album_cannot_be_described(album: Album, photos: Path) -> None:
     with pytest.raises(InvalidSetting, match="not in the album"):
         album.describe(photos / "none.jpg", caption="x")
 
 
 class Files(RuleBasedStateMachine):
-    """Files come, change, move and go; after each index run every picture that is there has its person's words.
+    """Files are added, changed, moved and removed; after each index run every present picture has its user description.
 
-    The model: which picture each path shows, and what was said of each picture. A changed file is another picture,
-    which has the words of what was at its path when it was last indexed.
+    The reference model: which picture each path shows, and the description of each picture. A changed file is a
+    different picture, which inherits the description of the one at its path when it was last indexed.
     """
 
     root: Path
@@ -304,8 +304,8 @@ class Files(RuleBasedStateMachine):
         self.stash.mkdir()
         self.album = Album.open(self.home / "album")
         self.number = 0
-        self.shows: dict[str, int] = {}  # path below the folder, files that are away included
-        self.indexed: dict[str, int] = {}  # what each path showed when it was indexed last
+        self.shows: dict[str, int] = {}  # by path below the folder, including unavailable files
+        self.indexed: dict[str, int] = {}  # what each path showed when last indexed
         self.words: dict[int, tuple[str, tuple[str, ...]]] = {}
         self.away: set[str] = set()
         self.mounted = True
@@ -320,7 +320,7 @@ class Files(RuleBasedStateMachine):
         )
 
     def clean(self) -> list[str]:
-        """Paths that are as they were indexed."""
+        """Return the paths that are unchanged since they were indexed."""
         return [name for name in self.there() if self.indexed.get(name) == self.shows[name]]
 
     def next(self) -> int:
@@ -408,7 +408,7 @@ class Files(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def caption_in_file(self, data: st.DataObject) -> None:
-        """The album writes into all copies and knows them still."""
+        """The album writes to all copies, which stay indexed."""
         names = [name for name in self.clean() if self.shows[name] in self.words]
         if names:
             name = data.draw(st.sampled_from(names))
@@ -442,9 +442,7 @@ class Files(RuleBasedStateMachine):
         shutil.rmtree(self.home)
 
 
-def test_whatever_happens_to_files_nothing_that_was_described_by_hand_is_lost(
-    tmp_path: Path, encoder: DualEncoder
-) -> None:
+def test_no_sequence_of_file_operations_loses_a_user_description(tmp_path: Path, encoder: DualEncoder) -> None:
     Files.root, Files.encoder = tmp_path, encoder
     run_state_machine_as_test(
         Files,

@@ -1,4 +1,4 @@
-"""Nearly the same or not, and which to keep, on the sample photographs' likes drawn here."""
+"""Near-duplicate detection and the choice of the picture to keep, on pictures drawn here."""
 
 import shutil
 from pathlib import Path
@@ -15,7 +15,7 @@ from beholder.pictures.caption_metadata import write_caption
 
 
 def photo(path: Path, seed: int, change=lambda image: image, taken: str | None = None) -> Path:
-    """A drawing of 160 x 128 with some detail."""
+    """Draw a picture of 160 × 128 pixels with some detail."""
     draw(path, seed, (160, 128))
     image = Image.open(path).convert("RGB")
     noise = np.random.default_rng(seed).integers(-20, 20, (128, 160, 3))
@@ -42,44 +42,44 @@ def album(tmp_path: Path) -> Album:
     return album
 
 
-def named(album: Album, **options: object) -> list[tuple[str, ...]]:
+def group_stems(album: Album, **options: object) -> list[tuple[str, ...]]:
     return sorted(tuple(Path(path).stem for path in group.paths) for group in album.duplicates(**options))
 
 
-def test_versions_of_one_picture_are_one_group_and_the_sharpest_of_the_largest_comes_first(album: Album) -> None:
-    assert named(album) == [("one", "one-soft", "one-small"), ("two", "two-copy")]
+def test_versions_of_one_picture_form_a_group_led_by_the_sharpest_of_the_largest(album: Album) -> None:
+    assert group_stems(album) == [("one", "one-soft", "one-small"), ("two", "two-copy")]
     kinds = {Path(group.paths[0]).stem: (group.kind, group.distance > 0) for group in album.duplicates()}
     assert kinds == {"one": ("similar", True), "two": ("copies", False)}
 
 
-def test_distance_0_finds_copies_alone_and_a_filter_holds(album: Album) -> None:
-    assert named(album, distance=0) == [("two", "two-copy")]
-    assert named(album, where="-name:small -name:copy") == [("one", "one-soft")]
+def test_distance_0_finds_only_copies_and_filters_apply(album: Album) -> None:
+    assert group_stems(album, distance=0) == [("two", "two-copy")]
+    assert group_stems(album, where="-name:small -name:copy") == [("one", "one-soft")]
     with pytest.raises(InvalidSetting):
         album.duplicates(distance=1.5)
 
 
-def test_a_burst_is_joined_by_time_and_vectors(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_burst_is_grouped_by_time_and_embeddings(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from beholder.album import duplicates
 
     for number, second in enumerate((0, 5, 50)):
         photo(tmp_path / "p" / f"{number}.jpg", 10 + number, taken=f"2024:01:01 12:00:{second:02}")
     album = Album.open(tmp_path / "album")
     album.index(tmp_path / "p", model=tiny_encoder())
-    monkeypatch.setattr(duplicates, "BURST_COSINE", -1.0)  # the tiny network is random: time alone decides here
+    monkeypatch.setattr(duplicates, "BURST_COSINE", -1.0)  # the tiny model is random, so only the time decides
     monkeypatch.setattr(duplicates, "CANDIDATE_COSINE", -1.0)
     (group,) = album.duplicates(distance=0.001)
     assert group.kind == "burst" and {Path(path).stem for path in group.paths} == {"0", "1"}
 
 
-def test_a_picture_that_is_gone_from_the_disk_is_passed_over(album: Album) -> None:
+def test_a_picture_missing_from_disk_is_skipped(album: Album) -> None:
     for path in (album.folder.parent / "p").iterdir():
         path.unlink()
-    assert named(album) == [("two", "two-copy")]
+    assert group_stems(album) == [("two", "two-copy")]
 
 
 def garment(seed: int) -> Image.Image:
-    """A product photograph in the manner of shops: one shape of some pattern on a light ground."""
+    """Draw a product photograph as shops show it: one patterned shape on a light background."""
     random = np.random.default_rng(seed)
     image = Image.new("RGB", (240, 320), (236, 236, 232))
     draw = ImageDraw.Draw(image)
@@ -140,8 +140,8 @@ def products(tmp_path_factory: pytest.TempPathFactory) -> Album:
     return album
 
 
-def together(album: Album, **options: object) -> tuple[dict[str, int], list[list[str]]]:
-    """How many versions of each kind are with their original, and the groups' names."""
+def count_grouped_versions(album: Album, **options: object) -> tuple[dict[str, int], list[list[str]]]:
+    """Return how many versions of each kind are grouped with their original, and the names in each group."""
     names = [[Path(path).stem for path in group.paths] for group in album.duplicates(**options)]
     counts = dict.fromkeys(VERSIONS, 0)
     for group in names:
@@ -151,24 +151,24 @@ def together(album: Album, **options: object) -> tuple[dict[str, int], list[list
     return counts, names
 
 
-def test_versions_of_products_are_found_and_no_two_products_are_taken_for_one(
+def test_product_versions_are_grouped_and_different_products_are_not(
     products: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from beholder.album import duplicates
 
-    # The tiny network is random, so all pairs are candidates and registration alone decides.
+    # The tiny model is random, so all pairs are candidates and only registration decides.
     monkeypatch.setattr(duplicates, "CANDIDATE_COSINE", -1.0)
     monkeypatch.setattr(duplicates, "NEIGHBORS", 96)
-    counts, names = together(products)
+    counts, names = count_grouped_versions(products)
     assert all(len({name[:2] for name in group}) == 1 for group in names)
     assert min(counts[kind] for kind in counts if kind != "mirrored") >= 11, counts
     assert all(group[0].endswith("original") for group in names)
-    counts, names = together(products, mirrored=True)
+    counts, names = count_grouped_versions(products, mirrored=True)
     assert counts["mirrored"] >= 11 and all(len({name[:2] for name in group}) == 1 for group in names)
 
 
 @pytest.mark.parametrize("kind", ["resized", "watermarked", "faded", "slightly cropped", "cropped to 70 percent"])
-def test_of_two_versions_the_original_is_kept(products: Album, kind: str) -> None:
+def test_the_original_is_the_version_to_keep(products: Album, kind: str) -> None:
     from beholder.album.best_copy import best_first
     from beholder.album.duplicates import load_appearances
 
@@ -180,7 +180,7 @@ def test_of_two_versions_the_original_is_kept(products: Album, kind: str) -> Non
     assert kept == 12
 
 
-def test_distance_0_finds_the_same_pixels_in_other_files(tmp_path: Path) -> None:
+def test_distance_0_finds_identical_pixels_in_different_files(tmp_path: Path) -> None:
     folder = tmp_path / "p"
     image = Image.open(photo(folder / "a.jpg", 1))
     image.save(folder / "a.png")
@@ -205,14 +205,14 @@ def groups() -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("clusters", [3, None], ids=["k-means", "HDBSCAN"])
-def test_groups_are_found_the_largest_first(clusters: int | None) -> None:
+def test_clusters_are_sorted_by_size(clusters: int | None) -> None:
     vectors, kinds = groups()
     found = cluster(vectors, clusters)
     sure = found != NOISE
     assert sure.mean() > 0.8 and (found == kinds)[sure].all()
 
 
-def test_a_name_is_the_word_that_sets_a_group_apart_and_comes_once() -> None:
+def test_cluster_names_are_distinctive_and_unique() -> None:
     vectors, kinds = groups()
     words = np.eye(8, dtype=np.float32)[:3]
     assert names_by_words(vectors, kinds, ["a", "b", "c"], words) == {0: "a", 1: "b", 2: "c"}
@@ -220,7 +220,7 @@ def test_a_name_is_the_word_that_sets_a_group_apart_and_comes_once() -> None:
     assert set(names_by_words(vectors, kinds * 0, ["a", "b"], words[:2]).values()) == {"a"}
 
 
-def test_captions_name_a_group_by_words_of_its_own() -> None:
+def test_a_cluster_is_named_by_distinctive_caption_words() -> None:
     captions = ["a dog in the snow", "a dog runs", "a cat sleeps", "the cat on a bed", None]
     named = names_by_captions(captions, np.array([0, 0, 1, 1, 2]))
     assert "dog" in named[0].split() and "cat" in named[1].split() and named[2] == "group 3"
@@ -231,6 +231,6 @@ def test_more_groups_than_pictures_are_refused() -> None:
         cluster(groups()[0], 61)
 
 
-def test_everyday_words_are_different_from_each_other() -> None:
+def test_everyday_words_are_distinct() -> None:
     words = everyday_words()
     assert len(words) == len(set(words)) > 80 and all(words)

@@ -1,4 +1,4 @@
-"""The filter language: what it lets through, what it refuses, and that no value can leave its place."""
+"""The filter language: what it matches, what it rejects, and that no value can inject SQL."""
 
 import os
 from pathlib import Path
@@ -16,7 +16,7 @@ from beholder.errors import InvalidSetting
 
 @pytest.fixture(scope="module")
 def album(tmp_path_factory: pytest.TempPathFactory) -> Album:
-    """a: Canon, May 2024, Berlin, 40 x 32; b: Nikon, January 2023, 80 x 64; c: nothing known, in a folder."""
+    """a: Canon, May 2024, Berlin, 40 x 32; b: Nikon, January 2023, 80 x 64; c: no metadata, in a subfolder."""
     home = tmp_path_factory.mktemp("album")
     for number, (name, camera, taken, size) in enumerate(
         [
@@ -74,11 +74,11 @@ def album(tmp_path_factory: pytest.TempPathFactory) -> Album:
         ("camera:canon or camera:nikon width:80", "ab"),
     ],
 )
-def test_a_filter_lets_through_what_it_says(album: Album, where: str, names: str) -> None:
+def test_a_filter_returns_matching_pictures(album: Album, where: str, names: str) -> None:
     assert "".join(sorted(Path(one.path).stem for one in album.pictures(where))) == names
 
 
-def test_a_folder_is_that_folder_and_not_one_that_begins_alike(album: Album) -> None:
+def test_a_folder_filter_does_not_match_a_folder_with_the_same_prefix(album: Album) -> None:
     root = album.folder.parent / "p"
     assert len(list(album.pictures(f'folder:"{root}"'))) == 3
     assert len(list(album.pictures(f'folder:"{root}/10% off"'))) == 1
@@ -95,13 +95,13 @@ def test_a_folder_is_that_folder_and_not_one_that_begins_alike(album: Album) -> 
         'camera:"open', "camera:", "has:nothing", "(" * 100 + "width:1" + ")" * 100, "x" * 20_000,
     ],
 )  # fmt: skip
-def test_what_can_not_be_understood_is_said_with_its_place(where: str) -> None:
+def test_a_syntax_error_is_reported_with_its_position(where: str) -> None:
     with pytest.raises(InvalidSetting, match="filter"):
         parse(where)
 
 
 @given(st.text(max_size=40), st.sampled_from(["name", "caption", "tag", "camera", "format"]))
-def test_no_value_leaves_its_place(album: Album, text: str, field: str) -> None:
+def test_no_value_escapes_its_quotes(album: Album, text: str, field: str) -> None:
     quoted = text.replace("\\", "\\\\").replace('"', '\\"')
     condition = parse(f'{field}:"{quoted}"')
     assert condition.sql == parse(f"{field}:x").sql and len(condition.bound) == 1
@@ -111,14 +111,14 @@ def test_no_value_leaves_its_place(album: Album, text: str, field: str) -> None:
 
 
 @given(st.text(alphabet=st.sampled_from("()-\"' ;:=<>%or not and datewidthcamera2024\\"), max_size=60))
-def test_any_text_is_a_filter_or_an_error_of_ours(album: Album, text: str) -> None:
+def test_any_text_is_a_filter_or_raises_a_beholder_error(album: Album, text: str) -> None:
     try:
         list(album.pictures(text))
     except InvalidSetting:
         return
 
 
-def test_every_field_is_in_the_description() -> None:
+def test_every_field_is_documented() -> None:
     from beholder.album import filters
 
     assert all(field in (filters.__doc__ or "") for field in FIELDS)

@@ -1,4 +1,4 @@
-"""Words in captions, keywords and names of any script are found."""
+"""Full-text search in captions, keywords and file names of any script."""
 
 import unicodedata
 from pathlib import Path
@@ -46,19 +46,19 @@ def named(album: Album, words: str) -> list[str]:
 
 
 @pytest.mark.parametrize("name", CAPTIONS)
-def test_a_word_inside_a_caption_is_found_in_any_script_and_form(album: Album, name: str) -> None:
+def test_a_word_in_a_caption_is_found_in_any_script_and_normalization_form(album: Album, name: str) -> None:
     for word in CAPTIONS[name][1]:
         for form in ("NFC", "NFD"):
             assert named(album, unicodedata.normalize(form, word)) == [name], word
 
 
 @pytest.mark.parametrize("word", OTHERS)
-def test_a_word_that_is_in_no_caption_is_not_found(album: Album, word: str) -> None:
+def test_a_word_absent_from_all_captions_is_not_found(album: Album, word: str) -> None:
     assert named(album, word) == []
 
 
 @pytest.mark.parametrize("name", ["zh", "ja", "ko", "fr", "de", "wide"])
-def test_filters_compare_text_in_one_form(album: Album, name: str) -> None:
+def test_filters_compare_normalized_text(album: Album, name: str) -> None:
     caption, _ = CAPTIONS[name]
     for form in ("NFD", "NFKD"):
         text = unicodedata.normalize(form, caption).upper()
@@ -66,7 +66,7 @@ def test_filters_compare_text_in_one_form(album: Album, name: str) -> None:
         assert Path(picture.path).stem == name
 
 
-def test_a_file_name_in_the_form_of_macos_is_found(tmp_path: Path, encoder: DualEncoder) -> None:
+def test_a_decomposed_file_name_is_found(tmp_path: Path, encoder: DualEncoder) -> None:
     draw(tmp_path / "p" / (unicodedata.normalize("NFD", "Müllers Café") + ".png"), 1)
     with Album.open(tmp_path / "album") as album:
         album.index(tmp_path / "p", model=encoder)
@@ -76,7 +76,7 @@ def test_a_file_name_in_the_form_of_macos_is_found(tmp_path: Path, encoder: Dual
 @pytest.mark.parametrize(
     "text", ["", '"', '" OR "', "NEAR(a b)", "a*", "^a", "-", "和", "\u0e33", "\u0301", "a:b", "_"]
 )
-def test_no_text_breaks_the_query(album: Album, text: str) -> None:
+def test_no_text_causes_a_query_syntax_error(album: Album, text: str) -> None:
     expression = match_expression(words_of(text))
     if expression:
         assert isinstance(album.search(text or "x", top=3), list)
@@ -84,13 +84,11 @@ def test_no_text_breaks_the_query(album: Album, text: str) -> None:
 
 
 @pytest.mark.parametrize("version", [1, 2])
-def test_an_album_of_an_earlier_version_finds_words_inside_unspaced_text(
-    version: int, tmp_path: Path, encoder: DualEncoder
-) -> None:
+def test_a_migrated_album_finds_words_in_unspaced_text(version: int, tmp_path: Path, encoder: DualEncoder) -> None:
     paths = [draw(tmp_path / "p" / name, number) for number, name in enumerate(["a.png", "b.png"])]
     write_old_album(tmp_path / "album", version, encoder, paths, {"a.png": CAPTIONS["zh"][0]})
     with Album.open(tmp_path / "album", create_new=False) as album:
         (found,) = [one for one in album.search("小狗", model=encoder) if one.named]
         assert found.picture.path == str(paths[0]) and found.picture.caption == CAPTIONS["zh"][0]
-        assert list(album.pictures("has:place")) == []  # 0°, 0° is a missing fix
+        assert list(album.pictures("has:place")) == []  # 0°, 0° means no GPS fix
         assert album.index(tmp_path / "p", model=encoder).unchanged == 2

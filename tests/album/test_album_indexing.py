@@ -1,4 +1,4 @@
-"""What an index run makes of files that come, change, move, break and go."""
+"""Indexing files that are added, changed, moved, damaged and removed."""
 
 import os
 import shutil
@@ -36,8 +36,8 @@ def album(tmp_path: Path) -> Album:
     return Album.open(tmp_path / "album")
 
 
-def told(album: Album, *folders: Path, encoder: DualEncoder, **options: object) -> dict[str, str]:
-    """The status of each file, by its name."""
+def index_statuses(album: Album, *folders: Path, encoder: DualEncoder, **options: object) -> dict[str, str]:
+    """Index the folders and return the status of each file by name."""
     rows: dict[str, str] = {}
     album.index(
         list(folders), model=encoder, on_file=lambda row: rows.update({Path(row.path).name: row.status}), **options
@@ -45,11 +45,11 @@ def told(album: Album, *folders: Path, encoder: DualEncoder, **options: object) 
     return rows
 
 
-def test_all_are_added_and_then_unchanged(album: Album, folder: Path, encoder: DualEncoder) -> None:
+def test_pictures_are_added_once_and_then_unchanged(album: Album, folder: Path, encoder: DualEncoder) -> None:
     names = ["a.png", "b.jpg", "c.png", "d.webp"]
-    assert told(album, folder, encoder=encoder) == dict.fromkeys(names, "added")
+    assert index_statuses(album, folder, encoder=encoder) == dict.fromkeys(names, "added")
     before = content(album)
-    assert told(album, folder, encoder=encoder) == dict.fromkeys(names, "unchanged")
+    assert index_statuses(album, folder, encoder=encoder) == dict.fromkeys(names, "unchanged")
     assert_same(content(album), before)
     direct = encoder.embed_images([folder / "a.png"])[0]
     kept = vector_by_hash(album.store, album.store.scalar("SELECT sha256 FROM content WHERE id = 1"), 1)
@@ -57,12 +57,12 @@ def test_all_are_added_and_then_unchanged(album: Album, folder: Path, encoder: D
 
 
 def test_nothing_is_embedded_twice(album: Album, folder: Path, encoder: DualEncoder, monkeypatch) -> None:
-    told(album, folder, encoder=encoder)
+    index_statuses(album, folder, encoder=encoder)
     monkeypatch.setattr(DualEncoder, "stream_images", lambda *_, **__: pytest.fail("the network was asked"))
     (folder / "a.png").rename(folder / "deep" / "z.png")
     shutil.copy(folder / "b.jpg", folder / "copy.jpg")
     os.utime(folder / "deep" / "c.png", ns=(1, 1))
-    rows = told(album, folder, encoder=encoder)
+    rows = index_statuses(album, folder, encoder=encoder)
     assert rows == {
         "z.png": "moved",
         "copy.jpg": "added",
@@ -72,10 +72,10 @@ def test_nothing_is_embedded_twice(album: Album, folder: Path, encoder: DualEnco
     }
 
 
-def test_a_move_to_another_root_is_recognised_when_only_that_one_is_indexed(
+def test_a_move_to_another_root_is_recognized_if_only_that_root_is_indexed(
     album: Album, folder: Path, encoder: DualEncoder, tmp_path: Path
 ) -> None:
-    told(album, folder, encoder=encoder)
+    index_statuses(album, folder, encoder=encoder)
     (tmp_path / "elsewhere").mkdir()
     (folder / "a.png").rename(tmp_path / "elsewhere" / "a.png")
     rows: list = []
@@ -84,40 +84,42 @@ def test_a_move_to_another_root_is_recognised_when_only_that_one_is_indexed(
     assert len(album) == 4
 
 
-def test_changed_and_removed_files_are_noticed(album: Album, folder: Path, encoder: DualEncoder) -> None:
-    told(album, folder, encoder=encoder)
+def test_changed_and_removed_files_are_detected(album: Album, folder: Path, encoder: DualEncoder) -> None:
+    index_statuses(album, folder, encoder=encoder)
     draw(folder / "a.png", 99)
     (folder / "b.jpg").unlink()
-    rows = told(album, folder, encoder=encoder)
+    rows = index_statuses(album, folder, encoder=encoder)
     assert rows == {"a.png": "changed", "b.jpg": "removed", "c.png": "unchanged", "d.webp": "unchanged"}
     assert len(album) == 3
 
 
-def test_only_what_lies_below_the_folder_is_removed(album: Album, folder: Path, encoder: DualEncoder) -> None:
+def test_only_pictures_below_the_indexed_folder_are_removed(album: Album, folder: Path, encoder: DualEncoder) -> None:
     beside = draw(folder.parent / "photographs2" / "e.png", 9)
-    told(album, folder, beside.parent, encoder=encoder)
+    index_statuses(album, folder, beside.parent, encoder=encoder)
     beside.unlink()
     (folder / "a.png").unlink()
-    told(album, folder, encoder=encoder)
+    index_statuses(album, folder, encoder=encoder)
     assert sorted(Path(one.path).name for one in album.pictures()) == ["b.jpg", "c.png", "d.webp", "e.png"]
 
 
-def test_excluded_and_hidden_files_stay_out(album: Album, folder: Path, encoder: DualEncoder) -> None:
+def test_excluded_and_hidden_files_are_not_indexed(album: Album, folder: Path, encoder: DualEncoder) -> None:
     draw(folder / ".hidden" / "x.png", 5)
     draw(folder / "deep" / "keep.png", 6)
-    rows = told(album, folder, encoder=encoder, exclude=["*.jpg", "deep/er/", "c.*", "deep/k*", "!deep/keep.png"])
+    rows = index_statuses(
+        album, folder, encoder=encoder, exclude=["*.jpg", "deep/er/", "c.*", "deep/k*", "!deep/keep.png"]
+    )
     assert set(rows) == {"a.png", "keep.png"}
 
 
-def test_a_circle_of_links_ends(album: Album, folder: Path, encoder: DualEncoder) -> None:
+def test_a_symlink_cycle_terminates(album: Album, folder: Path, encoder: DualEncoder) -> None:
     (folder / "deep" / "up").symlink_to(folder)
-    assert len(told(album, folder, encoder=encoder)) == 4
+    assert len(index_statuses(album, folder, encoder=encoder)) == 4
 
 
-def test_broken_files_are_listed_with_their_reason_until_they_are_mended(
+def test_broken_files_are_listed_with_the_reason_until_repaired(
     album: Album, folder: Path, encoder: DualEncoder
 ) -> None:
-    told(album, folder, encoder=encoder)
+    index_statuses(album, folder, encoder=encoder)
     whole = (folder / "b.jpg").read_bytes()
     (folder / "b.jpg").write_bytes(whole[:300])
     (folder / "text.png").write_text("no picture")
@@ -134,12 +136,12 @@ def test_broken_files_are_listed_with_their_reason_until_they_are_mended(
     assert not album.failed() and len(album) == 4
 
 
-def test_a_folder_that_is_away_keeps_its_pictures(album: Album, folder: Path, encoder: DualEncoder) -> None:
-    told(album, folder, encoder=encoder)
+def test_an_unavailable_folder_keeps_its_pictures(album: Album, folder: Path, encoder: DualEncoder) -> None:
+    index_statuses(album, folder, encoder=encoder)
     folder.rename(folder.parent / "away")
     assert len(album.index(folder, model=encoder).failed) == 1
     assert len(album) == 4
-    folder.mkdir()  # an empty mount point, as far as the device's number tells
+    folder.mkdir()  # an empty mount point, judging by the device number
     with album.store.transaction():
         album.store.connection.execute("UPDATE root SET device = device + 1")
     summary = album.index(folder, model=encoder)
@@ -149,7 +151,7 @@ def test_a_folder_that_is_away_keeps_its_pictures(album: Album, folder: Path, en
     assert album.index(folder, model=encoder).removed == 4
 
 
-def test_names_that_are_no_text_are_kept_as_they_are(album: Album, tmp_path: Path, encoder: DualEncoder) -> None:
+def test_file_names_that_are_not_valid_utf8_are_preserved(album: Album, tmp_path: Path, encoder: DualEncoder) -> None:
     folder = tmp_path / "odd"
     names = [
         b"latin-\xe9.png",
@@ -181,16 +183,16 @@ def test_time_place_camera_caption_and_keywords_are_read(album: Album, tmp_path:
     assert picture.caption == "an opera house by the water"
 
 
-def test_a_sidecar_that_comes_later_is_noticed(album: Album, folder: Path, encoder: DualEncoder) -> None:
+def test_a_sidecar_added_later_is_detected(album: Album, folder: Path, encoder: DualEncoder) -> None:
     from beholder.pictures.caption_metadata import write_caption
 
-    told(album, folder, encoder=encoder)
+    index_statuses(album, folder, encoder=encoder)
     assert write_caption(folder / "deep" / "er" / "d.webp", "a red barn").name == "d.webp.xmp"
     assert album.index(folder, model=encoder).unchanged == 4
     assert [Path(one.path).name for one in album.pictures("caption:barn")] == ["d.webp"]
 
 
-def test_two_models_lie_side_by_side(album: Album, folder: Path, encoder: DualEncoder) -> None:
+def test_embeddings_of_two_models_coexist(album: Album, folder: Path, encoder: DualEncoder) -> None:
     import torch
 
     other = DualEncoder(tiny_model.build())
@@ -204,7 +206,7 @@ def test_two_models_lie_side_by_side(album: Album, folder: Path, encoder: DualEn
     assert Path(like[0].picture.path).name == "a.png" and like[0].cosine == pytest.approx(1, abs=2e-3)
 
 
-def test_until_another_model_has_seen_all_a_search_goes_by_the_one_that_was_there(
+def test_search_uses_the_previous_model_until_the_new_one_has_indexed_everything(
     album: Album, folder: Path, encoder: DualEncoder
 ) -> None:
     album.index(folder, model=encoder)
@@ -221,7 +223,9 @@ def test_until_another_model_has_seen_all_a_search_goes_by_the_one_that_was_ther
     assert album.models()[0].fingerprint == other.fingerprint
 
 
-def test_a_second_indexer_is_told_who_is_at_work(album: Album, folder: Path, encoder: DualEncoder) -> None:
+def test_a_second_indexer_is_told_which_process_holds_the_lock(
+    album: Album, folder: Path, encoder: DualEncoder
+) -> None:
     def second(_: object) -> None:
         with pytest.raises(AlbumBusy, match=f"process {os.getpid()}"):
             Album.open(album.folder).index(folder, model=encoder)
@@ -230,7 +234,7 @@ def test_a_second_indexer_is_told_who_is_at_work(album: Album, folder: Path, enc
     assert album.index(folder, model=encoder).unchanged == 4
 
 
-def test_a_second_indexer_is_told_so_even_before_the_first_has_written_who_it_is(
+def test_a_second_indexer_is_refused_before_the_lock_holder_has_written_its_pid(
     album: Album, folder: Path, encoder: DualEncoder
 ) -> None:
     def second(_: object) -> None:
@@ -241,7 +245,7 @@ def test_a_second_indexer_is_told_so_even_before_the_first_has_written_who_it_is
     album.index(folder, model=encoder, on_file=second)
 
 
-def test_what_is_no_album_is_said_so(tmp_path: Path) -> None:
+def test_opening_something_other_than_an_album_is_an_error(tmp_path: Path) -> None:
     with pytest.raises(AlbumNotFound, match="index"):
         Album.open(tmp_path / "none", create_new=False)
     (tmp_path / "album.sqlite").write_text("something else, long enough to be looked at" * 100)
@@ -256,7 +260,7 @@ def test_what_is_no_album_is_said_so(tmp_path: Path) -> None:
         Album.open(tmp_path / "other")
 
 
-def test_an_album_of_a_newer_version_is_left_alone(album: Album) -> None:
+def test_an_album_of_a_newer_version_is_refused(album: Album) -> None:
     album.store.connection.pragma("user_version", 99)
     album.close()
     with pytest.raises(AlbumDamaged, match="newer"):
@@ -269,7 +273,7 @@ def test_nothing_to_index_is_an_error(album: Album) -> None:
 
 
 class Life(RuleBasedStateMachine):
-    """Whatever happens to files between index runs, the album ends as one that is made from scratch."""
+    """Whatever happens to files between index runs, the album equals one built from scratch."""
 
     root: Path
     encoder: DualEncoder
@@ -329,7 +333,7 @@ class Life(RuleBasedStateMachine):
             assert self.album.store.scalar("PRAGMA quick_check") == "ok"
 
     def touch(self, path: Path) -> None:
-        self.clock += 1_000_000_000  # what is written later has a later time, however quick the test is
+        self.clock += 1_000_000_000  # later writes get a later mtime, however fast the test runs
         os.utime(path, ns=(self.clock, self.clock))
 
     def teardown(self) -> None:
@@ -337,7 +341,7 @@ class Life(RuleBasedStateMachine):
         shutil.rmtree(self.home)
 
 
-def test_after_anything_that_happens_to_files_the_album_equals_one_from_scratch(
+def test_after_any_file_operations_the_album_equals_one_built_from_scratch(
     tmp_path: Path, encoder: DualEncoder
 ) -> None:
     Life.root, Life.encoder = tmp_path, encoder

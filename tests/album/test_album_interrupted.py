@@ -1,4 +1,4 @@
-"""Killed, stopped, out of space, with others at work: the album stays whole and the next run goes on."""
+"""Killed, stopped, out of space, with concurrent processes: the album stays consistent and the next run resumes."""
 
 import os
 import random
@@ -53,7 +53,7 @@ def start(album: Path, folder: Path, model: Path, program: str = INDEX) -> subpr
 
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
-def test_stopped_at_random_moments_it_goes_on_and_ends_like_an_undisturbed_run(
+def test_indexing_interrupted_at_random_resumes_and_equals_an_uninterrupted_run(
     stop: signal.Signals, folder: Path, tiny_model: Path, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
     drawn = random.Random(int(stop))
@@ -65,7 +65,7 @@ def test_stopped_at_random_moments_it_goes_on_and_ends_like_an_undisturbed_run(
         wanted = drawn.randrange(PICTURES)
         for number, line in enumerate(process.stdout):
             status, _, path = line.strip().partition(" ")
-            if status == "added" and line.endswith("\n"):  # a line cut off by the kill says nothing
+            if status == "added" and line.endswith("\n"):  # a line truncated by the kill is ignored
                 assert path not in acknowledged, "embedded twice"
                 acknowledged.add(path)
             if number == wanted:
@@ -85,7 +85,7 @@ def test_stopped_at_random_moments_it_goes_on_and_ends_like_an_undisturbed_run(
         assert_same(content(album), undisturbed)
 
 
-def test_a_search_answers_while_another_process_indexes(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_search_works_while_another_process_indexes(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
     first = next(folder.rglob("*.png"))
     Album.open(tmp_path).index(first, model=str(tiny_model))
     process = start(tmp_path, folder, tiny_model)
@@ -104,17 +104,19 @@ def test_a_search_answers_while_another_process_indexes(folder: Path, tiny_model
 
 
 @pytest.mark.slow
-def test_of_two_indexers_at_once_one_does_it_and_one_says_who(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
+def test_of_two_concurrent_indexers_one_succeeds_and_the_other_names_it(
+    folder: Path, tiny_model: Path, tmp_path: Path
+) -> None:
     both = [start(tmp_path, folder, tiny_model) for _ in range(2)]
     errors = [process.communicate()[1] for process in both]
     codes = sorted(process.returncode for process in both)
-    assert codes == [0, 1] or codes == [0, 0]  # the second may begin when the first has ended
+    assert codes == [0, 1] or codes == [0, 0]  # the second may start after the first has finished
     assert codes == [0, 0] or any("AlbumBusy" in error and "process" in error for error in errors)
     with Album.open(tmp_path) as album:
         assert len(album) == PICTURES
 
 
-def test_many_may_make_the_same_album_at_once(tmp_path: Path) -> None:
+def test_an_album_can_be_created_concurrently(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         for number in range(30):
             for album in threads.map(Album.open, [tmp_path / str(number)] * 8):
@@ -122,7 +124,7 @@ def test_many_may_make_the_same_album_at_once(tmp_path: Path) -> None:
 
 
 @pytest.mark.slow
-def test_two_writers_without_the_lock_do_no_harm(
+def test_two_writers_without_the_lock_do_not_corrupt_the_album(
     folder: Path, tiny_model: Path, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
     unlocked = INDEX.replace(
@@ -140,10 +142,10 @@ Album._indexing_alone = lambda self: nullcontext()
         assert_same(content(album), undisturbed)
 
 
-def test_a_full_disk_is_said_and_nothing_is_lost(
+def test_a_full_disk_is_reported_and_loses_nothing(
     folder: Path, tiny_model: Path, undisturbed: dict[str, object], tmp_path: Path
 ) -> None:
-    """The kernel refuses to let any file of the process grow beyond a limit, as a full disk would."""
+    """The kernel limits the size of every file that the process writes, as a full disk would."""
     program = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
     program += f"resource.setrlimit(resource.RLIMIT_FSIZE, (400_000, {resource.RLIM_INFINITY}))\n" + INDEX
     process = start(tmp_path, folder, tiny_model, program)
@@ -160,7 +162,7 @@ def test_a_full_disk_is_said_and_nothing_is_lost(
 
 @pytest.fixture
 def small_disk(tmp_path: Path) -> Iterator[Path]:
-    """A file system in memory with room for 700 kB."""
+    """An in-memory file system with a capacity of 700 kB."""
     place = tmp_path / "disk"
     place.mkdir()
     mount = subprocess.run(
@@ -174,7 +176,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", place], check=False)
 
 
-def test_on_a_disk_that_is_full_search_stays_up_and_with_room_indexing_goes_on(
+def test_search_works_on_a_full_disk_and_indexing_resumes_once_space_is_freed(
     small_disk: Path, folder: Path, tiny_model: Path, undisturbed: dict[str, object]
 ) -> None:
     process = start(small_disk / "album", folder, tiny_model)
@@ -190,7 +192,7 @@ def test_on_a_disk_that_is_full_search_stays_up_and_with_room_indexing_goes_on(
 
 
 class Failing(apsw.VFS):
-    """A file system whose n-th write or sync fails."""
+    """A VFS whose n-th write or sync fails."""
 
     def __init__(self, name: str):
         self.left = -1
@@ -221,7 +223,7 @@ class FailingFile(apsw.VFSFile):
         super().xSync(flags)
 
 
-def test_whichever_write_or_sync_fails_the_next_run_goes_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_indexing_resumes_after_any_failed_write_or_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from beholder.album.store import schema
 
     encoder: DualEncoder = tiny_encoder()
@@ -252,7 +254,7 @@ def test_whichever_write_or_sync_fails_the_next_run_goes_on(tmp_path: Path, monk
     assert failures > 5
 
 
-def test_damage_to_the_database_is_said_and_the_pictures_are_not_blamed(tmp_path: Path) -> None:
+def test_a_corrupt_database_is_reported_without_failing_the_pictures(tmp_path: Path) -> None:
     folder = draw(tmp_path / "p" / "a.png", 1).parent
     with Album.open(tmp_path / "album") as album:
         album.index(folder, model=tiny_encoder())

@@ -1,4 +1,4 @@
-"""Browsing, paging, likes, groups, a map and outliers, as a page that shows an album asks for them."""
+"""Browsing, paging, similar pictures, clusters, the map and outliers, as requested by a page that shows an album."""
 
 import io
 from pathlib import Path
@@ -45,7 +45,7 @@ def stems(pictures) -> list[str]:
     return [Path(one.path).stem for one in pictures]
 
 
-def test_pages_of_a_search_are_the_whole_in_pieces(album: Album) -> None:
+def test_search_pages_add_up_to_the_full_result(album: Album) -> None:
     newest = [Path(album.get_pictures([one])[one].path).stem for one in album.contents(order="newest")]
     assert newest[:3] == ["29", "28", "26"] and newest[20:] == [f"{number:02}" for number in range(0, COUNT, 3)]
     whole = [one.picture.content for one in album.search("a dog", top=COUNT)]
@@ -55,7 +55,7 @@ def test_pages_of_a_search_are_the_whole_in_pieces(album: Album) -> None:
         album.search("a dog", skip=-1)
 
 
-def test_a_number_stays_through_a_move_and_is_not_given_again(album: Album, folder: Path, encoder: DualEncoder) -> None:
+def test_an_id_survives_a_move_and_is_never_reused(album: Album, folder: Path, encoder: DualEncoder) -> None:
     number = next(album.pictures("name:07")).content
     (folder / "07.jpg").rename(folder / "moved.jpg")
     last = max(one.content for one in album.pictures())
@@ -71,7 +71,7 @@ def test_a_number_stays_through_a_move_and_is_not_given_again(album: Album, fold
     assert not album.get_pictures([number]) and next(album.pictures("name:new")).content > last
 
 
-def test_what_is_similar_to_a_picture_is_nearest_to_it_and_not_itself(album: Album) -> None:
+def test_similar_pictures_are_the_nearest_neighbors_without_the_query(album: Album) -> None:
     pictures, vectors = album.embeddings()
     cosines = vectors @ vectors[4]
     expected = [pictures[row].content for row in np.argsort(-cosines) if row != 4]
@@ -83,7 +83,7 @@ def test_what_is_similar_to_a_picture_is_nearest_to_it_and_not_itself(album: Alb
         album.similar(999)
 
 
-def test_groups_hold_each_picture_once_and_each_keyword_belongs_to_one(album: Album) -> None:
+def test_each_picture_and_each_keyword_belongs_to_one_cluster(album: Album) -> None:
     keywords = ["red", "green", "blue", "grey", "dark"]
     groups = album.clusters(3, keywords=keywords)
     assert [group.number for group in groups] == [0, 1, 2]
@@ -98,12 +98,12 @@ def test_groups_hold_each_picture_once_and_each_keyword_belongs_to_one(album: Al
     assert album.clusters(where="camera:none") == []
 
 
-def test_places_on_the_map_stay_and_what_is_new_lies_among_its_likes(
+def test_map_positions_are_stable_and_new_pictures_land_near_similar_ones(
     album: Album, folder: Path, encoder: DualEncoder
 ) -> None:
     first = {Path(point.picture.path).stem: (point.x, point.y) for point in album.map()}
     assert len(first) == COUNT and np.abs(np.array(list(first.values()))).max() <= 1
-    (folder / "copy.jpg").write_bytes((folder / "05.jpg").read_bytes() + b"\0")  # other bytes, the same pixels
+    (folder / "copy.jpg").write_bytes((folder / "05.jpg").read_bytes() + b"\0")  # different bytes, same pixels
     album.index(folder, model=encoder)
     with Album.open(album.folder) as again:
         second = {Path(point.picture.path).stem: (point.x, point.y) for point in again.map()}
@@ -121,7 +121,7 @@ def grouped(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
 
 
 @pytest.mark.parametrize("landmarks", [1000, 60], ids=["all", "landmarks"])
-def test_neighbours_on_the_map_are_of_one_kind(landmarks: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_neighbors_on_the_map_are_of_one_kind(landmarks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_layout, "LANDMARKS", landmarks)
     vectors, kinds = grouped(200)
     places = compute_layout(vectors)
@@ -132,14 +132,14 @@ def test_neighbours_on_the_map_are_of_one_kind(landmarks: int, monkeypatch: pyte
 
 
 @pytest.mark.parametrize("count", [0, 1, 2, 3, 4, 5])
-def test_few_pictures_have_places_too(count: int) -> None:
+def test_few_pictures_can_be_mapped(count: int) -> None:
     vectors = grouped(count)[0] if count else np.zeros((0, 16), np.float32)
     places = compute_layout(vectors)
     assert places.shape == (count, 2) and np.isfinite(places).all()
     assert interpolate_layout(vectors[:0], vectors, places).shape == (0, 2)
 
 
-def test_what_is_like_nothing_else_comes_first_and_stands_out(album: Album) -> None:
+def test_an_outlier_ranks_first(album: Album) -> None:
     vectors, _ = grouped(100)
     vectors[42] = -vectors[42]
     assert knn_distance(vectors).argmax() == 42
@@ -148,9 +148,7 @@ def test_what_is_like_nothing_else_comes_first_and_stands_out(album: Album) -> N
     assert album.outliers("name:03") == []
 
 
-def test_an_album_of_the_first_version_is_brought_up_to_date_with_all_that_is_in_it(
-    album: Album, encoder: DualEncoder
-) -> None:
+def test_a_version_1_album_is_migrated_without_loss(album: Album, encoder: DualEncoder) -> None:
     words = [one.picture.path for one in album.search("a dog", top=5)]
     paths = [one.path for one in album.pictures()]
     album.close()

@@ -1,4 +1,4 @@
-"""Asking a whole album, with small random models."""
+"""Question answering over a whole album, with small random models."""
 
 import json
 import subprocess
@@ -28,15 +28,15 @@ RUN = "from beholder.cli.main import run; run()"
         ("??", "??"),
     ],
 )
-def test_a_question_is_about_what_is_left_without_the_words_that_ask(question: str, about: str) -> None:
+def test_the_subject_of_a_question_is_what_remains_without_question_words(question: str, about: str) -> None:
     assert strip_question(question) == about
 
 
 @pytest.mark.parametrize("kind", ["opt"])
-def test_the_nearest_pictures_are_looked_at_and_the_answer_names_them(
+def test_questions_are_answered_from_the_nearest_pictures_and_cite_them(
     kind: str, tiny_model: Path, tmp_path: Path
 ) -> None:
-    make(kind, tmp_path / "writer")
+    make(kind, tmp_path / "vlm")
     for number in range(4):
         draw(tmp_path / "p" / f"{number}.png", number)
 
@@ -47,7 +47,7 @@ def test_the_nearest_pictures_are_looked_at_and_the_answer_names_them(
     assert beholder("index", tmp_path / "p", "--album", tmp_path / "album", "--model", tiny_model).returncode == 0
     (tmp_path / "p" / "0.png").unlink()
     question = "which pictures show a dog?"
-    call = ("ask", "--album", tmp_path / "album", question, "--model", tmp_path / "writer", "--json")
+    call = ("ask", "--album", tmp_path / "album", question, "--model", tmp_path / "vlm", "--json")
     run = beholder(*call)
     assert run.returncode == 1 and "0.png" in run.stderr and "Traceback" not in run.stderr
     rows = [json.loads(line) for line in run.stdout.splitlines()]

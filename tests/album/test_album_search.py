@@ -1,4 +1,4 @@
-"""What a search finds, beside what a plain computation finds."""
+"""Search results compared with a plain computation."""
 
 import json
 import os
@@ -49,7 +49,7 @@ def names(found: list) -> list[str]:
     return [Path(one.picture.path).name for one in found]
 
 
-def test_words_find_what_a_plain_product_finds(album: Album, encoder: DualEncoder) -> None:
+def test_text_search_equals_a_plain_dot_product(album: Album, encoder: DualEncoder) -> None:
     pictures, vectors = album.embeddings()
     cosines = vectors @ encoder.embed_texts("a dog")[0]
     found = album.search("a dog", top=7)
@@ -61,7 +61,7 @@ def test_words_find_what_a_plain_product_finds(album: Album, encoder: DualEncode
     assert [one.match for one in found] == pytest.approx([match[place[name]] for name in names(found)], abs=1e-3)
 
 
-def test_a_picture_words_and_what_is_subtracted_add_up(album: Album, encoder: DualEncoder, folder: Path) -> None:
+def test_image_text_and_negative_queries_are_combined(album: Album, encoder: DualEncoder, folder: Path) -> None:
     _, vectors = album.embeddings()
     words = encoder.embed_texts(["at night", "people"])
     query = (words[0] + encoder.embed_images([folder / "03.png"])[0]) / 2 - words[1]
@@ -70,26 +70,28 @@ def test_a_picture_words_and_what_is_subtracted_add_up(album: Album, encoder: Du
     assert [one.cosine for one in found] == pytest.approx(sorted(vectors @ query, reverse=True)[:5], abs=2e-3)
 
 
-def test_a_picture_of_the_album_needs_no_network(album: Album, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_searching_by_an_indexed_picture_runs_no_model(
+    album: Album, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setattr(DualEncoder, "stream_images", lambda *_, **__: pytest.fail("the network was asked"))
     assert names(album.search(image=folder / "07.png", top=1)) == ["07.png"]
     assert names(album.search(image=(folder / "07.png").read_bytes(), top=1)) == ["07.png"]
 
 
-def test_what_cancels_out_and_what_is_nothing_is_an_error(album: Album) -> None:
+def test_an_empty_query_or_one_that_cancels_out_is_an_error(album: Album) -> None:
     for call in ({"words": "a dog", "minus": "a dog"}, {"words": " "}, {"minus": "a dog"}, {"words": "x", "top": 0}):
         with pytest.raises(InvalidSetting):
             album.search(**call)
 
 
-def test_a_filter_leaves_the_order_as_it_is(album: Album) -> None:
+def test_a_filter_preserves_the_ranking(album: Album) -> None:
     everything = names(album.search("a dog", top=COUNT))
     some = names(album.search("a dog", top=COUNT, where="name:1"))
     assert some == [name for name in everything if "1" in name] and 5 < len(some) < COUNT
     assert album.search("a dog", where="camera:none") == []
 
 
-def test_a_caption_and_a_name_that_hold_the_words_lift_a_picture(album: Album, folder: Path) -> None:
+def test_query_words_in_the_caption_or_name_raise_the_rank(album: Album, folder: Path) -> None:
     last = names(album.search("zebra crossing", top=COUNT))[-1]
     album.describe(folder / last, caption="A zebra crossing, seen from above")
     found = album.search("the zebra crossing", top=COUNT)
@@ -99,8 +101,8 @@ def test_a_caption_and_a_name_that_hold_the_words_lift_a_picture(album: Album, f
     assert album.search('"; DROP TABLE words; -- NEAR( * ^', top=2)
 
 
-def test_only_what_stands_out_of_the_album_fits(album: Album, encoder: DualEncoder) -> None:
-    """Vectors are put in the place of the random network's: 59 alike, far from the words, and one close to them."""
+def test_only_scores_well_above_the_album_match(album: Album, encoder: DualEncoder) -> None:
+    """Replace the embeddings: 59 similar ones far from the query text, and one close to it."""
     word = encoder.embed_texts("a dog")[0]
     random = np.random.default_rng(0)
     noise = random.normal(size=(COUNT, len(word)))
@@ -128,7 +130,7 @@ def put(album: Album, vectors: np.ndarray) -> None:
     album._indexes.clear()
 
 
-def test_an_index_file_that_is_lost_damaged_or_of_something_else_is_made_anew(album: Album, tmp_path: Path) -> None:
+def test_a_missing_damaged_or_foreign_index_file_is_rebuilt(album: Album, tmp_path: Path) -> None:
     expected = names(album.search("a dog"))
     (data,) = album.folder.glob("search-*.faiss")
     (description,) = album.folder.glob("search-*.json")
@@ -151,7 +153,7 @@ def test_an_index_file_that_is_lost_damaged_or_of_something_else_is_made_anew(al
         description.write_text(json.dumps(described))
 
 
-def test_a_stale_index_file_still_finds_what_came_and_passes_over_what_went(
+def test_a_stale_index_file_finds_new_pictures_and_skips_removed_ones(
     album: Album, folder: Path, encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     album.search("a dog")
@@ -166,7 +168,7 @@ def test_a_stale_index_file_still_finds_what_came_and_passes_over_what_went(
     assert gone not in names(found) and len(found) == COUNT
 
 
-def test_a_folder_that_can_not_be_written_searches_in_memory(album: Album, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_album_in_a_read_only_folder_is_searched_in_memory(album: Album, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = names(album.search("a dog"))
     for file in album.folder.glob("search-*"):
         file.unlink()
@@ -177,7 +179,7 @@ def test_a_folder_that_can_not_be_written_searches_in_memory(album: Album, monke
 
 @pytest.fixture
 def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
-    """Copies an album to a file system that is then read-only, and returns its folder there."""
+    """Return a function that copies an album to a read-only file system and returns its folder there."""
     mounted = tmp_path / "disc"
     mounted.mkdir()
     if subprocess.run(["mount", "-t", "tmpfs", "tmpfs", mounted], capture_output=True, check=False).returncode:
@@ -194,20 +196,20 @@ def read_only(tmp_path: Path) -> Iterator[Callable[[Path], Path]]:
         subprocess.run(["umount", "-l", mounted], check=False)
 
 
-@pytest.mark.parametrize("left", ["closed", "log", "older schema", "no index file"])
+@pytest.mark.parametrize("state", ["closed", "log", "older schema", "no index file"])
 def test_an_album_on_read_only_media_is_searched(
-    left: str, album: Album, folder: Path, read_only: Callable[[Path], Path], encoder: DualEncoder
+    state: str, album: Album, folder: Path, read_only: Callable[[Path], Path], encoder: DualEncoder
 ) -> None:
     album.describe(folder / "05.png", caption="a red boat")
     expected = names(album.search("a dog", top=5))
-    if left == "no index file":
+    if state == "no index file":
         for file in album.folder.glob("search-*"):
             file.unlink()
-    if left == "older schema":
+    if state == "older schema":
         write_old_album(album.folder.parent / "old", 2, encoder, sorted(folder.iterdir()), {"05.png": "a red boat"})
-    if left != "log":
+    if state != "log":
         album.close()
-    place = read_only(album.folder.parent / "old" if left == "older schema" else album.folder)
+    place = read_only(album.folder.parent / "old" if state == "older schema" else album.folder)
     with Album.open(place, create_new=False) as opened:
         assert names(opened.search("a dog", top=5, model=encoder)) == expected
         assert [one.path for one in opened.pictures("caption:boat")] == [str(folder / "05.png")]
@@ -220,7 +222,7 @@ def test_an_album_on_read_only_media_is_searched(
 
 @pytest.fixture
 def large(album: Album, monkeypatch: pytest.MonkeyPatch) -> tuple[VectorIndex, np.ndarray, np.ndarray]:
-    """An inverted file over 6,000 vectors of 32 dimensions in 80 groups of one kind each; ids and kinds."""
+    """An inverted file over 6,000 embeddings of 32 dimensions in 80 clusters; with it, ids and cluster labels."""
     monkeypatch.setattr(vector_index_module, "EXACT_UP_TO", 1000)
     monkeypatch.setattr(vector_index_module, "READ_BATCH", 700)
     random = np.random.default_rng(0)
@@ -240,16 +242,16 @@ def large(album: Album, monkeypatch: pytest.MonkeyPatch) -> tuple[VectorIndex, n
     return VectorIndex(album.store, model), read_vectors(album.store, model)[0], kinds
 
 
-def test_a_large_album_keeps_the_recall_that_was_asked_for(large: tuple[VectorIndex, np.ndarray, np.ndarray]) -> None:
+def test_a_large_album_reaches_the_requested_recall(large: tuple[VectorIndex, np.ndarray, np.ndarray]) -> None:
     near, ids, _ = large
     assert near.measure_recall() >= 0.95
     assert near.description is not None and 0 < near.description.probes < near.description.cells == len(ids) // 250
     file, probes = near.description.file, near.description.probes
-    near.update()  # nothing new: nothing is made
+    near.update()  # nothing new: no rebuild
     near.update(0.999)
     assert near.description.file == file and near.description.probes > probes and near.measure_recall() >= 0.999
     again = VectorIndex(near.store, near.model)
-    again.update()  # what was asked for once holds on
+    again.update()  # the requested recall persists
     assert (
         again.description is not None
         and again.description.aim == 0.999
@@ -258,8 +260,8 @@ def test_a_large_album_keeps_the_recall_that_was_asked_for(large: tuple[VectorIn
 
 
 @pytest.mark.parametrize("which", ["half", "a twentieth", "twelve", "other kinds", "one far kind"])
-def test_under_a_filter_the_recall_is_kept_too(large: tuple[VectorIndex, np.ndarray, np.ndarray], which: str) -> None:
-    """Filters at random, and such that what they let through lies far from what is looked for."""
+def test_the_recall_holds_under_a_filter(large: tuple[VectorIndex, np.ndarray, np.ndarray], which: str) -> None:
+    """Random filters, and filters that only match embeddings far from the query."""
     near, ids, kinds = large
     near.refresh()
     halves = read_vectors(near.store, near.model)[1]
@@ -268,20 +270,20 @@ def test_under_a_filter_the_recall_is_kept_too(large: tuple[VectorIndex, np.ndar
     for query in random.choice(len(ids), 60, replace=False):
         share = {"half": 0.5, "a twentieth": 0.05, "twelve": 0.002}.get(which)
         if share is not None:
-            kept = np.sort(random.choice(len(ids), int(share * len(ids)), replace=False))
+            subset = np.sort(random.choice(len(ids), int(share * len(ids)), replace=False))
         elif which == "other kinds":
-            kept = np.flatnonzero(np.isin(kinds, (kinds[query] + 1 + np.arange(20)) % 80))
+            subset = np.flatnonzero(np.isin(kinds, (kinds[query] + 1 + np.arange(20)) % 80))
         else:
-            kept = np.flatnonzero(kinds == (kinds[query] + 40) % 80)
+            subset = np.flatnonzero(kinds == (kinds[query] + 40) % 80)
         vector = halves[query].astype(np.float32)
-        truth.append(exact_search([(ids[kept], halves[kept])], vector[None])[0])
-        found.append(near.search(vector, 10, allowed=ids[kept])[0])
-        assert len(found[-1]) == 10 and np.isin(found[-1], ids[kept]).all()
+        truth.append(exact_search([(ids[subset], halves[subset])], vector[None])[0])
+        found.append(near.search(vector, 10, allowed=ids[subset])[0])
+        assert len(found[-1]) == 10 and np.isin(found[-1], ids[subset]).all()
     assert recall_at_k(found, np.stack(truth)) >= 0.95
     assert len(near.search(vector, 10, allowed=ids[:0])[0]) == 0
 
 
-def test_exact_search_over_parts_is_a_plain_product(large: tuple[VectorIndex, np.ndarray, np.ndarray]) -> None:
+def test_exact_search_over_chunks_equals_a_plain_dot_product(large: tuple[VectorIndex, np.ndarray, np.ndarray]) -> None:
     near, ids, _ = large
     halves = read_vectors(near.store, near.model)[1]
     queries = np.random.default_rng(2).normal(size=(5, 32)).astype(np.float32)
@@ -292,10 +294,10 @@ def test_exact_search_over_parts_is_a_plain_product(large: tuple[VectorIndex, np
 
 @pytest.mark.parametrize("inverted", [False, True], ids=["exact", "inverted file"])
 @pytest.mark.parametrize("nth", range(6))
-def test_whichever_step_of_writing_an_index_fails_the_search_goes_on(
+def test_search_works_after_any_failed_step_of_writing_the_index(
     large: tuple[VectorIndex, np.ndarray, np.ndarray], inverted: bool, nth: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Each fsync and rename in turn; then as if the process had ended there."""
+    """Each fsync and rename fails in turn, as if the process had been killed there."""
     near, ids, _ = large
     before = {path.name for path in near.store.folder.iterdir()}
     query = read_vectors(near.store, near.model)[1][17].astype(np.float32)
@@ -322,7 +324,7 @@ def test_whichever_step_of_writing_an_index_fails_the_search_goes_on(
     assert described == {name for name in before if name.startswith("search-") and name.endswith(".json")}
 
 
-def test_vectors_of_one_model_are_never_compared_with_words_of_another(
+def test_embeddings_of_different_models_are_never_compared(
     album: Album, folder: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     with pytest.raises(AlbumError, match="no embeddings of"):
@@ -340,6 +342,6 @@ def test_vectors_of_one_model_are_never_compared_with_words_of_another(
         again.search("a dog")
 
 
-def test_an_empty_album_says_so(tmp_path: Path) -> None:
+def test_searching_an_empty_album_says_it_is_empty(tmp_path: Path) -> None:
     with pytest.raises(AlbumError, match="empty"):
         Album.open(tmp_path / "empty").search("a dog")
