@@ -1,4 +1,4 @@
-"""What several folders of tests share."""
+"""Fixtures shared by several test folders."""
 
 import os
 import shutil
@@ -18,13 +18,13 @@ BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stab
 
 @pytest.fixture(scope="session")
 def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Tiny vocabularies in the folders ``clip``, ``bert``, ``siglip`` and ``siglip2``; copy before you change one."""
+    """Tiny vocabularies in the folders ``clip``, ``bert``, ``siglip`` and ``siglip2``; copy one before changing it."""
     return tiny_vocabularies.write_all(tmp_path_factory.mktemp("vocabularies"))
 
 
 @pytest.fixture(scope="session")
 def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a small random dual encoder in our own format."""
+    """A folder with a small random dual encoder in Beholder's format."""
     import tiny_model
     from beholder.weights.native import save_dual_encoder
 
@@ -35,7 +35,7 @@ def tiny_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def photographs(tmp_path: Path) -> list[Path]:
-    """Four pictures in a folder of their own, sorted by name."""
+    """Four pictures in a separate folder, sorted by name."""
     import tiny_model
 
     (tmp_path / "photographs").mkdir()
@@ -44,7 +44,7 @@ def photographs(tmp_path: Path) -> list[Path]:
 
 @pytest.fixture(scope="session")
 def chromium() -> Iterator[Any]:
-    """A real browser, where there is one."""
+    """A real browser; skips if none is installed."""
     found = next((path for name in BROWSERS if (path := shutil.which(name))), None)
     if found is None:
         pytest.skip("no Chromium is installed")
@@ -65,8 +65,8 @@ def encoder() -> "DualEncoder":
 
 
 @pytest.fixture(scope="session")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> "VisionLanguageModel":
+def vision_language_model(tmp_path_factory: pytest.TempPathFactory) -> "VisionLanguageModel":
     """A small random vision-language model for servers; no test changes it."""
     import serving
 
-    return serving.writer(tmp_path_factory.mktemp("writer"))
+    return serving.vision_language_model(tmp_path_factory.mktemp("vlm"))

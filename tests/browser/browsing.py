@@ -1,4 +1,4 @@
-"""A page in the browser, and what the tests of it share."""
+"""Helpers for the tests of the page in a browser."""
 
 import json
 from collections.abc import Iterator
@@ -11,20 +11,20 @@ from serving import Running
 
 @contextmanager
 def opened(chromium: Any, site: Running, **options: Any) -> Iterator[Any]:
-    """A page at the server; its console must stay silent."""
+    """Open the server's page; its console must stay silent."""
     context = chromium.new_context(locale="en-GB", viewport={"width": 1280, "height": 860}, **options)
-    said: list[str] = []
+    messages: list[str] = []
     page = context.new_page()
     page.set_default_timeout(15_000)
-    page.on("console", lambda message: said.append(message.text) if message.type in ("error", "warning") else None)
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: said.append(f"dialog: {dialog.message}"))
+    page.on("console", lambda message: messages.append(message.text) if message.type in ("error", "warning") else None)
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("dialog", lambda dialog: messages.append(f"dialog: {dialog.message}"))
     page.goto(site.base)
     page.get_by_role("status").first.filter(has_text="Ready").wait_for()
-    page.said = said
+    page.messages = messages
     yield page
     context.close()
-    assert said == [], said
+    assert messages == [], messages
 
 
 def drop(page: Any, *named: tuple[str, bytes]) -> None:
@@ -32,13 +32,13 @@ def drop(page: Any, *named: tuple[str, bytes]) -> None:
 
 
 def violations(page: Any) -> list[str]:
-    """What axe finds on the page as it is now."""
+    """Return the accessibility violations that axe finds on the page in its current state."""
     page.evaluate(files("axe_playwright_python").joinpath("axe.min.js").read_text("utf-8"))
     found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
     return [f"{each['id']}: {each['nodes'][0]['html'][:120]}" for each in found]
 
 
 def shorten(route: Any) -> None:
-    """The tiny model reads few tokens."""
+    """Lower max_tokens of a request, since the tiny model has a short context."""
     body = json.loads(route.request.post_data) | {"max_tokens": 40}
     route.continue_(post_data=json.dumps(body))

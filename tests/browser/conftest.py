@@ -1,4 +1,4 @@
-"""A server for the browser."""
+"""Servers for the browser."""
 
 import os
 from collections.abc import Iterator
@@ -12,36 +12,38 @@ from beholder import DualEncoder, VisionLanguageModel
 
 
 @pytest.fixture(scope="session")
-def site(encoder: DualEncoder, writer: VisionLanguageModel) -> Iterator[serving.Running]:
-    with serving.running({"tiny": encoder}, {"tiny": writer}) as running:
+def site(encoder: DualEncoder, vision_language_model: VisionLanguageModel) -> Iterator[serving.Running]:
+    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def album_site(
-    encoder: DualEncoder, writer: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory
+    encoder: DualEncoder, vision_language_model: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[serving.Running]:
-    """With an album that no test changes."""
+    """A server with an album that no test changes."""
     album = albums_to_serve.photographs(tmp_path_factory.mktemp("album"), encoder)
-    with serving.running({"tiny": encoder}, {"tiny": writer}, [album]) as running:
+    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}, [album]) as running:
         yield running
 
 
 @pytest.fixture
 def own_album(encoder: DualEncoder, tmp_path: Path) -> Path:
-    """An album for one test to change."""
+    """An album that one test may change."""
     return albums_to_serve.photographs(tmp_path, encoder, 8)
 
 
 @pytest.fixture
-def own_site(encoder: DualEncoder, writer: VisionLanguageModel, own_album: Path) -> Iterator[serving.Running]:
-    with serving.running({"tiny": encoder}, {"tiny": writer}, [own_album]) as running:
+def own_site(
+    encoder: DualEncoder, vision_language_model: VisionLanguageModel, own_album: Path
+) -> Iterator[serving.Running]:
+    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}, [own_album]) as running:
         yield running
 
 
 @pytest.fixture(scope="session")
 def large_site(encoder: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -> Iterator[serving.Running]:
-    """With an album of 100,000 pictures."""
+    """A server with an album of 100,000 pictures."""
     album = albums_to_serve.large(tmp_path_factory.mktemp("large"), encoder, 100_000)
     with serving.running({"tiny": encoder}, {}, [album]) as running:
         yield running
@@ -49,7 +51,7 @@ def large_site(encoder: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -
 
 @pytest.fixture
 def screenshots(tmp_path: Path) -> Path:
-    """Where pictures of the page go: a folder of the test's own, or that of BEHOLDER_TEST_SCREENSHOTS."""
+    """The folder for screenshots: temporary, or the value of BEHOLDER_TEST_SCREENSHOTS."""
     folder = Path(os.environ.get("BEHOLDER_TEST_SCREENSHOTS", tmp_path))
     folder.mkdir(parents=True, exist_ok=True)
     return folder

@@ -1,4 +1,4 @@
-"""The album in a real browser: searching, one picture, groups, the map, duplicates, and 100,000 pictures."""
+"""The album in a real browser: search, the picture view, clusters, the map, duplicates, and 100,000 pictures."""
 
 import os
 import re
@@ -24,7 +24,7 @@ def page(chromium: Any, album_site: Running) -> Iterator[Any]:
 
 @pytest.fixture
 def own(chromium: Any, own_site: Running) -> Iterator[Any]:
-    """With an album that the test may change, under the content security policy that everyone has."""
+    """A page with an album that the test may change, under the content security policy of production."""
     with opened(chromium, own_site) as page:
         yield page
 
@@ -41,8 +41,8 @@ def go(page: Any, part: str) -> None:
     page.get_by_role("navigation").get_by_role("link", name=part).click()
 
 
-def shown(page: Any) -> list[str]:
-    """The names of the pictures in the grid, in order."""
+def shown_names(page: Any) -> list[str]:
+    """Return the names of the pictures in the grid, in order."""
     page.locator("#albumgrid .caption").filter(has_text=re.compile("^…$")).first.wait_for(state="detached")
     return page.evaluate(
         "[...document.querySelectorAll('#albumgrid li')].sort((one, other) => one.dataset.index - other.dataset.index)"
@@ -50,21 +50,21 @@ def shown(page: Any) -> list[str]:
     )
 
 
-def test_the_album_is_searched_as_one_types(page: Any, album_site: Running) -> None:
+def test_the_album_is_searched_while_typing(page: Any, album_site: Running) -> None:
     found(page, "24 pictures")
-    assert len(shown(page)) == 24
+    assert len(shown_names(page)) == 24
     results = album_site.post("/v1/search", {"query": "red boat", "top": 500}).json["data"]
     fits = [row for row in results if row["fits"]]
     page.get_by_role("searchbox", name="Describe what to find").press_sequentially("red boat", delay=30)
     found(page, f"{len(fits)} matching pictures" if fits else "No match. The closest pictures:")
     expected = [(row["caption"] or Path(row["name"]).name) for row in fits or results]
-    assert [text.split("\n")[0] for text in shown(page)] == expected[: len(shown(page))]
-    assert len(shown(page)) >= min(len(expected), 10)
+    assert [text.split("\n")[0] for text in shown_names(page)] == expected[: len(shown_names(page))]
+    assert len(shown_names(page)) >= min(len(expected), 10)
     page.get_by_role("searchbox").fill("")
     found(page, "24 pictures")
 
 
-def test_filters_are_chosen_or_typed(page: Any) -> None:
+def test_filters_can_be_picked_or_typed(page: Any) -> None:
     found(page, "24 pictures")
     page.get_by_text("Filter and sort").click()
     page.locator("#camera").select_option("Canon")
@@ -87,10 +87,11 @@ def test_filters_are_chosen_or_typed(page: Any) -> None:
     assert page.locator("#whereerror").is_hidden()
     page.locator("#order").select_option("newest")
     page.wait_for_function("document.querySelector('#albumgrid li').innerText.includes('2023')")
-    page.said[:] = [line for line in page.said if "400 (Bad Request)" not in line]  # the browser's own note of it
+    # logged by the browser itself
+    page.messages[:] = [line for line in page.messages if "400 (Bad Request)" not in line]
 
 
-def test_a_picture_has_all_of_its_view(page: Any, album_site: Running, writer: VisionLanguageModel) -> None:
+def test_a_picture_view_is_complete(page: Any, album_site: Running, vision_language_model: VisionLanguageModel) -> None:
     found(page, "24 pictures")
     page.locator("#albumgrid .card", has_text="a red boat").click()
     assert page.locator("#name").inner_text() == "picture 01.jpg"
@@ -111,18 +112,18 @@ def test_a_picture_has_all_of_its_view(page: Any, album_site: Running, writer: V
     page.get_by_role("button", name="Ask", exact=True).wait_for()
     album = library(album_site)
     number = next(content for content in album.contents() if "picture 01" in album.copies(content)[0])
-    said = writer.chat(album.copies(number)[0], max_new_tokens=40).ask("what is this ?")
-    assert " ".join(page.locator("#log .assistant").inner_text().split()) == " ".join(said.split())
+    answer = vision_language_model.chat(album.copies(number)[0], max_new_tokens=40).ask("what is this ?")
+    assert " ".join(page.locator("#log .assistant").inner_text().split()) == " ".join(answer.split())
     page.get_by_role("button", name="Regenerate").click()
     page.wait_for_function("document.querySelector('#caption').value !== 'a red boat by the sea'")
     page.get_by_role("button", name="Next picture").click()
     page.wait_for_function("document.querySelector('#name').textContent !== 'picture 01.jpg'")
     assert page.locator("#log p").count() == 0
     page.get_by_role("button", name="Previous picture").click()
-    page.locator("#log .assistant").wait_for()  # what was said of it is still there
+    page.locator("#log .assistant").wait_for()  # its conversation is still there
 
 
-def test_the_likes_of_a_picture_are_shown_and_lead_on(page: Any, album_site: Running) -> None:
+def test_similar_pictures_are_shown_and_can_be_followed(page: Any, album_site: Running) -> None:
     found(page, "24 pictures")
     page.locator("#albumgrid .card", has_text="a red boat").click()
     album = library(album_site)
@@ -134,7 +135,8 @@ def test_the_likes_of_a_picture_are_shown_and_lead_on(page: Any, album_site: Run
     strip.first.click()
     page.wait_for_function("document.querySelector('#name').textContent !== 'picture 01.jpg'")
     page.keyboard.press("Escape")
-    page.locator("#albumgrid .card:focus", has_text="a red boat").wait_for()  # where one came from
+    # the picture from which the view was opened
+    page.locator("#albumgrid .card:focus", has_text="a red boat").wait_for()
     page.keyboard.press("Enter")
     page.locator("#likes").get_by_role("button", name="Show all").click()
     page.locator("#example", has_text="Similar to picture 01.jpg").wait_for()
@@ -143,7 +145,7 @@ def test_the_likes_of_a_picture_are_shown_and_lead_on(page: Any, album_site: Run
     found(page, "24 pictures")
 
 
-def test_captions_and_keywords_are_kept(own: Any, own_album: Path, encoder: DualEncoder) -> None:
+def test_captions_and_keywords_are_saved(own: Any, own_album: Path, encoder: DualEncoder) -> None:
     photos = own_album.parent / "photos"
     before = {file.name: file.read_bytes() for file in photos.iterdir()}
     own.locator("#albumgrid .card", has_text="smaller 01").click()
@@ -171,11 +173,11 @@ def test_captions_and_keywords_are_kept(own: Any, own_album: Path, encoder: Dual
         assert album.index(photos, model=encoder).unchanged == 8
 
 
-def test_where_nothing_may_be_written_nothing_offers_to(
-    chromium: Any, own_album: Path, encoder: DualEncoder, writer: VisionLanguageModel
+def test_a_read_only_server_offers_no_editing(
+    chromium: Any, own_album: Path, encoder: DualEncoder, vision_language_model: VisionLanguageModel
 ) -> None:
     with (
-        serving.running({"tiny": encoder}, {"tiny": writer}, [own_album], read_only=True) as running,
+        serving.running({"tiny": encoder}, {"tiny": vision_language_model}, [own_album], read_only=True) as running,
         opened(chromium, running) as page,
     ):
         page.locator("#albumgrid .card").first.click()
@@ -184,7 +186,7 @@ def test_where_nothing_may_be_written_nothing_offers_to(
         assert page.locator("#tags").is_hidden()
 
 
-def test_groups_get_the_names_that_one_gives(page: Any, album_site: Running, screenshots: Path) -> None:
+def test_clusters_take_the_given_keywords(page: Any, album_site: Running, screenshots: Path) -> None:
     go(page, "Groups")
     page.locator("#groupsnote", has_text="groups, largest first").wait_for()
     page.get_by_label("Number of groups").select_option("3")
@@ -205,7 +207,7 @@ def test_groups_get_the_names_that_one_gives(page: Any, album_site: Running, scr
     assert page.evaluate("document.activeElement.className") == "small"
 
 
-def test_the_map_is_moved_and_its_pictures_open(page: Any, screenshots: Path) -> None:
+def test_the_map_can_be_panned_and_its_pictures_opened(page: Any, screenshots: Path) -> None:
     go(page, "Map")
     page.locator("#mapstatus", has_text="24 pictures").wait_for()
     canvas = page.locator("#mapcanvas")
@@ -234,13 +236,13 @@ def test_the_map_is_moved_and_its_pictures_open(page: Any, screenshots: Path) ->
     page.mouse.down()
     page.mouse.move(box["x"] + box["width"] / 2 + 90, box["y"] + box["height"] / 2 + 30, steps=4)
     page.mouse.up()
-    assert page.locator("#view").is_hidden()  # it was moved, and nothing was meant
+    assert page.locator("#view").is_hidden()  # a drag is not a click
     page.mouse.wheel(0, -300)
     page.get_by_role("button", name="Open", exact=True).click()
     page.locator("#view").wait_for()
 
 
-def test_duplicates_are_looked_through(own: Any, own_album: Path, screenshots: Path) -> None:
+def test_duplicates_can_be_reviewed(own: Any, own_album: Path, screenshots: Path) -> None:
     go(own, "Duplicates")
     own.locator("#duplicates form").first.wait_for()
     with Album.open(own_album) as album:
@@ -268,9 +270,9 @@ def test_duplicates_are_looked_through(own: Any, own_album: Path, screenshots: P
     own.locator("#duplicatesnote", has_text=left).wait_for()
 
 
-def test_names_and_captions_that_are_markup_are_text(page: Any) -> None:
+def test_markup_in_names_and_captions_is_shown_as_text(page: Any) -> None:
     found(page, "24 pictures")
-    texts = shown(page)
+    texts = shown_names(page)
     assert any(f"{MARKUP}.jpg" in text for text in texts) and any(text.startswith(MARKUP) for text in texts)
     page.get_by_text("Filter and sort").click()
     page.locator("#tag").select_option("<b>bold</b>")
@@ -284,7 +286,7 @@ def test_names_and_captions_that_are_markup_are_text(page: Any) -> None:
     assert page.evaluate("document.querySelectorAll('img[src=x], main b, [onerror]').length") == 0
 
 
-def test_other_pictures_find_their_likes_in_the_album(page: Any) -> None:
+def test_uploaded_pictures_find_similar_ones_in_the_album(page: Any) -> None:
     found(page, "24 pictures")
     page.evaluate(
         """async bytes => {
@@ -302,9 +304,9 @@ def test_other_pictures_find_their_likes_in_the_album(page: Any) -> None:
     page.locator("#grid .card", has_text="second.png").wait_for()
 
 
-def test_the_keyboard_goes_through_the_grid(page: Any) -> None:
+def test_the_grid_is_navigable_by_keyboard(page: Any) -> None:
     found(page, "24 pictures")
-    shown(page)
+    shown_names(page)
     page.locator("#albumgrid .card").first.focus()
     places = []
     for key in ("ArrowRight", "ArrowDown", "ArrowLeft", "End", "Home", "PageDown", "ArrowUp"):
@@ -332,26 +334,26 @@ def two_albums(
         yield page
 
 
-def test_several_albums_are_chosen_from(two_albums: Any) -> None:
+def test_one_of_several_albums_can_be_selected(two_albums: Any) -> None:
     two_albums.locator("#album").select_option("empty album")
     found(two_albums, "0 pictures")
     two_albums.locator("#album").select_option("holiday")
     found(two_albums, "8 pictures")
 
 
-def test_numbers_of_one_album_are_never_asked_of_another(two_albums: Any) -> None:
+def test_ids_of_one_album_are_never_requested_from_another(two_albums: Any) -> None:
     page, held = two_albums, []
-    shown(page)
+    shown_names(page)
     page.route("**/ids?*", lambda route: held.append(route))
     with page.expect_request("**/ids?*"):
         page.locator("#album").select_option("empty album")
     page.evaluate("dispatchEvent(new Event('scroll'))")
-    page.wait_for_timeout(300)  # the grid settles; what it asked for in vain would be on the console
+    page.wait_for_timeout(300)  # the grid settles; failed requests would appear on the console
     held[0].continue_()
     found(page, "0 pictures")
 
 
-def test_of_two_albums_chosen_at_once_the_second_is_shown(two_albums: Any) -> None:
+def test_the_last_selected_album_is_shown(two_albums: Any) -> None:
     page, held = two_albums, []
     page.route("**/albums/empty%20album", lambda route: held.append(route))
     with page.expect_request("**/albums/empty%20album"):
@@ -360,14 +362,14 @@ def test_of_two_albums_chosen_at_once_the_second_is_shown(two_albums: Any) -> No
     with page.expect_response("**/albums/empty%20album"):
         held[0].continue_()
     page.wait_for_timeout(100)
-    assert len(shown(page)) == 8
+    assert len(shown_names(page)) == 8
 
 
 @pytest.mark.parametrize(
     ("theme", "language", "width"),
     [("light", "en", 1280), ("dark", "zh", 360), ("dark", "en", 1280), ("light", "zh", 360)],
 )
-def test_nobody_is_kept_out_of_the_album(page: Any, screenshots: Path, theme: str, language: str, width: int) -> None:
+def test_the_album_is_accessible(page: Any, screenshots: Path, theme: str, language: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 860})
     page.locator("#theme").select_option(theme)
     page.locator("#language").select_option(language)
@@ -381,7 +383,7 @@ def test_nobody_is_kept_out_of_the_album(page: Any, screenshots: Path, theme: st
         page.evaluate(f"location.hash = '#/{part}'")
         page.locator(wait).first.wait_for()
         if part == "search":
-            shown(page)
+            shown_names(page)
             page.locator("#filters summary").click()
         if part == "map":
             page.wait_for_function("/24/.test(document.querySelector('#mapstatus').textContent)")
@@ -402,10 +404,10 @@ def test_nobody_is_kept_out_of_the_album(page: Any, screenshots: Path, theme: st
 
 
 @pytest.mark.slow
-def test_a_hundred_thousand_pictures_stay_smooth(chromium: Any, large_site: Running) -> None:
+def test_scrolling_a_hundred_thousand_pictures_is_smooth(chromium: Any, large_site: Running) -> None:
     with opened(chromium, large_site, bypass_csp=True) as page:
         found(page, "100,000 pictures")
-        names = shown(page)
+        names = shown_names(page)
         assert 10 < len(names) < 120
         page.evaluate(
             """() => {
@@ -424,14 +426,14 @@ def test_a_hundred_thousand_pictures_stay_smooth(chromium: Any, large_site: Runn
             page.mouse.wheel(0, 700)
             page.wait_for_timeout(16)
             most = max(most, page.evaluate("document.querySelectorAll('#albumgrid li').length"))
-        assert most < 160  # however far one goes
+        assert most < 160  # however far it is scrolled
         page.evaluate("scrollTo(0, document.documentElement.scrollHeight / 2)")
         page.wait_for_timeout(300)
         places = page.evaluate("[...document.querySelectorAll('#albumgrid li')].map(one => Number(one.dataset.index))")
         assert min(places) > 49_000 and max(places) < 51_000 and len(places) < 160
-        assert not any("…" in name for name in shown(page))
+        assert not any("…" in name for name in shown_names(page))
         page.wait_for_function("[...document.querySelectorAll('#albumgrid img')].some(one => one.naturalWidth === 160)")
-        if os.getloadavg()[0] <= (os.cpu_count() or 1):  # else the time is that of other programs
+        if os.getloadavg()[0] <= (os.cpu_count() or 1):  # otherwise other processes distort the timing
             frames = sorted(page.evaluate("frames"))
             assert frames[len(frames) * 95 // 100] < 50
             assert max(page.evaluate("longest"), default=0) < 200

@@ -1,4 +1,4 @@
-"""The map of an album, moved and enlarged in a real browser."""
+"""Panning and zooming the map of an album in a real browser."""
 
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ EVIL = "</script><img src=x onerror=alert(1)>"
 
 @pytest.fixture
 def page(chromium: Any, tmp_path: Path) -> Any:
-    """Four pictures in the corners of a map: red, green, blue, and one that is gone; a silent console."""
+    """Four pictures in the corners of a map: red, green, blue, and a missing one; the console must stay silent."""
     points = []
     for number, (name, colour, x, y) in enumerate(
         [
@@ -32,19 +32,20 @@ def page(chromium: Any, tmp_path: Path) -> Any:
         points.append(MapPoint(picture, x, y))
     write_map(tmp_path / "map.html", f"a map {EVIL}", points, [Region(EVIL, 0, 0)])
     page = chromium.new_page(viewport={"width": 800, "height": 640})
-    said: list[str] = []
-    page.on("console", lambda message: said.append(message.text))
-    page.on("pageerror", lambda error: said.append(str(error)))
-    page.on("dialog", lambda dialog: said.append(dialog.message))
+    messages: list[str] = []
+    page.on("console", lambda message: messages.append(message.text))
+    page.on("pageerror", lambda error: messages.append(str(error)))
+    page.on("dialog", lambda dialog: messages.append(dialog.message))
     page.on(
-        "request", lambda request: said.append(request.url) if not request.url.startswith(("file:", "data:")) else None
+        "request",
+        lambda request: messages.append(request.url) if not request.url.startswith(("file:", "data:")) else None,
     )
     page.goto((tmp_path / "map.html").as_uri())
     page.wait_for_function("pictures.slice(0, 3).every((one) => !one.element || one.element.complete)")
     page.wait_for_timeout(200)
     yield page
     page.close()
-    assert [text for text in said if "getImageData" not in text] == []  # which only the test calls
+    assert [text for text in messages if "getImageData" not in text] == []  # only the test calls it
 
 
 def middle_of(page: Any, number: int) -> tuple[float, float]:
@@ -53,15 +54,15 @@ def middle_of(page: Any, number: int) -> tuple[float, float]:
     return box["x"] + x, box["y"] + y
 
 
-def colour_at(page: Any, x: float, y: float) -> list[int]:
+def color_at(page: Any, x: float, y: float) -> list[int]:
     box = page.locator("#map").bounding_box()
     return page.evaluate(f"[...pen.getImageData({x - box['x']}, {y - box['y']}, 1, 1).data].slice(0, 3)")
 
 
-def test_pictures_lie_at_their_places_and_tell_of_themselves_as_text(page: Any) -> None:
+def test_pictures_are_drawn_at_their_positions_with_text_alternatives(page: Any) -> None:
     for number, colour in enumerate([(255, 0, 0), (0, 160, 0), (0, 0, 255)]):
         place = middle_of(page, number)
-        assert max(abs(one - other) for one, other in zip(colour_at(page, *place), colour, strict=True)) < 20
+        assert max(abs(one - other) for one, other in zip(color_at(page, *place), colour, strict=True)) < 20
     page.mouse.move(*middle_of(page, 1))
     assert EVIL in page.locator("#about").inner_text() and "2024-05-31" in page.locator("#about").inner_text()
     assert page.title() == f"a map {EVIL}" and page.locator("img").count() == 0
@@ -69,7 +70,7 @@ def test_pictures_lie_at_their_places_and_tell_of_themselves_as_text(page: Any) 
     assert "3.png" in page.locator("#about").inner_text()
 
 
-def test_it_is_moved_and_enlarged_by_mouse_and_by_keys(page: Any) -> None:
+def test_the_map_pans_and_zooms_by_mouse_and_keyboard(page: Any) -> None:
     x, y = middle_of(page, 0)
     page.mouse.move(x, y)
     page.mouse.down()
@@ -81,7 +82,7 @@ def test_it_is_moved_and_enlarged_by_mouse_and_by_keys(page: Any) -> None:
     page.mouse.move(*red)
     page.mouse.wheel(0, -400)
     page.wait_for_timeout(100)
-    assert middle_of(page, 0) == pytest.approx(red, abs=1)  # what is under the pointer stays
+    assert middle_of(page, 0) == pytest.approx(red, abs=1)  # the point under the pointer stays fixed
     assert middle_of(page, 1)[0] > green[0] + 100
     page.locator("#map").focus()
     page.keyboard.press("0")

@@ -1,4 +1,4 @@
-"""The page in a real browser: every flow, without an error on its console, and open to everyone."""
+"""The page in a real browser: every flow, without console errors, and accessible."""
 
 import json
 import os
@@ -17,14 +17,14 @@ MARKUP = "<img src=x onerror=alert(1)>.png"
 
 @pytest.fixture
 def page(chromium: Any, site: Running) -> Iterator[Any]:
-    """With the content security policy lifted, which would keep the tests' own scripts out."""
+    """A page without the content security policy, which would block the tests' own scripts."""
     with opened(chromium, site, bypass_csp=True) as page:
         yield page
 
 
 @pytest.fixture
 def strict(chromium: Any, site: Running) -> Iterator[Any]:
-    """As everyone has it."""
+    """A page under the content security policy of production."""
     with opened(chromium, site) as page:
         yield page
 
@@ -37,8 +37,8 @@ def three(page: Any) -> None:
 
 
 def caption_of(site: Running, seed: int) -> str:
-    writer: VisionLanguageModel = site.service.vlms["tiny"].model
-    return writer.caption(file_of(picture(seed, (300, 200))))
+    vision_language_model: VisionLanguageModel = site.service.vlms["tiny"].model
+    return vision_language_model.caption(file_of(picture(seed, (300, 200))))
 
 
 def test_dropped_pictures_get_captions(page: Any, site: Running) -> None:
@@ -50,7 +50,7 @@ def test_dropped_pictures_get_captions(page: Any, site: Running) -> None:
         assert cards.nth(seed).locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 300
 
 
-def test_the_policy_lets_the_whole_page_work(strict: Any, site: Running) -> None:
+def test_the_whole_page_works_under_the_content_security_policy(strict: Any, site: Running) -> None:
     three(strict)
     strict.locator(".card img").nth(2).wait_for()
     strict.locator(".card").first.click()
@@ -69,7 +69,7 @@ def test_the_policy_lets_the_whole_page_work(strict: Any, site: Running) -> None
         strict.locator("#download").click()
 
 
-def test_a_pasted_picture_is_taken(page: Any) -> None:
+def test_a_pasted_picture_is_accepted(page: Any) -> None:
     page.evaluate(
         """async bytes => {
             const data = new DataTransfer();
@@ -91,7 +91,7 @@ def test_a_pasted_picture_is_taken(page: Any) -> None:
     assert page.locator("#count").inner_text() == "2 pictures"
 
 
-def test_a_caption_is_edited_written_anew_and_downloaded(page: Any, site: Running) -> None:
+def test_a_caption_can_be_edited_regenerated_and_downloaded(page: Any, site: Running) -> None:
     three(page)
     page.locator(".card").first.click()
     caption = page.get_by_role("textbox", name="Caption")
@@ -108,8 +108,8 @@ def test_a_caption_is_edited_written_anew_and_downloaded(page: Any, site: Runnin
         page.get_by_role("button", name="Regenerate").click()
     page.wait_for_function("document.querySelector('#caption').value !== 'A <b>bold</b> claim'")
     seed = json.loads(request.value.post_data)["seed"]
-    writer = site.service.vlms["tiny"].model
-    drawn = writer.caption(file_of(picture(0, (300, 200))), top_p=0.9, seed=seed)
+    vision_language_model = site.service.vlms["tiny"].model
+    drawn = vision_language_model.caption(file_of(picture(0, (300, 200))), top_p=0.9, seed=seed)
     assert page.locator("#caption").input_value() == drawn
 
 
@@ -126,7 +126,7 @@ def test_labels_are_ranked_with_probabilities(page: Any, site: Running) -> None:
     assert f"{expected[0][1]:.0%}" in rows[0]
 
 
-def test_it_shows_where_each_word_was_looked_for(page: Any, screenshots: Path) -> None:
+def test_attention_is_shown_for_each_word(page: Any, screenshots: Path) -> None:
     three(page)
     page.locator(".card").first.click()
     page.get_by_role("button", name="Show attention").click()
@@ -143,7 +143,7 @@ def test_it_shows_where_each_word_was_looked_for(page: Any, screenshots: Path) -
     assert page.locator("#map").is_hidden() and page.locator("#picture").is_visible()
 
 
-def test_a_conversation_is_streamed_and_goes_on(page: Any, site: Running) -> None:
+def test_a_conversation_is_streamed_and_continues(page: Any, site: Running) -> None:
     three(page)
     page.locator(".card").nth(2).click()
     chat = site.service.vlms["tiny"].model.chat(file_of(picture(2, (300, 200))), max_new_tokens=40)
@@ -152,16 +152,16 @@ def test_a_conversation_is_streamed_and_goes_on(page: Any, site: Running) -> Non
     page.get_by_role("textbox", name="Ask about the picture").fill("what is this ?")
     page.keyboard.press("Enter")
     page.get_by_role("button", name="Ask", exact=True).wait_for()
-    said = page.locator("#log .assistant").all_inner_texts()
-    assert [" ".join(text.split()) for text in said] == [" ".join(first.split())]
+    answers = page.locator("#log .assistant").all_inner_texts()
+    assert [" ".join(text.split()) for text in answers] == [" ".join(first.split())]
     assert page.locator("#log .user").all_inner_texts() == ["what is this ?"]
     page.keyboard.press("Escape")
     assert page.locator("#view").is_hidden()
     page.locator(".card").nth(2).click()
-    assert page.locator("#log .assistant").count() == 1  # it is still there
+    assert page.locator("#log .assistant").count() == 1  # the conversation is still there
 
 
-def test_the_keyboard_leads_everywhere(page: Any) -> None:
+def test_everything_is_reachable_by_keyboard(page: Any) -> None:
     three(page)
     page.locator(".card").first.focus()
     page.keyboard.press("ArrowRight")
@@ -169,7 +169,7 @@ def test_the_keyboard_leads_everywhere(page: Any) -> None:
     assert page.locator("#name").inner_text() == "picture 1.png"
     page.keyboard.press("ArrowRight")
     assert page.locator("#name").inner_text() == "picture 2.png"
-    page.keyboard.press("ArrowRight")  # there is no further one
+    page.keyboard.press("ArrowRight")  # this was the last
     page.keyboard.press("ArrowLeft")
     page.keyboard.press("ArrowLeft")
     assert page.locator("#name").inner_text() == "picture 0.png"
@@ -182,21 +182,22 @@ def test_the_keyboard_leads_everywhere(page: Any) -> None:
     page.locator(".card:focus", has_text="picture 0.png").wait_for()
 
 
-def test_a_name_that_is_markup_stays_a_name(page: Any) -> None:
+def test_markup_in_a_file_name_is_shown_as_text(page: Any) -> None:
     drop(page, (MARKUP, file_of(picture(1))), ("broken.png", b"no picture"))
     page.locator(".card .wrong").wait_for()
     assert MARKUP in page.locator(".card").first.inner_text()
     assert "not a picture" in page.locator(".card").nth(1).inner_text()
     page.locator(".card").first.click()
     assert page.locator("#name").inner_text() == MARKUP
-    page.said[:] = [line for line in page.said if "400 (Bad Request)" not in line]  # the browser's own note of it
+    # logged by the browser itself
+    page.messages[:] = [line for line in page.messages if "400 (Bad Request)" not in line]
 
 
 @pytest.mark.parametrize(
     ("theme", "language", "width"),
     [("light", "en", 1280), ("dark", "zh", 360), ("dark", "en", 1280), ("light", "zh", 360)],
 )
-def test_nobody_is_kept_out(page: Any, screenshots: Path, theme: str, language: str, width: int) -> None:
+def test_the_page_is_accessible(page: Any, screenshots: Path, theme: str, language: str, width: int) -> None:
     page.set_viewport_size({"width": width, "height": 860})
     page.locator("#theme").select_option(theme)
     page.locator("#language").select_option(language)
@@ -222,7 +223,7 @@ def test_nobody_is_kept_out(page: Any, screenshots: Path, theme: str, language: 
     page.screenshot(path=screenshots / f"view-{theme}-{language}-{width}.png")
 
 
-def test_the_choice_of_language_and_colours_is_kept(page: Any) -> None:
+def test_the_chosen_language_and_theme_persist(page: Any) -> None:
     page.locator("#theme").select_option("dark")
     page.locator("#language").select_option("zh")
     page.reload()
@@ -231,7 +232,7 @@ def test_the_choice_of_language_and_colours_is_kept(page: Any) -> None:
     assert page.evaluate("getComputedStyle(document.body).backgroundColor") == "rgb(20, 24, 29)"
 
 
-def test_every_word_is_there_in_every_language(page: Any) -> None:
+def test_every_string_is_translated(page: Any) -> None:
     keys = page.evaluate(
         "fetch('/page/i18n.js').then(answer => answer.text()).then(text => "
         "[...text.matchAll(/^  (en|zh): \\{([^]*?)^  \\},/gm)]"
@@ -254,12 +255,12 @@ def test_the_page_is_usable_within_a_second(chromium: Any, site: Running) -> Non
     assert min(times) < 1000
 
 
-def test_nothing_is_fetched_from_elsewhere(chromium: Any, site: Running) -> None:
+def test_nothing_is_fetched_from_other_hosts(chromium: Any, site: Running) -> None:
     context = chromium.new_context()
     page = context.new_page()
-    asked: list[str] = []
-    page.on("request", lambda request: asked.append(request.url))
+    requested: list[str] = []
+    page.on("request", lambda request: requested.append(request.url))
     page.goto(site.base)
     page.locator("#status:not(:empty)").wait_for()
     context.close()
-    assert len(asked) > 6 and all(url.startswith((site.base, "data:")) for url in asked)
+    assert len(requested) > 6 and all(url.startswith((site.base, "data:")) for url in requested)

@@ -1,4 +1,4 @@
-"""Albums for a server: one of real small pictures, and one of many rows that are quickly made."""
+"""Albums for a server: one of real small pictures, and one of many cheaply created rows."""
 
 import os
 from pathlib import Path
@@ -12,7 +12,7 @@ MARKUP = "<img src=x onerror=alert(1)>"
 
 
 def photographs(folder: Path, encoder: DualEncoder, count: int = 24) -> Path:
-    """An album of 8 pictures or more, each in two sizes, with years, cameras, captions, and markup in names."""
+    """Create an album of 8 or more pictures, each in two sizes, with years, cameras, captions, and markup in names."""
     photos = folder / "photos"
     photos.mkdir(parents=True)
     random = np.random.default_rng(7)
@@ -36,9 +36,9 @@ def photographs(folder: Path, encoder: DualEncoder, count: int = 24) -> Path:
 
 
 def large(folder: Path, encoder: DualEncoder, count: int) -> Path:
-    """An album of so many rows; a few files stand behind all of them, each under many paths."""
-    made = photographs(folder, encoder)
-    with Album.open(made) as album:
+    """Create an album of ``count`` rows that share a few files, each under many paths."""
+    album_folder = photographs(folder, encoder)
+    with Album.open(album_folder) as album:
         model = album.models()[0].id
         names = sorted(os.fsencode(path.name) for path in (folder / "photos").iterdir())
         vectors = np.random.default_rng(1).normal(size=(count - len(album), encoder.towers.embedding))
@@ -63,4 +63,4 @@ def large(folder: Path, encoder: DualEncoder, count: int) -> Path:
                 execute(
                     "INSERT INTO vector (model, content, data) VALUES (?, ?, ?)", (model, content, vector.tobytes())
                 )
-    return made
+    return album_folder

@@ -7,6 +7,6 @@ from beholder import DualEncoder, VisionLanguageModel
 
 
 @pytest.fixture(scope="session")
-def server(encoder: DualEncoder, writer: VisionLanguageModel) -> Iterator[serving.Running]:
-    with serving.running({"tiny": encoder}, {"tiny": writer}) as running:
+def server(encoder: DualEncoder, vision_language_model: VisionLanguageModel) -> Iterator[serving.Running]:
+    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}) as running:
         yield running

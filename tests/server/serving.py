@@ -1,4 +1,4 @@
-"""A server in a thread of this process, with small random models, and ways to talk to it."""
+"""A server in a thread of this process, with small random models, and a client for it."""
 
 import base64
 import http.client
@@ -27,7 +27,7 @@ def encoder() -> DualEncoder:
     return DualEncoder(tiny_model.build(), "cpu")
 
 
-def writer(folder: Path) -> VisionLanguageModel:
+def vision_language_model(folder: Path) -> VisionLanguageModel:
     tiny_blip2.make("opt", folder)
     return VisionLanguageModel.from_pretrained(folder, device="cpu")
 
@@ -78,12 +78,12 @@ class Running:
     ) -> Answer:
         connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=timeout)
         try:
-            given = dict(headers or {})
+            sent = dict(headers or {})
             if body is not None and not isinstance(body, bytes):
                 body = json.dumps(body).encode()
             if body is not None:
-                given.setdefault("Content-Type", "application/json")
-            connection.request(method, path, body, given)
+                sent.setdefault("Content-Type", "application/json")
+            connection.request(method, path, body, sent)
             got = connection.getresponse()
             return Answer(got.status, {name.lower(): value for name, value in got.getheaders()}, got.read())
         finally:
@@ -96,18 +96,20 @@ class Running:
 @contextmanager
 def running(
     encoders: dict[str, DualEncoder] | None = None,
-    writers: dict[str, VisionLanguageModel] | None = None,
+    vision_language_models: dict[str, VisionLanguageModel] | None = None,
     albums: Sequence[Path] = (),
     **settings: Any,
 ) -> Iterator[Running]:
-    service = Service(ServerSettings(port=0, **settings), lambda: (encoders or {}, writers or {}), albums)
+    service = Service(
+        ServerSettings(port=0, **settings), lambda: (encoders or {}, vision_language_models or {}), albums
+    )
     server = create_server(service)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
     deadline = time.monotonic() + 20
     while not (server.started and service.ready):
         if time.monotonic() > deadline or not thread.is_alive():
-            raise RuntimeError("the server did not begin") from service.failure
+            raise RuntimeError("the server did not start") from service.failure
         time.sleep(0.01)
     try:
         yield Running(server.servers[0].sockets[0].getsockname()[1], service, server)

@@ -1,4 +1,4 @@
-"""Albums over HTTP: what the library says, and writing that touches only what it should."""
+"""Albums over HTTP: results match the library, and writes touch only what they should."""
 
 import hashlib
 import shutil
@@ -31,8 +31,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory, encoder: DualEncoder) -> Pa
 
 
 @pytest.fixture(scope="module")
-def served(folder: Path, encoder: DualEncoder, writer: VisionLanguageModel) -> Iterator[Running]:
-    with serving.running({"tiny": encoder}, {"tiny": writer}, [folder]) as running:
+def served(folder: Path, encoder: DualEncoder, vision_language_model: VisionLanguageModel) -> Iterator[Running]:
+    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}, [folder]) as running:
         yield running
 
 
@@ -49,7 +49,7 @@ def get(served: Running, path: str = "", **headers: str) -> Any:
     return answer.json
 
 
-def test_albums_are_listed_by_name_and_without_any_path(served: Running, folder: Path) -> None:
+def test_albums_are_listed_by_name_without_paths(served: Running, folder: Path) -> None:
     answer = served.ask("GET", "/v1/albums")
     assert answer.json == {
         "object": "list",
@@ -64,7 +64,7 @@ def test_albums_are_listed_by_name_and_without_any_path(served: Running, folder:
         assert str(folder.parent).encode() not in served.ask("GET", f"/v1/albums/holiday{path}").data
 
 
-def test_numbers_and_pictures_are_those_of_the_library(served: Running, album: Album) -> None:
+def test_ids_and_pictures_match_the_library(served: Running, album: Album) -> None:
     assert get(served, "/ids")["ids"] == album.contents()
     where = quote("camera:canon date>=2021")
     assert get(served, f"/ids?where={where}&order=newest")["ids"] == album.contents("camera:canon date>=2021", "newest")
@@ -81,7 +81,7 @@ def test_numbers_and_pictures_are_those_of_the_library(served: Running, album: A
     assert served.ask("GET", "/v1/albums/holiday/pictures/999").code == "picture_not_found"
 
 
-def test_a_search_finds_what_the_library_finds(served: Running, album: Album) -> None:
+def test_search_results_match_the_library(served: Running, album: Album) -> None:
     number = album.contents()[3]
     for asked, expected in [
         ({"query": "red boat", "top": 5}, album.search("red boat", top=5)),
@@ -97,14 +97,14 @@ def test_a_search_finds_what_the_library_finds(served: Running, album: Album) ->
         assert [row["fits"] for row in rows] == [found.fits for found in expected]
     like = served.post("/v1/search", {"like": number, "top": 4, "album": "holiday"}).json["data"]
     expected = album.search(like=[number], top=5)
-    assert expected[0].picture.content == number  # itself, which the server leaves out
+    assert expected[0].picture.content == number  # the query picture, which the server omits
     assert [row["id"] for row in like] == [found.picture.content for found in expected[1:]]
     assert served.post("/v1/search", {}).status == 400
     assert served.post("/v1/search", {"like": 999}).code == "picture_not_found"
     assert served.post("/v1/search", {"query": "a", "album": "other"}).code == "album_not_found"
 
 
-def test_pictures_are_made_anew_and_small(served: Running, album: Album) -> None:
+def test_pictures_are_reencoded_at_a_reduced_size(served: Running, album: Album) -> None:
     number = next(
         content for content, known in album.get_pictures(album.contents()).items() if "picture 02" in known.path
     )
@@ -119,23 +119,23 @@ def test_pictures_are_made_anew_and_small(served: Running, album: Album) -> None
         assert served.ask("GET", f"/v1/albums/holiday/pictures/999/{kind}").status == 404
 
 
-def test_an_album_s_picture_can_be_asked_about(
-    served: Running, album: Album, writer: VisionLanguageModel, encoder: DualEncoder
+def test_an_album_picture_can_be_used_in_a_chat(
+    served: Running, album: Album, vision_language_model: VisionLanguageModel, encoder: DualEncoder
 ) -> None:
     number = album.contents()[5]
     path = album.get_pictures([number])[number].path
     address = f"album:holiday/{number}"
-    assert served.post("/v1/caption", {"image": address}).json["caption"] == writer.caption(path)
+    assert served.post("/v1/caption", {"image": address}).json["caption"] == vision_language_model.caption(path)
     labels = served.post("/v1/classify", {"image": address, "labels": ["a dog", "a cat"]}).json["labels"]
     assert [row["label"] for row in labels] == [label for label, _ in encoder.classify(path, ["a dog", "a cat"])]
     content = [{"type": "image_url", "image_url": {"url": address}}, {"type": "text", "text": "what is this ?"}]
     body = {"model": "tiny", "messages": [{"role": "user", "content": content}], "max_tokens": 8}
-    said = served.post("/v1/chat/completions", body).json["choices"][0]["message"]["content"]
-    assert said == writer.chat(path, max_new_tokens=8).ask("what is this ?").strip()
+    answer = served.post("/v1/chat/completions", body).json["choices"][0]["message"]["content"]
+    assert answer == vision_language_model.chat(path, max_new_tokens=8).ask("what is this ?").strip()
 
 
-def made(served: Running, method: str, path: str, body: Any = None) -> Any:
-    """What is there at once or a little later."""
+def poll(served: Running, method: str, path: str, body: Any = None) -> Any:
+    """Repeat the request while the server answers 202, and return the result."""
     for _ in range(60):
         answer = served.ask(method, f"/v1/albums/holiday{path}", body)
         assert answer.status in (200, 202), answer.data
@@ -145,28 +145,28 @@ def made(served: Running, method: str, path: str, body: Any = None) -> Any:
     raise TimeoutError(path)
 
 
-def test_groups_are_those_of_the_library(served: Running, album: Album) -> None:
-    answer = made(served, "POST", "/groups", {"clusters": 3, "keywords": ["dogs", "boats", "food"]})
+def test_clusters_match_the_library(served: Running, album: Album) -> None:
+    answer = poll(served, "POST", "/groups", {"clusters": 3, "keywords": ["dogs", "boats", "food"]})
     expected = album.clusters(3, keywords=["dogs", "boats", "food"])
     assert [group["name"] for group in answer["data"]] == [group.name for group in expected]
     assert [group["ids"] for group in answer["data"]] == [[one.content for one in group.pictures] for group in expected]
     assert sorted(number for group in answer["data"] for number in group["ids"]) == sorted(album.contents())
-    few = made(served, "POST", "/groups", {"clusters": 2, "where": "camera:canon"})["data"]
+    few = poll(served, "POST", "/groups", {"clusters": 2, "where": "camera:canon"})["data"]
     assert sum(len(group["ids"]) for group in few) == 4
     refused = served.ask("POST", "/v1/albums/holiday/groups", {"clusters": 30})
     assert refused.status == 400 and "choose 1 to 24" in refused.json["error"]["message"]
 
 
-def test_the_map_is_that_of_the_library(served: Running, album: Album) -> None:
-    answer = made(served, "GET", "/map")
+def test_the_map_matches_the_library(served: Running, album: Album) -> None:
+    answer = poll(served, "GET", "/map")
     points = album.map()
     assert answer["ids"] == [point.picture.content for point in points]
     assert answer["x"] == pytest.approx([point.x for point in points], abs=1e-3)
     assert answer["y"] == pytest.approx([point.y for point in points], abs=1e-3)
 
 
-def test_duplicates_are_those_of_the_library(served: Running, album: Album, folder: Path) -> None:
-    answer = made(served, "GET", "/duplicates?distance=0.3")
+def test_duplicates_match_the_library(served: Running, album: Album, folder: Path) -> None:
+    answer = poll(served, "GET", "/duplicates?distance=0.3")
     expected = album.duplicates(distance=0.3)
     assert [group["distance"] for group in answer["data"]] == [group.distance for group in expected]
     found = [[Path(row["name"]).name for row in group["pictures"]] for group in answer["data"]]
@@ -175,11 +175,11 @@ def test_duplicates_are_those_of_the_library(served: Running, album: Album, fold
 
 
 def fresh(folder: Path, encoder: DualEncoder, **settings: Any) -> Any:
-    made = albums_to_serve.photographs(folder, encoder, 8)
-    return serving.running({"tiny": encoder}, {}, [made], **settings)
+    album_folder = albums_to_serve.photographs(folder, encoder, 8)
+    return serving.running({"tiny": encoder}, {}, [album_folder], **settings)
 
 
-def test_captions_and_keywords_are_kept_in_the_album(tmp_path: Path, encoder: DualEncoder) -> None:
+def test_captions_and_keywords_are_saved_in_the_album(tmp_path: Path, encoder: DualEncoder) -> None:
     with fresh(tmp_path, encoder) as served:
         number = get(served, "/ids")["ids"][3]
         path = f"/v1/albums/holiday/pictures/{number}"
@@ -196,7 +196,7 @@ def test_captions_and_keywords_are_kept_in_the_album(tmp_path: Path, encoder: Du
         assert before == {file: file.read_bytes() for file in (tmp_path / "photos").iterdir()}
 
 
-def test_a_caption_goes_into_the_file_where_that_is_asked_for(tmp_path: Path, encoder: DualEncoder) -> None:
+def test_a_caption_is_written_to_the_file_on_request(tmp_path: Path, encoder: DualEncoder) -> None:
     with fresh(tmp_path, encoder) as served:
         rows = get(served, f"/pictures?ids={','.join(map(str, get(served, '/ids')['ids']))}")["data"]
         row = next(row for row in rows if row["name"].endswith("picture 01.jpg"))
@@ -222,7 +222,7 @@ def test_a_caption_goes_into_the_file_where_that_is_asked_for(tmp_path: Path, en
         assert get(served, f"/pictures/{row['id']}")["caption"] == "into the file"
 
 
-def test_nothing_is_written_where_nothing_may_be(tmp_path: Path, encoder: DualEncoder) -> None:
+def test_a_read_only_server_writes_nothing(tmp_path: Path, encoder: DualEncoder) -> None:
     with fresh(tmp_path, encoder, read_only=True) as served:
         number = get(served, "/ids")["ids"][0]
         answer = served.ask("PUT", f"/v1/albums/holiday/pictures/{number}", {"caption": "no", "into_file": True})
@@ -231,7 +231,7 @@ def test_nothing_is_written_where_nothing_may_be(tmp_path: Path, encoder: DualEn
         assert served.ask("GET", "/v1/albums").json["read_only"] is True
 
 
-def test_a_file_that_is_gone_is_told_without_its_path(tmp_path: Path, encoder: DualEncoder) -> None:
+def test_a_missing_file_is_reported_without_its_path(tmp_path: Path, encoder: DualEncoder) -> None:
     with fresh(tmp_path, encoder) as served:
         number = get(served, "/ids")["ids"][0]
         for file in (tmp_path / "photos").iterdir():
@@ -244,7 +244,7 @@ def test_a_file_that_is_gone_is_told_without_its_path(tmp_path: Path, encoder: D
         assert answer.status == 400 and str(tmp_path).encode() not in answer.data
 
 
-def test_an_album_that_fills_while_it_is_served_is_searched(tmp_path: Path, encoder: DualEncoder) -> None:
+def test_pictures_indexed_while_the_album_is_served_are_found(tmp_path: Path, encoder: DualEncoder) -> None:
     Album.open(tmp_path / "holiday").close()
     with serving.running({"tiny": encoder}, {}, [tmp_path / "holiday"]) as served:
         assert get(served)["pictures"] == 0
@@ -254,7 +254,7 @@ def test_an_album_that_fills_while_it_is_served_is_searched(tmp_path: Path, enco
         assert served.post("/v1/search", {"query": "a dog"}).status == 200
 
 
-def test_what_can_not_be_served_is_told_before(tmp_path: Path, encoder: DualEncoder) -> None:
+def test_an_album_that_cannot_be_served_fails_at_startup(tmp_path: Path, encoder: DualEncoder) -> None:
     def failure(*albums: Path) -> Exception | None:
         service = Service(ServerSettings(port=0), lambda: ({"tiny": encoder}, {}), albums)
         service.start().join()
@@ -266,38 +266,38 @@ def test_what_can_not_be_served_is_told_before(tmp_path: Path, encoder: DualEnco
     assert isinstance(failure(tmp_path / "a" / "holiday", tmp_path / "b" / "holiday"), InvalidSetting)
 
 
-def test_what_takes_long_is_made_once(encoder: DualEncoder) -> None:
+def test_a_slow_job_runs_once(encoder: DualEncoder) -> None:
     import asyncio
 
-    begun: list[int] = []
-    may = threading.Event()
+    started: list[int] = []
+    released = threading.Event()
 
     def work() -> str:
-        begun.append(1)
-        may.wait(10)
+        started.append(1)
+        released.wait(10)
         return "made"
 
     async def ask() -> None:
         jobs = BackgroundJobs()
-        for version in range(3):  # what it is made of changes meanwhile
+        for version in range(3):  # the input changes in the meantime
             with pytest.raises(TimeoutError):
                 await jobs.get("key", version, work, 0.05)
-        may.set()
+        released.set()
         assert await jobs.get("key", 3, work, 5) == "made"
-        assert begun == [1]
-        assert await jobs.get("key", 0, work, 5) == "made"  # of the same as before
-        assert begun == [1]
+        assert started == [1]
+        assert await jobs.get("key", 0, work, 5) == "made"  # cached: computed from the same input
+        assert started == [1]
         assert await jobs.get("key", 4, work, 5) == "made"
-        assert begun == [1, 1]
+        assert started == [1, 1]
         with pytest.raises(ValueError, match="wrong"):
             await jobs.get("other", 0, lambda: (_ for _ in ()).throw(ValueError("wrong")), 5)
         assert await jobs.get("other", 0, lambda: "right", 5) == "right"
 
-    with ThreadPoolExecutor(1) as aside:  # a browser that other tests drive has a loop in this thread
+    with ThreadPoolExecutor(1) as aside:  # the browser tests have an event loop in this thread
         aside.submit(asyncio.run, ask()).result()
 
 
-def test_two_who_save_into_files_wait_for_each_other(tmp_path: Path, encoder: DualEncoder) -> None:
+def test_concurrent_writes_to_files_are_serialized(tmp_path: Path, encoder: DualEncoder) -> None:
     with fresh(tmp_path, encoder) as served, ThreadPoolExecutor(4) as pool:
         numbers = get(served, "/ids")["ids"][:4]
 

@@ -1,4 +1,4 @@
-"""A table of attacks: each is refused, with the status that fits, in the interface's form, and nothing breaks."""
+"""A table of attacks: each is refused with the right status and an OpenAI-style error, and nothing breaks."""
 
 import base64
 import gzip
@@ -33,20 +33,20 @@ def album(encoder: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -> Pat
 
 
 @pytest.fixture(scope="module")
-def plain(encoder: DualEncoder, writer: VisionLanguageModel, album: Path) -> Iterator[Running]:
-    with serving.running({"tiny": encoder}, {"tiny": writer}, [album], body_megabytes=BODY) as running:
+def plain(encoder: DualEncoder, vision_language_model: VisionLanguageModel, album: Path) -> Iterator[Running]:
+    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}, [album], body_megabytes=BODY) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def keyed(encoder: DualEncoder, writer: VisionLanguageModel, album: Path) -> Iterator[Running]:
-    with serving.running({"tiny": encoder}, {"tiny": writer}, [album], key=KEY) as running:
+def keyed(encoder: DualEncoder, vision_language_model: VisionLanguageModel, album: Path) -> Iterator[Running]:
+    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}, [album], key=KEY) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
-def fetching(encoder: DualEncoder, writer: VisionLanguageModel) -> Iterator[Running]:
-    with serving.running({"tiny": encoder}, {"tiny": writer}, allow_urls=True) as running:
+def fetching(encoder: DualEncoder, vision_language_model: VisionLanguageModel) -> Iterator[Running]:
+    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}, allow_urls=True) as running:
         yield running
 
 
@@ -55,7 +55,7 @@ def still_well(running: Running, **headers: str) -> bool:
 
 
 def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
-    """A PNG whose header says so; its pixels are not there."""
+    """A PNG whose header claims this size but which has no pixel data."""
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
@@ -66,7 +66,7 @@ def png(width: int, height: int, *chunks: tuple[bytes, bytes]) -> bytes:
 
 
 ALBUM = "/v1/albums/holiday"
-# Names that are not the server's, and pages that are not its own.
+# Host names that are not the server's, and foreign origins.
 HEADERS: list[tuple[str, str, str, dict[str, str], int]] = [
     ("a foreign name", "GET", "/v1/models", {"Host": "evil.example"}, 421),
     ("a name that begins as ours", "GET", "/v1/models", {"Host": "localhost.evil.example"}, 421),
@@ -146,7 +146,7 @@ HEADERS: list[tuple[str, str, str, dict[str, str], int]] = [
 @pytest.mark.parametrize(
     ("method", "path", "headers", "status"), [row[1:] for row in HEADERS], ids=[row[0] for row in HEADERS]
 )
-def test_a_request_from_elsewhere_is_refused(
+def test_a_foreign_host_or_origin_is_refused(
     plain: Running, method: str, path: str, headers: dict[str, str], status: int
 ) -> None:
     answer = plain.ask(method, path, headers=headers)
@@ -157,7 +157,7 @@ def test_a_request_from_elsewhere_is_refused(
     assert still_well(plain)
 
 
-def test_the_own_page_and_a_link_to_it_are_let_in(plain: Running) -> None:
+def test_the_servers_own_page_and_links_to_it_are_allowed(plain: Running) -> None:
     assert plain.ask("GET", "/v1/models", headers={"Origin": plain.base}).status == 200
     assert plain.ask("GET", "/v1/models", headers={"Sec-Fetch-Site": "same-origin"}).status == 200
     assert plain.ask("GET", "/v1/models", headers={"Host": f"localhost:{plain.port}"}).status == 200
@@ -313,12 +313,12 @@ def test_no_hostile_write_changes_anything(plain: Running, album: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
-def test_what_a_form_elsewhere_could_send_is_refused(plain: Running, kind: str) -> None:
+def test_content_types_of_cross_site_forms_are_refused(plain: Running, kind: str) -> None:
     answer = plain.ask("POST", "/v1/caption", {"image": SMALL}, {"Content-Type": kind})
     assert answer.status == 400
 
 
-def test_a_bomb_of_gzip_is_not_unpacked(plain: Running) -> None:
+def test_a_gzip_bomb_is_not_decompressed(plain: Running) -> None:
     answer = plain.ask("POST", "/v1/caption", gzip.compress(bytes(50_000_000)), {"Content-Encoding": "gzip"})
     assert answer.status == 415
 
@@ -356,18 +356,19 @@ RAW: list[tuple[str, bytes, bytes]] = [
 
 
 @pytest.mark.parametrize(("sent", "status"), [row[1:] for row in RAW], ids=[row[0] for row in RAW])
-def test_broken_http_is_refused(plain: Running, sent: bytes, status: bytes) -> None:
+def test_malformed_http_is_refused(plain: Running, sent: bytes, status: bytes) -> None:
     with socket.create_connection(("127.0.0.1", plain.port), timeout=10) as connection:
         try:
             connection.sendall(sent)
             got = connection.recv(4096)
         except (BrokenPipeError, ConnectionResetError):
-            got = b" 400 " if len(sent) > 100_000 else b""  # cut off while it was still sending
+            # the connection was closed while the client was still sending
+            got = b" 400 " if len(sent) > 100_000 else b""
     assert status in got.split(b"\r\n")[0] or (status == b" 501 " and b" 400 " in got), got
     assert still_well(plain)
 
 
-def test_a_body_in_chunks_without_end_is_cut_at_the_limit(plain: Running) -> None:
+def test_an_endless_chunked_body_is_cut_off_at_the_limit(plain: Running) -> None:
     chunk = b"10000\r\n" + b" " * 0x10000 + b"\r\n"
     sent = 0
     with socket.create_connection(("127.0.0.1", plain.port), timeout=10) as connection:
@@ -413,7 +414,7 @@ KEYS: list[tuple[str, dict[str, str], int]] = [
 
 
 @pytest.mark.parametrize(("headers", "status"), [row[1:] for row in KEYS], ids=[row[0] for row in KEYS])
-def test_only_the_key_opens(keyed: Running, headers: dict[str, str], status: int) -> None:
+def test_only_the_api_key_grants_access(keyed: Running, headers: dict[str, str], status: int) -> None:
     answer = keyed.ask("GET", "/v1/models?key=" + KEY, headers=headers)
     assert answer.status == status
     if status == 401:
@@ -432,7 +433,7 @@ def routes(running: Running) -> list[tuple[str, str]]:
     return sorted(set(found))
 
 
-def test_every_route_asks_for_the_key(keyed: Running) -> None:
+def test_every_route_requires_the_api_key(keyed: Running) -> None:
     every = routes(keyed)
     assert {"/", "/healthz", "/readyz", "/metrics", "/openapi.json"} < {path for _, path in every}
     assert {("PUT", f"{ALBUM}/pictures/{{id}}".replace("holiday", "{album}")), ("POST", "/v1/search")} < set(every)
@@ -468,7 +469,7 @@ ADDRESSES = [
 
 class Recording(BaseHTTPRequestHandler):
     def do_GET(self) -> None:
-        self.server.seen.append(self.path)  # type: ignore[attr-defined]
+        self.server.requested.append(self.path)  # type: ignore[attr-defined]
         if self.path == "/away":
             self.send_response(302)
             self.send_header("Location", f"http://127.0.0.2:{self.server.server_port}/secret")
@@ -487,7 +488,7 @@ class Recording(BaseHTTPRequestHandler):
 @pytest.fixture
 def elsewhere() -> Iterator[ThreadingHTTPServer]:
     server = ThreadingHTTPServer(("0.0.0.0", 0), Recording)
-    server.seen = []  # type: ignore[attr-defined]
+    server.requested = []  # type: ignore[attr-defined]
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield server
     server.shutdown()
@@ -495,47 +496,47 @@ def elsewhere() -> Iterator[ThreadingHTTPServer]:
 
 
 @pytest.mark.parametrize("address", ADDRESSES)
-def test_an_address_that_leads_inside_is_refused(
+def test_a_url_to_an_internal_address_is_refused(
     fetching: Running, elsewhere: ThreadingHTTPServer, address: str
 ) -> None:
     url = address.format(port=elsewhere.server_port)
     answer = fetching.post("/v1/caption", {"image": url})
     assert answer.status == 400 and answer.code == "invalid_image", answer.data
     assert b"secret" not in answer.data
-    assert elsewhere.seen == []  # type: ignore[attr-defined]
+    assert elsewhere.requested == []  # type: ignore[attr-defined]
 
 
-def test_a_redirect_that_leads_inside_is_refused(
+def test_a_redirect_to_an_internal_address_is_refused(
     fetching: Running, elsewhere: ThreadingHTTPServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import beholder.server.picture_loading as server_pictures
 
-    # 127.0.0.1 plays the public internet here, and 127.0.0.2 the inside.
+    # 127.0.0.1 stands for the public internet, and 127.0.0.2 for the internal network.
     permitted = partial(server_pictures.fetch, is_permitted=lambda address: str(address) == "127.0.0.1")
     monkeypatch.setattr(server_pictures, "fetch", permitted)
     base = f"http://127.0.0.1:{elsewhere.server_port}"
     assert fetching.post("/v1/caption", {"image": f"{base}/photo.png"}).status == 200
     answer = fetching.post("/v1/caption", {"image": f"{base}/away"})
     assert answer.status == 400 and answer.code == "invalid_image"
-    assert elsewhere.seen == ["/photo.png", "/away"]  # type: ignore[attr-defined]
+    assert elsewhere.requested == ["/photo.png", "/away"]  # type: ignore[attr-defined]
 
 
-def test_an_address_in_a_list_of_texts_is_a_text(fetching: Running, elsewhere: ThreadingHTTPServer) -> None:
+def test_a_url_among_text_inputs_is_text(fetching: Running, elsewhere: ThreadingHTTPServer) -> None:
     url = f"http://127.0.0.1:{elsewhere.server_port}/"
     assert fetching.post("/v1/embeddings", {"model": "tiny", "input": [url[:12]]}).status == 200
-    assert elsewhere.seen == []  # type: ignore[attr-defined]
+    assert elsewhere.requested == []  # type: ignore[attr-defined]
 
 
-def test_control_tokens_are_text(plain: Running) -> None:
+def test_special_tokens_in_messages_are_text(plain: Running) -> None:
     answer = plain.post("/v1/chat/completions", chat(SMALL) | {"max_tokens": 4})
     assert answer.status == 200
-    asked = chat(SMALL)
-    asked["messages"][0]["content"][1]["text"] = "</s> <s> <image>"
-    assert plain.post("/v1/chat/completions", asked).status == 200
+    request = chat(SMALL)
+    request["messages"][0]["content"][1]["text"] = "</s> <s> <image>"
+    assert plain.post("/v1/chat/completions", request).status == 200
     assert plain.post("/v1/embeddings", {"model": "tiny", "input": "[SEP]"}).status == 200
 
 
-def test_every_answer_forbids_foreign_scripts_and_guesses(plain: Running) -> None:
+def test_every_response_forbids_foreign_scripts_and_mime_sniffing(plain: Running) -> None:
     for path in ("/", "/v1/models", "/nothing", "/metrics"):
         headers = plain.ask("GET", path).headers
         policy = headers["content-security-policy"]
@@ -544,13 +545,13 @@ def test_every_answer_forbids_foreign_scripts_and_guesses(plain: Running) -> Non
         assert "server" not in headers
 
 
-def test_there_are_far_more_than_sixty_attacks() -> None:
+def test_there_are_well_over_sixty_attacks() -> None:
     refused = [row for row in KEYS if row[-1] == 401]
     tables: list[Sized] = [HEADERS, PICTURES, BODIES, WRITES, RAW, refused, ADDRESSES]
     assert sum(map(len, tables)) >= 160
 
 
-def test_the_log_and_the_errors_tell_nothing_of_what_was_sent(plain: Running, caplog: pytest.LogCaptureFixture) -> None:
+def test_logs_and_errors_reveal_nothing_of_the_request(plain: Running, caplog: pytest.LogCaptureFixture) -> None:
     logger = logging.getLogger("beholder.server")
     handler = logging.Handler()
     lines: list[str] = []
@@ -563,7 +564,7 @@ def test_the_log_and_the_errors_tell_nothing_of_what_was_sent(plain: Running, ca
         plain.post("/v1/classify?secret=query", {"image": SMALL, "labels": ["my secret label"], "secret": "field"})
         plain.post("/v1/classify", {"image": SMALL, "labels": ["my secret label", "b"]})
         latest = time.monotonic() + 10
-        while len(lines) < 2 and time.monotonic() < latest:  # a request is logged behind its answer
+        while len(lines) < 2 and time.monotonic() < latest:  # a request is logged after its response
             time.sleep(0.01)
     finally:
         logger.removeHandler(handler)

@@ -1,4 +1,4 @@
-"""Requests made up from the description of the interface, valid and invalid: none breaks the server."""
+"""Requests generated from the OpenAPI document, valid and invalid: none breaks the server."""
 
 import os
 from collections.abc import Iterator
@@ -43,32 +43,35 @@ OPERATIONS = [
 
 @pytest.fixture(scope="module")
 def fuzzed(
-    encoder: DualEncoder, writer: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory
+    encoder: DualEncoder, vision_language_model: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[serving.Running]:
     album = albums_to_serve.photographs(tmp_path_factory.mktemp("album"), encoder)
-    with serving.running({"tiny": encoder}, {"tiny": writer}, [album]) as running:
+    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}, [album]) as running:
         yield running
 
 
-def test_all_operations_are_in_the_list(fuzzed: serving.Running) -> None:
+def test_all_operations_are_listed(fuzzed: serving.Running) -> None:
     described = fuzzed.ask("GET", "/openapi.json").json["paths"]
     found = {(method.upper(), path) for path, operations in described.items() for method in operations}
     assert found == {(method, path) for method, path in OPERATIONS}
 
 
-def in_earnest(body: Any) -> Any:
-    """The body with a model, an album and pictures that are there, so that what is behind their checks is reached."""
-    there = {"model": "tiny", "image": PICTURE, "url": PICTURE, "album": "holiday", "like": 3}
+def with_existing_values(body: Any) -> Any:
+    """Fill in an existing model, album and pictures, to reach the code after their validation."""
+    existing = {"model": "tiny", "image": PICTURE, "url": PICTURE, "album": "holiday", "like": 3}
     match body:
         case dict():
-            return {name: there[name] if name in there else in_earnest(value) for name, value in body.items()}
+            return {
+                name: existing[name] if name in existing else with_existing_values(value)
+                for name, value in body.items()
+            }
         case list():
-            return [in_earnest(each) for each in body]
+            return [with_existing_values(each) for each in body]
     return body
 
 
-def there(parameters: dict[str, Any]) -> dict[str, Any]:
-    """The same for the parameters in a path."""
+def existing_parameters(parameters: dict[str, Any]) -> dict[str, Any]:
+    """Return existing values for the path parameters."""
     return {name: value for name, value in {"album": "holiday", "id": 5}.items() if name in parameters}
 
 
@@ -83,9 +86,7 @@ def there(parameters: dict[str, Any]) -> dict[str, Any]:
         if kind != "in earnest" or operation[0] != "GET" or "albums/" in operation[1]
     ],
 )
-def test_no_request_that_can_be_made_up_breaks_the_server(
-    fuzzed: serving.Running, method: str, path: str, kind: str
-) -> None:
+def test_no_generated_request_breaks_the_server(fuzzed: serving.Running, method: str, path: str, kind: str) -> None:
     from schemathesis import GenerationMode
 
     schema = schemathesis.openapi.from_url(f"{fuzzed.base}/openapi.json")
@@ -104,8 +105,8 @@ def test_no_request_that_can_be_made_up_breaks_the_server(
     )
     def run(case: Any) -> None:
         if kind == "in earnest":
-            case.body = in_earnest(case.body)
-            case.path_parameters = {**case.path_parameters, **there(case.path_parameters)}
+            case.body = with_existing_values(case.body)
+            case.path_parameters = {**case.path_parameters, **existing_parameters(case.path_parameters)}
         answer = case.call(base_url=fuzzed.base)
         statuses.add(answer.status_code)
         assert answer.status_code < 500, answer.content

@@ -1,4 +1,4 @@
-"""Many at once, some who leave, and more than there is room for."""
+"""Concurrent requests, disconnecting clients, and more requests than the server has capacity for."""
 
 import http.client
 import json
@@ -30,7 +30,7 @@ def counted(running: Running, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
-def test_every_answer_among_many_is_that_of_a_lone_request(server: Running) -> None:
+def test_concurrent_responses_equal_those_of_lone_requests(server: Running) -> None:
     requests: list[tuple[str, dict[str, Any]]] = []
     for seed in range(24):
         image = data_address(picture(seed))
@@ -45,7 +45,7 @@ def test_every_answer_among_many_is_that_of_a_lone_request(server: Running) -> N
     before = counted(server, 'beholder_batch_inputs_count{work="captions"}')
     with ThreadPoolExecutor(32) as pool:
         together = list(pool.map(lambda request: server.post(*request), requests))
-    assert counted(server, 'beholder_batch_inputs_count{work="captions"}') - before < 24  # some went together
+    assert counted(server, 'beholder_batch_inputs_count{work="captions"}') - before < 24  # some were batched
     for one, many in zip(alone, together, strict=True):
         assert one.status == many.status != 500
         if "data" in one.json:
@@ -57,28 +57,29 @@ def test_every_answer_among_many_is_that_of_a_lone_request(server: Running) -> N
             assert one.json == many.json
 
 
-def slow(writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
-    """The language model takes so long for each word; the times at which it began one."""
+def slow(vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
+    """Slow the language model down to ``seconds`` per token; return the times at which tokens began."""
     times: list[float] = []
-    decode = writer.language.decode
+    decode = vision_language_model.language.decode
 
     def slowly(*arguments: Any, **options: Any) -> Any:
         times.append(time.monotonic())
         time.sleep(seconds)
         return decode(*arguments, **options)
 
-    monkeypatch.setattr(writer.language, "decode", slowly)
+    monkeypatch.setattr(vision_language_model.language, "decode", slowly)
     return times
 
 
 @pytest.mark.parametrize("path", ["/v1/chat/completions", "/v1/caption"])
-def test_a_client_that_leaves_stops_its_work(
-    writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, path: str
+def test_a_client_disconnect_cancels_its_work(
+    vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    times = slow(writer, monkeypatch, 0.03)
-    monkeypatch.setattr(type(writer.language), "eos_token_ids", (99,))  # it would write to the last of its tokens
+    times = slow(vision_language_model, monkeypatch, 0.03)
+    # generation would continue up to max_tokens
+    monkeypatch.setattr(type(vision_language_model.language), "eos_token_ids", (99,))
     body = chat(1, 30) if "chat" in path else {"image": data_address(picture()), "max_new_tokens": 40, "num_beams": 1}
-    with serving.running(writers={"tiny": writer}) as running:
+    with serving.running(vision_language_models={"tiny": vision_language_model}) as running:
         connection = http.client.HTTPConnection("127.0.0.1", running.port)
         connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         deadline = time.monotonic() + 10
@@ -93,27 +94,30 @@ def test_a_client_that_leaves_stops_its_work(
         assert running.service.pending() == 0
 
 
-def test_more_than_there_is_room_for_are_told_to_come_again(
-    writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+def test_requests_beyond_capacity_are_told_to_retry(
+    vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow(writer, monkeypatch, 0.02)
-    with serving.running(writers={"tiny": writer}, requests=4) as running, ThreadPoolExecutor(16) as pool:
-        asked = [pool.submit(running.post, "/v1/chat/completions", chat(seed)) for seed in range(16)]
+    slow(vision_language_model, monkeypatch, 0.02)
+    with (
+        serving.running(vision_language_models={"tiny": vision_language_model}, requests=4) as running,
+        ThreadPoolExecutor(16) as pool,
+    ):
+        responses = [pool.submit(running.post, "/v1/chat/completions", chat(seed)) for seed in range(16)]
         while running.server.config.app.active_requests < 4:  # type: ignore[union-attr]
             time.sleep(0.001)
-        assert running.ask("GET", "/readyz").status == 200  # a busy server is not an ill one
-        answers: list[Answer] = [each.result() for each in asked]
+        assert running.ask("GET", "/readyz").status == 200  # a busy server is still ready
+        answers: list[Answer] = [each.result() for each in responses]
         refused = [answer for answer in answers if answer.status == 429]
         assert {answer.status for answer in answers} == {200, 429}
         assert all(1 <= int(answer.headers["retry-after"]) <= 60 for answer in refused)
         assert refused[0].json["error"]["type"] == "rate_limit_error"
-        assert running.post("/v1/chat/completions", chat(0)).status == 200  # and later there is room again
+        assert running.post("/v1/chat/completions", chat(0)).status == 200  # afterwards there is capacity again
 
 
-def test_bodies_share_a_budget(encoder: DualEncoder) -> None:
+def test_request_bodies_share_a_memory_budget(encoder: DualEncoder) -> None:
     with serving.running({"tiny": encoder}, waiting_megabytes=1.5) as running:
         connections = []
-        for _ in range(2):  # each says that a megabyte will come, and waits
+        for _ in range(2):  # each announces a body of one megabyte, and waits
             connection = socket.create_connection(("127.0.0.1", running.port), timeout=10)
             connection.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
             connections.append(connection)
@@ -126,7 +130,7 @@ def test_bodies_share_a_budget(encoder: DualEncoder) -> None:
         assert running.server.config.app.reserved_bytes == 0  # type: ignore[union-attr]
 
 
-def test_a_body_that_trickles_is_cut_off(encoder: DualEncoder) -> None:
+def test_a_slowly_sent_body_is_cut_off(encoder: DualEncoder) -> None:
     with (
         serving.running({"tiny": encoder}, body_seconds=0.3) as running,
         socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection,
@@ -138,14 +142,14 @@ def test_a_body_that_trickles_is_cut_off(encoder: DualEncoder) -> None:
 
 
 @pytest.mark.parametrize("stream", [False, True])
-def test_what_takes_too_long_is_ended(
-    writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, stream: bool
+def test_a_request_over_the_time_limit_is_aborted(
+    vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    slow(writer, monkeypatch, 0.1)
-    monkeypatch.setattr(type(writer.language), "eos_token_ids", (99,))
-    with serving.running(writers={"tiny": writer}, seconds=0.6) as running:
+    slow(vision_language_model, monkeypatch, 0.1)
+    monkeypatch.setattr(type(vision_language_model.language), "eos_token_ids", (99,))
+    with serving.running(vision_language_models={"tiny": vision_language_model}, seconds=0.6) as running:
         if stream:
-            with pytest.raises(http.client.IncompleteRead):  # so that nobody takes it for a whole answer
+            with pytest.raises(http.client.IncompleteRead):  # so that it is not mistaken for a complete response
                 running.post("/v1/chat/completions", chat(0, 20) | {"stream": True})
         else:
             answer = running.post("/v1/chat/completions", chat(0, 20))
@@ -154,7 +158,9 @@ def test_what_takes_too_long_is_ended(
         assert running.service.pending() == 0
 
 
-def test_a_failure_inside_is_told_without_its_words(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_internal_error_is_reported_without_its_message(
+    encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def fail(*_: Any, **__: Any) -> Any:
         raise RuntimeError("the secret inside")
 
@@ -167,7 +173,7 @@ def test_a_failure_inside_is_told_without_its_words(encoder: DualEncoder, monkey
         assert running.post("/v1/embeddings", {"model": "tiny", "input": "a dog"}).status == 200
 
 
-def test_nothing_can_be_asked_before_the_models_are_there(encoder: DualEncoder) -> None:
+def test_requests_are_refused_until_the_models_are_loaded(encoder: DualEncoder) -> None:
     may = threading.Event()
 
     def load() -> Any:
@@ -195,18 +201,21 @@ def test_nothing_can_be_asked_before_the_models_are_there(encoder: DualEncoder) 
     assert not thread.is_alive()
 
 
-def test_work_that_is_not_done_when_the_server_stops_ends_with_a_reason(
-    writer: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+def test_unfinished_work_at_shutdown_ends_with_a_reason(
+    vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow(writer, monkeypatch, 0.05)
-    monkeypatch.setattr(type(writer.language), "eos_token_ids", (99,))
-    with serving.running(writers={"tiny": writer}, stop_seconds=0.3) as running, ThreadPoolExecutor(24) as pool:
+    slow(vision_language_model, monkeypatch, 0.05)
+    monkeypatch.setattr(type(vision_language_model.language), "eos_token_ids", (99,))
+    with (
+        serving.running(vision_language_models={"tiny": vision_language_model}, stop_seconds=0.3) as running,
+        ThreadPoolExecutor(24) as pool,
+    ):
         bodies = [chat(seed, 30) | {"stream": seed % 2 == 0} for seed in range(24)]
-        asked = [pool.submit(running.post, "/v1/chat/completions", body) for body in bodies]
+        responses = [pool.submit(running.post, "/v1/chat/completions", body) for body in bodies]
         while running.service.pending() < 24:
             time.sleep(0.001)
         running.server.should_exit = True
-        answers = [each.result() for each in asked]
+        answers = [each.result() for each in responses]
     assert {answer.status for answer in answers} <= {200, 503}
     refused = [answer for answer in answers if answer.status == 503]
     assert refused and all(answer.code == "stopping" and "retry-after" in answer.headers for answer in refused)
@@ -214,7 +223,7 @@ def test_work_that_is_not_done_when_the_server_stops_ends_with_a_reason(
     assert all(b"[DONE]" in data or b'"code": "stopping"' in data or b'"finish_reason"' in data for data in begun)
 
 
-def test_readiness_ends_before_the_socket_is_closed(encoder: DualEncoder) -> None:
+def test_the_server_is_unready_before_the_socket_closes(encoder: DualEncoder) -> None:
     with serving.running({"tiny": encoder}, drain_seconds=1.0) as running:
         running.server.handle_exit(15, None)
         answer = running.ask("GET", "/readyz")
@@ -226,7 +235,7 @@ def test_readiness_ends_before_the_socket_is_closed(encoder: DualEncoder) -> Non
         assert running.server.should_exit
 
 
-def test_a_connection_that_asks_nothing_is_closed(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_idle_connection_is_closed(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("beholder.server.run.IDLE_SECONDS", 0.2)
     with (
         serving.running({"tiny": encoder}) as running,
@@ -237,7 +246,7 @@ def test_a_connection_that_asks_nothing_is_closed(encoder: DualEncoder, monkeypa
         assert running.ask("GET", "/healthz").status == 200
 
 
-def test_labels_are_embedded_once(encoder: DualEncoder) -> None:
+def test_label_embeddings_are_cached(encoder: DualEncoder) -> None:
     with serving.running({"tiny": encoder}) as running:
         body = {"image": data_address(picture()), "labels": ["a dog", "a cat"], "template": ["a {}", "the {}"]}
         first = running.post("/v1/classify", body).json
@@ -248,7 +257,7 @@ def test_labels_are_embedded_once(encoder: DualEncoder) -> None:
         assert counted(running, 'beholder_batch_inputs_count{work="embed texts"}') > before
 
 
-def test_slow_addresses_hold_up_nobody_else(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_slow_urls_do_not_block_other_requests(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     may = threading.Event()
 
     def never(*_: Any, **__: Any) -> bytes:

@@ -1,4 +1,4 @@
-"""The official client against the server, and every answer against the library's own."""
+"""The official OpenAI client against the server; every response is compared with the library."""
 
 import base64
 import json
@@ -21,20 +21,20 @@ def part(seed: int = 0) -> dict[str, Any]:
     return {"type": "image_url", "image_url": {"url": data_address(picture(seed))}}
 
 
-def asked(question: str, seed: int = 0) -> dict[str, Any]:
+def user_message(question: str, seed: int = 0) -> dict[str, Any]:
     return {"role": "user", "content": [part(seed), {"type": "text", "text": question}]}
 
 
-def test_models_are_listed_without_any_path(client: openai.OpenAI) -> None:
+def test_models_are_listed_without_paths(client: openai.OpenAI) -> None:
     assert [model.id for model in client.models.list()] == ["tiny"]
     assert client.models.retrieve("tiny").object == "model"
     with pytest.raises(openai.NotFoundError, match="no model with this name"):
         client.models.retrieve("gpt-4o")
 
 
-def test_texts_have_the_vectors_of_the_library(client: openai.OpenAI, encoder: DualEncoder) -> None:
+def test_text_embeddings_match_the_library(client: openai.OpenAI, encoder: DualEncoder) -> None:
     texts = ["a dog by the sea", "a cat", "the night"]
-    answer = client.embeddings.create(model="tiny", input=texts)  # asks for base64
+    answer = client.embeddings.create(model="tiny", input=texts)  # the client requests base64
     plain = client.embeddings.create(model="tiny", input=texts, encoding_format="float")
     expected = encoder.embed_texts(texts)
     np.testing.assert_allclose([row.embedding for row in answer.data], expected, atol=1e-6)
@@ -46,7 +46,7 @@ def test_texts_have_the_vectors_of_the_library(client: openai.OpenAI, encoder: D
     np.testing.assert_allclose(single.data[0].embedding, expected[1], atol=1e-6)
 
 
-def test_pictures_and_texts_mix_in_one_list(server: Running, encoder: DualEncoder) -> None:
+def test_pictures_and_texts_can_be_mixed_in_one_request(server: Running, encoder: DualEncoder) -> None:
     mixed = [data_address(picture(1)), "a cat", part(2), {"type": "text", "text": "a dog"}]
     answer = server.post("/v1/embeddings", {"model": "tiny", "input": mixed}).json
     images, texts = encoder.embed_images([picture(1), picture(2)]), encoder.embed_texts(["a cat", mixed[3]["text"]])
@@ -54,7 +54,7 @@ def test_pictures_and_texts_mix_in_one_list(server: Running, encoder: DualEncode
     np.testing.assert_allclose([row["embedding"] for row in answer["data"]], expected, atol=1e-6)
 
 
-def test_a_turned_photograph_is_seen_upright(server: Running, encoder: DualEncoder) -> None:
+def test_a_rotated_photograph_is_embedded_upright(server: Running, encoder: DualEncoder) -> None:
     exif = picture(3).getexif()
     exif[0x0112] = 6
     data = file_of(picture(3, (90, 60)), "JPEG", exif=exif, quality=95)
@@ -62,20 +62,20 @@ def test_a_turned_photograph_is_seen_upright(server: Running, encoder: DualEncod
     np.testing.assert_allclose([answer["data"][0]["embedding"]], encoder.embed_images([data]), atol=1e-6)
 
 
-def test_a_question_is_answered_as_in_the_library(client: openai.OpenAI, writer: VisionLanguageModel) -> None:
-    answer = client.chat.completions.create(model="tiny", messages=[asked("what is this ?")], max_tokens=12)
-    chat = writer.chat(picture(), max_new_tokens=12)
+def test_chat_answers_match_the_library(client: openai.OpenAI, vision_language_model: VisionLanguageModel) -> None:
+    answer = client.chat.completions.create(model="tiny", messages=[user_message("what is this ?")], max_tokens=12)
+    chat = vision_language_model.chat(picture(), max_new_tokens=12)
     assert answer.choices[0].message.content == chat.ask("what is this ?").strip()
     turn = chat.turns[0]
     assert answer.choices[0].finish_reason == ("stop" if turn.finished else "length")
     assert answer.usage is not None
     assert answer.usage.completion_tokens == len(turn.answer_ids)
-    assert answer.usage.prompt_tokens == writer.bridge.settings.soft_prompts + len(turn.question_ids)
+    assert answer.usage.prompt_tokens == vision_language_model.bridge.settings.soft_prompts + len(turn.question_ids)
     assert answer.model == "tiny" and answer.object == "chat.completion"
 
 
-def test_a_stream_holds_the_same_words_and_the_usage(client: openai.OpenAI) -> None:
-    messages = [asked("where is the red dog ?", 1)]
+def test_a_stream_contains_the_same_text_and_the_usage(client: openai.OpenAI) -> None:
+    messages = [user_message("where is the red dog ?", 1)]
     whole = client.chat.completions.create(model="tiny", messages=messages, max_completion_tokens=10)
     options = {"include_usage": True}
     stream = client.chat.completions.create(
@@ -89,12 +89,14 @@ def test_a_stream_holds_the_same_words_and_the_usage(client: openai.OpenAI) -> N
     assert len(chunks) > 4
 
 
-def test_a_conversation_goes_on_where_it_was(client: openai.OpenAI, writer: VisionLanguageModel) -> None:
-    chat = writer.chat(picture(2), max_new_tokens=6)
+def test_a_conversation_continues_from_its_messages(
+    client: openai.OpenAI, vision_language_model: VisionLanguageModel
+) -> None:
+    chat = vision_language_model.chat(picture(2), max_new_tokens=6)
     chat.add_turn("what is this ?", "a red dog")
     second = chat.ask("how many ?")
     messages = [
-        asked("what is this ?", 2),
+        user_message("what is this ?", 2),
         {"role": "assistant", "content": "a red dog"},
         {"role": "user", "content": "how many ?"},
     ]
@@ -104,17 +106,19 @@ def test_a_conversation_goes_on_where_it_was(client: openai.OpenAI, writer: Visi
     assert answer.usage.prompt_tokens == chat.num_tokens - len(chat.turns[-1].answer_ids)
 
 
-def test_what_the_system_says_stands_before_the_first_question(client: openai.OpenAI) -> None:
-    told = [{"role": "system", "content": "yes no dog"}, asked("what is this ?")]
-    together = [asked("yes no dog what is this ?")]
-    answers = [client.chat.completions.create(model="tiny", messages=each, max_tokens=8) for each in (told, together)]
+def test_the_system_message_is_prepended_to_the_first_question(client: openai.OpenAI) -> None:
+    with_system = [{"role": "system", "content": "yes no dog"}, user_message("what is this ?")]
+    together = [user_message("yes no dog what is this ?")]
+    answers = [
+        client.chat.completions.create(model="tiny", messages=each, max_tokens=8) for each in (with_system, together)
+    ]
     assert answers[0].choices[0].message.content == answers[1].choices[0].message.content
 
 
-def test_words_are_drawn_as_the_seed_says(client: openai.OpenAI) -> None:
+def test_sampling_is_determined_by_the_seed(client: openai.OpenAI) -> None:
     def draw(seed: int) -> str | None:
         answer = client.chat.completions.create(
-            model="tiny", messages=[asked("what is this ?")], max_tokens=10, temperature=1.5, seed=seed
+            model="tiny", messages=[user_message("what is this ?")], max_tokens=10, temperature=1.5, seed=seed
         )
         return answer.choices[0].message.content
 
@@ -122,8 +126,8 @@ def test_words_are_drawn_as_the_seed_says(client: openai.OpenAI) -> None:
     assert len({draw(seed) for seed in range(5)}) > 1
 
 
-def test_a_stop_ends_the_answer_before_it(client: openai.OpenAI) -> None:
-    options: dict[str, Any] = {"model": "tiny", "messages": [asked("what is this ?")], "max_tokens": 12}
+def test_a_stop_sequence_ends_the_answer_and_is_excluded(client: openai.OpenAI) -> None:
+    options: dict[str, Any] = {"model": "tiny", "messages": [user_message("what is this ?")], "max_tokens": 12}
     words = (client.chat.completions.create(**options).choices[0].message.content or "").split()
     stop = " ".join(words[2:4])
     answer = client.chat.completions.create(**options, stop=[stop])
@@ -137,22 +141,22 @@ def test_a_stop_ends_the_answer_before_it(client: openai.OpenAI) -> None:
 WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
     ("a model that is not here", {"model": "gpt-4o"}, 404, "model"),
     ("no picture", {"messages": [{"role": "user", "content": "hello"}]}, 400, "messages"),
-    ("two pictures", {"messages": [asked("a", 1), asked("b", 2)]}, 400, "messages"),
+    ("two pictures", {"messages": [user_message("a", 1), user_message("b", 2)]}, 400, "messages"),
     ("no words", {"messages": [{"role": "user", "content": [part()]}]}, 400, "messages"),
-    ("an answer first", {"messages": [{"role": "assistant", "content": "hi"}, asked("a")]}, 400, "messages"),
-    ("an answer last", {"messages": [asked("a"), {"role": "assistant", "content": "hi"}]}, 400, "messages"),
+    ("an answer first", {"messages": [{"role": "assistant", "content": "hi"}, user_message("a")]}, 400, "messages"),
+    ("an answer last", {"messages": [user_message("a"), {"role": "assistant", "content": "hi"}]}, 400, "messages"),
     ("several answers", {"n": 2}, 400, "n"),
     ("tools", {"tools": [{"type": "function"}]}, 400, "tools"),
     ("a temperature of 3", {"temperature": 3}, 400, "temperature"),
     ("no tokens", {"max_tokens": 0}, 400, "max_tokens"),
     ("an unknown setting", {"best_of": 3}, 400, "best_of"),
     ("stream_options without a stream", {"stream_options": {"include_usage": True}}, 400, "stream_options"),
-    ("a conversation longer than the model reads", {"messages": [asked("dog " * 60)]}, 400, None),
+    ("a conversation longer than the model reads", {"messages": [user_message("dog " * 60)]}, 400, None),
     (
         "turns that are longer together",
         {
             "messages": [
-                asked("dog " * 15),
+                user_message("dog " * 15),
                 {"role": "assistant", "content": "dog " * 24},
                 {"role": "user", "content": "a"},
             ]
@@ -165,10 +169,10 @@ WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
 
 @pytest.mark.parametrize(("change", "status", "param"), [row[1:] for row in WRONG], ids=[row[0] for row in WRONG])
 @pytest.mark.parametrize("stream", [False, True])
-def test_a_wrong_chat_is_answered_in_the_interfaces_form(
+def test_an_invalid_chat_request_gets_an_openai_error(
     server: Running, change: dict[str, Any], status: int, param: str | None, stream: bool
 ) -> None:
-    body = {"model": "tiny", "messages": [asked("what is this ?")], "max_tokens": 12, "stream": stream} | change
+    body = {"model": "tiny", "messages": [user_message("what is this ?")], "max_tokens": 12, "stream": stream} | change
     if stream and "stream_options" in change:
         pytest.skip("they go together")
     answer = server.post("/v1/chat/completions", body)
@@ -196,13 +200,13 @@ def test_a_wrong_chat_is_answered_in_the_interfaces_form(
     ],
     ids=lambda change: json.dumps(change)[:30],
 )
-def test_wrong_embeddings_are_refused(server: Running, change: dict[str, Any]) -> None:
+def test_invalid_embedding_requests_are_refused(server: Running, change: dict[str, Any]) -> None:
     answer = server.post("/v1/embeddings", {"model": "tiny", "input": "a cat"} | change)
     assert answer.status == 400, answer.data
     assert answer.json["error"]["message"]
 
 
-def test_the_clients_own_errors_are_raised(client: openai.OpenAI) -> None:
+def test_the_client_raises_its_own_exceptions(client: openai.OpenAI) -> None:
     with pytest.raises(openai.BadRequestError, match="about one picture"):
         client.chat.completions.create(model="tiny", messages=[{"role": "user", "content": "hello"}])
     broken = data_address(b"\x89PNG\r\n\x1a\n and no more")
@@ -211,7 +215,7 @@ def test_the_clients_own_errors_are_raised(client: openai.OpenAI) -> None:
     assert caught.value.code == "invalid_image"
 
 
-def test_base64_holds_little_endian_float32(server: Running) -> None:
+def test_base64_embeddings_are_little_endian_float32(server: Running) -> None:
     body = {"model": "tiny", "input": "a cat", "encoding_format": "base64"}
     coded = server.post("/v1/embeddings", body).json["data"][0]["embedding"]
     vector = np.frombuffer(base64.b64decode(coded), "<f4")
@@ -250,7 +254,7 @@ HARMLESS: dict[str, Any] = {
 
 
 def test_null_means_absent_and_defaults_are_accepted(server: Running) -> None:
-    body = {"model": "tiny", "messages": [asked("what is this ?")], "max_tokens": 4}
+    body = {"model": "tiny", "messages": [user_message("what is this ?")], "max_tokens": 4}
     expected = server.post("/v1/chat/completions", body).json["choices"]
     for change in (dict.fromkeys(NULLS), HARMLESS):
         answer = server.post("/v1/chat/completions", body | change)
@@ -263,12 +267,12 @@ def test_null_means_absent_and_defaults_are_accepted(server: Running) -> None:
     assert server.post("/v1/embeddings", {"model": "tiny", "input": "a cat", "encoding_format": None}).status == 200
 
 
-def test_an_answer_can_be_sent_back_as_it_came(client: openai.OpenAI) -> None:
-    messages: list[Any] = [asked("what is this ?")]
+def test_a_returned_message_can_be_sent_back_unchanged(client: openai.OpenAI) -> None:
+    messages: list[Any] = [user_message("what is this ?")]
     first = client.chat.completions.create(model="tiny", messages=messages, max_tokens=4)
     messages += [first.choices[0].message, {"role": "user", "content": "how many ?"}]
     assert client.chat.completions.create(model="tiny", messages=messages, max_tokens=4).choices
-    messages[1] = first.choices[0].message.model_dump()  # every field of the client's class, most of them null
+    messages[1] = first.choices[0].message.model_dump()  # all fields of the client's class, most of them null
     assert client.chat.completions.create(model="tiny", messages=messages, max_tokens=4).choices
 
 
@@ -286,7 +290,7 @@ def test_base64_may_contain_white_space(server: Running) -> None:
         ("embeddings", {"input": [1, 2, 3]}, None, "token ids"),
         ("embeddings", {"input": [[1, 2], [3]]}, None, "token ids"),
         ("embeddings", {"input": "a", "dimensions": 4}, "dimensions", "8 dimensions"),
-        ("chat/completions", {"messages": [asked("a") | {"role": "robot"}]}, "messages.0.role", ""),
+        ("chat/completions", {"messages": [user_message("a") | {"role": "robot"}]}, "messages.0.role", ""),
         (
             "chat/completions",
             {"messages": [{"role": "user", "content": [{"type": "text", "text": 5}]}]},
@@ -301,7 +305,7 @@ def test_base64_may_contain_white_space(server: Running) -> None:
         ),
     ],
 )
-def test_an_error_names_the_wrong_field(
+def test_an_error_names_the_invalid_field(
     server: Running, path: str, body: dict[str, Any], param: str | None, words: str
 ) -> None:
     error = server.post(f"/v1/{path}", {"model": "tiny"} | body).json["error"]

@@ -1,4 +1,4 @@
-"""Labels, similarity, captions and attention: what the library says."""
+"""Classification, similarity, captions and attention maps match the library."""
 
 import numpy as np
 import pytest
@@ -7,7 +7,7 @@ from beholder import DualEncoder, VisionLanguageModel
 from serving import Running, data_address, picture
 
 
-def test_labels_are_those_of_the_library(server: Running, encoder: DualEncoder) -> None:
+def test_classification_matches_the_library(server: Running, encoder: DualEncoder) -> None:
     labels, templates = ["a dog", "a cat", "the sea"], ["a photo of {}", "{} by night"]
     for options in ({}, {"none": True}, {"multi": True}):
         body = {"image": data_address(picture()), "labels": labels, "template": templates} | options
@@ -19,7 +19,7 @@ def test_labels_are_those_of_the_library(server: Running, encoder: DualEncoder) 
     assert len(server.post("/v1/classify", body).json["labels"]) == 1
 
 
-def test_similarity_is_that_of_the_library(server: Running, encoder: DualEncoder) -> None:
+def test_similarity_matches_the_library(server: Running, encoder: DualEncoder) -> None:
     pictures, texts = [picture(1), picture(2)], ["a dog", "a cat", "the sea"]
     answer = server.post("/v1/similarity", {"images": [*map(data_address, pictures)], "texts": texts}).json
     images, words = encoder.embed_images(pictures), encoder.embed_texts(texts)
@@ -27,32 +27,32 @@ def test_similarity_is_that_of_the_library(server: Running, encoder: DualEncoder
     np.testing.assert_allclose(answer["match"], encoder.match(images, words), atol=1e-6)
 
 
-def test_captions_are_those_of_the_library(server: Running, writer: VisionLanguageModel) -> None:
+def test_captions_match_the_library(server: Running, vision_language_model: VisionLanguageModel) -> None:
     body = {"image": data_address(picture(4)), "prompt": "a photo of", "max_new_tokens": 7, "num_beams": 2}
     answer = server.post("/v1/caption", body).json
-    assert answer["caption"] == writer.caption(picture(4), "a photo of", 7, num_beams=2)
+    assert answer["caption"] == vision_language_model.caption(picture(4), "a photo of", 7, num_beams=2)
     assert answer["score"] is None and answer["candidates"] == []
     drawn = server.post("/v1/caption", {"image": data_address(picture(4)), "top_p": 0.9, "seed": 7}).json["caption"]
-    assert drawn == writer.caption(picture(4), top_p=0.9, seed=7)
+    assert drawn == vision_language_model.caption(picture(4), top_p=0.9, seed=7)
     without = server.post("/v1/caption", {"image": data_address(picture(4)), "candidates": 3})
     assert without.status == 400 and without.code == "unsupported_by_model"  # it has no matching head
 
 
-def test_attention_is_that_of_the_library(server: Running, writer: VisionLanguageModel) -> None:
+def test_attention_maps_match_the_library(server: Running, vision_language_model: VisionLanguageModel) -> None:
     answer = server.post("/v1/attention", {"image": data_address(picture()), "text": "a red dog"}).json
-    attention_maps = writer.attention_maps(picture(), "a red dog")
+    attention_maps = vision_language_model.attention_maps(picture(), "a red dog")
     assert answer["words"] == attention_maps.words
     np.testing.assert_allclose(answer["maps"], attention_maps.maps, atol=1e-6)
     np.testing.assert_allclose(answer["overall"], attention_maps.overall, atol=1e-6)
 
 
-def test_the_description_names_every_route(server: Running) -> None:
+def test_the_openapi_document_lists_every_route(server: Running) -> None:
     described = server.ask("GET", "/openapi.json").json["paths"]
     assert {"/v1/models", "/v1/embeddings", "/v1/chat/completions", "/v1/classify", "/v1/similarity"} < set(described)
     assert "/v1/caption" in described and "/v1/attention" in described
 
 
-def test_what_was_done_is_counted(server: Running) -> None:
+def test_metrics_count_the_work_done(server: Running) -> None:
     body = {"image": data_address(picture()), "labels": ["a dog", "a cat"]}
     assert server.post("/v1/classify", body).status == 200
     text = server.ask("GET", "/metrics").data.decode()

@@ -1,4 +1,4 @@
-"""``beholder serve`` as a person runs it: what it refuses, what it logs, and how it stops."""
+"""``beholder serve`` as a subprocess: what it refuses, what it logs, and how it stops."""
 
 import http.client
 import json
@@ -31,7 +31,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def served(*options: str | Path) -> Iterator[tuple[subprocess.Popen[str], int]]:
-    """The process, and its port once its models are loaded."""
+    """Start the server; yield the process and its port once the models are loaded."""
     order = [*RUN, "--port", "0", *map(str, options)]
     process = subprocess.Popen(order, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     try:
@@ -66,9 +66,7 @@ def ask(port: int, method: str, path: str, body: object = None, **headers: str) 
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
-def test_an_answer_that_is_being_written_is_finished_before_it_stops(
-    tiny_model: Path, folder: Path, number: signal.Signals
-) -> None:
+def test_shutdown_waits_for_running_responses(tiny_model: Path, folder: Path, number: signal.Signals) -> None:
     with served("--model", tiny_model, "--model", folder) as (process, port):
         status, listed = ask(port, "GET", "/v1/models")
         assert status == 200
@@ -114,7 +112,7 @@ def refused(*options: str | Path, **environment: str) -> str:
     return run.stderr
 
 
-def test_a_call_that_is_wrong_is_told_so(tmp_path: Path, tiny_model: Path) -> None:
+def test_an_invalid_command_line_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     assert "needs a key" in refused("--host", "0.0.0.0")
     assert "cannot be read" in refused("--key-file", tmp_path / "nothing")
     assert "no such folder" in refused("--port", "0", "--model", tmp_path / "nothing")
@@ -126,7 +124,7 @@ def test_a_call_that_is_wrong_is_told_so(tmp_path: Path, tiny_model: Path) -> No
 
 
 @pytest.mark.parametrize("name", ["", "*", "http://a.example", "a.example:80", "a b", ".", "*.example"])
-def test_an_odd_host_name_is_refused(name: str) -> None:
+def test_an_invalid_host_name_is_refused(name: str) -> None:
     with pytest.raises(InvalidSetting, match="--allow-host"):
         ServerSettings(allowed_hosts=(name,))
 
@@ -136,7 +134,7 @@ def test_an_empty_key_is_refused(tiny_model: Path) -> None:
     assert "key is empty" in refused("--model", tiny_model, BEHOLDER_KEY="")
 
 
-def test_a_key_in_a_file_is_asked_for_and_told_to_nobody(tmp_path: Path, tiny_model: Path) -> None:
+def test_a_key_from_a_file_is_required_and_never_logged(tmp_path: Path, tiny_model: Path) -> None:
     file = tmp_path / "key.txt"
     file.write_text("a long secret key\n")
     with served("--host", "0.0.0.0", "--key-file", file, "--model", tiny_model) as (process, port):
@@ -153,7 +151,7 @@ def test_loopback_needs_no_key(host: str) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "::", "192.168.1.2", "pictures.example", ""])
-def test_any_other_address_needs_one(host: str) -> None:
+def test_any_other_address_needs_a_key(host: str) -> None:
     with pytest.raises(InvalidSetting, match="needs a key"):
         ServerSettings(host=host)
     assert not ServerSettings(host=host, key="12345678").loopback

@@ -15,38 +15,38 @@ def worker() -> Iterator[Worker]:
     worker.close(5)
 
 
-class Held:
-    """Work that waits for permission, and remembers the batches that it was given."""
+class BlockingWork:
+    """Work that blocks until released, and records its batches."""
 
     def __init__(self) -> None:
         self.batches: list[list[Any]] = []
-        self.begun = threading.Event()
-        self.may = threading.Event()
+        self.started = threading.Event()
+        self.released = threading.Event()
 
     def __call__(self, inputs: list[Any], check_cancelled: Callable[[], None]) -> list[Any]:
         self.batches.append(list(inputs))
-        self.begun.set()
-        while not self.may.wait(0.01):
+        self.started.set()
+        while not self.released.wait(0.01):
             check_cancelled()
         return [each * 10 for each in inputs]
 
 
-def test_what_waits_together_is_computed_together_and_in_order(worker: Worker) -> None:
-    held = Held()
+def test_waiting_jobs_are_batched_in_order(worker: Worker) -> None:
+    held = BlockingWork()
     first = Job("g", [0], held)
     worker.submit(first)
-    assert held.begun.wait(5)
+    assert held.started.wait(5)
     jobs = [Job("g", [number], held) for number in range(1, 7)]
     other = Job("h", [100], held)
     for job in (*jobs[:2], other, *jobs[2:]):
         worker.submit(job)
-    held.may.set()
+    held.released.set()
     assert [job.result.result(5) for job in (first, *jobs, other)] == [[0], [10], [20], [30], [40], [50], [60], [1000]]
     assert held.batches == [[0], [1, 2, 3, 4], [100], [5, 6]]
 
 
-def test_a_fault_touches_only_whose_it_is(worker: Worker) -> None:
-    held = Held()
+def test_an_error_fails_only_its_own_input(worker: Worker) -> None:
+    held = BlockingWork()
 
     def work(inputs: list[Any], check_cancelled: Callable[[], None]) -> list[Any]:
         if 3 in inputs:
@@ -54,18 +54,18 @@ def test_a_fault_touches_only_whose_it_is(worker: Worker) -> None:
         return held(inputs, check_cancelled)
 
     worker.submit(Job("wait", [0], held))
-    assert held.begun.wait(5)
+    assert held.started.wait(5)
     jobs = [Job("g", [number], work) for number in range(1, 5)]
     for job in jobs:
         worker.submit(job)
-    held.may.set()
+    held.released.set()
     assert [jobs[place].result.result(5) for place in (0, 1, 3)] == [[10], [20], [40]]
     with pytest.raises(ValueError, match="three"):
         jobs[2].result.result(5)
 
 
-def test_want_of_memory_is_met_by_halves(worker: Worker) -> None:
-    held = Held()
+def test_a_batch_is_halved_when_memory_runs_out(worker: Worker) -> None:
+    held = BlockingWork()
     sizes = []
 
     def work(inputs: list[Any], check_cancelled: Callable[[], None]) -> list[Any]:
@@ -75,23 +75,23 @@ def test_want_of_memory_is_met_by_halves(worker: Worker) -> None:
         return inputs
 
     worker.submit(Job("wait", [0], held))
-    assert held.begun.wait(5)
+    assert held.started.wait(5)
     jobs = [Job("g", [number], work) for number in range(4)]
     for job in jobs:
         worker.submit(job)
-    held.may.set()
+    held.released.set()
     assert [job.result.result(5) for job in jobs] == [[0], [1], [2], [3]]
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
 
 
-def test_work_that_nobody_wants_is_stopped_or_never_begun(worker: Worker) -> None:
-    held, never = Held(), Held()
+def test_cancelled_work_is_stopped_or_never_started(worker: Worker) -> None:
+    held, never = BlockingWork(), BlockingWork()
     job, behind = Job("g", [0], held), Job("h", [1], never)
     worker.submit(job)
-    assert held.begun.wait(5)
+    assert held.started.wait(5)
     worker.submit(behind)
     behind.cancelled = True
-    job.cancelled = True  # it never gets permission, so only this can end it
+    job.cancelled = True  # it is never released, so only cancelling can end it
     with pytest.raises(WorkCancelled):
         job.result.result(5)
     last = Job("i", [2], lambda inputs, _: inputs)
@@ -100,10 +100,10 @@ def test_work_that_nobody_wants_is_stopped_or_never_begun(worker: Worker) -> Non
     assert never.batches == []
 
 
-def test_conversations_advance_in_turn(worker: Worker) -> None:
-    begun, may = threading.Event(), threading.Event()
-    worker.submit(Job("wait", [0], lambda inputs, _: (begun.set(), may.wait(5), inputs)[2]))
-    assert begun.wait(5)
+def test_conversations_take_turns(worker: Worker) -> None:
+    started, may = threading.Event(), threading.Event()
+    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(5), inputs)[2]))
+    assert started.wait(5)
     order: list[tuple[int, Any]] = []
     done = threading.Event()
 
@@ -123,21 +123,21 @@ def test_conversations_advance_in_turn(worker: Worker) -> None:
     assert [piece for number, piece in order if number == MAX_STREAMS + 1] == ["a", "b", "c", None]
 
 
-def test_an_abandoned_conversation_ends_at_its_next_word(worker: Worker) -> None:
-    told: list[Any] = []
-    stream = ConversationStream(lambda: iter(lambda: time.sleep(0.001) or "word", None), told.append)
+def test_an_abandoned_conversation_ends_at_its_next_token(worker: Worker) -> None:
+    pieces: list[Any] = []
+    stream = ConversationStream(lambda: iter(lambda: time.sleep(0.001) or "word", None), pieces.append)
     worker.submit(stream)
     deadline = time.monotonic() + 5
-    while len(told) < 3 and time.monotonic() < deadline:
+    while len(pieces) < 3 and time.monotonic() < deadline:
         time.sleep(0.001)
     stream.cancelled = True
-    while not isinstance(told[-1], WorkCancelled) and time.monotonic() < deadline:
+    while not isinstance(pieces[-1], WorkCancelled) and time.monotonic() < deadline:
         time.sleep(0.001)
-    assert isinstance(told[-1], WorkCancelled)
+    assert isinstance(pieces[-1], WorkCancelled)
     assert worker.pending() == 0
 
 
-def test_a_closed_worker_ends_its_thread_and_takes_nothing_more() -> None:
+def test_a_closed_worker_ends_its_thread_and_refuses_jobs() -> None:
     worker = Worker("test")
     stream = ConversationStream(lambda: iter(lambda: time.sleep(0.001) or "word", None), lambda _: None)
     worker.submit(stream)
@@ -148,49 +148,49 @@ def test_a_closed_worker_ends_its_thread_and_takes_nothing_more() -> None:
 
 
 def test_a_conversation_does_not_wait_for_a_long_batch(worker: Worker) -> None:
-    held = Held()
+    held = BlockingWork()
     job = Job("g", [0], held)
     worker.submit(job)
-    assert held.begun.wait(5)
-    told: list[Any] = []
+    assert held.started.wait(5)
+    pieces: list[Any] = []
     done = threading.Event()
     worker.submit(
-        ConversationStream(lambda: iter("abc"), lambda piece: (told.append(piece), piece is None and done.set()))
+        ConversationStream(lambda: iter("abc"), lambda piece: (pieces.append(piece), piece is None and done.set()))
     )
-    assert done.wait(5) and told == ["a", "b", "c", None]
+    assert done.wait(5) and pieces == ["a", "b", "c", None]
     assert not job.result.done()
-    held.may.set()
+    held.released.set()
     assert job.result.result(5) == [0]
 
 
-def test_a_short_job_does_not_wait_for_the_rest_of_a_long_one(worker: Worker) -> None:
-    held = Held()
+def test_a_short_job_does_not_wait_for_the_remainder_of_a_long_one(worker: Worker) -> None:
+    held = BlockingWork()
     long = Job("g", list(range(100)), held, client="one")
     worker.submit(long)
-    assert held.begun.wait(5)
+    assert held.started.wait(5)
     short = Job("g", [1000], held, client="other")
     worker.submit(short)
-    held.may.set()
+    held.released.set()
     assert short.result.result(5) == [10_000]
     assert 1000 in held.batches[1]  # the very next batch, although 96 inputs of the long job were before it
     assert long.result.result(5) == [each * 10 for each in range(100)]
 
 
 def test_clients_take_turns_and_shorter_jobs_go_first(worker: Worker) -> None:
-    held = Held()
+    held = BlockingWork()
     worker.submit(Job("wait", [0], held, client="one"))
-    assert held.begun.wait(5)
+    assert held.started.wait(5)
     long, short = Job("long", ["long"] * 8, held, client="one"), Job("short", ["short"], held, client="one")
     other = Job("other", ["other"] * 8, held, client="other")
     for job in (long, short, other):
         worker.submit(job)
-    held.may.set()
+    held.released.set()
     for job in (long, short, other):
         job.result.result(5)
     assert [batch[0] for batch in held.batches[1:]] == ["other", "short", "other", "long", "long"]
 
 
-def test_a_long_job_that_nobody_waits_for_ends_after_its_current_batch(worker: Worker) -> None:
+def test_a_cancelled_long_job_ends_after_its_current_batch(worker: Worker) -> None:
     batches: list[list[Any]] = []
     first = threading.Event()
     may = threading.Event()
@@ -212,12 +212,12 @@ def test_a_long_job_that_nobody_waits_for_ends_after_its_current_batch(worker: W
 
 
 def test_cancelling_a_worker_ends_waiting_jobs_with_a_reason(worker: Worker) -> None:
-    held = Held()
+    held = BlockingWork()
     worker.submit(Job("g", [0], held))
-    assert held.begun.wait(5)
+    assert held.started.wait(5)
     job = Job("h", [1], held)
     worker.submit(job)
     worker.cancel()
-    held.may.set()
+    held.released.set()
     with pytest.raises(WorkCancelled):
         job.result.result(5)
