@@ -32,7 +32,7 @@ MARKUP = "<img src=x onerror=alert(1)>"
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("writer")
-    serving.writer(folder)
+    serving.vision_language_model(folder)
     return folder
 
 

@@ -24,7 +24,7 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[str]:
     """A JupyterLab of its own, with a notebook in which the conversation begins."""
-    serving.writer(tmp_path / "writer")
+    serving.vision_language_model(tmp_path / "writer")
     serving.picture().save(tmp_path / "picture.png")
     code = "from beholder.notebook import chat\nchat('picture.png', 'writer', max_new_tokens=8)"
     notebook = nbformat.v4.new_notebook(cells=[nbformat.v4.new_code_cell(code)])
