@@ -17,7 +17,7 @@ def bridge() -> Bridge:
 
 
 @torch.no_grad()
-def test_soft_prompts_of_the_whole_come_before_those_of_the_queries(bridge: Bridge) -> None:
+def test_global_prompts_precede_those_of_the_queries(bridge: Bridge) -> None:
     image = torch.randn(2, 5, 6)
     prompts = bridge.soft_prompts(image)
     assert prompts.shape == (2, SETTINGS.soft_prompts, 10) and SETTINGS.soft_prompts == 4 + 3
@@ -28,7 +28,7 @@ def test_soft_prompts_of_the_whole_come_before_those_of_the_queries(bridge: Brid
 
 
 @torch.no_grad()
-def test_they_see_the_tokens_that_stand_for_the_whole_and_no_others(bridge: Bridge) -> None:
+def test_global_prompts_depend_on_the_global_tokens_alone(bridge: Bridge) -> None:
     image = torch.randn(1, 5, 6)
     before = bridge.global_prompts(image)
     changed = image.clone()
@@ -39,13 +39,13 @@ def test_they_see_the_tokens_that_stand_for_the_whole_and_no_others(bridge: Brid
 
 
 @pytest.mark.parametrize(
-    ("tokens", "prompts", "width", "said"),
+    ("tokens", "prompts", "width", "message"),
     [(2, 0, 10, "both be 0, or both above"), (0, 4, 10, "both"), (-1, -1, 10, "both"), (2, 4, 0, "language_width")],
 )
-def test_settings_that_do_not_go_together_say_so(tokens: int, prompts: int, width: int, said: str) -> None:
-    with pytest.raises(InvalidSetting, match=said):
+def test_inconsistent_settings_are_refused_with_the_reason(tokens: int, prompts: int, width: int, message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
         BridgeSettings(QFORMER, 0, width, global_tokens=tokens, global_prompts=prompts)
 
 
-def test_settings_come_back_from_plain_values() -> None:
+def test_settings_survive_conversion_to_a_dict() -> None:
     assert BridgeSettings.from_dict(SETTINGS.to_dict()) == SETTINGS

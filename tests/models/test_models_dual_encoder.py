@@ -39,7 +39,7 @@ def test_settings_survive_json(image: str, text: str) -> None:
 
 @pytest.mark.parametrize("image", IMAGES)
 @pytest.mark.parametrize("text", TEXTS)
-def test_vectors_have_unit_length_and_logits_are_scaled_cosines(image: str, text: str) -> None:
+def test_embeddings_have_unit_norm_and_logits_are_scaled_cosines(image: str, text: str) -> None:
     network = TwoTowers(settings_of(image, text, logit_bias=True)).eval()
     with torch.no_grad():
         network.logit_scale.fill_(2.0)
@@ -53,20 +53,20 @@ def test_vectors_have_unit_length_and_logits_are_scaled_cosines(image: str, text
     torch.testing.assert_close(logits, expected, atol=1e-5, rtol=0)
 
 
-def test_vectors_are_float32_even_where_the_network_is_not() -> None:
+def test_embeddings_are_float32_even_if_the_network_is_not() -> None:
     network = TwoTowers(settings_of("vit", "transformer")).bfloat16().eval()
     assert network.embed_image(torch.randn(1, 3, 32, 32, dtype=torch.bfloat16)).dtype == torch.float32
     assert network.embed_text(torch.zeros(1, 4, dtype=torch.int64)).dtype == torch.float32
 
 
-def test_training_reaches_every_parameter_of_both_towers_and_heads() -> None:
+def test_every_parameter_of_both_towers_and_heads_gets_a_gradient() -> None:
     network = TwoTowers(settings_of("vit", "transformer", logit_bias=True))
     images = network.embed_image(torch.randn(2, 3, 32, 32))
     network.logits(images, network.embed_text(torch.randint(0, 30, (2, 6)))).square().sum().backward()
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
-def test_an_mlp_head_adds_to_a_linear_one() -> None:
+def test_an_mlp_head_is_added_to_a_linear_one() -> None:
     network = TwoTowers(settings_of("vit", "transformer"))
     head = network.image_head
     pooled = torch.randn(2, 16)
@@ -77,7 +77,7 @@ def test_an_mlp_head_adds_to_a_linear_one() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         ({"image": {"kind": "resnet"}}, "resnet"),
         ({"text": {}}, "text tower's kind"),
@@ -87,13 +87,13 @@ def test_an_mlp_head_adds_to_a_linear_one() -> None:
         ({"image": {"kind": "vit", "grid": {"classes": 0}}}, "no longer supported"),
     ],
 )
-def test_a_settings_file_with_something_unknown_is_refused(change: dict, said: str) -> None:
+def test_unknown_settings_are_refused(change: dict, message: str) -> None:
     written = settings_of("vit", "transformer").to_dict()
-    with pytest.raises(InvalidSetting, match=said):
+    with pytest.raises(InvalidSetting, match=message):
         TwoTowersSettings.from_dict({**written, **change})
 
 
-def test_saved_settings_keep_their_names_so_that_fingerprints_do_not_change() -> None:
+def test_serialized_names_are_stable_so_that_fingerprints_do_not_change() -> None:
     head = HeadSettings("linear", input_normalization="hellinger", part_weights=(0.25, 0.75))
     written = settings_of("vit", "transformer", image_head=head).to_dict()
     assert written["image"]["grid"] is None
@@ -103,7 +103,7 @@ def test_saved_settings_keep_their_names_so_that_fingerprints_do_not_change() ->
     assert TwoTowersSettings.from_dict({**written, "image_head": current}).image_head == head
 
 
-def test_heads_that_make_no_sense_are_refused() -> None:
-    for head, said in ((HeadSettings("none"), "width 16"), (HeadSettings("cubic"), "cubic")):  # type: ignore[arg-type]
-        with pytest.raises(InvalidSetting, match=said):
+def test_invalid_head_settings_are_refused() -> None:
+    for head, message in ((HeadSettings("none"), "width 16"), (HeadSettings("cubic"), "cubic")):  # type: ignore[arg-type]
+        with pytest.raises(InvalidSetting, match=message):
             TwoTowers(dataclasses.replace(settings_of("vit", "transformer"), image_head=head))

@@ -15,7 +15,7 @@ def network() -> GlobalTokenEncoder:
 
 
 @torch.no_grad()
-def test_two_tokens_stand_before_the_grid_each_in_channels_of_its_own(network: GlobalTokenEncoder) -> None:
+def test_two_global_tokens_precede_the_grid_each_in_its_own_channels(network: GlobalTokenEncoder) -> None:
     pixels = torch.randn(2, 3, 64, 96)
     tokens = image_tokens(network, pixels)
     grid, pooled = network.tower(pixels)
@@ -31,7 +31,7 @@ def test_two_tokens_stand_before_the_grid_each_in_channels_of_its_own(network: G
 
 
 @torch.no_grad()
-def test_another_map_to_the_caption_changes_its_token_alone(network: GlobalTokenEncoder) -> None:
+def test_another_caption_projection_changes_only_the_caption_token(network: GlobalTokenEncoder) -> None:
     grid, other = torch.rand(2, 4, 1280), torch.nn.Linear(1280, 5)
     differs = (network.add_global_tokens(grid) != network.add_global_tokens(grid, other)).flatten(2).any(2)
     assert differs.tolist() == [[True] + [False] * 5] * 2

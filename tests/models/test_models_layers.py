@@ -1,4 +1,4 @@
-"""Attention in half precision is that of single precision, forwards and backwards."""
+"""Attention in half precision against single precision, outputs and gradients."""
 
 import pytest
 import torch
@@ -8,7 +8,7 @@ from beholder.models.layers import scaled_dot_product_attention
 
 
 @pytest.mark.parametrize("kind", ["all", "causal", "masked"])
-def test_attention_in_bfloat16_is_that_of_single_precision(kind: str) -> None:
+def test_attention_in_bfloat16_is_close_to_single_precision(kind: str) -> None:
     generator = torch.Generator().manual_seed(0)
     parts = [torch.randn(2, 3, 7, 16, generator=generator).bfloat16().requires_grad_() for _ in range(3)]
     exact = [part.detach().float().requires_grad_() for part in parts]

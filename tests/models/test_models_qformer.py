@@ -1,4 +1,4 @@
-"""Who may look at whom in a Q-Former."""
+"""Attention masks of the Q-Former: which queries and tokens attend to which."""
 
 import pytest
 import torch
@@ -30,13 +30,13 @@ IDS, OTHER = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 8]])
 IMAGE = torch.randn(1, 9, 24, generator=torch.Generator().manual_seed(1))
 
 
-def test_for_matching_all_see_all(qformer):
+def test_with_the_bimodal_mask_queries_and_text_attend_to_each_other(qformer):
     one, two = qformer(IMAGE, IDS, attention_mask="bimodal"), qformer(IMAGE, OTHER, attention_mask="bimodal")
     assert not torch.allclose(one.queries, two.queries)
     assert not torch.allclose(one.text[:, 0], two.text[:, 0])
 
 
-def test_for_generation_a_word_sees_the_picture_and_no_later_word(qformer):
+def test_with_the_causal_mask_a_token_attends_to_the_queries_and_to_no_later_token(qformer):
     one, two = (
         qformer(IMAGE, IDS, attention_mask="multimodal_causal"),
         qformer(IMAGE, OTHER, attention_mask="multimodal_causal"),
@@ -46,13 +46,13 @@ def test_for_generation_a_word_sees_the_picture_and_no_later_word(qformer):
     assert not torch.allclose(one.text[:, 0], qformer(-IMAGE, IDS, attention_mask="multimodal_causal").text[:, 0])
 
 
-def test_for_contrast_neither_sees_the_other(qformer):
+def test_with_the_unimodal_mask_queries_and_text_are_independent(qformer):
     both = qformer(IMAGE, IDS, attention_mask="unimodal")
     assert torch.allclose(both.queries, qformer(IMAGE).queries, atol=1e-6)
     assert torch.allclose(both.text, qformer(None, IDS).text, atol=1e-6)
 
 
-def test_padding_changes_nothing(qformer):
+def test_padding_does_not_change_the_output(qformer):
     padded, mask = torch.tensor([[5, 6, 7, 0]]), torch.tensor([[True, True, True, False]])
     for attention_mask in ("bimodal", "multimodal_causal", "unimodal"):
         one, two = (
@@ -63,24 +63,24 @@ def test_padding_changes_nothing(qformer):
         assert torch.allclose(one.text, two.text[:, :3], atol=1e-6)
 
 
-def test_where_the_queries_looked_adds_up_to_one(qformer):
+def test_cross_attention_weights_sum_to_one(qformer):
     cross_attentions = qformer(IMAGE, output_attentions=True).cross_attentions
     assert cross_attentions.shape == (2, 1, 4, 4, 9)
     assert torch.allclose(cross_attentions.sum(-1), torch.ones(2, 1, 4, 4))
 
 
-def test_only_every_second_layer_looks_at_the_picture():
+def test_only_every_second_layer_has_cross_attention():
     network = QFormer(QFormerSettings(queries=2, width=8, layers=4, heads=2, mlp_width=8, image_width=6))
     assert [layer.cross_attention is not None for layer in network.layers] == [True, False, True, False]
 
 
 @pytest.mark.parametrize("ids", [None, torch.zeros(1, 9, dtype=torch.long)])
-def test_nothing_and_too_much_to_read_are_refused(qformer, ids):
+def test_empty_input_and_overlong_text_are_refused(qformer, ids):
     with pytest.raises(InvalidSetting):
         qformer(None, ids)
 
 
-def test_a_bridge_without_stage_1_says_what_it_lacks():
+def test_a_bridge_without_stage_1_heads_has_no_image_features():
     plain = QFormerSettings(queries=2, width=8, layers=1, heads=2, mlp_width=8, image_width=6)
     bridge = Bridge(BridgeSettings(plain, embedding=0, language_width=12))
     assert bridge.soft_prompts(torch.randn(3, 5, 6)).shape == (3, 2, 12)
@@ -88,6 +88,6 @@ def test_a_bridge_without_stage_1_says_what_it_lacks():
         bridge.image_features(torch.randn(3, 5, 6))
 
 
-def test_bridge_settings_come_back_from_plain_values():
+def test_bridge_settings_survive_conversion_to_a_dict():
     settings = BridgeSettings(SMALL, 16, 40, True)
     assert BridgeSettings.from_dict(settings.to_dict()) == settings

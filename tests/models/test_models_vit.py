@@ -25,7 +25,7 @@ def build(**changes: object) -> VisionTransformer:
         ({"stem": (4, 8), "patch_size": 2, "image_height": 33}, 1 + 4 * 6),
     ],
 )
-def test_there_is_one_token_a_patch_beside_the_class_token_and_registers(changes: dict, tokens: int) -> None:
+def test_there_is_one_token_per_patch_plus_class_token_and_registers(changes: dict, tokens: int) -> None:
     network = build(**changes)
     height, width = network.settings.image_height, network.settings.image_width
     encoded = network(torch.randn(2, 3, height, width))
@@ -33,10 +33,10 @@ def test_there_is_one_token_a_patch_beside_the_class_token_and_registers(changes
     assert encoded.pooled.shape == (2, 16)
 
 
-def test_behind_a_stem_a_token_sees_what_its_convolutions_see() -> None:
+def test_a_token_depends_on_the_receptive_field_of_the_stem() -> None:
     network = build(stem=(4, 8), patch_size=1)
     pixels = torch.randn(2, 3, 32, 48)
-    before = network.stem[0](pixels)  # normalised over a picture, so a change is looked for behind the first
+    before = network.stem[0](pixels)  # only the first layer: the next normalizes over the whole picture
     pixels[:, :, :, 24:] += 1
     after = network.stem[0](pixels)
     assert before.shape == (2, 4, 16, 24)
@@ -44,7 +44,7 @@ def test_behind_a_stem_a_token_sees_what_its_convolutions_see() -> None:
     assert (after[..., 12:] != before[..., 12:]).all()
 
 
-def test_what_a_stem_gives_does_not_depend_on_the_pictures_beside() -> None:
+def test_the_stem_does_not_depend_on_the_batch() -> None:
     network = build(stem=(4, 8), patch_size=1)
     pixels = torch.randn(5, 3, 32, 48)
     torch.testing.assert_close(network(pixels).pooled[:1], network(pixels[:1]).pooled, atol=1e-5, rtol=0)
@@ -55,13 +55,13 @@ def test_a_stem_needs_channels() -> None:
         build(stem=(4, 0), patch_size=1)
 
 
-def test_positions_of_the_trained_size_are_used_as_they_are() -> None:
+def test_position_embeddings_of_the_trained_size_are_used_unchanged() -> None:
     network = build()
     class_position, positions = network.positions_for(4, 6)
     assert torch.equal(torch.cat([class_position, positions]), network.positions)
 
 
-def test_positions_of_another_size_are_interpolated_between_the_trained_ones() -> None:
+def test_position_embeddings_are_interpolated_for_other_sizes() -> None:
     network = build(image_height=16, image_width=16)
     with torch.no_grad():  # a ramp from left to right stays a ramp from left to right
         network.positions[1:] = torch.tensor([0.0, 1.0, 0.0, 1.0])[:, None]
@@ -71,7 +71,7 @@ def test_positions_of_another_size_are_interpolated_between_the_trained_ones() -
     assert (rows[0].diff() > 0).all()
 
 
-def test_layer_scale_of_zero_switches_a_block_off() -> None:
+def test_a_layer_scale_of_zero_disables_a_block() -> None:
     network = build(layer_scale=True)
     with torch.no_grad():
         for block in network.blocks:
@@ -92,7 +92,7 @@ def test_layer_scale_of_zero_switches_a_block_off() -> None:
         {"stem": (4, 8), "patch_size": 2},
     ],
 )
-def test_training_reaches_every_parameter(changes: dict) -> None:
+def test_every_parameter_gets_a_gradient(changes: dict) -> None:
     network = build(**changes).train()
     encoded = network(torch.randn(2, 3, 64, 96))
     loss = encoded.pooled.square().sum() + encoded.tokens.square().sum()
@@ -102,7 +102,7 @@ def test_training_reaches_every_parameter(changes: dict) -> None:
     assert [name for name, parameter in network.named_parameters() if parameter.grad is None] == []
 
 
-def test_attention_pooling_equals_the_multihead_attention_of_torch() -> None:
+def test_attention_pooling_equals_torch_multihead_attention() -> None:
     pooling = build(pooling="attention", class_token=False).attention_pooling
     reference = nn.MultiheadAttention(16, 2, batch_first=True)
     reference.in_proj_weight, reference.in_proj_bias = pooling.attention.qkv.weight, pooling.attention.qkv.bias
@@ -113,7 +113,7 @@ def test_attention_pooling_equals_the_multihead_attention_of_torch() -> None:
 
 
 @pytest.mark.parametrize(
-    ("changes", "said"),
+    ("changes", "message"),
     [
         ({"pooling": "class", "class_token": False}, "class token"),
         ({"pooling": "middle"}, "middle"),
@@ -123,12 +123,12 @@ def test_attention_pooling_equals_the_multihead_attention_of_torch() -> None:
         ({"activation": "relu"}, "relu"),
     ],
 )
-def test_settings_that_make_no_network_are_refused(changes: dict, said: str) -> None:
-    with pytest.raises(InvalidSetting, match=said):
+def test_invalid_settings_are_refused(changes: dict, message: str) -> None:
+    with pytest.raises(InvalidSetting, match=message):
         build(**changes)
 
 
-def test_classifying_without_a_head_is_refused() -> None:
+def test_classification_without_a_head_is_refused() -> None:
     network = build()
     with pytest.raises(InvalidSetting, match="no classification head"):
         network.classify(network(torch.randn(1, 3, 32, 48)))

@@ -24,7 +24,7 @@ print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
 
 
 @pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the C library is not glibc")
-def test_memory_that_was_freed_is_not_asked_for_again_page_by_page() -> None:
+def test_freed_memory_is_reused_without_page_faults() -> None:
     faults = {}
     for how in ("plain", "kept"):
         run = subprocess.run([sys.executable, "-c", PROGRAM, how], capture_output=True, text=True, check=True)

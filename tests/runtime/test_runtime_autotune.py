@@ -31,7 +31,7 @@ def own_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def wide() -> LoadedDualEncoder:
-    """Wide enough that its linear layers are worth eight bits."""
+    """Build a model wide enough for its linear layers to benefit from eight bits."""
     base = tiny_model.build()
     vision = VisionSettings(image_height=32, image_width=32, patch_size=8, **WIDE)
     text = TextTransformerSettings(vocabulary=160, context_length=16, pooling="end", end_id=3, **WIDE)
@@ -53,7 +53,7 @@ def wide_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.mark.parametrize("precision", ["fast", "fastest"])
 @pytest.mark.parametrize("build", [wide, convolutional])
-def test_each_precision_keeps_its_promise(build, precision: Precision, tmp_path: Path) -> None:
+def test_each_precision_stays_within_its_error_bound(build, precision: Precision, tmp_path: Path) -> None:
     save_dual_encoder(build(), tmp_path / "model")
     own = DualEncoder(load_dual_encoder(tmp_path / "model"), "cpu")
     quick = DualEncoder.from_pretrained(tmp_path / "model", device="cpu", precision=precision)
@@ -68,7 +68,7 @@ def test_each_precision_keeps_its_promise(build, precision: Precision, tmp_path:
     assert quick.fingerprint == own.fingerprint, "the vectors may be compared"
 
 
-def test_what_was_measured_is_remembered(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_measurements_are_cached(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     first = DualEncoder.compile(wide_model, precision="fastest").towers
     assert isinstance(first, CompiledTowers)
     choices = [first.choice(tower) for tower in ("image", "text")]
@@ -79,7 +79,7 @@ def test_what_was_measured_is_remembered(wide_model: Path, monkeypatch: pytest.M
     assert all(choice is not None and choice.seconds > 0 and choice.cosine >= 0.999 for choice in choices)
 
 
-def test_what_changes_too_much_is_not_used(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_configuration_beyond_the_error_bound_is_not_used(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(precision, "BOUNDS", {"fastest": 1 - 1e-9})
     towers = DualEncoder.compile(wide_model, precision="fastest").towers
     assert isinstance(towers, CompiledTowers)
@@ -87,7 +87,7 @@ def test_what_changes_too_much_is_not_used(wide_model: Path, monkeypatch: pytest
     assert choice is not None and choice.config == [asdict(NetworkConfig("image.xml"))] and choice.speedup == 1
 
 
-def test_another_processor_has_another_place(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_each_processor_has_its_own_cache_entry(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     DualEncoder.compile(wide_model)
     assert find_compiled_dual_encoder(wide_model) is not None
     with monkeypatch.context() as elsewhere:
@@ -97,8 +97,8 @@ def test_another_processor_has_another_place(wide_model: Path, monkeypatch: pyte
     assert find_compiled_dual_encoder(wide_model) is not None, "two machines may share a cache"
 
 
-def test_each_arithmetic_has_kernels_of_its_own(wide_model: Path) -> None:
-    """OpenVINO does not tell them apart: kernels cached for float32, run as bfloat16, gave NaN or a crash."""
+def test_each_precision_has_its_own_kernel_cache(wide_model: Path) -> None:
+    """OpenVINO does not distinguish them: kernels cached for float32 and run in bfloat16 gave NaN or crashed."""
     DualEncoder.compile(wide_model)
     compiled = find_compiled_dual_encoder(wide_model)
     assert compiled is not None
@@ -106,14 +106,14 @@ def test_each_arithmetic_has_kernels_of_its_own(wide_model: Path) -> None:
     model = openvino().Core().read_model(str(compiled.folder / "text.xml"))
     for config in (NetworkConfig("text.xml"), NetworkConfig("text.xml", "bf16"), NetworkConfig("text.xml", "bf16", 64)):
         fresh = NetworkSequence.of_models([model], [config])(tokens.ids, tokens.mask)[0]
-        for _ in range(2):  # written, and read again
+        for _ in range(2):  # first written, then read
             cached = NetworkSequence.read(compiled.folder, [config])(tokens.ids, tokens.mask)[0]
             np.testing.assert_allclose(cached, fresh, atol=1e-6)
     kernels = [path for path in (compiled.folder / "kernels").rglob("*.blob") if path.stat().st_size]
     assert len({path.parent for path in kernels}) >= 3
 
 
-def test_a_precision_is_one_of_three(tiny_model: Path) -> None:
+def test_an_unknown_precision_is_refused(tiny_model: Path) -> None:
     with pytest.raises(InvalidSetting, match="precision: one of exact, fast, fastest, not 'half'"):
         DualEncoder.from_pretrained(tiny_model, precision="half")  # type: ignore[arg-type]
 
@@ -125,7 +125,7 @@ def model_of(folder: Path, tower: str) -> object:
     return openvino().Core().read_model(str(found.folder / f"{tower}.xml"))
 
 
-def test_weights_of_eight_bits_take_a_quarter(wide_model: Path, tmp_path: Path) -> None:
+def test_eight_bit_weights_take_a_quarter_of_the_size(wide_model: Path, tmp_path: Path) -> None:
     model = model_of(wide_model, "image")
     small = quantization.quantize_per_channel(model)
     for name, one in (("whole", model), ("small", small)):
@@ -141,12 +141,12 @@ def test_weights_of_eight_bits_take_a_quarter(wide_model: Path, tmp_path: Path) 
     assert quantization.group_sizes(model) == [128, 64]
 
 
-def test_convolutions_stay_as_they_are(tmp_path: Path) -> None:
+def test_convolutions_are_not_quantized(tmp_path: Path) -> None:
     save_dual_encoder(convolutional(), tmp_path / "model")
     assert quantization.group_sizes(model_of(tmp_path / "model", "image")) == []
 
 
-def test_a_network_in_two_parts_is_the_same_network(wide_model: Path) -> None:
+def test_splitting_a_network_does_not_change_its_output(wide_model: Path) -> None:
     model = model_of(wide_model, "image")
     places = split_network.split_points(model)
     assert len(places) >= 4, "two sums for each layer"
@@ -158,7 +158,7 @@ def test_a_network_in_two_parts_is_the_same_network(wide_model: Path) -> None:
     np.testing.assert_allclose(found, expected, atol=1e-6)
 
 
-def test_the_samples_are_pictures_that_differ_and_sentences() -> None:
+def test_calibration_samples_are_distinct_pictures_and_sentences() -> None:
     loaded = tiny_model.build()
     pixels = sample_pixels(loaded.preprocessing)
     assert pixels.shape == (8, 3, 32, 32) and pixels.dtype == np.float32 and np.abs(pixels).max() <= 1
@@ -169,7 +169,9 @@ def test_the_samples_are_pictures_that_differ_and_sentences() -> None:
 @pytest.mark.mini
 @pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fast", "fastest"])
-def test_mini_keeps_each_promise_on_photographs(precision: Precision, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_mini_stays_within_each_error_bound_on_photographs(
+    precision: Precision, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.delenv("BEHOLDER_CACHE")
     photographs = sorted((Path(__file__).parents[2] / "demo" / "photographs").glob("*.jpg"))
     labels = [path.stem for path in photographs]

@@ -51,7 +51,7 @@ def bert_like() -> LoadedDualEncoder:
 
 
 @pytest.mark.parametrize("build", [tiny_model.build, siglip_like, bert_like])
-def test_what_was_compiled_gives_the_networks_vectors(build, tmp_path: Path) -> None:
+def test_a_compiled_model_gives_the_vectors_of_the_network(build, tmp_path: Path) -> None:
     save_dual_encoder(build(), tmp_path / "model")
     own = DualEncoder(load_dual_encoder(tmp_path / "model"), "cpu")
     fast = DualEncoder.compile(tmp_path / "model")
@@ -64,7 +64,7 @@ def test_what_was_compiled_gives_the_networks_vectors(build, tmp_path: Path) -> 
     assert fast.fingerprint == own.fingerprint == fingerprint(load_dual_encoder(tmp_path / "model"))
 
 
-def test_it_is_found_until_the_model_changes(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_compiled_model_is_reused_until_its_source_changes(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     save_dual_encoder(load_dual_encoder(tiny_model), folder)
     assert find_compiled_dual_encoder(folder) is None
@@ -83,12 +83,12 @@ def test_it_is_found_until_the_model_changes(tiny_model: Path, tmp_path: Path) -
     assert len(kept) == 1, "what was compiled of the model as it was is gone"
 
 
-def test_a_compiled_model_is_saved_as_the_model_it_is(tiny_model: Path, tmp_path: Path) -> None:
+def test_saving_a_compiled_model_writes_the_original_model(tiny_model: Path, tmp_path: Path) -> None:
     DualEncoder.compile(tiny_model).save_pretrained(tmp_path / "again")
     assert fingerprint(load_dual_encoder(tmp_path / "again")) == fingerprint(load_dual_encoder(tiny_model))
 
 
-def test_it_starts_without_torch(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_compiled_model_loads_without_torch(tiny_model: Path, tmp_path: Path) -> None:
     DualEncoder.compile(tiny_model)
     program = (
         "import sys; from beholder import DualEncoder\n"
@@ -104,26 +104,26 @@ def tiny_model_picture(folder: Path) -> Path:
     return tiny_model.paint(folder)[0]
 
 
-def test_other_vectors_are_not_used(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_compiled_model_with_wrong_vectors_is_not_used(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_dual_encoder, "TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="vectors are off by"):
         compile_dual_encoder(load_dual_encoder(tiny_model), tiny_model)
     assert find_compiled_dual_encoder(tiny_model) is None
 
 
-def test_only_what_lies_in_a_folder_can_be_compiled(tiny_model: Path) -> None:
+def test_only_a_model_in_a_folder_can_be_compiled(tiny_model: Path) -> None:
     with pytest.raises(ModelError, match="somebody/model: only mini and a model in a folder"):
         compile_dual_encoder(load_dual_encoder(tiny_model), "somebody/model")
 
 
-def test_without_openvino_it_says_so(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_openvino_is_reported(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_model, "available", lambda: False)
     assert find_compiled_dual_encoder(tiny_model) is None
     with pytest.raises(ModelError, match="pip install openvino"):
         compile_dual_encoder(load_dual_encoder(tiny_model), tiny_model)
 
 
-def test_where_it_cannot_be_compiled_it_runs_all_the_same(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_model_that_cannot_be_compiled_still_runs(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 

@@ -1,4 +1,4 @@
-"""A compiled vision-language model against the networks that it was made from."""
+"""A compiled vision-language model against the original network."""
 
 from pathlib import Path
 
@@ -33,7 +33,7 @@ def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
 def pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> tuple[VisionLanguageModel, VisionLanguageModel]:
-    """The network, and what was compiled of it."""
+    """Return the original model and the compiled one."""
     folder = tmp_path_factory.mktemp(request.param)
     make(request.param, folder)
     with pytest.MonkeyPatch.context() as patch:
@@ -52,7 +52,9 @@ PICTURES = [picture(seed) for seed in range(5)]
 
 
 @pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}, {"num_beams": 3, "prompt": "a photo of"}])
-def test_it_writes_the_same_captions(pair: tuple[VisionLanguageModel, ...], options: dict[str, object]) -> None:
+def test_the_compiled_model_writes_the_same_captions(
+    pair: tuple[VisionLanguageModel, ...], options: dict[str, object]
+) -> None:
     network, compiled = pair
     assert isinstance(compiled.language, CompiledLanguageModel) != compiled.language.encoder_decoder
     expected = network.caption(PICTURES, **options)
@@ -60,30 +62,32 @@ def test_it_writes_the_same_captions(pair: tuple[VisionLanguageModel, ...], opti
     assert len(set(expected)) > 1, "the pictures do not matter, which tests little"
 
 
-def test_it_gives_the_same_answers(pair: tuple[VisionLanguageModel, ...]) -> None:
+def test_the_compiled_model_gives_the_same_answers(pair: tuple[VisionLanguageModel, ...]) -> None:
     network, compiled = pair
     one, other = (model.ask(picture(), "what is this ?", choices=["dog", "red cat", "no"]) for model in pair)
     assert [text for text, _ in one.choices] == [text for text, _ in other.choices]
     np.testing.assert_allclose([share for _, share in one.choices], [share for _, share in other.choices], atol=1e-4)
     asked = [(picture(seed % 2), question) for seed, question in enumerate(("what ?", "how many red dog ?", "a cat ?"))]
-    assert compiled.answers(asked) == network.answers(asked)  # of different lengths, so with padding
+    assert compiled.answers(asked) == network.answers(asked)  # of different lengths, hence padded
 
 
-def test_a_conversation_is_the_same(pair: tuple[VisionLanguageModel, ...]) -> None:
+def test_the_compiled_model_has_the_same_conversation(pair: tuple[VisionLanguageModel, ...]) -> None:
     chats = [model.chat(picture(), max_new_tokens=4) for model in pair]
-    other = pair[1].chat(picture(1), max_new_tokens=4)  # two at once keep to themselves
+    other = pair[1].chat(picture(1), max_new_tokens=4)  # two concurrent conversations do not interfere
     for question in ("what is this ?", "how many dog ?", "where ?"):
         other.ask("no ?")
         assert chats[0].ask(question) == chats[1].ask(question)
     assert chats[0].turns[-1].answer_ids == chats[1].turns[-1].answer_ids
 
 
-def test_where_it_looked_is_the_same(pair: tuple[VisionLanguageModel, ...]) -> None:
+def test_the_compiled_model_has_the_same_attention_maps(pair: tuple[VisionLanguageModel, ...]) -> None:
     one, other = (model.attention_maps(picture(), "the dog is red .") for model in pair)
     np.testing.assert_allclose(one.maps, other.maps, atol=1e-5)
 
 
-def test_it_is_saved_as_what_it_was_compiled_from(pair: tuple[VisionLanguageModel, ...], tmp_path: Path) -> None:
+def test_saving_the_compiled_model_writes_the_original_weights(
+    pair: tuple[VisionLanguageModel, ...], tmp_path: Path
+) -> None:
     network, compiled = pair
     compiled.save_pretrained(tmp_path / "saved")
     again = load_vision_language(tmp_path / "saved")
@@ -92,7 +96,7 @@ def test_it_is_saved_as_what_it_was_compiled_from(pair: tuple[VisionLanguageMode
 
 
 @pytest.mark.parametrize("precision", ["fast", "fastest"])
-def test_a_precision_keeps_its_promise(pair: tuple[VisionLanguageModel, ...], precision: str) -> None:
+def test_a_precision_stays_within_its_error_bound(pair: tuple[VisionLanguageModel, ...], precision: str) -> None:
     network, compiled = pair
     model = VisionLanguageModel(compiled.loaded, precision=precision)  # type: ignore[arg-type]
     pixels = sample_pixels(compiled.loaded.preprocessing, 6)
@@ -105,13 +109,15 @@ def test_a_precision_keeps_its_promise(pair: tuple[VisionLanguageModel, ...], pr
     assert again.caption(PICTURES) == model.caption(PICTURES)
 
 
-def say_that_halves_are_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
+def pretend_half_precision_is_faster(monkeypatch: pytest.MonkeyPatch, faster: bool) -> None:
     for module in (device, vision_front_end):
         monkeypatch.setattr(module, "bfloat16_is_faster", lambda place: faster)
 
 
-def test_half_precision_is_near_where_nothing_is_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    say_that_halves_are_faster(monkeypatch, True)  # whatever this processor is good at
+def test_half_precision_without_compilation_stays_within_the_error_bound(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pretend_half_precision_is_faster(monkeypatch, True)  # regardless of this processor
     make("opt", tmp_path / "opt")
     loaded = load_vision_language(tmp_path / "opt")
     pixels = sample_pixels(loaded.preprocessing, 4)
@@ -125,8 +131,8 @@ def test_half_precision_is_near_where_nothing_is_compiled(tmp_path: Path, monkey
         fast.save_pretrained(tmp_path / "saved")
 
 
-def test_where_halves_are_slower_nothing_is_rounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    say_that_halves_are_faster(monkeypatch, False)
+def test_weights_stay_float32_if_half_precision_is_slower(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pretend_half_precision_is_faster(monkeypatch, False)
     make("opt", tmp_path / "opt")
     loaded = load_vision_language(tmp_path / "opt")
     exact, fast = VisionLanguageModel(loaded, "cpu"), VisionLanguageModel(loaded, "cpu", "fast")
@@ -137,21 +143,21 @@ def test_where_halves_are_slower_nothing_is_rounded(tmp_path: Path, monkeypatch:
     assert {weight.dtype for weight in fast.language.parameters()} == {torch.float32}  # type: ignore[attr-defined]
 
 
-def test_what_changes_is_compiled_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_changed_model_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
     make("opt", tmp_path / "opt")
     first = VisionLanguageModel.compile(tmp_path / "opt").loaded
     assert (
         isinstance(first, CompiledVisionLanguageModel) and find_compiled_vision_language(tmp_path / "opt") is not None
     )
-    make("opt", tmp_path / "opt")  # written again
+    make("opt", tmp_path / "opt")  # overwritten
     assert find_compiled_vision_language(tmp_path / "opt") is None
     second = VisionLanguageModel.compile(tmp_path / "opt").loaded
     assert isinstance(second, CompiledVisionLanguageModel)
     assert second.folder.is_dir() and not first.folder.exists()
 
 
-def test_a_name_of_the_hub_is_not_compiled(tmp_path: Path) -> None:
+def test_compiling_requires_a_local_folder(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match="no such folder"):
         VisionLanguageModel.compile(tmp_path / "nowhere")
     make("opt", tmp_path / "opt")

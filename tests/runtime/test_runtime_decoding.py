@@ -1,4 +1,4 @@
-"""Our decoding against transformers' own generate: the same tokens, from the same vectors."""
+"""Our decoding against transformers' `generate`: the same embeddings give the same tokens."""
 
 import pytest
 import torch
@@ -57,7 +57,7 @@ def make(kind: str) -> LanguageModel:
     module.generation_config.pad_token_id = 0
     language = language_model(module)
     assert language.eos_token_ids == ()
-    # Text ends at the token that cuts what this random network writes at the most different places.
+    # The end token is the one that ends this random network's texts at the largest number of different positions.
     texts = [text.ids for text in generate(language, *prompts(padded=False), DecodingSettings(max_new_tokens=12))]
     cuts = {word: {text.index(word) for text in texts if word in text} for word in range(1, VOCABULARY)}
     module.generation_config.eos_token_id = max(cuts, key=lambda word: len(cuts[word]))
@@ -74,7 +74,7 @@ def prompts(padded: bool) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def reference(language: LanguageModel, vectors: torch.Tensor, mask: torch.Tensor, **options: object) -> list[list[int]]:
-    """Texts without their end and what follows it."""
+    """Return transformers' token ids, without the end token and what follows it."""
     end = language.eos_token_ids[0]
     rows = language.module.generate(inputs_embeds=vectors, attention_mask=mask.long(), **options).tolist()
     texts = []
@@ -99,7 +99,7 @@ def reference(language: LanguageModel, vectors: torch.Tensor, mask: torch.Tensor
     ],
     ids=str,
 )
-def test_the_same_tokens_as_transformers(kind: str, padded: bool, options: dict[str, object]) -> None:
+def test_decoding_gives_the_tokens_of_transformers(kind: str, padded: bool, options: dict[str, object]) -> None:
     language = make(kind)
     vectors, mask = prompts(padded)
     ours = generate(language, vectors, mask, DecodingSettings(max_new_tokens=12, **options))  # type: ignore[arg-type]
@@ -107,7 +107,9 @@ def test_the_same_tokens_as_transformers(kind: str, padded: bool, options: dict[
     if "no_repeat_ngram_size" in theirs:
         theirs["no_repeat_ngram_size"] = theirs.pop("no_repeat_ngram_size")
     theirs |= {"max_new_tokens": 12, "do_sample": False}
-    if padded and "repetition_penalty" in options:  # in a padded batch transformers writes other texts than row by row
+    if (
+        padded and "repetition_penalty" in options
+    ):  # transformers' texts of a padded batch differ from those of its rows
         expected = [
             reference(language, vectors[row : row + 1, skip:], mask[row : row + 1, skip:], **theirs)[0]
             for row, skip in enumerate((~mask).sum(1).tolist())
@@ -120,7 +122,7 @@ def test_the_same_tokens_as_transformers(kind: str, padded: bool, options: dict[
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_of_several_texts_the_same_as_transformers(kind: str) -> None:
+def test_several_returned_sequences_equal_those_of_transformers(kind: str) -> None:
     language = make(kind)
     vectors, mask = prompts(padded=False)
     several = generate_candidates(language, vectors, mask, DecodingSettings(max_new_tokens=12, num_beams=2), 4)
@@ -133,7 +135,7 @@ def test_of_several_texts_the_same_as_transformers(kind: str) -> None:
     assert two == [row[:2] for row in several]
 
 
-def test_several_drawn_texts_stay_with_their_row() -> None:
+def test_several_sampled_texts_are_grouped_by_row() -> None:
     language = make("llama")
     vectors, mask = prompts(padded=False)
     narrow = DecodingSettings(12, top_p=1e-6)
@@ -144,7 +146,7 @@ def test_several_drawn_texts_stay_with_their_row() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 @pytest.mark.parametrize("wide", [1, 3])
-def test_a_row_alone_gives_what_it_gives_in_a_batch(kind: str, wide: int) -> None:
+def test_decoding_does_not_depend_on_the_batch(kind: str, wide: int) -> None:
     language = make(kind)
     vectors, mask = prompts(padded=True)
     settings = DecodingSettings(max_new_tokens=12, num_beams=wide)
@@ -171,7 +173,7 @@ def test_the_score_is_the_mean_log_probability(kind: str) -> None:
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_a_stream_is_what_greedy_writes(kind: str) -> None:
+def test_streaming_gives_the_tokens_of_greedy_decoding(kind: str) -> None:
     language = make(kind)
     vectors, mask = prompts(padded=False)
     settings = DecodingSettings(max_new_tokens=12)
@@ -181,7 +183,7 @@ def test_a_stream_is_what_greedy_writes(kind: str) -> None:
     )
 
 
-def test_drawn_texts_depend_on_the_seed_alone() -> None:
+def test_sampled_texts_depend_on_the_seed_alone() -> None:
     language = make("llama")
     vectors, mask = prompts(padded=False)
     texts = [
@@ -191,7 +193,7 @@ def test_drawn_texts_depend_on_the_seed_alone() -> None:
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_a_narrow_choice_is_greedy() -> None:
+def test_sampling_from_a_single_token_is_greedy() -> None:
     language = make("llama")
     vectors, mask = prompts(padded=False)
     narrow = generate(language, vectors, mask, DecodingSettings(top_p=1e-6))
@@ -202,6 +204,6 @@ def test_a_narrow_choice_is_greedy() -> None:
     "settings",
     [{"max_new_tokens": 0}, {"num_beams": 0}, {"top_p": 1.5}, {"top_p": 0.5, "num_beams": 2}, {"temperature": 0}],
 )
-def test_settings_that_cannot_be(settings: dict[str, float]) -> None:
+def test_invalid_settings_are_refused(settings: dict[str, float]) -> None:
     with pytest.raises(InvalidSetting):
         DecodingSettings(**settings)  # type: ignore[arg-type]

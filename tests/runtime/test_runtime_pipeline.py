@@ -7,7 +7,7 @@ import pytest
 from beholder.runtime.pipeline import batches, map_ahead
 
 
-def test_results_come_in_the_order_of_their_inputs() -> None:
+def test_results_are_in_the_order_of_their_inputs() -> None:
     def slow_for_even(number: int) -> int:
         time.sleep(0.01 * (number % 2 == 0))
         return number * number
@@ -15,7 +15,7 @@ def test_results_come_in_the_order_of_their_inputs() -> None:
     assert list(map_ahead(slow_for_even, range(20), ahead=5)) == [number * number for number in range(20)]
 
 
-def test_no_more_than_the_wished_number_is_prepared_ahead() -> None:
+def test_at_most_the_given_number_of_inputs_is_prepared_ahead() -> None:
     begun = []
     stream = map_ahead(begun.append, count(), ahead=4)
     for _ in range(3):
@@ -25,7 +25,7 @@ def test_no_more_than_the_wished_number_is_prepared_ahead() -> None:
     assert len(begun) <= 3 + 4
 
 
-def test_the_next_inputs_are_prepared_while_the_first_result_is_used() -> None:
+def test_the_next_inputs_are_prepared_while_a_result_is_processed() -> None:
     prepared = threading.Event()
 
     def prepare(number: int) -> int:
@@ -39,7 +39,7 @@ def test_the_next_inputs_are_prepared_while_the_first_result_is_used() -> None:
     stream.close()
 
 
-def test_an_error_is_raised_at_the_turn_of_its_input() -> None:
+def test_an_error_is_raised_at_the_position_of_its_input() -> None:
     def divide(number: int) -> float:
         return 1 / number
 
@@ -49,7 +49,7 @@ def test_an_error_is_raised_at_the_turn_of_its_input() -> None:
         next(stream)
 
 
-def test_an_error_of_the_source_is_raised_too() -> None:
+def test_an_error_of_the_input_iterator_is_raised() -> None:
     def source():
         yield 1
         raise ValueError("the source broke")
@@ -58,7 +58,7 @@ def test_an_error_of_the_source_is_raised_too() -> None:
         list(map_ahead(str, source(), ahead=1))
 
 
-def test_what_has_not_begun_is_dropped_when_the_loop_is_left() -> None:
+def test_pending_inputs_are_canceled_when_the_loop_ends_early() -> None:
     begun = []
 
     def slow(number: int) -> int:
@@ -74,5 +74,5 @@ def test_what_has_not_begun_is_dropped_when_the_loop_is_left() -> None:
 
 
 @pytest.mark.parametrize(("items", "expected"), [(5, [[0, 1], [2, 3], [4]]), (4, [[0, 1], [2, 3]]), (0, [])])
-def test_batches_are_full_but_for_the_last(items: int, expected: list[list[int]]) -> None:
+def test_all_batches_but_the_last_are_full(items: int, expected: list[list[int]]) -> None:
     assert list(batches(range(items), 2)) == expected

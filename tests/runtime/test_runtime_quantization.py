@@ -1,4 +1,4 @@
-"""Weights in groups of eight bits, against those that GGUF's own packer makes."""
+"""Group-wise eight-bit weights against those of the gguf package's quantizer."""
 
 from pathlib import Path
 from typing import Any
@@ -30,17 +30,17 @@ def cosine(one: torch.Tensor, other: torch.Tensor) -> float:
 
 
 def weights(outputs: int = OUTPUTS, inputs: int = INPUTS) -> np.ndarray:
-    return (default_rng(0).standard_t(4, (outputs, inputs)) / 50).astype(np.float32)  # with a few large ones
+    return (default_rng(0).standard_t(4, (outputs, inputs)) / 50).astype(np.float32)  # heavy-tailed
 
 
 def packed(array: np.ndarray, kind: str) -> np.ndarray:
-    """What a file of this kind gives back."""
+    """Quantize and dequantize weights as a GGUF file of this type does."""
     name = GGMLQuantizationType[kind]
     return gguf.quants.dequantize(gguf.quants.quantize(array, name), name).astype(np.float32)
 
 
 def random_blocks(kind: str) -> np.ndarray:
-    """Weights of a kind that the package only unpacks: any bits, with sensible scales in front."""
+    """Return blocks of a type that the gguf package can only dequantize: random bits after valid scales."""
     name = GGMLQuantizationType[kind]
     size, length = gguf.GGML_QUANT_SIZES[name]
     blocks = default_rng(0).integers(0, 256, (OUTPUTS, INPUTS // size, length), dtype=np.uint8)
@@ -50,7 +50,7 @@ def random_blocks(kind: str) -> np.ndarray:
 
 
 def layer(array: np.ndarray, transposed: bool = True) -> Any:
-    """A network of one linear layer."""
+    """Build a network with a single linear layer."""
     ov = openvino()
     operations = ov.opset13
     vectors = operations.parameter([-1, array.shape[1]], np.float32)
@@ -68,7 +68,7 @@ def is_grouped(model: Any) -> bool:
 
 @pytest.mark.parametrize("kind", [*PACKED, "Q4_K", "Q5_K"])
 @pytest.mark.parametrize("transposed", [True, False])
-def test_weights_of_a_gguf_file_lose_nothing(kind: str, transposed: bool) -> None:
+def test_weights_of_a_gguf_file_are_converted_without_loss(kind: str, transposed: bool) -> None:
     array = packed(weights(), kind) if kind in PACKED else random_blocks(kind)
     small = quantization.quantize_grouped(layer(array, transposed), lossless=True)
     assert is_grouped(small)
@@ -77,7 +77,7 @@ def test_weights_of_a_gguf_file_lose_nothing(kind: str, transposed: bool) -> Non
     np.testing.assert_allclose(run(small, vectors), expected, atol=2e-6 * np.abs(expected).max())
 
 
-def test_other_weights_are_rounded_only_where_that_is_allowed() -> None:
+def test_other_weights_are_quantized_only_if_loss_is_allowed() -> None:
     model = layer(weights())
     assert not is_grouped(quantization.quantize_grouped(model, lossless=True))
     small = quantization.quantize_grouped(model, lossless=False)
@@ -87,14 +87,14 @@ def test_other_weights_are_rounded_only_where_that_is_allowed() -> None:
     assert 0.9999 < cosine(one, other) < 1 - 1e-7
 
 
-def test_one_weight_beside_the_grid_is_noticed() -> None:
+def test_a_single_weight_off_the_grid_is_detected() -> None:
     array = packed(weights(), "Q4_1")
     array[-1, 40] += 1e-5 * np.abs(array[-1, 32:64]).max()
     assert not is_grouped(quantization.quantize_grouped(layer(array), lossless=True))
 
 
 @pytest.mark.parametrize("value", [0.0, 0.25])
-def test_groups_of_one_value(value: float) -> None:
+def test_groups_with_a_single_value_are_exact(value: float) -> None:
     array = packed(weights(), "Q8_0")
     array[3, :64] = value
     small = quantization.quantize_grouped(layer(array), lossless=True)
@@ -102,13 +102,13 @@ def test_groups_of_one_value(value: float) -> None:
     np.testing.assert_allclose(run(small, np.eye(INPUTS, dtype=np.float32)).T, array, atol=1e-6)
 
 
-def test_inputs_that_make_no_whole_groups_stay() -> None:
+def test_layers_with_incomplete_groups_are_not_quantized() -> None:
     assert not is_grouped(quantization.quantize_grouped(layer(weights(inputs=48)), lossless=False))
 
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A small model whose language model came out of a file of four and eight bits."""
+    """Save a small model whose language model comes from a GGUF file with four- and eight-bit weights."""
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
     make("opt", tmp_path / "opt")
     loaded = load_vision_language(tmp_path / "opt")
@@ -121,7 +121,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "model"
 
 
-def test_a_language_model_of_few_bits_is_compiled_as_such(folder: Path) -> None:
+def test_a_quantized_language_model_stays_quantized_when_compiled(folder: Path) -> None:
     compiled = VisionLanguageModel.compile(folder)
     assert isinstance(compiled.loaded, CompiledVisionLanguageModel) and isinstance(
         compiled.language, CompiledLanguageModel

@@ -28,7 +28,7 @@ TEXTS = ["a dog", "two dogs on the beach", "a", "the old harbour at night", "a r
 
 
 def together(call: Callable[[int], Any]) -> list[Any]:
-    """Results of calls 0, 1, … by threads that start at once."""
+    """Return the results of calls 0, 1, … from threads that start simultaneously."""
     start = Barrier(THREADS)
 
     def work(first: int) -> list[Any]:
@@ -50,9 +50,9 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
         return DualEncoder.from_pretrained(folder, device="cpu", precision=request.param)
 
 
-def test_an_encoder(encoder: DualEncoder) -> None:
+def test_an_encoder_can_be_shared_by_threads(encoder: DualEncoder) -> None:
     assert isinstance(encoder.towers, CompiledTowers)
-    found = together(lambda number: encoder.embed_images([IMAGES[number % 6]])[0])  # loads the tower, too
+    found = together(lambda number: encoder.embed_images([IMAGES[number % 6]])[0])  # also loads the tower
     expected = encoder.embed_images(IMAGES)
     atol = 1e-5 if encoder.towers.precision == "exact" else 1e-2
     for number, vector in enumerate(found):
@@ -63,7 +63,9 @@ def test_an_encoder(encoder: DualEncoder) -> None:
 
 
 @pytest.mark.parametrize("compiled", [True, False])
-def test_a_vision_language_model(compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vision_language_model_can_be_shared_by_threads(
+    compiled: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
     make("opt", tmp_path / "opt")
     if compiled:
@@ -79,7 +81,9 @@ def test_a_vision_language_model(compiled: bool, tmp_path: Path, monkeypatch: py
     assert len(set(found)) > 1, "the images do not matter, which tests little"
 
 
-def test_attention_maps_while_others_write(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_attention_maps_are_correct_while_other_threads_generate(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
     make("opt", tmp_path / "opt")
     model = VisionLanguageModel.from_pretrained(tmp_path / "opt", device="cpu")
@@ -107,7 +111,7 @@ def test_infer_requests_are_reused() -> None:
     np.testing.assert_array_equal(network(np.zeros((2, 4), np.float32))[0], np.ones((2, 4)))
 
 
-def test_pooled_features_are_those_of_torch(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pooled_features_equal_those_of_torch(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:
     def features(model: DualEncoder) -> np.ndarray:
         return np.stack([embedded.embedding for embedded in model.stream_images(IMAGES, features=True)])  # type: ignore[union-attr]
 

@@ -18,17 +18,17 @@ CPU = torch.device("cpu")
 
 
 @pytest.fixture(autouse=True)
-def nothing_remembered(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def empty_cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path))
 
 
-def take(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
-    """What is measured next takes so long, one after the other."""
+def set_timings(monkeypatch: pytest.MonkeyPatch, *seconds: float) -> None:
+    """Replace the next measurements by these durations in seconds, in order."""
     times = [time for long in seconds for time in (0.0, long) * ROUNDS]
     monkeypatch.setattr(autotune.time, "process_time", iter(times).__next__)
 
 
-def test_a_batch_that_does_not_fit_is_computed_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_batch_that_does_not_fit_in_memory_is_split_in_halves(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
     own = TorchTowers(loaded.network, CPU)
     pixels = sample_pixels(loaded.preprocessing, 7)
@@ -47,7 +47,7 @@ def test_a_batch_that_does_not_fit_is_computed_in_halves(monkeypatch: pytest.Mon
     assert sizes == [7, 3, 1, 2, 4, 2, 2]
 
 
-def test_a_picture_that_does_not_fit_alone_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_single_picture_that_does_not_fit_in_memory_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
 
     def none(batch: torch.Tensor) -> torch.Tensor:
@@ -58,9 +58,9 @@ def test_a_picture_that_does_not_fit_alone_says_so(monkeypatch: pytest.MonkeyPat
         TorchTowers(loaded.network, CPU).embed_image(sample_pixels(loaded.preprocessing, 3))
 
 
-def test_bfloat16_is_near_and_leaves_the_network_alone(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_accurate_and_does_not_change_the_network(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
-    take(monkeypatch, 9, 1)
+    set_timings(monkeypatch, 9, 1)
     half = torch_towers(loaded, CPU, "fastest")
     assert half.engine == "torch on cpu, bfloat16" and half.dtype == torch.bfloat16
     assert {tensor.dtype for tensor in loaded.network.parameters()} == {torch.float32}
@@ -74,21 +74,23 @@ def test_bfloat16_is_near_and_leaves_the_network_alone(monkeypatch: pytest.Monke
     assert half.scale == pytest.approx(own.scale, rel=1e-2)
 
 
-def test_bfloat16_is_not_used_where_it_is_too_far_off_or_slower(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_bfloat16_is_not_used_if_it_is_inaccurate_or_slower(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
     monkeypatch.setattr(precision, "BOUNDS", {"fast": 1.0})
     assert torch_towers(loaded, CPU, "fast").engine == "torch on cpu"
     monkeypatch.undo()
-    take(monkeypatch, 1, 9)
+    set_timings(monkeypatch, 1, 9)
     assert torch_towers(loaded, CPU, "fastest").engine == "torch on cpu"
 
 
-def test_what_is_compiled_says_the_same_of_any_number_of_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_towers_give_the_same_vectors_for_any_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
     sizes = []
 
     def compiled(embed: Callable[..., Any], real: Any = torch.compile, **options: Any) -> Callable[..., Any]:
-        traced = real(embed, backend="aot_eager", **options)  # all but the C++, which takes half a minute
+        traced = real(
+            embed, backend="aot_eager", **options
+        )  # everything but C++ compilation, which takes half a minute
 
         def counted(batch: torch.Tensor) -> torch.Tensor:
             sizes.append(len(batch))
@@ -102,20 +104,20 @@ def test_what_is_compiled_says_the_same_of_any_number_of_pictures(monkeypatch: p
     for count in (1, FEW - 1, FEW, FEW + 1, fused.batch):
         pixels = sample_pixels(loaded.preprocessing, count)
         np.testing.assert_allclose(fused.embed_image(pixels), own.embed_image(pixels), atol=1e-5)
-    assert sizes == [FEW, FEW, FEW, fused.batch]  # the one between ran as it is
+    assert sizes == [FEW, FEW, FEW, fused.batch]  # the batch size in between is not compiled
 
 
-def test_the_fastest_that_keeps_the_promise_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_fastest_configuration_within_the_bound_is_selected(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
     monkeypatch.setattr(torch, "compile", lambda embed, **_: embed)
     own, fused = TorchTowers(loaded.network, CPU), FusedTowers(loaded.network, CPU)
     for seconds, expected in (((2.0, 1.0), fused), ((1.0, 2.0), own)):
-        take(monkeypatch, *seconds)
+        set_timings(monkeypatch, *seconds)
         tuner, complete = tune_towers(own, [fused], loaded, "fastest")
         assert tuner.best.config == expected.engine and complete
 
 
-def test_where_torch_cannot_compile_it_runs_as_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_eager_mode_is_used_if_torch_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))
     own, fused = TorchTowers(loaded.network, CPU), FusedTowers(loaded.network, CPU)
@@ -124,57 +126,57 @@ def test_where_torch_cannot_compile_it_runs_as_it_is(monkeypatch: pytest.MonkeyP
     assert tuner.best.config == own.engine and not complete
 
 
-def test_what_was_the_fastest_is_remembered_for_the_same_weights_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
-    take(monkeypatch, 9, 1)
+def test_the_fastest_configuration_is_cached_by_weights_and_precision(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_timings(monkeypatch, 9, 1)
     assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
-    take(monkeypatch)  # nothing may be measured
+    set_timings(monkeypatch)  # any measurement fails
     assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
     others = tiny_model.build()
     with torch.no_grad():
         others.network.logit_scale.add_(1)
     for loaded, bound in ((others, "fastest"), (tiny_model.build(), "fast")):
-        take(monkeypatch, 1, 9)
+        set_timings(monkeypatch, 1, 9)
         assert torch_towers(loaded, CPU, bound).engine == "torch on cpu"  # type: ignore[arg-type]
 
 
-def test_where_single_precision_was_the_fastest_nothing_is_copied(monkeypatch: pytest.MonkeyPatch) -> None:
-    take(monkeypatch, 1, 9)
+def test_the_network_is_not_copied_if_single_precision_is_fastest(monkeypatch: pytest.MonkeyPatch) -> None:
+    set_timings(monkeypatch, 1, 9)
     assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu"
     monkeypatch.delattr(towers, "deepcopy")
     assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu"
 
 
-def test_what_is_kept_and_says_nothing_known_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    take(monkeypatch, 1, 9)
+def test_an_unreadable_cache_entry_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    set_timings(monkeypatch, 1, 9)
     torch_towers(tiny_model.build(), CPU, "fastest")
     (kept,) = (tmp_path / "fastest").iterdir()
     for broken in (b"", b"torch on", b"\xff\x00"):
         kept.write_bytes(broken)
-        take(monkeypatch, 9, 1)
+        set_timings(monkeypatch, 9, 1)
         assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
 
 
-def test_where_nothing_can_be_kept_it_is_measured_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_unwritable_cache_is_ignored(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "fastest").write_text("no folder")
     for _ in range(2):
-        take(monkeypatch, 9, 1)
+        set_timings(monkeypatch, 9, 1)
         assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
 
 
-def test_what_was_not_tried_is_not_remembered(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_incomplete_search_is_not_cached(monkeypatch: pytest.MonkeyPatch) -> None:
     def skipping(own: TorchTowers, others: Any, *rest: Any) -> tuple[autotune.Autotuner, bool]:
         return tune_towers(own, [], *rest)[0], False
 
     with monkeypatch.context() as patched:
         patched.setattr(towers, "tune_towers", skipping)
         assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu"
-    take(monkeypatch, 9, 1)
+    set_timings(monkeypatch, 9, 1)
     assert torch_towers(tiny_model.build(), CPU, "fastest").engine == "torch on cpu, bfloat16"
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA reaches")
 @pytest.mark.parametrize("precision", ["exact", "fast", "fastest"])
-def test_on_a_gpu_the_vectors_are_those_of_the_cpu(precision: str) -> None:
+def test_vectors_of_a_gpu_equal_those_of_the_cpu(precision: str) -> None:
     on_cpu = DualEncoder(tiny_model.build(), "cpu")
     on_gpu = DualEncoder(tiny_model.build(), "cuda", precision)  # type: ignore[arg-type]
     pictures = [np.full((40, 40, 3), shade, np.uint8) for shade in range(0, 256, 2)]
@@ -185,7 +187,7 @@ def test_on_a_gpu_the_vectors_are_those_of_the_cpu(precision: str) -> None:
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU that CUDA reaches")
-def test_on_a_gpu_what_is_compiled_and_recorded_says_the_same() -> None:
+def test_compilation_and_cuda_graphs_do_not_change_the_vectors() -> None:
     loaded = tiny_model.build()
     own, fused = TorchTowers(loaded.network, torch.device("cuda")), FusedTowers(loaded.network, torch.device("cuda"))
     with ThreadPoolExecutor(4) as threads:

@@ -5,7 +5,7 @@ from beholder.text.tokenizer import Tokenizer, TokenizerSettings
 from tiny_vocabularies import CORPUS
 
 
-def test_a_learned_vocabulary_spells_every_text_and_is_as_large_as_asked() -> None:
+def test_a_trained_vocabulary_encodes_any_text_and_has_the_requested_size() -> None:
     backend = clip_bpe.train_bpe(CORPUS, 560)
     assert backend.get_vocab_size() == 560
     marks = backend.get_vocab()
@@ -17,13 +17,13 @@ def test_a_learned_vocabulary_spells_every_text_and_is_as_large_as_asked() -> No
         assert (ids == end).sum() == 1 and ids[-1] == end, "no unknown token, which is written as the end mark"
 
 
-def test_what_is_frequent_becomes_one_token() -> None:
+def test_a_frequent_word_becomes_a_single_token() -> None:
     few, many = (clip_bpe.train_bpe(CORPUS, size) for size in (514, 620))
     text = "a photo of the snow"
     assert len(many.encode(text).ids) < len(few.encode(text).ids)
 
 
 @pytest.mark.parametrize("size", [514, 600])
-def test_it_is_learned_the_same_each_time(size: int) -> None:
+def test_training_a_vocabulary_is_deterministic(size: int) -> None:
     first = clip_bpe.train_bpe(CORPUS, size).to_str()
     assert all(clip_bpe.train_bpe(CORPUS, size).to_str() == first for _ in range(5))

@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 
-def test_the_text_modules_load_neither_torch_nor_transformers() -> None:
+def test_the_text_modules_import_neither_torch_nor_transformers() -> None:
     program = """
 import sys
 import beholder.text.tokenizer_files, beholder.text.labels, beholder.text.templates, beholder.text.tokenizer

@@ -31,14 +31,14 @@ def clip(vocabularies: Path) -> Tokenizer:
 
 
 def body(tokenizer: Tokenizer, text: str) -> list[int]:
-    """The ids between the marks."""
+    """Return the ids without start and end tokens."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)
         tokens = tokenizer([text])
     return tokens.ids[tokens.mask].tolist()[tokenizer.settings.start_id is not None : -1]
 
 
-def test_arrays_are_int64_ids_and_a_bool_mask(tokenizer: Tokenizer) -> None:
+def test_ids_are_int64_and_the_mask_is_bool(tokenizer: Tokenizer) -> None:
     tokens = tokenizer(["a dog", "a photo of a dog"])
     assert tokens.ids.dtype == np.int64
     assert tokens.mask.dtype == bool
@@ -47,23 +47,23 @@ def test_arrays_are_int64_ids_and_a_bool_mask(tokenizer: Tokenizer) -> None:
 
 
 @pytest.mark.parametrize(("kind", "length"), [("clip", 5), ("bert", 5), ("siglip", 32), ("siglip2", 32)])
-def test_padding_goes_to_the_longest_or_to_the_full_length(
+def test_sentences_are_padded_to_the_longest_or_to_the_full_length(
     vocabularies: Path, kind: TokenizerKind, length: int
 ) -> None:
     made = tokenizer_from_folder(vocabularies / kind, kind, 32)
     assert made(["a dog", "a dog running"]).ids.shape == (2, length)
 
 
-def test_no_sentences_give_no_rows(tokenizer: Tokenizer) -> None:
+def test_an_empty_list_gives_no_rows(tokenizer: Tokenizer) -> None:
     assert len(tokenizer([]).ids) == 0
 
 
-def test_an_empty_sentence_has_its_marks_only(tokenizer: Tokenizer) -> None:
+def test_an_empty_sentence_has_only_its_special_tokens(tokenizer: Tokenizer) -> None:
     assert body(tokenizer, "") == []
     assert tokenizer([""]).mask.sum() == (1 if tokenizer.settings.start_id is None else 2)
 
 
-def test_a_sentence_that_just_fits_is_not_cut(clip: Tokenizer) -> None:
+def test_a_sentence_that_just_fits_is_not_truncated(clip: Tokenizer) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         tokens = clip(["a " * 14])
@@ -71,7 +71,7 @@ def test_a_sentence_that_just_fits_is_not_cut(clip: Tokenizer) -> None:
     assert tokens.truncated == ()
 
 
-def test_a_sentence_of_one_token_too_many_keeps_its_end_mark(clip: Tokenizer) -> None:
+def test_a_truncated_sentence_keeps_its_end_token(clip: Tokenizer) -> None:
     with pytest.warns(TruncationWarning):
         tokens = clip(["a dog", "a " * 15])
     assert tokens.ids.shape == (2, 16)
@@ -79,7 +79,7 @@ def test_a_sentence_of_one_token_too_many_keeps_its_end_mark(clip: Tokenizer) ->
     assert tokens.truncated == (1,)
 
 
-def test_the_warning_says_which_sentence_and_what_is_lost(clip: Tokenizer) -> None:
+def test_the_truncation_warning_names_the_sentence_and_the_lost_text(clip: Tokenizer) -> None:
     with pytest.warns(TruncationWarning) as caught:
         clip(["a dog", LONG])
     message = str(caught[0].message)
@@ -89,12 +89,12 @@ def test_the_warning_says_which_sentence_and_what_is_lost(clip: Tokenizer) -> No
     assert lost == '"lazy dog and a cat sleeps on the red sofa"'
 
 
-def test_the_warning_takes_the_numbers_of_the_caller(clip: Tokenizer) -> None:
+def test_the_truncation_warning_uses_the_callers_numbers(clip: Tokenizer) -> None:
     with pytest.warns(TruncationWarning, match="sentence 41 "):
         clip([LONG], numbers=[41])
 
 
-def test_the_warning_fits_on_a_line_whatever_the_sentence(clip: Tokenizer) -> None:
+def test_the_truncation_warning_fits_on_one_line_for_any_sentence(clip: Tokenizer) -> None:
     with pytest.warns(TruncationWarning) as caught:
         clip(["a\n\x1b[31m\u202e" * 5000])
     message = str(caught[0].message)
@@ -103,7 +103,7 @@ def test_the_warning_fits_on_a_line_whatever_the_sentence(clip: Tokenizer) -> No
 
 
 @pytest.mark.parametrize("typed", CONTROL)
-def test_a_typed_control_token_is_ordinary_text(tokenizer: Tokenizer, typed: str) -> None:
+def test_a_typed_special_token_is_ordinary_text(tokenizer: Tokenizer, typed: str) -> None:
     settings = tokenizer.settings
     control = {tokenizer.backend.token_to_id(name) for name in CONTROL} | {settings.start_id, settings.end_id}
     for sentence in (typed, f"a dog {typed} a cat", f"{typed}{typed}"):
@@ -111,13 +111,13 @@ def test_a_typed_control_token_is_ordinary_text(tokenizer: Tokenizer, typed: str
 
 
 @pytest.mark.parametrize("bad", [["a", "dog \ud83d"], ["a", None], ["a", b"dog"]])
-def test_what_is_no_text_is_refused_by_its_number(tokenizer: Tokenizer, bad: list[Any]) -> None:
+def test_a_value_that_is_not_text_is_reported_by_its_number(tokenizer: Tokenizer, bad: list[Any]) -> None:
     with pytest.raises(InvalidSetting, match=r"^sentence 2 ") as caught:
         tokenizer(bad)
     str(caught.value).encode()
 
 
-def test_one_text_is_not_taken_for_a_list_of_letters(tokenizer: Tokenizer) -> None:
+def test_a_single_string_is_not_treated_as_a_list_of_characters(tokenizer: Tokenizer) -> None:
     with pytest.raises(InvalidSetting, match="must be a list"):
         tokenizer("a dog")
 
@@ -127,7 +127,7 @@ TEXTS = st.text(st.characters(exclude_categories=["Cs"])) | st.text(" adogct<|>[
 
 @hypothesis_settings(max_examples=150, deadline=None)
 @given(st.lists(TEXTS, min_size=1, max_size=4))
-def test_any_texts_give_rows_that_fit_and_are_the_same_alone(tokenizer: Tokenizer, texts: list[str]) -> None:
+def test_any_text_fits_the_context_and_does_not_depend_on_the_batch(tokenizer: Tokenizer, texts: list[str]) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)
         batch = tokenizer(texts)
@@ -141,7 +141,7 @@ def test_any_texts_give_rows_that_fit_and_are_the_same_alone(tokenizer: Tokenize
 
 @hypothesis_settings(max_examples=50, deadline=None)
 @given(TEXTS)
-def test_any_text_can_be_shown(tokenizer: Tokenizer, text: str) -> None:
+def test_the_tokens_of_any_text_can_be_displayed(tokenizer: Tokenizer, text: str) -> None:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", TruncationWarning)
         shown = tokenizer.tokenize(text)
@@ -159,17 +159,17 @@ def test_any_text_can_be_shown(tokenizer: Tokenizer, text: str) -> None:
         ("siglip2", ["a", "dog", "b", "·e", "·ho", "·ld", "·!", "<end>"]),
     ],
 )
-def test_shown_tokens_are_readable(vocabularies: Path, kind: TokenizerKind, shown: list[str]) -> None:
+def test_displayed_tokens_are_readable(vocabularies: Path, kind: TokenizerKind, shown: list[str]) -> None:
     assert tokenizer_from_folder(vocabularies / kind, kind, 32).tokenize("A dog behold!") == shown
 
 
-def test_shown_bytes_and_unknown_pieces_are_named(vocabularies: Path, clip: Tokenizer) -> None:
+def test_displayed_bytes_and_unknown_pieces_are_labeled(vocabularies: Path, clip: Tokenizer) -> None:
     assert clip.tokenize("a ©") == ["<start>", "a", r"\xc2", r"·\xa9", "<end>"]
     bert = tokenizer_from_folder(vocabularies / "bert", "bert", 32)
     assert bert.tokenize("a ©") == ["<start>", "a", "<unknown>", "<end>"]
 
 
-def test_what_is_saved_loads_to_the_same_ids_and_settings(tokenizer: Tokenizer, tmp_path: Path) -> None:
+def test_a_saved_tokenizer_has_the_same_ids_and_settings(tokenizer: Tokenizer, tmp_path: Path) -> None:
     tokenizer.save(tmp_path)
     written = json.loads(json.dumps(asdict(tokenizer.settings)))
     again = Tokenizer.load(tmp_path, written)
@@ -179,7 +179,7 @@ def test_what_is_saved_loads_to_the_same_ids_and_settings(tokenizer: Tokenizer, 
     assert again.backend.to_str() == tokenizer.backend.to_str()
 
 
-def test_cutting_and_padding_written_in_the_file_are_not_used(tmp_path: Path) -> None:
+def test_truncation_and_padding_settings_in_the_file_are_ignored(tmp_path: Path) -> None:
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel({"a": 0, "[END]": 1}, unk_token="a"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
     backend.enable_truncation(2)
@@ -191,7 +191,7 @@ def test_cutting_and_padding_written_in_the_file_are_not_used(tmp_path: Path) ->
 @pytest.mark.parametrize(
     "wrong", [{"context_length": 2}, {"padding": "left"}, {"cleaning": ["polish"]}, {"colour": 1}, {"end_id": ...}]
 )
-def test_wrong_settings_are_refused(clip: Tokenizer, tmp_path: Path, wrong: dict[str, Any]) -> None:
+def test_inconsistent_settings_are_refused(clip: Tokenizer, tmp_path: Path, wrong: dict[str, Any]) -> None:
     clip.save(tmp_path)
     written = {key: value for key, value in {**asdict(clip.settings), **wrong}.items() if value is not ...}
     with pytest.raises(InvalidSetting):

@@ -11,19 +11,19 @@ def picture(width: int = 60, height: int = 40) -> Image.Image:
 
 
 @pytest.mark.parametrize("size", [(60, 40), (40, 60), (1, 1), (3, 500)])
-def test_a_crop_is_a_part_of_the_picture_of_the_asked_size_and_shape(size: tuple[int, int]) -> None:
+def test_a_crop_has_at_least_the_minimum_area_and_stays_within_the_picture(size: tuple[int, int]) -> None:
     generator = np.random.default_rng(0)
     whole = picture(*size)
     for _ in range(50):
         part = random_crop(whole, generator, 0.3)
         if part is whole:
-            continue  # no part of a suitable shape was found
+            continue  # no crop with a suitable aspect ratio was found
         assert part.width * part.height >= 0.3 * whole.width * whole.height - max(part.size) - 1
         assert part.width <= whole.width and part.height <= whole.height
     assert random_crop(whole, generator, 0.3).width >= 1
 
 
-def test_a_flip_mirrors_in_its_share_of_cases() -> None:
+def test_a_flip_is_applied_with_the_given_probability() -> None:
     generator = np.random.default_rng(0)
     whole = picture()
     mirrored = sum(random_flip(whole, generator, 0.3) is not whole for _ in range(300))
@@ -31,7 +31,7 @@ def test_a_flip_mirrors_in_its_share_of_cases() -> None:
     assert random_flip(whole, generator, 1.0).tobytes() == ImageOps.mirror(whole).tobytes()
 
 
-def test_colours_move_and_stay_near() -> None:
+def test_color_jitter_stays_within_its_strength() -> None:
     grey = Image.new("RGB", (8, 8), (100, 100, 100))
     for seed in range(20):
         moved = np.asarray(random_colour(grey, np.random.default_rng(seed), 0.2), np.float64)
@@ -39,19 +39,19 @@ def test_colours_move_and_stay_near() -> None:
     assert random_colour(picture(), np.random.default_rng(0), 0.5).tobytes() != picture().tobytes()
 
 
-def test_the_generator_alone_decides() -> None:
+def test_augmentation_depends_on_the_generator_alone() -> None:
     settings = Augmentation(smallest_crop=0.4, flip=0.5, colour=0.3)
     first, second, other = (augment(picture(), settings, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first.size == second.size and first.tobytes() == second.tobytes()
     assert (first.size, first.tobytes()) != (other.size, other.tobytes())
 
 
-def test_without_settings_nothing_is_changed() -> None:
+def test_default_settings_change_nothing() -> None:
     whole = picture()
     assert augment(whole, Augmentation(), np.random.default_rng(0)) is whole
 
 
 @pytest.mark.parametrize("values", [{"smallest_crop": 0.0}, {"smallest_crop": 1.5}, {"flip": -1.0}, {"colour": 1.0}])
-def test_impossible_amounts_are_refused(values: dict[str, float]) -> None:
+def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(InvalidSetting):
         Augmentation(**values)

@@ -1,4 +1,4 @@
-"""The two stages on a small frozen side each: what moves, what stays, and that an interrupted run goes on."""
+"""Both training stages with small frozen models: which weights change, which do not, and resuming."""
 
 import sys
 from collections.abc import Callable
@@ -56,7 +56,7 @@ def pictures(count: int, generator: torch.Generator | None = None) -> torch.Tens
 
 
 def slow_loss(part: Bridge, language: LanguageModel, image: torch.Tensor, per_text: bool) -> float:
-    """Every answer by itself, word by word."""
+    """Compute the stage 2 loss one answer and one token at a time."""
     texts_lost = []
     for row, texts in enumerate(TEXTS):
         for prompt, answer in texts:
@@ -76,14 +76,14 @@ def slow_loss(part: Bridge, language: LanguageModel, image: torch.Tensor, per_te
 
 @pytest.mark.parametrize("per_text", [False, True])
 @pytest.mark.parametrize("kind", ["opt", "llama", "t5"])
-def test_stage_2_is_the_loss_of_every_answer_by_itself(kind: str, per_text: bool) -> None:
+def test_the_stage_2_loss_equals_that_of_each_answer_computed_alone(kind: str, per_text: bool) -> None:
     language, part = make(kind), bridge().eval()
     image = image_tokens(VisionTransformer(VISION).eval(), pictures(2))
     found = float(stage_2_loss(part, language, image, TEXTS, per_text=per_text).detach())
     assert found == pytest.approx(slow_loss(part, language, image, per_text), rel=1e-4)
 
 
-def test_packed_texts_do_not_see_each_other() -> None:
+def test_packed_texts_do_not_attend_to_each_other() -> None:
     ids, targets, allowed, positions, owner = pack(TEXTS, 3)
     assert ids.shape == (2, 6) and allowed.shape == (2, 1, 9, 9) and positions.shape == (2, 9)
     assert ids[0].tolist() == [3, 4, 5, 6, 3, 8]
@@ -94,7 +94,7 @@ def test_packed_texts_do_not_see_each_other() -> None:
 
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
-def test_the_frozen_sides_stay_and_keep_no_gradients(kind: str, tmp_path: Path) -> None:
+def test_the_frozen_models_stay_unchanged_and_have_no_gradients(kind: str, tmp_path: Path) -> None:
     language, part, tower = make(kind), bridge(), VisionTransformer(VISION).eval().requires_grad_(False)
     frozen = {f"{side}.{name}": weight for side in (language, tower) for name, weight in side.named_parameters()}
     before = {name: tensor.clone() for name, tensor in frozen.items()}
@@ -125,7 +125,7 @@ def first_stage(part: Bridge) -> Callable[[torch.Generator], dict[str, torch.Ten
 
 
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
-def test_interrupted_and_resumed_is_the_same_bit_for_bit(tmp_path: Path, ema_decay: float | None) -> None:
+def test_a_resumed_run_matches_an_uninterrupted_one_bit_for_bit(tmp_path: Path, ema_decay: float | None) -> None:
     settings = StageConfig(8, learning_rate=1e-3, ema_decay=ema_decay, save_every=3)
     whole = bridge()
     torch.manual_seed(5)
@@ -143,9 +143,9 @@ def test_interrupted_and_resumed_is_the_same_bit_for_bit(tmp_path: Path, ema_dec
     step = first_stage(half)
     with pytest.raises(Interrupt):
         run_stage(half, settings, step, tmp_path / "half.pt", stop)
-    seen: list[int] = []
-    run_stage(half, settings, step, tmp_path / "half.pt", lambda number, _: seen.append(number))
-    assert seen == [4, 5, 6, 7, 8], "it goes on behind the last checkpoint"
+    steps: list[int] = []
+    run_stage(half, settings, step, tmp_path / "half.pt", lambda number, _: steps.append(number))
+    assert steps == [4, 5, 6, 7, 8], "training resumes after the last checkpoint"
     assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in half.state_dict().items())
 
 
@@ -167,38 +167,40 @@ def test_stage_1_learns_to_match(tmp_path: Path) -> None:
         assert losses[-1][name] < 0.4 * losses[0][name], (name, losses[0][name], losses[-1][name])
 
 
-def test_a_stage_ends_with_the_average_of_its_weights(tmp_path: Path) -> None:
+def test_a_stage_ends_with_the_moving_average_of_its_weights(tmp_path: Path) -> None:
     part = bridge(dropout=0)
-    step, seen = first_stage(part), []
+    step, snapshots = first_stage(part), []
 
     def note(*_: object) -> None:
-        seen.append(part.qformer.query_tokens.detach().clone())
+        snapshots.append(part.qformer.query_tokens.detach().clone())
 
     run_stage(part, StageConfig(3, learning_rate=1e-2, ema_decay=0.5), step, tmp_path / "stage.pt", note)
-    torch.testing.assert_close(part.qformer.query_tokens.detach(), seen[0] / 4 + seen[1] / 4 + seen[2] / 2)
+    torch.testing.assert_close(
+        part.qformer.query_tokens.detach(), snapshots[0] / 4 + snapshots[1] / 4 + snapshots[2] / 2
+    )
 
 
-def test_every_row_keeps_the_same_share_of_its_tokens() -> None:
+def test_patch_dropout_keeps_the_same_share_of_tokens_in_every_row() -> None:
     image = torch.arange(20.0).view(2, 10, 1)
     kept = patch_dropout(image, 0.8, torch.Generator().manual_seed(0))
     assert kept.shape == (2, 8, 1) and len(kept[0].unique()) == 8
     torch.testing.assert_close(kept[1], kept[0] + 10)
 
 
-def test_tokens_that_stand_for_the_whole_picture_stay_in_front() -> None:
+def test_patch_dropout_keeps_the_global_tokens_first() -> None:
     image = torch.arange(24.0).view(2, 12, 1)
     kept = patch_dropout(image, 0.5, torch.Generator().manual_seed(0), whole=2)
     assert kept.shape == (2, 7, 1) and torch.equal(kept[:, :2], image[:, :2])
     assert len(kept[0].unique()) == 7
 
 
-def test_the_learning_rate_rises_and_falls() -> None:
+def test_the_learning_rate_warms_up_and_decays() -> None:
     assert cosine_schedule(0, 0.1) < 0.02 and cosine_schedule(0.1, 0.1) == 1
     assert cosine_schedule(1, 0.1) == pytest.approx(0) and cosine_schedule(1, 0.1, 0.5) == 0.5
     assert cosine_schedule(0.55, 0.1) == pytest.approx(0.5)
 
 
-def test_a_prefix_is_cut_at_every_place() -> None:
+def test_a_prefix_is_cut_at_every_position() -> None:
     generator = torch.Generator().manual_seed(0)
     cuts = {len(prefix_split([1, 2, 3, 4], generator)[0]) for _ in range(50)}
     assert cuts == {1, 2, 3}
@@ -207,7 +209,7 @@ def test_a_prefix_is_cut_at_every_place() -> None:
 
 
 @pytest.mark.parametrize(("name", "width"), [("mini", 576), ("opt_2.7b", 2560), ("flan_t5_xl", 2048)])
-def test_the_configs(name: str, width: int) -> None:
+def test_the_published_configs_have_the_expected_size(name: str, width: int) -> None:
     config = read_bridge_config(ROOT / "recipes" / "bridge" / f"{name}.json")
     assert config.bridge.language_width == width
     if name == "mini":
@@ -218,7 +220,7 @@ def test_the_configs(name: str, width: int) -> None:
     assert sum(weight.numel() for weight in qformer.parameters()) == pytest.approx(188e6, rel=0.02)
 
 
-def test_a_config_that_can_not_be(tmp_path: Path) -> None:
+def test_an_inconsistent_config_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     with pytest.raises(InvalidSetting, match=r"config\.json"):
         read_bridge_config(path)

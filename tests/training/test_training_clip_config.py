@@ -1,4 +1,4 @@
-"""A config that can't be is refused by name before anything heavy starts."""
+"""An invalid config is refused with a message that names the setting, before anything expensive starts."""
 
 import json
 import subprocess
@@ -56,17 +56,17 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("fault", BAD)
 def test_a_bad_config_is_refused_by_name(fault: str, tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, 12)
-    changed, said = BAD[fault]
+    changed, message = BAD[fault]
     if fault == "a template without a place":
         classes = tmp_path / "classes" / "cat"
         classes.mkdir(parents=True)
         (classes / "1.jpg").touch()
-        changed, said = {"data": {"train": "classes", "templates": ["photo"]}}, "stands for the label"
-    with pytest.raises(InvalidSetting, match=said):
+        changed, message = {"data": {"train": "classes", "templates": ["photo"]}}, "stands for the label"
+    with pytest.raises(InvalidSetting, match=message):
         read_data(read_clip_config(tiny_pairs.write_config(tmp_path, **changed)))
 
 
-def test_several_faults_are_named_together(tmp_path: Path) -> None:
+def test_several_errors_are_reported_together(tmp_path: Path) -> None:
     path = tiny_pairs.write_config(tmp_path, train={"batch": "8", "speed": 3}, data={"shuffle": 0.5})
     with pytest.raises(InvalidSetting) as caught:
         read_clip_config(path)
@@ -77,7 +77,7 @@ def test_several_faults_are_named_together(tmp_path: Path) -> None:
     ]
 
 
-def test_data_that_can_not_be_used_is_refused(tmp_path: Path) -> None:
+def test_unusable_data_is_refused(tmp_path: Path) -> None:
     config = tiny_pairs.config(tmp_path)
     with pytest.raises(InvalidSetting, match=r"pairs\.jsonl: no such file"):
         read_data(config)
@@ -95,13 +95,13 @@ def test_data_that_can_not_be_used_is_refused(tmp_path: Path) -> None:
         read_data(tiny_pairs.config(tmp_path, data={"train": "s-{0..1}.tar"}))
 
 
-def test_epochs_become_steps(tmp_path: Path) -> None:
+def test_epochs_are_converted_to_steps(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, 20)
     assert read_data(tiny_pairs.config(tmp_path, train={"steps": None, "epochs": 3, "batch": 8})).steps == 8
 
 
 @pytest.mark.parametrize("content", ["", "[1]", "{", "\udcff"])
-def test_a_file_that_holds_no_settings_is_refused(content: str, tmp_path: Path) -> None:
+def test_a_file_without_settings_is_refused(content: str, tmp_path: Path) -> None:
     path = tmp_path / "config.json"
     path.write_bytes(content.encode(errors="surrogateescape"))
     with pytest.raises(InvalidSetting, match=r"config\.json"):
@@ -110,7 +110,7 @@ def test_a_file_that_holds_no_settings_is_refused(content: str, tmp_path: Path) 
         read_clip_config(tmp_path / "missing.json")
 
 
-def test_the_command_says_what_is_wrong_and_exits_with_two(tmp_path: Path) -> None:
+def test_the_command_reports_the_error_and_exits_with_status_2(tmp_path: Path) -> None:
     path = tiny_pairs.write_config(tmp_path, train={"learning_rat": 1})
     order = [sys.executable, "-m", "beholder", "train", "clip", str(path), "--json"]
     run = subprocess.run(order, capture_output=True, text=True, timeout=120, check=False)
@@ -118,19 +118,19 @@ def test_the_command_says_what_is_wrong_and_exits_with_two(tmp_path: Path) -> No
     assert "learning_rate" in run.stderr and "Traceback" not in run.stderr
 
 
-def test_the_command_says_what_it_would_train_and_trains_nothing(tmp_path: Path) -> None:
+def test_check_prints_a_summary_and_trains_nothing(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path / "pictures", 9)
     path = tiny_pairs.write_config(tmp_path)
     order = [sys.executable, "-m", "beholder", "train", "clip", str(path), "--data", str(tmp_path / "pictures")]
     run = subprocess.run([*order, "--check", "--json"], capture_output=True, text=True, timeout=120, check=False)
     assert run.returncode == 0, run.stderr
-    said = json.loads(run.stdout)
-    assert (said["pictures"], said["steps"], said["batch"]) == (9, 12, 8)
-    assert said["parameters"] == said["trained"] > 1000
+    summary = json.loads(run.stdout)
+    assert (summary["pictures"], summary["steps"], summary["batch"]) == (9, 12, 8)
+    assert summary["parameters"] == summary["trained"] > 1000
     assert sorted(each.name for each in tmp_path.iterdir()) == ["config.json", "pictures"]
 
 
-def test_the_recipes_can_be_read() -> None:
+def test_the_recipes_are_valid() -> None:
     recipes = sorted(RECIPES.glob("*.json"))
     assert recipes
     for recipe in recipes:
@@ -142,8 +142,8 @@ def test_the_recipes_can_be_read() -> None:
 
 
 @pytest.mark.parametrize("recipe", ["laion", "siglip", "emoji"])
-def test_a_recipe_runs_with_few_layers_and_pictures(recipe: str, tmp_path: Path) -> None:
-    """The same settings of network, loss and precision; what is left out is their size."""
+def test_a_scaled_down_recipe_runs(recipe: str, tmp_path: Path) -> None:
+    """The architecture, loss and precision are the recipe's; only the sizes are reduced."""
     values = json.loads((RECIPES / f"{recipe}.json").read_text("utf-8"))
     tiny_pairs.paint(tmp_path, 8)
     values["data"] = {"train": "pairs.jsonl"}
@@ -156,9 +156,9 @@ def test_a_recipe_runs_with_few_layers_and_pictures(recipe: str, tmp_path: Path)
     values["train"] |= {"steps": 2, "batch": 8, "chunk": 4, "parallel": "ddp"}
     values["train"].pop("epochs", None)
     (tmp_path / "config.json").write_text(json.dumps(values))
-    said: list[dict[str, Any]] = []
-    train_clip(read_clip_config(tmp_path / "config.json"), tmp_path / "out", said.append, device="cpu")
-    assert said[-1]["step"] == 2 and said[-1]["loss"] > 0
+    logged: list[dict[str, Any]] = []
+    train_clip(read_clip_config(tmp_path / "config.json"), tmp_path / "out", logged.append, device="cpu")
+    assert logged[-1]["step"] == 2 and logged[-1]["loss"] > 0
     encoder = DualEncoder.from_pretrained(tmp_path / "out" / "model")
     assert encoder.similarity(tmp_path / "pictures" / "0.png", ["a red wall"]).shape == (1, 1)
 
@@ -173,20 +173,20 @@ def test_a_recipe_runs_with_few_layers_and_pictures(recipe: str, tmp_path: Path)
         ("train", "hottest", "max_logit_scale"),
     ],
 )
-def test_a_former_name_is_refused_with_the_one_of_now(tmp_path: Path, section: str, old: str, new: str) -> None:
+def test_a_renamed_setting_is_refused_with_its_current_name(tmp_path: Path, section: str, old: str, new: str) -> None:
     path = tiny_pairs.write_config(tmp_path, **{section: {old: 0.5}})
     with pytest.raises(InvalidSetting, match=rf"{section}\.{old}: this setting is called {new} now"):
         read_clip_config(path)
 
 
-def test_a_config_may_begin_with_a_byte_order_mark(tmp_path: Path) -> None:
+def test_a_config_may_start_with_a_byte_order_mark(tmp_path: Path) -> None:
     path = tiny_pairs.write_config(tmp_path)
     path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes())
     assert read_clip_config(path).train.batch == 8
 
 
 @pytest.mark.parametrize("section", ["train", "evaluate"])
-def test_lines_with_one_label_are_refused_before_anything_heavy_starts(tmp_path: Path, section: str) -> None:
+def test_data_with_a_single_label_is_refused_before_anything_expensive_starts(tmp_path: Path, section: str) -> None:
     rows = [json.loads(line) for line in tiny_pairs.paint(tmp_path, 8).read_text().splitlines()]
     lines = "".join(json.dumps({**row, "label": "wall"}) + "\n" for row in rows)
     (tmp_path / "one.jsonl").write_text(lines)

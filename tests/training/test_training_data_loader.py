@@ -25,7 +25,7 @@ def batches(folder: Path, count: int, augmentation: Augmentation, broken: tuple[
     return [batch for batch, _ in islice(stream, count)]
 
 
-def test_pixels_are_those_of_the_model_in_use(tmp_path: Path) -> None:
+def test_pixels_match_the_preprocessing_at_inference(tmp_path: Path) -> None:
     (batch,) = batches(tmp_path, 1, Augmentation())
     examples = read_examples(tmp_path / "pairs.jsonl", Columns(), ("{}",))
     (draws, _) = next(ShuffledBatchSampler(examples, 6, 1).batches())
@@ -34,7 +34,7 @@ def test_pixels_are_those_of_the_model_in_use(tmp_path: Path) -> None:
     torch.testing.assert_close(normalize(batch.pixels, PREPROCESSING), torch.from_numpy(expected), atol=1e-6, rtol=0)
 
 
-def test_a_picture_and_its_captions_change_from_epoch_to_epoch(tmp_path: Path) -> None:
+def test_views_and_captions_vary_between_epochs(tmp_path: Path) -> None:
     found = batches(tmp_path, 16, Augmentation(smallest_crop=0.3, flip=0.5))
     seen: dict[int, list[tuple[bytes, int]]] = {}
     for batch in found:
@@ -46,7 +46,7 @@ def test_a_picture_and_its_captions_change_from_epoch_to_epoch(tmp_path: Path) -
     assert sum(len({text for _, text in views}) == 2 for views in seen.values()) >= 10
 
 
-def test_a_broken_picture_keeps_its_place_and_is_not_there(tmp_path: Path) -> None:
+def test_a_broken_picture_keeps_its_row_and_is_masked_out(tmp_path: Path) -> None:
     first, second = batches(tmp_path, 2, Augmentation(), broken=(2, 7, 8))
     there = torch.cat([first.valid, second.valid])
     assert (~there).sum() == 3

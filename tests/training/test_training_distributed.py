@@ -1,4 +1,4 @@
-"""Two processes on gloo against one: the same losses, gradients and weights."""
+"""Two processes with gloo and a single process give the same losses, gradients and weights."""
 
 import json
 import os
@@ -86,7 +86,7 @@ def together(*program: str) -> str:
 
 @pytest.fixture(scope="module")
 def losses(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], dict[str, Any]]:
-    """The program alone and twice."""
+    """Return the results of one process and of two."""
     program = tmp_path_factory.mktemp("program") / "losses.py"
     program.write_text(LOSSES)
     alone = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=100, check=True)
@@ -94,7 +94,7 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], di
 
 
 @pytest.mark.parametrize("kind", ["contrastive global", "contrastive local", "sigmoid global", "sigmoid local"])
-def test_loss_and_gradients_of_two_processes_are_those_of_one_on_the_joined_batch(
+def test_two_processes_have_the_loss_and_gradients_of_one_with_the_combined_batch(
     losses: tuple[dict[str, Any], dict[str, Any]], kind: str
 ) -> None:
     alone, twice = losses[0][kind], losses[1][kind]
@@ -104,7 +104,7 @@ def test_loss_and_gradients_of_two_processes_are_those_of_one_on_the_joined_batc
 
 
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
-def test_two_processes_train_the_weights_of_one(parallel: str, tmp_path: Path) -> None:
+def test_two_processes_train_the_same_weights_as_one(parallel: str, tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, broken=(3,))
     options: dict[str, Any] = {"steps": 4, "chunk": 4, "save_every": 2, "ema_decay": 0.5, "learning_rate": 1e-3}
     config = tiny_pairs.config(tmp_path, train=options, data={"evaluate": "pairs.jsonl"})
@@ -123,13 +123,13 @@ def test_two_processes_train_the_weights_of_one(parallel: str, tmp_path: Path) -
     assert (tmp_path / "twice" / "model" / "model.safetensors").read_bytes() == whole, "resumed is as never stopped"
 
 
-def test_one_process_needs_no_process_group() -> None:
+def test_a_single_process_needs_no_process_group() -> None:
     group = ProcessGroup.initialize("cpu")
     assert group.world_size == 1 and not torch.distributed.is_initialized()
     value = torch.ones(3)
     assert group.all_gather(value) is value and not group.any(False) and group.all_gather_object(1) == [1]
 
 
-def test_sharing_weights_alone_is_refused() -> None:
+def test_fsdp_with_a_single_process_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="torchrun"):
         shard(torch.nn.Linear(2, 2), [], ProcessGroup(torch.device("cpu")), "fsdp")

@@ -13,7 +13,7 @@ def read(path: Path, columns: Columns = Columns(), templates: tuple[str, ...] = 
     return read_examples(path, columns, templates)
 
 
-def test_json_lines_hold_captions_or_one_caption(tmp_path: Path) -> None:
+def test_a_json_line_holds_a_list_of_captions_or_a_single_caption(tmp_path: Path) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(
         '{"image": "x.jpg", "captions": ["one", "two"]}\n\n{"image": "sub/y.jpg", "caption": "three", "label": "3"}\n'
@@ -25,7 +25,7 @@ def test_json_lines_hold_captions_or_one_caption(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".tsv"])
-def test_a_table_has_a_header_whose_names_can_be_told(tmp_path: Path, suffix: str) -> None:
+def test_the_columns_of_a_table_are_configurable(tmp_path: Path, suffix: str) -> None:
     file = tmp_path / f"a{suffix}"
     with file.open("w", newline="", encoding="utf-8-sig") as out:
         rows = csv.writer(out, delimiter="," if suffix == ".csv" else "\t")
@@ -36,7 +36,7 @@ def test_a_table_has_a_header_whose_names_can_be_told(tmp_path: Path, suffix: st
         read(file)
 
 
-def test_a_folder_of_classes_speaks_through_templates(tmp_path: Path) -> None:
+def test_a_class_folder_gets_its_captions_from_templates(tmp_path: Path) -> None:
     for name in ("polar_bear", "cat"):
         (tmp_path / name).mkdir()
         (tmp_path / name / "1.jpg").touch()
@@ -48,7 +48,7 @@ def test_a_folder_of_classes_speaks_through_templates(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("content", "said"),
+    ("content", "message"),
     [
         ("", "is empty"),
         ('{"image": "x.jpg"}', "line 1"),
@@ -59,14 +59,14 @@ def test_a_folder_of_classes_speaks_through_templates(tmp_path: Path) -> None:
         ('["x.jpg", "a cat"]', "line 1"),
     ],
 )
-def test_lines_that_can_not_be_used_are_named(tmp_path: Path, content: str, said: str) -> None:
+def test_an_unusable_line_is_reported_by_its_number(tmp_path: Path, content: str, message: str) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text(content)
-    with pytest.raises(InvalidSetting, match=said):
+    with pytest.raises(InvalidSetting, match=message):
         read(file)
 
 
-def test_nothing_there_one_class_and_unknown_files_are_refused(tmp_path: Path) -> None:
+def test_missing_data_a_single_class_and_unknown_files_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="no such file"):
         read(tmp_path / "missing.jsonl")
     with pytest.raises(InvalidSetting, match="holds no pictures"):
@@ -80,12 +80,12 @@ def test_nothing_there_one_class_and_unknown_files_are_refused(tmp_path: Path) -
         read(tmp_path / "a.xml")
 
 
-def test_texts_that_say_the_same_have_the_same_key() -> None:
+def test_equivalent_texts_have_the_same_key() -> None:
     assert text_key("A  Cat ") == text_key("a cat") != text_key("a dog")
     assert text_key("a photo of a cat", "cat") == text_key("the cat", "cat") != text_key("a photo of a cat")
 
 
-def test_the_pictures_of_the_tests_are_such_lines(tmp_path: Path) -> None:
+def test_the_tiny_pairs_are_readable_as_json_lines(tmp_path: Path) -> None:
     assert len(read(tiny_pairs.paint(tmp_path, 5))) == 5
     assert json.loads((tmp_path / "pairs.jsonl").read_text().splitlines()[0])["captions"]
 
@@ -105,7 +105,7 @@ ROWS = [("x.jpg", "a cat, asleep"), ("y.jpg", 'two lines\nand "quotes"'), ("z.jp
     ],
     ids=["comma", "semicolons", "tabs", "UTF-16", "sep=", "old Mac"],
 )
-def test_a_table_is_read_as_spreadsheets_write_it(
+def test_a_table_written_by_a_spreadsheet_is_read(
     tmp_path: Path, delimiter: str, line_end: str, encoding: str, first: str
 ) -> None:
     file = tmp_path / "a.csv"
@@ -116,7 +116,7 @@ def test_a_table_is_read_as_spreadsheets_write_it(
 
 
 @pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig"])
-def test_json_lines_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
+def test_json_lines_may_start_with_a_byte_order_mark(tmp_path: Path, encoding: str) -> None:
     file = tmp_path / "a.jsonl"
     file.write_text('{"image": "x.jpg", "caption": "ein Bär"}\r\n{"image": "y.jpg", "caption": "b"}\r\n', encoding)
     assert [each.texts for each in read(file)] == [("ein Bär",), ("b",)]
@@ -132,14 +132,14 @@ def test_json_lines_may_begin_with_a_byte_order_mark(tmp_path: Path, encoding: s
     ],
     ids=["after a quoted newline", "after an empty line", "too long", "not UTF-8"],
 )
-def test_the_wrong_line_of_a_table_is_named(tmp_path: Path, rows: str, line: int) -> None:
+def test_an_invalid_line_of_a_table_is_reported_by_its_number(tmp_path: Path, rows: str, line: int) -> None:
     file = tmp_path / "a.csv"
     file.write_bytes(("image,caption\n" + rows).encode("latin-1"))
     with pytest.raises(InvalidSetting, match=rf"a\.csv, line {line}: "):
         read(file)
 
 
-def test_rows_without_a_picture_or_a_caption_are_ignored_and_named(tmp_path: Path) -> None:
+def test_rows_without_a_picture_or_a_caption_are_skipped_and_reported(tmp_path: Path) -> None:
     file = tmp_path / "a.csv"
     file.write_text('image,caption\na.jpg,"one\n1"\nb.jpg,\n,three\nd.jpg,four\n')
     with pytest.warns(ExamplesWarning, match=r"line 4, 5$"):
@@ -147,7 +147,7 @@ def test_rows_without_a_picture_or_a_caption_are_ignored_and_named(tmp_path: Pat
 
 
 @pytest.mark.parametrize(
-    ("row", "said"),
+    ("row", "message"),
     [
         ({"image": "{n}.jpg", "caption": "A  cat"}, r"same caption \(A  cat\)"),
         ({"image": "{n}.jpg", "caption": "cat {n}", "label": "cat"}, r"same label \(cat\)"),
@@ -155,14 +155,14 @@ def test_rows_without_a_picture_or_a_caption_are_ignored_and_named(tmp_path: Pat
     ],
     ids=["caption", "label", "picture"],
 )
-def test_data_with_nothing_to_tell_apart_is_refused(tmp_path: Path, row: dict[str, str], said: str) -> None:
+def test_data_without_contrast_is_refused(tmp_path: Path, row: dict[str, str], message: str) -> None:
     file = tmp_path / "a.jsonl"
 
     def line(number: int, **changed: str) -> str:
         return json.dumps({name: text.replace("{n}", str(number)) for name, text in {**row, **changed}.items()}) + "\n"
 
     file.write_text("".join(line(number) for number in range(4)))
-    with pytest.raises(InvalidSetting, match=rf"a\.jsonl: all lines have the {said}.*nothing is learned"):
+    with pytest.raises(InvalidSetting, match=rf"a\.jsonl: all lines have the {message}.*nothing is learned"):
         check_distinguishable(read(file), str(file))
     file.write_text(file.read_text() + line(4, image="other.jpg", caption="a dog", label="dog"))
     check_distinguishable(read(file), str(file))

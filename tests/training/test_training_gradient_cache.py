@@ -1,4 +1,4 @@
-"""Gradients of a batch in pieces against those of the batch in one, on the small dual encoder."""
+"""Gradients of a batch computed in chunks against those of the whole batch, on the small dual encoder."""
 
 from contextlib import nullcontext
 from dataclasses import replace
@@ -49,7 +49,9 @@ def gradients(
         add_lora(loaded.network, Lora(4))
         for name, weight in loaded.network.named_parameters():
             if "lora_B" in name:
-                torch.nn.init.normal_(weight, std=0.1)  # they begin as zeros, behind which nothing is learned yet
+                torch.nn.init.normal_(
+                    weight, std=0.1
+                )  # initialized to zero, which blocks the gradients of earlier layers
     if recompute:
         recompute_activations(loaded.network)
     model = EncodePairs(loaded.network, loaded.preprocessing, train, HERE.device)
@@ -66,7 +68,7 @@ def gradients(
 
 @pytest.mark.parametrize("chunk", [1, 3, 5])
 @pytest.mark.parametrize("loss", ["contrastive", "sigmoid"])
-def test_gradients_in_pieces_are_those_of_the_whole_batch(loss: str, chunk: int) -> None:
+def test_chunked_gradients_equal_those_of_the_whole_batch(loss: str, chunk: int) -> None:
     train = replace(TRAIN, loss=loss)  # type: ignore[arg-type]
     lost, whole = gradients(10, train)
     lost_in_pieces, pieces = gradients(chunk, train)
@@ -81,7 +83,7 @@ def test_gradients_in_pieces_are_those_of_the_whole_batch(loss: str, chunk: int)
 @pytest.mark.parametrize(
     "options", [{"freezing": Freezing(image="all")}, {"freezing": Freezing(text=1)}, {"lora": True}]
 )
-def test_pieces_and_frozen_parts_go_together(options: dict) -> None:
+def test_chunks_can_be_combined_with_frozen_parameters(options: dict) -> None:
     _, whole = gradients(10, **options)
     _, pieces = gradients(3, **options)
     assert set(whole) == set(pieces)
@@ -89,15 +91,15 @@ def test_pieces_and_frozen_parts_go_together(options: dict) -> None:
         torch.testing.assert_close(pieces[name], gradient, atol=1e-5, rtol=1e-4)
 
 
-def test_activations_that_are_computed_again_change_nothing() -> None:
+def test_activation_checkpointing_does_not_change_the_gradients() -> None:
     _, whole = gradients(10)
     _, again = gradients(10, recompute=True)
     for name, gradient in whole.items():
         torch.testing.assert_close(again[name], gradient, atol=1e-7, rtol=1e-6)
 
 
-def test_the_loss_of_shuffled_pieces_without_the_cache_would_be_another() -> None:
-    """Accumulating the losses of pieces, each among itself, is not the batch's loss: the cache is needed."""
+def test_gradient_accumulation_without_the_cache_gives_another_loss() -> None:
+    """Accumulating the losses of the chunks omits the negatives in other chunks, so the cache is needed."""
     lost, _ = gradients(10)
     loaded = tiny_model.build()
     model = EncodePairs(loaded.network, loaded.preprocessing, TRAIN, HERE.device)

@@ -1,4 +1,4 @@
-"""The losses against the papers' equations, written out as loops over numbers."""
+"""The losses against the papers' equations, written as loops over scalars."""
 
 from math import exp, log
 
@@ -38,7 +38,7 @@ def test_the_contrastive_loss_is_the_mean_of_both_directions(smoothing: float) -
     assert found.item() == pytest.approx(expected)
 
 
-def test_the_sigmoid_loss_asks_about_every_pair() -> None:
+def test_the_sigmoid_loss_is_a_binary_classification_of_every_pair() -> None:
     image, text, scale, bias = unit(5, 0), unit(5, 1), 7.0, -3.0
     expected = 0.0
     for row in range(5):
@@ -80,7 +80,7 @@ def test_gradients_are_finite_and_not_all_zero(loss: str, scale: float) -> None:
     assert image.grad is not None and image.grad.abs().max() > 0
 
 
-def test_both_losses_are_lower_for_pairs_that_match() -> None:
+def test_both_losses_are_lower_for_matching_pairs() -> None:
     same, scale, bias = unit(6, 0).float(), torch.tensor(10.0), torch.tensor(-5.0)
     apart = same.roll(1, dims=0)
     assert contrastive_loss(same, same, scale) < contrastive_loss(same, apart, scale)
@@ -88,7 +88,7 @@ def test_both_losses_are_lower_for_pairs_that_match() -> None:
 
 
 def by_hand(image: Tensor, text: Tensor, scale: float, same: Tensor, smoothing: float = 0.0) -> float:
-    """Cross-entropy both ways in which a pair that is the same is no negative."""
+    """Return the cross-entropy of both directions, excluding duplicates from the negatives."""
     count, lost = len(image), 0.0
     for row in range(count):
         kept = [other for other in range(count) if other == row or not same[row, other]]
@@ -103,7 +103,7 @@ def by_hand(image: Tensor, text: Tensor, scale: float, same: Tensor, smoothing: 
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_the_same_picture_or_text_twice_is_no_negative(smoothing: float) -> None:
+def test_duplicate_pictures_or_texts_are_not_negatives(smoothing: float) -> None:
     pictures, texts = torch.tensor([1, 2, 3, 1, 4, 5]), torch.tensor([10, 11, 11, 12, 13, 14])
     same = duplicate_pairs(pictures, texts)
     assert same.nonzero().tolist() == [[0, 0], [0, 3], [1, 1], [1, 2], [2, 1], [2, 2], [3, 0], [3, 3], [4, 4], [5, 5]]
@@ -127,7 +127,7 @@ def losses(image: Tensor, text: Tensor, scale: Tensor, bias: Tensor, **options: 
     )
 
 
-def test_what_is_not_there_counts_for_nothing() -> None:
+def test_masked_rows_do_not_contribute_to_the_loss() -> None:
     image, text, scale, bias = unit(6, 0), unit(6, 1), torch.tensor(7.0), torch.tensor(-3.0)
     there = torch.tensor([True, False, True, True, False, True])
     whole = losses(image[there], text[there], scale, bias)
@@ -140,7 +140,7 @@ def test_what_is_not_there_counts_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("same", [False, True])
-def test_the_mean_over_the_parts_is_the_loss_of_the_whole(same: bool) -> None:
+def test_the_mean_over_the_chunks_is_the_loss_of_the_batch(same: bool) -> None:
     image, text, scale, bias = unit(6, 0), unit(6, 1), torch.tensor(7.0), torch.tensor(-3.0)
     options: dict[str, object] = {}
     if same:

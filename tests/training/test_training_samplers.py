@@ -20,7 +20,7 @@ def drawn(order: ShuffledBatchSampler, steps: int, state: dict | None = None) ->
 
 
 @given(st.integers(2, 40), st.integers(1, 4), st.integers(1, 5), st.integers(1, 5))
-def test_every_example_is_seen_exactly_once_an_epoch_over_all_ranks(
+def test_all_ranks_together_sample_every_example_exactly_once_per_epoch(
     count: int, ranks: int, each: int, epochs: int
 ) -> None:
     batch = min(ranks * each, count // ranks * ranks)
@@ -33,13 +33,13 @@ def test_every_example_is_seen_exactly_once_an_epoch_over_all_ranks(
         assert Counter(row[epoch * count : (epoch + 1) * count]) == Counter(str(number) for number in range(count))
 
 
-def test_the_batches_are_the_same_whatever_the_number_of_ranks() -> None:
+def test_the_global_batches_do_not_depend_on_the_number_of_ranks() -> None:
     alone = drawn(ShuffledBatchSampler(examples(13), 6, 1), 9)
     parts = [drawn(ShuffledBatchSampler(examples(13), 6, 1, rank, 3), 9) for rank in range(3)]
     assert [list(chain(*step)) for step in zip(*parts, strict=True)] == alone
 
 
-def test_it_goes_on_from_every_place_as_if_it_had_not_stopped() -> None:
+def test_the_sampler_resumes_from_any_position() -> None:
     order = ShuffledBatchSampler(examples(10), 4, 3)
     whole = [(draws, state) for draws, state in islice(order.batches(), 8)]
     for step in range(7):
@@ -47,13 +47,13 @@ def test_it_goes_on_from_every_place_as_if_it_had_not_stopped() -> None:
         assert behind == whole[step + 1 :]
 
 
-def test_epochs_and_seeds_differ() -> None:
+def test_the_order_depends_on_epoch_and_seed() -> None:
     row = list(chain(*drawn(ShuffledBatchSampler(examples(30), 10, 3), 6)))
     other = list(chain(*drawn(ShuffledBatchSampler(examples(30), 10, 4), 3)))
     assert row[:30] != row[30:] and row[:30] != other
 
 
-def test_what_can_not_be_divided_is_refused() -> None:
+def test_an_indivisible_batch_size_is_refused() -> None:
     with pytest.raises(InvalidSetting, match="evenly"):
         rank_slice(10, 0, 4)
     with pytest.raises(InvalidSetting, match="more than the 3"):

@@ -42,31 +42,31 @@ def names(order: ShardBatchSampler, steps: int) -> list[str]:
 
 
 @pytest.mark.parametrize("shuffle", [1, 3, 100])
-def test_every_example_is_seen_exactly_once_an_epoch(shards: list[str], shuffle: int) -> None:
+def test_every_example_is_sampled_exactly_once_per_epoch(shards: list[str], shuffle: int) -> None:
     row = names(order(shards, shuffle=shuffle), 17)
     assert set(Counter(row[:17]).values()) == {1} == set(Counter(row[17:]).values())
     assert row[:17] != row[17:]
 
 
-def test_no_shard_is_read_by_two_ranks_in_an_epoch(shards: list[str]) -> None:
+def test_no_shard_is_read_by_two_ranks_in_the_same_epoch(shards: list[str]) -> None:
     seen: Counter[tuple[int, str]] = Counter()
     for rank in range(2):
         for draws, _ in islice(order(shards, rank, 2, batch=1).batches(), 60):
             seen.update((draw.seed[1], draw.example.name) for draw in draws)
-    for epoch in range(4):  # those that both ranks have left behind
+    for epoch in range(4):  # those that both ranks have completed
         of_epoch = {name: times for (which, name), times in seen.items() if which == epoch}
         assert len(of_epoch) == 17 and set(of_epoch.values()) == {1}
 
 
 @pytest.mark.parametrize("shuffle", [1, 3, 100])
-def test_it_goes_on_from_every_place_as_if_it_had_not_stopped(shards: list[str], shuffle: int) -> None:
+def test_the_sampler_resumes_from_any_position(shards: list[str], shuffle: int) -> None:
     whole = list(islice(order(shards, shuffle=shuffle).batches(), 14))
     for step in range(13):
         behind = list(islice(order(shards, shuffle=shuffle).batches(whole[step][1]), 13 - step))
         assert behind == whole[step + 1 :]
 
 
-def test_a_memory_of_fsspec_is_read_like_a_disk(shards: list[str]) -> None:
+def test_shards_are_read_from_an_fsspec_file_system(shards: list[str]) -> None:
     import fsspec
 
     memory = fsspec.filesystem("memory")
@@ -79,7 +79,7 @@ def test_a_memory_of_fsspec_is_read_like_a_disk(shards: list[str]) -> None:
     memory.rm("/data", recursive=True)
 
 
-def test_what_lacks_a_part_or_is_cut_short_is_refused_by_name(tmp_path: Path) -> None:
+def test_incomplete_examples_and_truncated_shards_are_reported_by_name(tmp_path: Path) -> None:
     files = {"a.jpg": b"x", "b.txt": b"text", "c.jpg": b"x", "c.json": json.dumps({"caption": "said"}).encode()}
     write_shard(tmp_path / "s.tar", {**files, "d.png": b"x" * 20000, "d.txt": b"late"})
     refused: dict[str, str] = {}
@@ -92,7 +92,7 @@ def test_what_lacks_a_part_or_is_cut_short_is_refused_by_name(tmp_path: Path) ->
     assert [each and each.texts for each in found][:2] == [None, None] and "can't be read to its end" in refused[shard]
 
 
-def test_addresses_that_lead_nowhere_are_refused(tmp_path: Path) -> None:
+def test_a_url_without_shards_is_refused(tmp_path: Path) -> None:
     assert is_shards("s3://bucket/x-{000..100}.tar") and not is_shards("x.jsonl")
     with pytest.raises(InvalidSetting, match="no such shard"):
         list_shards(str(tmp_path / "s-{0..1}.tar"))
@@ -111,7 +111,7 @@ def test_too_few_shards_and_empty_ones_are_refused(tmp_path: Path, shards: list[
 
 
 @pytest.mark.parametrize("packed", [False, True])
-def test_a_shard_that_is_cut_anywhere_is_refused_by_its_name(tmp_path: Path, packed: bool) -> None:
+def test_a_shard_truncated_anywhere_is_reported_by_its_name(tmp_path: Path, packed: bool) -> None:
     path = tmp_path / ("s.tar.gz" if packed else "s.tar")
     write_shard(tmp_path / "whole.tar", {f"{n}.{kind}": b"x" * 700 for n in range(2) for kind in ("jpg", "txt")})
     whole = (tmp_path / "whole.tar").read_bytes()
@@ -130,7 +130,7 @@ def test_a_shard_that_is_cut_anywhere_is_refused_by_its_name(tmp_path: Path, pac
     assert len(list(read_shard(str(path), refused.__setitem__))) == 2 and not refused
 
 
-def test_a_text_that_is_not_utf_8_is_refused_by_its_name(tmp_path: Path) -> None:
+def test_a_text_that_is_not_utf_8_is_reported_by_its_name(tmp_path: Path) -> None:
     shard = str(tmp_path / "s.tar")
     texts = {"a.txt": "Bär".encode("latin-1"), "b.txt": "\ufeffBär".encode(), "c.json": b'{"caption": "B\xe4r"}'}
     write_shard(

@@ -1,4 +1,4 @@
-"""A bridge on one's own pictures, between a small dual encoder's tower and a small OPT or T5."""
+"""Training a bridge between the image tower of a small dual encoder and a small OPT or T5."""
 
 import json
 from pathlib import Path
@@ -34,7 +34,7 @@ STAGE = {"steps": 4, "batch": 4, "learning_rate": 1e-3, "save_every": 3}
 
 @pytest.fixture(scope="module")
 def sides(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Folders ``tower``, ``opt``, ``t5`` and ``bert``."""
+    """Return a folder with the checkpoints ``tower``, ``opt``, ``t5`` and ``bert``."""
     folder = tmp_path_factory.mktemp("sides")
     DualEncoder(tiny_model.build()).save_pretrained(folder / "tower")
     torch.manual_seed(0)
@@ -81,10 +81,8 @@ def with_questions(file: Path) -> None:
 
 
 @pytest.mark.parametrize(("recipe", "kind"), [("opt_2.7b", "opt"), ("flan_t5_xl", "t5")])
-def test_a_recipe_of_the_paper_runs_with_few_layers_and_pictures(
-    recipe: str, kind: str, sides: Path, tmp_path: Path
-) -> None:
-    """A BLIP-2's vision transformer, a BERT, and OPT or T5: each as in the recipe but for its size."""
+def test_a_scaled_down_recipe_of_the_paper_runs(recipe: str, kind: str, sides: Path, tmp_path: Path) -> None:
+    """A BLIP-2 vision transformer, a BERT, and OPT or T5, each as in the recipe but smaller."""
     tiny_blip2.make("retrieval", tmp_path / "vision")
     tiny_pairs.paint(tmp_path, 6)
     values = json.loads((RECIPES / "bridge" / f"{recipe}.json").read_text("utf-8"))
@@ -95,34 +93,34 @@ def test_a_recipe_of_the_paper_runs_with_few_layers_and_pictures(
     for stage in ("stage_1", "stage_2"):
         values[stage] |= {"steps": 2, "batch": 4}
     (tmp_path / "bridge.json").write_text(json.dumps(values))
-    said: list[dict[str, Any]] = []
-    folder = train_bridge(read_bridge_config(tmp_path / "bridge.json"), tmp_path / "out", said.append, device="cpu")
-    assert [(row["stage"], row["step"]) for row in said if "stage" in row] == [(1, 2), (2, 2)]
+    logged: list[dict[str, Any]] = []
+    folder = train_bridge(read_bridge_config(tmp_path / "bridge.json"), tmp_path / "out", logged.append, device="cpu")
+    assert [(row["stage"], row["step"]) for row in logged if "stage" in row] == [(1, 2), (2, 2)]
     (caption,) = VisionLanguageModel.from_pretrained(folder).caption([tmp_path / "pictures" / "0.png"], num_beams=1)
     assert isinstance(caption, str)
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_the_result_opens_as_a_vision_language_model_and_the_frozen_sides_stay(
+def test_the_result_loads_as_a_vision_language_model_with_unchanged_frozen_models(
     kind: str, sides: Path, tmp_path: Path
 ) -> None:
     with_questions(tiny_pairs.paint(tmp_path, 8, broken=(5,)))
-    said: list[dict[str, Any]] = []
+    logged: list[dict[str, Any]] = []
     made = config(tmp_path, sides, kind, data={"evaluate": "pairs.jsonl"})
-    folder = train_bridge(made, tmp_path / "out", said.append, device="cpu")
+    folder = train_bridge(made, tmp_path / "out", logged.append, device="cpu")
     model = VisionLanguageModel.from_pretrained(folder)
     (caption,) = model.caption([tmp_path / "pictures" / "0.png"], max_new_tokens=4)
     assert isinstance(caption, str) and model.loaded.name == "mine"
     assert 0 <= float(model.match(tmp_path / "pictures" / "0.png", ["a cat"])[0]) <= 1
     tower, after = load_file(sides / "tower" / "model.safetensors"), load_file(folder / "model.safetensors")
     assert all(torch.equal(after[name], tensor) for name, tensor in tower.items() if name.startswith("image."))
-    assert [(row["stage"], row["step"]) for row in said if "stage" in row] == [(1, 4), (2, 2), (2, 4)]
-    assert said[-1]["kept_back"] > 0 and said[-1]["exchanged"] > 0
+    assert [(row["stage"], row["step"]) for row in logged if "stage" in row] == [(1, 4), (2, 2), (2, 4)]
+    assert logged[-1]["kept_back"] > 0 and logged[-1]["exchanged"] > 0
     (named,) = [json.loads(line) for line in (tmp_path / "out" / "broken.jsonl").read_text().splitlines()]
     assert named["name"].endswith("5.png")
 
 
-def test_interrupted_and_resumed_is_the_same_bit_for_bit(sides: Path, tmp_path: Path) -> None:
+def test_a_resumed_run_matches_an_uninterrupted_one_bit_for_bit(sides: Path, tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, 8)
     made = config(tmp_path, sides, stage_2={"ema_decay": 0.5, "steps": 8})
     train_bridge(made, tmp_path / "whole", device="cpu")
@@ -140,17 +138,17 @@ def test_interrupted_and_resumed_is_the_same_bit_for_bit(sides: Path, tmp_path: 
         train_bridge(config(tmp_path, sides), tmp_path / "whole", device="cpu")
 
 
-def test_it_learns_to_write_what_it_saw(sides: Path, tmp_path: Path) -> None:
+def test_the_bridge_learns_to_caption_its_training_pictures(sides: Path, tmp_path: Path) -> None:
     file = tiny_pairs.paint(tmp_path, 6)
     rows = [json.loads(line) for line in file.read_text().splitlines()]
     texts = ["red dog", "two cat"]
     rows = [{**row, "captions": [texts[number % 2]]} for number, row in enumerate(rows)]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-    said: list[dict[str, Any]] = []
+    logged: list[dict[str, Any]] = []
     long = {"steps": 150, "learning_rate": 1e-2, "batch": 6, "ema_decay": None}
     made = config(tmp_path, sides, stage_1={"steps": 0}, stage_2=long)
-    folder = train_bridge(made, tmp_path / "out", said.append, device="cpu")
-    losses = [row["loss"] for row in said if "loss" in row]
+    folder = train_bridge(made, tmp_path / "out", logged.append, device="cpu")
+    losses = [row["loss"] for row in logged if "loss" in row]
     assert losses[-1] < 0.5 * losses[0]
     model = VisionLanguageModel.from_pretrained(folder)
     paths = [tmp_path / row["image"] for row in rows]
@@ -181,18 +179,18 @@ BAD: dict[str, tuple[dict[str, Any], str]] = {
 @pytest.mark.parametrize("fault", BAD)
 def test_a_bad_config_is_refused_by_name(fault: str, sides: Path, tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, 8)
-    changed, said = BAD[fault]
-    with pytest.raises(InvalidSetting, match=said):
+    changed, message = BAD[fault]
+    with pytest.raises(InvalidSetting, match=message):
         summarize(config(tmp_path, sides, **changed))
 
 
-def test_a_config_is_described(sides: Path, tmp_path: Path) -> None:
+def test_a_config_is_summarized(sides: Path, tmp_path: Path) -> None:
     with_questions(tiny_pairs.paint(tmp_path, 8))
-    said = summarize(config(tmp_path, sides))
-    assert (said["pictures"], said["captions"], said["questions"]) == (8, 16, 4)
+    summary = summarize(config(tmp_path, sides))
+    assert (summary["pictures"], summary["captions"], summary["questions"]) == (8, 16, 4)
 
 
-def test_lines_of_the_same_picture_are_taken_together(tmp_path: Path) -> None:
+def test_lines_of_the_same_picture_are_merged(tmp_path: Path) -> None:
     file = tiny_pairs.paint(tmp_path, 5)
     with_questions(file)
     found = read_bridge_examples(file)
@@ -203,7 +201,7 @@ def test_lines_of_the_same_picture_are_taken_together(tmp_path: Path) -> None:
         read_bridge_examples(file)
 
 
-def test_the_same_text_for_every_picture_is_refused(sides: Path, tmp_path: Path) -> None:
+def test_identical_texts_for_all_pictures_are_refused(sides: Path, tmp_path: Path) -> None:
     file = tiny_pairs.paint(tmp_path, 8)
     rows = [{**json.loads(line), "captions": ["A wall"]} for line in file.read_text().splitlines()]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -211,7 +209,7 @@ def test_the_same_text_for_every_picture_is_refused(sides: Path, tmp_path: Path)
         summarize(config(tmp_path, sides))
 
 
-def test_a_damaged_checkpoint_offers_the_one_before_and_a_finished_stage_2_takes_more_steps(
+def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_stage_2_can_be_extended(
     sides: Path, tmp_path: Path
 ) -> None:
     tiny_pairs.paint(tmp_path, 8)
@@ -226,9 +224,9 @@ def test_a_damaged_checkpoint_offers_the_one_before_and_a_finished_stage_2_takes
     train_bridge(made, out, device="cpu")
     again = load_file(out / "model" / "model.safetensors")
     assert all(torch.equal(tensor, whole[name]) for name, tensor in again.items())
-    said: list[dict[str, Any]] = []
+    logged: list[dict[str, Any]] = []
     more = config(tmp_path, sides, stage_1={"steps": 0}, stage_2={"steps": 6})
-    train_bridge(more, out, said.append, device="cpu")
-    assert [row["step"] for row in said if "step" in row] == [6]
+    train_bridge(more, out, logged.append, device="cpu")
+    assert [row["step"] for row in logged if "step" in row] == [6]
     with pytest.raises(InvalidSetting, match=r"another stage_2\.steps"):
         train_bridge(made, out, device="cpu")

@@ -1,4 +1,4 @@
-"""Trainings of a second: what is learned, what stays, and that an interrupted one is as if it had not been."""
+"""Short training runs: what is learned, what stays frozen, and that resuming does not change the result."""
 
 import json
 import os
@@ -35,17 +35,17 @@ def learned(out: Path) -> bytes:
     return (out / MODEL).read_bytes()
 
 
-def test_it_learns_and_the_result_opens_as_a_dual_encoder(tmp_path: Path) -> None:
+def test_training_reduces_the_loss_and_the_result_loads_as_a_dual_encoder(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(
         tmp_path, train={"steps": 80, "evaluate_every": 20}, data={"evaluate": "pairs.jsonl"}, model={"name": "mine"}
     )
-    said: list[dict[str, Any]] = []
-    folder = train_clip(config, tmp_path / "out", said.append)
-    losses = [row["loss"] for row in said if "loss" in row]
+    logged: list[dict[str, Any]] = []
+    folder = train_clip(config, tmp_path / "out", logged.append)
+    losses = [row["loss"] for row in logged if "loss" in row]
     assert len(losses) == 80 and losses[-1] < 0.6 * losses[0]
-    assert said == rows(tmp_path / "out")
-    figures = [row["text_to_image@5"] for row in said if "text_to_image@5" in row]
+    assert logged == rows(tmp_path / "out")
+    figures = [row["text_to_image@5"] for row in logged if "text_to_image@5" in row]
     assert len(figures) == 4 and figures[-1] > 0.5
     encoder = DualEncoder.from_pretrained(folder)
     assert encoder.loaded.name == "mine"
@@ -62,7 +62,7 @@ def test_it_learns_and_the_result_opens_as_a_dual_encoder(tmp_path: Path) -> Non
     ],
     ids=["contrastive", "sigmoid"],
 )
-def test_interrupted_in_the_middle_of_an_epoch_and_resumed_is_the_same_bit_for_bit(
+def test_a_run_resumed_within_an_epoch_matches_an_uninterrupted_one_bit_for_bit(
     tmp_path: Path, options: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_pairs.paint(tmp_path, 21, broken=(4, 9))
@@ -88,7 +88,7 @@ def test_interrupted_in_the_middle_of_an_epoch_and_resumed_is_the_same_bit_for_b
     assert timeless[0] == timeless[1] and len(timeless[0]) == 12
 
 
-def test_broken_pictures_are_counted_and_named(tmp_path: Path) -> None:
+def test_broken_pictures_are_counted_and_reported_by_name(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, broken=(4, 9))
     train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
     named = [json.loads(line) for line in (tmp_path / "out" / "broken.jsonl").read_text().splitlines()]
@@ -97,7 +97,7 @@ def test_broken_pictures_are_counted_and_named(tmp_path: Path) -> None:
     assert rows(tmp_path / "out")[-1]["broken"] == 2
 
 
-def test_where_no_picture_can_be_used_it_says_so(tmp_path: Path) -> None:
+def test_training_without_usable_pictures_is_an_error(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, 8, broken=tuple(range(8)))
     with pytest.raises(InvalidSetting, match=r"not one of 8 pictures can be used; broken\.jsonl"):
         train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
@@ -117,7 +117,7 @@ def changed(tmp_path: Path, **options: Any) -> set[str]:
     return {name for name in after if not torch.equal(after[name], before[name])}
 
 
-def test_frozen_towers_stay_and_the_heads_move(tmp_path: Path) -> None:
+def test_with_frozen_towers_only_the_heads_change(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     moved = changed(tmp_path, freeze={"image": "all", "text": "all"})
     assert moved == {"image_head.linear.weight", "text_head.linear.weight", "logit_scale"}
@@ -130,7 +130,7 @@ def test_the_first_layers_of_a_tower_can_be_frozen(tmp_path: Path) -> None:
     assert not {name for name in moved if name.startswith(("text.", "image.blocks", "image.patches", "image.pos"))}
 
 
-def test_additions_of_low_rank_are_merged_into_their_matrices(tmp_path: Path) -> None:
+def test_lora_adapters_are_merged_into_their_weights(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     moved = changed(tmp_path, lora={"rank": 2, "text": False}, train={"ema_decay": 0.5})
     assert "image.blocks.0.attention.qkv.weight" in moved and "image_head.linear.weight" in moved
@@ -147,7 +147,7 @@ def test_too_many_frozen_layers_are_refused(tmp_path: Path) -> None:
         changed(tmp_path, freeze={"image": 5})
 
 
-def test_a_folder_of_classes_is_judged_by_accuracy(tmp_path: Path) -> None:
+def test_a_class_folder_is_evaluated_by_accuracy(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     for number in range(24):
         colour = tmp_path / "classes" / list(tiny_pairs.COLOURS)[number % 6]
@@ -182,16 +182,16 @@ def test_shards_are_trained_on_and_resumed(tmp_path: Path) -> None:
     assert learned(tmp_path / "half") == learned(tmp_path / "whole")
 
 
-def test_a_finished_training_is_not_trained_again(tmp_path: Path) -> None:
+def test_a_finished_run_is_not_trained_again(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(tmp_path)
     train_clip(config, tmp_path / "out")
-    before, said = learned(tmp_path / "out"), list[dict[str, Any]]()
-    train_clip(config, tmp_path / "out", said.append)
-    assert said == [] and learned(tmp_path / "out") == before
+    before, logged = learned(tmp_path / "out"), list[dict[str, Any]]()
+    train_clip(config, tmp_path / "out", logged.append)
+    assert logged == [] and learned(tmp_path / "out") == before
 
 
-def test_a_folder_with_another_training_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_another_training_run_is_left_alone(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
     before = learned(tmp_path / "out")
@@ -210,7 +210,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert sorted(names) == ["step-00000008.pt", "step-00000010.pt", "step-00000012.pt"]
 
 
-def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(tmp_path)
     real, calls = torch.save, []
@@ -231,7 +231,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: p
     assert learned(tmp_path / "out") == learned(tmp_path / "whole")
 
 
-def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_nan_loss_aborts_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pairs.paint(tmp_path)
     nan = replace(LOSSES["contrastive"], compute=lambda image, *_: image.sum() * float("nan"))
     monkeypatch.setitem(LOSSES, "contrastive", nan)
@@ -239,7 +239,7 @@ def test_a_loss_that_is_no_number_ends_the_training(tmp_path: Path, monkeypatch:
         train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
 
 
-def test_the_temperature_stays_below_its_limit(tmp_path: Path) -> None:
+def test_the_logit_scale_stays_below_its_maximum(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(
         tmp_path, train={"learning_rate": 1.0, "max_logit_scale": 15.0, "steps": 30, "warmup": 0}
@@ -255,26 +255,26 @@ def start(config: Path, out: Path) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
-def test_told_to_stop_it_saves_and_ends_and_the_same_command_goes_on(tmp_path: Path, number: signal.Signals) -> None:
+def test_a_signal_saves_a_checkpoint_and_the_same_command_resumes(tmp_path: Path, number: signal.Signals) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.write_config(tmp_path, train={"steps": 200, "save_every": 1000})
     run = start(config, tmp_path / "out")
     assert run.stdout is not None and json.loads(run.stdout.readline())["step"] == 1
     run.send_signal(number)
-    _, said = run.communicate(timeout=60)
-    assert run.returncode == 128 + number and "stopped after step" in said and "Traceback" not in said
+    _, stderr = run.communicate(timeout=60)
+    assert run.returncode == 128 + number and "stopped after step" in stderr and "Traceback" not in stderr
     (saved,) = checkpoints(tmp_path / "out" / "checkpoints")
     again = start(config, tmp_path / "out")
-    out, said = again.communicate(timeout=100)
-    assert again.returncode == 0, said
+    out, stderr = again.communicate(timeout=100)
+    assert again.returncode == 0, stderr
     first = json.loads(out.splitlines()[0])["step"]
     assert first == int(saved.stem.removeprefix("step-")) + 1
     assert load_dual_encoder(tmp_path / "out" / "model")
 
 
 @pytest.mark.slow
-def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
-    """As many steps as take some seconds; each kill comes somewhere between the program's start and its end."""
+def test_a_run_killed_at_random_moments_and_resumed_ends_with_the_same_weights(tmp_path: Path) -> None:
+    """The run takes several seconds; each kill comes at a random moment between its start and its end."""
     tiny_pairs.paint(tmp_path, broken=(3,))
     config = tiny_pairs.write_config(
         tmp_path, train={"steps": 600, "save_every": 3, "ema_decay": 0.9}, augment={"smallest_crop": 0.5}
@@ -286,7 +286,7 @@ def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(tmp_pat
     for _ in range(30):
         run = start(config, tmp_path / "out")
         assert run.stdout is not None
-        run.stdout.readline()  # it has begun, or gone on, or is done
+        run.stdout.readline()  # it has started, resumed or finished
         time.sleep(generator.uniform(0, 0.35))
         run.kill()
         killed += run.wait(timeout=60) == -signal.SIGKILL
@@ -295,23 +295,23 @@ def test_killed_at_random_moments_and_resumed_ends_with_the_same_weights(tmp_pat
             break
     assert killed == 10
     last = start(config, tmp_path / "out")
-    _, said = last.communicate(timeout=120)
-    assert last.returncode == 0, said
+    _, stderr = last.communicate(timeout=120)
+    assert last.returncode == 0, stderr
     assert learned(tmp_path / "out") == learned(tmp_path / "whole")
     assert [row["step"] for row in rows(tmp_path / "out")] == list(range(1, 601))
 
 
-def test_tensorboard_is_told_the_same_as_the_log(tmp_path: Path) -> None:
+def test_tensorboard_receives_the_values_of_the_log(tmp_path: Path) -> None:
     from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
     tiny_pairs.paint(tmp_path)
     train_clip(tiny_pairs.config(tmp_path), tmp_path / "out", tensorboard=True)
     board = EventAccumulator(str(tmp_path / "out" / "tensorboard")).Reload()
-    told = [(event.step, pytest.approx(event.value, rel=1e-5)) for event in board.Scalars("loss")]
-    assert [(row["step"], row["loss"]) for row in rows(tmp_path / "out")] == told
+    events = [(event.step, pytest.approx(event.value, rel=1e-5)) for event in board.Scalars("loss")]
+    assert [(row["step"], row["loss"]) for row in rows(tmp_path / "out")] == events
 
 
-def test_compiled_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_compiled_training_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pairs.paint(tmp_path)
     layers = {**tiny_pairs.BLOCKS, "layers": 1}
     network = {name: {**tiny_pairs.NETWORK[name], **layers} for name in ("image", "text")}
@@ -321,13 +321,13 @@ def test_compiled_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
     def traced(embed: Any, real: Any = torch.compile) -> Any:
         calls.append(embed)
-        return real(embed, backend="aot_eager")  # all but the C++, which takes half a minute
+        return real(embed, backend="aot_eager")  # everything but C++ compilation, which takes half a minute
 
     monkeypatch.setattr(torch, "compile", traced)
     for name, compiled in (("plain", False), ("compiled", True)):
         options["train"]["compile"] = compiled  # type: ignore[index]
         train_clip(tiny_pairs.config(tmp_path, **options), tmp_path / name)
-    assert len(calls) == 3  # a try, and both towers
+    assert len(calls) == 3  # a trial compilation, and both towers
     losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("plain", "compiled")]
     assert losses[0] == pytest.approx(losses[1], abs=1e-4)
     weights = [load_file(tmp_path / name / MODEL) for name in ("plain", "compiled")]
@@ -336,7 +336,7 @@ def test_compiled_it_learns_the_same(tmp_path: Path, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("check", [(), ("--check",)])
-def test_without_a_compiler_it_says_so_before_anything_else(tmp_path: Path, check: tuple[str, ...]) -> None:
+def test_a_missing_compiler_is_reported_before_training_starts(tmp_path: Path, check: tuple[str, ...]) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(tmp_path, train={"compile": True})
     command = [sys.executable, "-m", "beholder", "train", "clip", str(tmp_path / "config.json")]
@@ -351,7 +351,7 @@ def test_without_a_compiler_it_says_so_before_anything_else(tmp_path: Path, chec
     assert config.train.compile and not (tmp_path / "out").exists()
 
 
-def test_a_damaged_newest_checkpoint_offers_the_one_before_it(tmp_path: Path) -> None:
+def test_a_damaged_latest_checkpoint_falls_back_to_the_previous_one(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(tmp_path)
     train_clip(config, tmp_path / "out")
@@ -370,7 +370,7 @@ def test_a_damaged_newest_checkpoint_offers_the_one_before_it(tmp_path: Path) ->
         train_clip(config, tmp_path / "out")
 
 
-def test_a_finished_training_can_be_given_more_steps_and_no_fewer(tmp_path: Path) -> None:
+def test_a_finished_run_can_be_extended_but_not_shortened(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
     before = learned(tmp_path / "out")
@@ -383,7 +383,7 @@ def test_a_finished_training_can_be_given_more_steps_and_no_fewer(tmp_path: Path
         train_clip(tiny_pairs.config(tmp_path, train={"steps": 18, "learning_rate": 0.1}), tmp_path / "out")
 
 
-def test_an_unfinished_training_keeps_its_number_of_steps(tmp_path: Path) -> None:
+def test_an_unfinished_run_keeps_its_number_of_steps(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
 
     def crash(row: dict[str, Any]) -> None:
@@ -418,7 +418,7 @@ run()
 """
 
 
-def test_a_second_ctrl_c_while_a_checkpoint_is_written_ends_at_once_and_leaves_the_one_before(tmp_path: Path) -> None:
+def test_a_second_ctrl_c_during_a_checkpoint_exits_at_once_and_leaves_the_previous_one(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     tiny_pairs.write_config(tmp_path)
     run = subprocess.run(
@@ -431,7 +431,7 @@ def test_a_second_ctrl_c_while_a_checkpoint_is_written_ends_at_once_and_leaves_t
     assert torch.load(folder / "step-00000005.pt", weights_only=True)["step"] == 5
 
 
-def test_a_ctrl_c_that_torchs_writer_turns_into_an_error_of_its_own_is_no_full_disk(
+def test_a_ctrl_c_that_torch_reports_as_its_own_error_is_not_taken_for_a_full_disk(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def interrupted(*_: object) -> None:

@@ -1,4 +1,4 @@
-"""Examples are evaluated by what each has: a label by accuracy, captions by recall."""
+"""Examples with labels are evaluated by accuracy, those with captions by recall."""
 
 from pathlib import Path
 
@@ -23,7 +23,7 @@ def examples(folder: Path, labeled: set[int], count: int = 6) -> list[Example]:
 
 
 @pytest.mark.parametrize("labeled", [set(), {0, 1}, {3, 4, 5}, set(range(6))], ids=["none", "first", "last", "all"])
-def test_labels_are_evaluated_by_accuracy_and_the_others_by_recall(tmp_path: Path, labeled: set[int]) -> None:
+def test_labeled_examples_are_evaluated_by_accuracy_and_the_others_by_recall(tmp_path: Path, labeled: set[int]) -> None:
     found = examples(tmp_path, labeled)
     loaded = tiny_model.build()
     metrics, score = evaluate_model(loaded, found, ("a {}",), CPU)
@@ -37,7 +37,7 @@ def test_labels_are_evaluated_by_accuracy_and_the_others_by_recall(tmp_path: Pat
     assert score == pytest.approx(expected)
 
 
-def test_where_no_picture_can_be_read_it_says_so(tmp_path: Path) -> None:
+def test_evaluation_without_readable_pictures_is_an_error(tmp_path: Path) -> None:
     found = [Example("none.jpg", tmp_path / "none.jpg", ("a",))]
     with pytest.raises(InvalidSetting, match="not one of its pictures can be read"):
         evaluate_model(tiny_model.build(), found, ("{}",), CPU)

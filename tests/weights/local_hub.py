@@ -1,4 +1,4 @@
-"""A hub on loopback: as much of it as huggingface_hub asks for to find, list and download models."""
+"""A local Hugging Face Hub that implements what huggingface_hub needs to find, list and download models."""
 
 import hashlib
 import json
@@ -12,21 +12,21 @@ from typing import Any
 from urllib.parse import parse_qs, urlsplit
 
 BOT, TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
-LARGE = (".safetensors", ".bin")  # kept by LFS, whose hash the hub tells
+LARGE = (".safetensors", ".bin")  # stored in LFS, for which the hub reports a hash
 
 
 @dataclass
 class Repository:
-    """A model of the hub.
+    """A model repository on the hub.
 
-    Attributes:
-        files: of the main branch.
-        requests: of its pull requests: author, title and files.
-        gated: needs a token.
-        moved_to: the name that it has now.
-        lost: files of which the connection breaks half way, and how often it still will.
-        corrupt: files of which other bytes are served than the hub's hash says.
-        card: of the model card's header.
+        Attributes:
+    files: Files of the main branch.
+    requests: Its pull requests: author, title and files.
+    gated: Whether a token is required.
+    moved_to: Its current name, if it was renamed.
+    lost: Files whose download is interrupted halfway, with the remaining number of interruptions.
+    corrupt: Files served with bytes that do not match their hash.
+    card: Metadata of the model card.
     """
 
     files: dict[str, bytes]
@@ -38,7 +38,7 @@ class Repository:
     card: dict[str, Any] = field(default_factory=dict)
 
     def revision(self, name: str) -> tuple[str, dict[str, bytes]] | None:
-        """Commit and files of a branch, a pull request or a commit."""
+        """Return commit and files of a branch, a pull request or a commit."""
         every = {"main": self.files}
         every |= {f"refs/pr/{number}": files for number, (_, _, files) in enumerate(self.requests, start=1)}
         for branch, files in every.items():
@@ -50,16 +50,16 @@ class Repository:
 
 @dataclass
 class LocalHub:
-    """The address of a running hub, its models by name, and what was asked of it."""
+    """The address of a running hub, its models by name, and the requests it received."""
 
     address: str
     models: dict[str, Repository]
-    asked: list[str] = field(default_factory=list)
+    received: list[str] = field(default_factory=list)
 
 
 @contextmanager
 def local_hub(models: dict[str, Repository]) -> Iterator[LocalHub]:
-    """Serve these models."""
+    """Run a hub that serves these models."""
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -70,7 +70,7 @@ def local_hub(models: dict[str, Repository]) -> Iterator[LocalHub]:
         def do_GET(self) -> None:
             url = urlsplit(self.path)
             path = url.path.replace("%2F", "/")
-            hub.asked.append(f"{self.command} {path}")
+            hub.received.append(f"{self.command} {path}")
             if found := re.fullmatch(r"/api/models/([^/]+/[^/]+)(?:/(revision|tree)/(.+?)|/(discussions))?", path):
                 name, kind, revision, discussions = found.groups()
                 query = parse_qs(url.query)

@@ -1,4 +1,4 @@
-"""Models as they lie on the hub, against a hub on loopback."""
+"""Loading models from the hub, in all layouts, against a local hub."""
 
 import io
 import json
@@ -85,7 +85,7 @@ SUMS = {"a": float(TENSORS["a"].sum()), "b": 3.0}
 
 
 def load(hub: LocalHub, home: Path, *names: str, **variables: str) -> tuple[list[dict], list[str]]:
-    """Load models in a fresh process, since huggingface_hub reads its variables once: results, and lines of the log."""
+    """Load models in a new process, as huggingface_hub reads its variables once; return results and log lines."""
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and key[:3] != "HF_"}
     settings = {
         "HF_HOME": str(home / "hub"),
@@ -97,13 +97,15 @@ def load(hub: LocalHub, home: Path, *names: str, **variables: str) -> tuple[list
     }
     order = [sys.executable, "-c", PROGRAM, *names]
     run = subprocess.run(order, env=kept | settings, capture_output=True, text=True, timeout=240)
-    assert run.returncode == 0 and "%|" not in run.stderr, run.stderr  # notes of huggingface_hub's log, but no bars
+    assert run.returncode == 0 and "%|" not in run.stderr, (
+        run.stderr
+    )  # huggingface_hub may log, but must not show progress bars
     lines = run.stdout.splitlines()
     results = [json.loads(line) for line in lines if line.startswith("{")]
     return results, [line for line in lines if line.startswith("LOG ")]
 
 
-def test_every_layout_gives_its_tensors_by_the_safest_way_there_is(hub: LocalHub, tmp_path: Path) -> None:
+def test_every_layout_is_loaded_in_the_safest_available_way(hub: LocalHub, tmp_path: Path) -> None:
     names = ["whole", "sharded", "request", "stranger", "outdated", "pickle", "old", "lossy"]
     results, log = load(hub, tmp_path, *[f"owner/{name}" for name in names])
     found = dict(zip(names, results, strict=True))
@@ -112,21 +114,21 @@ def test_every_layout_gives_its_tensors_by_the_safest_way_there_is(hub: LocalHub
         assert found[name].get("sums") == expected, found[name]
         files = sorted({"sharded": SHARDS, "whole": SAFE, "old": SAFE, "lossy": SAFE}.get(name, PICKLE))
         assert found[name]["files"] == (sorted(SAFE) if name == "request" else files)
-    # Bytes of a stranger's request, or of one made before the weights were changed, are no conversion of these weights.
+    # Neither a stranger's pull request nor one older than the weights counts as a conversion of them.
     kept = [line for line in log if "restricted unpickler" in line]
     assert len(kept) == 3 and all("SHA-256" in line for line in kept)
     reports = found["whole"]["reports"]
     assert reports[-1][0] == "owner/whole" and reports[-1][1] >= len(SAFE["model.safetensors"])
-    assert not [line for line in hub.asked if "run.py" in line or ("owner/whole/resolve" in line and ".bin" in line)]
+    assert not [line for line in hub.received if "run.py" in line or ("owner/whole/resolve" in line and ".bin" in line)]
 
-    asked = len(hub.asked)
+    count = len(hub.received)
     offline, log = load(hub, tmp_path, *[f"owner/{name}" for name in names if name != "old"], HF_HUB_OFFLINE="1")
     assert [each["folder"] for each in offline] == [found[name]["folder"] for name in names if name != "old"]
     assert [each["sums"] for each in offline] == [found[name]["sums"] for name in names if name != "old"]
-    assert len(hub.asked) == asked and log == []
+    assert len(hub.received) == count and log == []
 
 
-def test_without_pickles_the_conversion_is_still_taken_and_a_pickle_is_refused(hub: LocalHub, tmp_path: Path) -> None:
+def test_without_pickles_a_conversion_is_still_loaded_and_a_pickle_is_refused(hub: LocalHub, tmp_path: Path) -> None:
     (converted, refused, stranger), _ = load(hub, tmp_path, "owner/request!", "owner/pickle!", "owner/stranger!")
     assert converted["sums"] == SUMS
     for error in (refused, stranger):
@@ -134,28 +136,28 @@ def test_without_pickles_the_conversion_is_still_taken_and_a_pickle_is_refused(h
     assert not list((tmp_path / "hub").rglob("*.bin"))
 
 
-def test_a_gated_model_asks_for_a_token_and_opens_with_one(hub: LocalHub, tmp_path: Path) -> None:
+def test_a_gated_model_requires_a_token_and_loads_with_one(hub: LocalHub, tmp_path: Path) -> None:
     [error], _ = load(hub, tmp_path, "owner/gated")
     assert error["error"] == "ModelNotFound" and "accept conditions" in error["message"]
     [found], _ = load(hub, tmp_path, "owner/gated", HF_TOKEN="hf_secret")
     assert found["sums"] == SUMS
 
 
-def test_a_download_that_broke_off_is_no_model_and_goes_on_where_it_can(hub: LocalHub, tmp_path: Path) -> None:
+def test_an_interrupted_download_is_an_error_and_resumes(hub: LocalHub, tmp_path: Path) -> None:
     [error], _ = load(hub, tmp_path, "owner/broken")
     assert error["error"] == "DownloadFailed"
     [error], _ = load(hub, tmp_path, "owner/broken", HF_HUB_OFFLINE="1")
     assert error["error"] == "DownloadFailed" and "not in the cache" in error["message"]
     hub.models["owner/broken"].lost.clear()
-    asked = len(hub.asked)
+    count = len(hub.received)
     [found], _ = load(hub, tmp_path, "owner/broken")
     assert found["sums"] == SUMS
     assert not [
-        line for line in hub.asked[asked:] if line.startswith("GET") and line.endswith("1-of-00002.safetensors")
+        line for line in hub.received[count:] if line.startswith("GET") and line.endswith("1-of-00002.safetensors")
     ]
 
 
-def test_other_bytes_than_the_hub_names_are_removed(hub: LocalHub, tmp_path: Path) -> None:
+def test_a_file_with_the_wrong_hash_is_removed(hub: LocalHub, tmp_path: Path) -> None:
     [error], _ = load(hub, tmp_path, "owner/corrupt")
     assert error["error"] == "DownloadFailed" and "SHA-256 of model.safetensors" in error["message"]
     assert not list((tmp_path / "hub").rglob("model.safetensors"))
@@ -164,13 +166,13 @@ def test_other_bytes_than_the_hub_names_are_removed(hub: LocalHub, tmp_path: Pat
     assert found["sums"] == SUMS
 
 
-def test_pull_tells_size_and_licence_before_it_downloads(hub: LocalHub, tmp_path: Path) -> None:
+def test_pull_prints_size_and_license_before_downloading(hub: LocalHub, tmp_path: Path) -> None:
     hub.models["owner/whole"].card = {"license": "mit"}
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and key[:3] != "HF_"}
     settings = {"HF_HOME": str(tmp_path), "HF_ENDPOINT": hub.address, "HF_HUB_DISABLE_XET": "1"}
     order = [sys.executable, "-m", "beholder", "pull", "owner/whole", "--json"]
     for size in (len(CONFIG) + len(SAFE["model.safetensors"]), 0):
         run = subprocess.run(order, env=kept | settings, capture_output=True, text=True, timeout=240)
-        told = f"owner/whole: {size / 1e6:,.1f} MB, licence: mit" if size else ""
-        assert told in run.stderr and ("licence" in run.stderr) == bool(size), run.stderr
+        message = f"owner/whole: {size / 1e6:,.1f} MB, licence: mit" if size else ""
+        assert message in run.stderr and ("licence" in run.stderr) == bool(size), run.stderr
         assert json.loads(run.stdout)["name"] == "owner/whole"

@@ -13,14 +13,14 @@ COMMIT = "a" * 40
 
 @pytest.fixture(autouse=True)
 def caches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Both caches are empty folders that are not there yet; gives the hub's."""
+    """Point both caches to folders that do not exist yet; return that of the hub."""
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "beholder"))
     monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hub"))
     return tmp_path / "hub"
 
 
 def cache_repository(hub: Path, name: str, files: dict[str, str], kind: str = "models") -> Path:
-    """Lays a repository out as huggingface_hub does: blobs, and a snapshot of links to them."""
+    """Write a repository in the layout of huggingface_hub's cache: blobs, and a snapshot that links to them."""
     repository = hub / f"{kind}--{name.replace('/', '--')}"
     snapshot = repository / "snapshots" / COMMIT
     (repository / "blobs").mkdir(parents=True)
@@ -38,7 +38,7 @@ def config(model_type: str) -> str:
     return json.dumps({"model_type": model_type})
 
 
-def test_without_any_cache_mini_is_named_as_not_fetched_and_nothing_is_made(tmp_path: Path) -> None:
+def test_without_a_cache_mini_is_listed_as_not_downloaded_and_nothing_is_created(tmp_path: Path) -> None:
     assert installed_models() == [
         InstalledModel("mini", None, 0, DUAL_ENCODER),
         InstalledModel("mini", None, 0, VISION_LANGUAGE_MODEL),
@@ -47,7 +47,7 @@ def test_without_any_cache_mini_is_named_as_not_fetched_and_nothing_is_made(tmp_
 
 
 @pytest.mark.parametrize("place", [0, 1])
-def test_mini_is_named_with_its_folder_and_size_once_it_is_there(place: int) -> None:
+def test_mini_is_listed_with_its_folder_and_size_once_downloaded(place: int) -> None:
     folder = (mini.model_folder(), mini_bridge.model_folder())[place]
     folder.mkdir(parents=True)
     (folder / "beholder.json").write_bytes(bytes(10))
@@ -91,7 +91,7 @@ def test_a_dual_encoder_in_the_hub_cache_is_listed_with_its_size_on_disk(caches:
     ],
     ids=["language model", "picture tower alone", "without weights", "broken config", "without config", "data set"],
 )
-def test_anything_else_in_the_hub_cache_is_left_out(caches: Path, kind: str, files: dict[str, str]) -> None:
+def test_other_repositories_in_the_hub_cache_are_not_listed(caches: Path, kind: str, files: dict[str, str]) -> None:
     cache_repository(caches, "owner/name", files, kind)
     assert [model.name for model in installed_models()] == ["mini", "mini"]
 

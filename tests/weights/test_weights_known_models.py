@@ -27,7 +27,7 @@ LARGE_CLIP = {
 SO400M = {"hidden_size": 1152, "intermediate_size": 4304, "num_hidden_layers": 27, "num_attention_heads": 16}
 
 
-def test_names_are_unique_and_lead_to_a_hub_id_in_any_case() -> None:
+def test_names_are_unique_and_resolve_to_a_hub_id_in_any_case() -> None:
     names = [name.lower() for model in KNOWN_MODELS for name in model.names]
     assert len(set(names)) == len(names) and "mini" not in names
     for model in KNOWN_MODELS:
@@ -64,14 +64,14 @@ def test_every_published_figure_has_a_source() -> None:
         ),
     ],
 )
-def test_the_size_is_that_of_a_network_of_this_shape(name: str, settings) -> None:
+def test_the_listed_size_equals_that_of_the_network(name: str, settings) -> None:
     known = known_model(name)
     assert known is not None
     parameters = sum(parameter.numel() for parameter in build_empty(TwoTowers, settings).parameters())
     assert known.parameters == round(parameters / 1e6)
 
 
-def test_a_folder_wins_over_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_takes_precedence_over_a_short_name(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clip").mkdir()
     assert find_model("clip") == Path("clip")
@@ -79,7 +79,7 @@ def test_a_folder_wins_over_a_short_name(tmp_path: Path, monkeypatch: pytest.Mon
         hub_id("klip")
 
 
-def test_known_models_are_listed_for_people_and_as_json() -> None:
+def test_known_models_are_listed_as_text_and_as_json() -> None:
     listed = CliRunner().invoke(app, ["models", "--known"]).output
     assert "clip, clip-vit-base-patch32: openai/clip-vit-base-patch32" in listed and "63.2 %" in listed
     rows = [json.loads(line) for line in CliRunner().invoke(app, ["models", "--known", "--json"]).output.splitlines()]

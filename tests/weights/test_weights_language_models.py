@@ -1,4 +1,4 @@
-"""Language models in GGUF files of several kinds, against the models of transformers that they were written from."""
+"""Language models in GGUF files of several architectures, against the transformers models they were written from."""
 
 from pathlib import Path
 
@@ -44,7 +44,7 @@ NAMES = {
 
 
 def write(kind: str, weights: gguf.GGMLQuantizationType, file: Path) -> torch.nn.Module:
-    """A small random model, and the GGUF file of it; the model then holds what the file holds."""
+    """Write a small random model as a GGUF file; return the model with the weights of the file (after quantization)."""
     torch.manual_seed(0)
     module = (
         LlamaForCausalLM(LlamaConfig(**SIZES)) if kind == "llama" else Qwen2ForCausalLM(Qwen2Config(**SIZES))
@@ -78,7 +78,10 @@ def write(kind: str, weights: gguf.GGMLQuantizationType, file: Path) -> torch.nn
             packed = gguf.quants.quantize(array, weights)
             tensor.copy_(torch.from_numpy(gguf.quants.dequantize(packed, weights)))
             array = tensor.numpy().copy()
-        if kind == "llama" and stem in ("self_attn.q_proj", "self_attn.k_proj"):  # llama.cpp turns pairs of neighbours
+        if kind == "llama" and stem in (
+            "self_attn.q_proj",
+            "self_attn.k_proj",
+        ):  # llama.cpp rotates pairs of adjacent dimensions
             heads = 4 if "q_proj" in stem else 2
             array = array.reshape(heads, 2, 8, 64).swapaxes(1, 2).reshape(array.shape)
         if array.ndim == 2 and weights != gguf.GGMLQuantizationType.F32:
@@ -102,7 +105,9 @@ def write(kind: str, weights: gguf.GGMLQuantizationType, file: Path) -> torch.nn
     ],
     ids=lambda value: getattr(value, "name", value),
 )
-def test_a_gguf_file_says_what_the_model_says(kind: str, weights: gguf.GGMLQuantizationType, tmp_path: Path) -> None:
+def test_a_gguf_file_gives_the_logits_of_the_model(
+    kind: str, weights: gguf.GGMLQuantizationType, tmp_path: Path
+) -> None:
     module = write(kind, weights, tmp_path / "small.gguf")
     language, words = load_frozen_language_model(str(tmp_path / "small.gguf"))
     ids = words.encode("the dog").ids
@@ -119,7 +124,7 @@ def test_a_gguf_file_says_what_the_model_says(kind: str, weights: gguf.GGMLQuant
     assert not any(parameter.requires_grad for parameter in language.parameters())
 
 
-def test_what_is_no_gguf_file_is_named(tmp_path: Path) -> None:
+def test_an_invalid_gguf_file_is_reported_by_name(tmp_path: Path) -> None:
     with pytest.raises(ModelNotFound, match=r"nowhere\.gguf: no such file"):
         load_frozen_language_model(str(tmp_path / "nowhere.gguf"))
     (tmp_path / "broken.gguf").write_bytes(b"no model at all")

@@ -1,4 +1,4 @@
-"""LAVIS's files, made from small random checkpoints of transformers by the names that LAVIS gives the same tensors."""
+"""LAVIS checkpoints, made from small random transformers checkpoints by renaming their tensors."""
 
 from pathlib import Path
 
@@ -50,7 +50,7 @@ def as_lavis(reference: torch.nn.Module) -> dict[str, torch.Tensor]:
 
 
 def checkpoint(kind: str, folder: Path) -> tuple[dict[str, torch.Tensor], torch.nn.Module]:
-    """A reference whose keys have no bias, as LAVIS's have none, and its tensors by LAVIS's names."""
+    """Return tensors under LAVIS's names, and their transformers model, whose keys have no bias, like LAVIS's."""
     (folder / "theirs").mkdir()
     reference = make(kind, folder / "theirs")
     with torch.no_grad():
@@ -64,7 +64,7 @@ def pixels() -> torch.Tensor:
     return torch.randn(3, 3, 28, 28, generator=torch.Generator().manual_seed(0))
 
 
-def test_stage_1(tmp_path: Path) -> None:
+def test_a_stage_1_checkpoint_equals_that_of_transformers(tmp_path: Path) -> None:
     tensors, _ = checkpoint("retrieval", tmp_path)
     width, vocabulary = 24, 200
     head = {
@@ -93,13 +93,13 @@ def test_stage_1(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("apart", [False, True])
-def test_stage_2(tmp_path: Path, apart: bool) -> None:
+def test_a_stage_2_checkpoint_equals_that_of_transformers(tmp_path: Path, apart: bool) -> None:
     tensors, reference = checkpoint("opt", tmp_path)
     reference.language_model.save_pretrained(tmp_path / "opt")
     words("opt").save_pretrained(tmp_path / "opt")
     vision = {name: tensor for name, tensor in tensors.items() if name.startswith("visual_encoder.")}
     file = None
-    if apart:  # with what the file of the vision transformer holds beside
+    if apart:  # with the additional tensors of the vision transformer's file
         tensors = {name: tensor for name, tensor in tensors.items() if name not in vision}
         extra = {name.replace("blocks.1", "blocks.2"): tensor for name, tensor in vision.items() if "blocks.1" in name}
         whole = vision | extra | {"visual_encoder.norm.weight": torch.ones(32)}
@@ -117,7 +117,7 @@ def test_stage_2(tmp_path: Path, apart: bool) -> None:
         assert torch.equal(tensor, loaded.language.module.state_dict()[name]), name
 
 
-def test_what_is_missing_is_said(tmp_path: Path) -> None:
+def test_missing_parts_are_reported(tmp_path: Path) -> None:
     tensors, _ = checkpoint("opt", tmp_path)
     with pytest.raises(ModelError, match="no such file"):
         load_lavis(tmp_path / "nothing.pth")

@@ -1,4 +1,4 @@
-"""What the recipe of mini's bridge writes, and what is read of it."""
+"""Writing and reading mini's bridge."""
 
 import json
 from dataclasses import replace
@@ -41,9 +41,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-def test_a_bridge_with_sentence_tokens_is_read_as_it_was_written_and_kept_in_our_own_folder(
-    written: Path, tmp_path: Path
-) -> None:
+def test_a_bridge_with_global_tokens_survives_both_formats(written: Path, tmp_path: Path) -> None:
     loaded = mini_bridge.assemble(written)
     assert isinstance(loaded.image, GlobalTokenEncoder)
     save_vision_language(loaded, tmp_path / "whole")
@@ -60,13 +58,13 @@ def test_a_bridge_with_sentence_tokens_is_read_as_it_was_written_and_kept_in_our
         assert again.bridge.eval().soft_prompts(tokens).shape == (1, 2, 576)
 
 
-def test_a_folder_names_no_other_reranker(written: Path, tmp_path: Path) -> None:
+def test_a_folder_with_another_reranker_is_refused(written: Path, tmp_path: Path) -> None:
     save_vision_language(replace(mini_bridge.assemble(written), reranker="somebody/elses-model"), tmp_path / "whole")
     with pytest.raises(ModelError, match="reranker 'somebody/elses-model'"):
         load_vision_language(tmp_path / "whole")
 
 
-def test_half_of_the_maps_is_an_error_that_names_them(written: Path, tmp_path: Path) -> None:
+def test_an_incomplete_set_of_projections_is_reported_by_name(written: Path, tmp_path: Path) -> None:
     tensors = load_file(written / mini_bridge.WEIGHTS)
     del tensors["names.weight"]
     save_file(tensors, tmp_path / mini_bridge.WEIGHTS, metadata={"format": "pt"})
@@ -75,7 +73,7 @@ def test_half_of_the_maps_is_an_error_that_names_them(written: Path, tmp_path: P
         mini_bridge.load(tmp_path)
 
 
-def test_a_folder_of_version_1_is_read_by_the_names_of_then(written: Path, tmp_path: Path) -> None:
+def test_a_folder_of_version_1_is_read_with_its_former_names(written: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     loaded = mini_bridge.assemble(written)
     save_vision_language(loaded, whole)

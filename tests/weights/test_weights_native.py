@@ -68,7 +68,7 @@ def build(network: str = "clip", calibrated: bool = False) -> LoadedDualEncoder:
 
 @pytest.mark.parametrize("network", NETWORKS)
 @pytest.mark.parametrize("calibrated", [False, True])
-def test_a_saved_model_loads_again_bit_for_bit(tmp_path: Path, network: str, calibrated: bool) -> None:
+def test_a_saved_model_is_restored_bit_for_bit(tmp_path: Path, network: str, calibrated: bool) -> None:
     saved = build(network, calibrated)
     save_dual_encoder(saved, tmp_path / "model")
     loaded = load_dual_encoder(tmp_path / "model")
@@ -87,7 +87,7 @@ def test_a_saved_model_loads_again_bit_for_bit(tmp_path: Path, network: str, cal
     assert fingerprint(loaded) == fingerprint(saved)
 
 
-def test_saving_again_gives_the_same_bytes(tmp_path: Path) -> None:
+def test_saving_is_deterministic(tmp_path: Path) -> None:
     save_dual_encoder(build(calibrated=True), tmp_path / "first")
     save_dual_encoder(load_dual_encoder(tmp_path / "first"), tmp_path / "second")
     first = {path.name: path.read_bytes() for path in (tmp_path / "first").iterdir()}
@@ -95,7 +95,7 @@ def test_saving_again_gives_the_same_bytes(tmp_path: Path) -> None:
     assert set(first) == native.FILES
 
 
-def test_a_model_may_be_saved_over_the_folder_that_it_was_loaded_from(tmp_path: Path) -> None:
+def test_a_model_can_be_saved_over_the_folder_it_was_loaded_from(tmp_path: Path) -> None:
     save_dual_encoder(build(calibrated=True), tmp_path / "model")
     loaded = load_dual_encoder(tmp_path / "model")
     save_dual_encoder(dataclasses.replace(loaded, calibration=None), tmp_path / "model")
@@ -105,7 +105,7 @@ def test_a_model_may_be_saved_over_the_folder_that_it_was_loaded_from(tmp_path: 
     assert [path.name for path in tmp_path.iterdir()] == ["model"]
 
 
-def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_overwritten(tmp_path: Path) -> None:
     (tmp_path / "thesis.tex").write_text("years of work")
     with pytest.raises(InvalidSetting, match="something other than a model"):
         save_dual_encoder(build(), tmp_path)
@@ -116,7 +116,7 @@ def test_a_folder_with_something_else_in_it_is_left_alone(tmp_path: Path) -> Non
 
 @pytest.mark.parametrize("failing", ["save_file", "model_card", "fsync"])
 @pytest.mark.parametrize("there_before", [False, True])
-def test_a_write_that_fails_leaves_the_old_model_or_nothing(
+def test_a_failed_write_leaves_the_old_model_or_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, failing: str, there_before: bool
 ) -> None:
     old = build()
@@ -135,7 +135,7 @@ def test_a_write_that_fails_leaves_the_old_model_or_nothing(
         assert fingerprint(load_dual_encoder(tmp_path / "model")) == fingerprint(old)
 
 
-def test_a_rename_that_fails_puts_the_old_model_back(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_rename_restores_the_old_model(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     old = build()
     save_dual_encoder(old, tmp_path / "model")
     rename = Path.rename
@@ -164,7 +164,7 @@ def edit_tensors(folder: Path, change: Callable[[dict], object]) -> None:
 
 
 @pytest.mark.parametrize(
-    ("damage", "error", "said"),
+    ("damage", "error", "message"),
     [
         (lambda f: edit_tensors(f, lambda t: t.pop("logit_scale")), WeightsMismatch, "missing: logit_scale"),
         (lambda f: edit_tensors(f, lambda t: t.update(extra=torch.ones(1))), WeightsMismatch, "unexpected: extra"),
@@ -186,17 +186,17 @@ def edit_tensors(folder: Path, change: Callable[[dict], object]) -> None:
         (lambda f: (f / native.CONFIG).write_text("{"), ModelError, "cannot be read as JSON"),
     ],
 )
-def test_a_damaged_folder_is_refused_with_what_is_wrong(
-    tmp_path: Path, damage: Callable[[Path], object], error: type[BeholderError], said: str
+def test_a_damaged_folder_is_refused_with_the_reason(
+    tmp_path: Path, damage: Callable[[Path], object], error: type[BeholderError], message: str
 ) -> None:
     save_dual_encoder(build(), tmp_path / "model")
     damage(tmp_path / "model")
-    with pytest.raises(error, match=said) as caught:
+    with pytest.raises(error, match=message) as caught:
         load_dual_encoder(tmp_path / "model")
     assert str(tmp_path / "model") in str(caught.value)
 
 
-def test_whatever_decides_a_vector_changes_the_fingerprint() -> None:
+def test_everything_that_affects_a_vector_changes_the_fingerprint() -> None:
     model = build()
     prints = {fingerprint(model)}
     prints.add(fingerprint(dataclasses.replace(model, preprocessing=Preprocessing(64, 64))))
@@ -213,7 +213,7 @@ def test_whatever_decides_a_vector_changes_the_fingerprint() -> None:
     assert fingerprint(dataclasses.replace(model, name="another name")) == fingerprint(model)
 
 
-def test_the_model_card_says_what_the_model_takes_and_gives(tmp_path: Path) -> None:
+def test_the_model_card_describes_input_and_output(tmp_path: Path) -> None:
     save_dual_encoder(build("mini", calibrated=True), tmp_path / "model")
     card = (tmp_path / "model" / "README.md").read_text()
     for fact in ("small model", "EfficientNet-Lite", "Bert", "64 × 64", "up to 6 tokens", "8 numbers", "| yes |"):

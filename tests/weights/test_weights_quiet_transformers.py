@@ -27,7 +27,7 @@ def test_loading_a_language_model_prints_nothing(language: Path, capfd: pytest.C
     assert capfd.readouterr() == ("", "")
 
 
-def test_only_this_thread_is_quiet_and_only_within_the_block(capfd: pytest.CaptureFixture) -> None:
+def test_only_the_current_thread_is_silenced_and_only_within_the_context(capfd: pytest.CaptureFixture) -> None:
     def bar_in(name: str) -> None:
         for _ in transformers_logging.tqdm([1], desc=name, mininterval=0):
             pass
@@ -47,7 +47,7 @@ def test_only_this_thread_is_quiet_and_only_within_the_block(capfd: pytest.Captu
     assert "inside" not in printed and "deeper" not in printed
 
 
-def test_a_hook_of_the_caller_is_put_back() -> None:
+def test_the_callers_hook_is_restored() -> None:
     calls: list[str] = []
 
     def hook(factory, args, kwargs):

@@ -34,24 +34,26 @@ MODULE = ["0_CLIPModel/config.json", "0_CLIPModel/model.safetensors"]
         (["config.json", *SHARDS], ["pytorch_model-00001-of-00001.bin", "pytorch_model.bin.index.json"], False),
     ],
 )
-def test_only_the_files_that_loading_takes_are_fetched(needed: list[str], left: list[str], allow_pickle: bool) -> None:
+def test_only_the_files_needed_for_loading_are_downloaded(
+    needed: list[str], left: list[str], allow_pickle: bool
+) -> None:
     assert files_to_download([*left, *needed], allow_pickle) == sorted(needed)
 
 
-def test_a_repository_with_pickles_only_is_refused_before_anything_is_fetched() -> None:
+def test_a_repository_with_only_pickles_is_refused_before_any_download() -> None:
     with pytest.raises(ModelError, match="allow_pickle=False forbids"):
         files_to_download(["config.json", "pytorch_model.bin"], allow_pickle=False)
     with pytest.raises(ModelError, match="no weights"):
         files_to_download(["config.json", "model.gguf"], allow_pickle=True)
 
 
-def test_a_folder_is_found_where_it_lies(tmp_path: Path) -> None:
+def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:
     assert find_model(tmp_path) == tmp_path
     assert find_model(str(tmp_path)) == tmp_path
 
 
 @pytest.mark.parametrize("name", ["no-such-model", "./no/such/folder", "/no/such/folder", "a/b/c", "", Path("a/b")])
-def test_a_name_that_is_neither_folder_nor_hub_id_is_not_found(name: str | Path) -> None:
+def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_not_found(name: str | Path) -> None:
     with pytest.raises(ModelNotFound, match="no such folder"):
         find_model(name)
 
@@ -66,16 +68,16 @@ FILES = {
 
 
 class Hub(BaseHTTPRequestHandler):
-    """As much of the hub as fetching a model takes, with one model: owner/model."""
+    """A minimal hub with one model, owner/model."""
 
-    asked: list[str]
+    received: list[str]
 
     def do_HEAD(self) -> None:
         self.do_GET()
 
     def do_GET(self) -> None:
         path = self.path.partition("?")[0]
-        type(self).asked.append(f"{self.command} {path}")
+        type(self).received.append(f"{self.command} {path}")
         if path in ("/api/models/owner/model", "/api/models/owner/model/revision/main"):
             siblings = [{"rfilename": name} for name in FILES]
             self.answer(json.dumps({"id": "owner/model", "sha": COMMIT, "siblings": siblings}).encode())
@@ -101,7 +103,7 @@ class Hub(BaseHTTPRequestHandler):
 
 @pytest.fixture
 def hub() -> Iterator[str]:
-    Hub.asked = []
+    Hub.received = []
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     yield f"http://127.0.0.1:{server.server_port}"
@@ -109,7 +111,7 @@ def hub() -> Iterator[str]:
 
 
 def find_in_a_fresh_process(name: str, home: Path, endpoint: str, **more: str) -> subprocess.CompletedProcess[str]:
-    """The hub's library reads its variables when it is imported."""
+    """Find a model in a new process, since huggingface_hub reads its variables on import."""
     kept = {key: value for key, value in os.environ.items() if not key.lower().endswith("_proxy") and key[:3] != "HF_"}
     settings = {"HF_HOME": str(home), "HF_ENDPOINT": endpoint, "HF_HUB_DISABLE_XET": "1", "HF_HUB_ETAG_TIMEOUT": "3"}
     program = (
@@ -121,23 +123,23 @@ def find_in_a_fresh_process(name: str, home: Path, endpoint: str, **more: str) -
     return subprocess.run(order, env={**kept, **settings, **more}, capture_output=True, text=True, timeout=60)
 
 
-def test_a_model_of_the_hub_is_fetched_once_into_hf_home_and_found_offline_afterwards(hub: str, tmp_path: Path) -> None:
+def test_a_hub_model_is_downloaded_once_into_hf_home_and_then_available_offline(hub: str, tmp_path: Path) -> None:
     fetched = find_in_a_fresh_process("owner/model", tmp_path, hub)
     folder = Path(fetched.stdout.strip())
     assert folder.is_relative_to(tmp_path), fetched.stdout + fetched.stderr
     assert {path.name: path.read_bytes() for path in folder.iterdir()} == {
         name: FILES[name] for name in ("config.json", "model.safetensors")
     }
-    assert all(COMMIT in path for path in Hub.asked if "/resolve/" in path)
-    asked = len(Hub.asked)
+    assert all(COMMIT in path for path in Hub.received if "/resolve/" in path)
+    count = len(Hub.received)
     offline = find_in_a_fresh_process("owner/model", tmp_path, hub, HF_HUB_OFFLINE="1")
     assert Path(offline.stdout.strip()) == folder, offline.stderr
-    assert len(Hub.asked) == asked
+    assert len(Hub.received) == count
     unreachable = find_in_a_fresh_process("owner/model", tmp_path, "http://127.0.0.1:9")
     assert Path(unreachable.stdout.strip()) == folder, unreachable.stderr
 
 
-def test_a_model_that_is_nowhere_is_told_from_a_hub_that_cannot_be_reached(hub: str, tmp_path: Path) -> None:
+def test_a_missing_model_and_an_unreachable_hub_are_different_errors(hub: str, tmp_path: Path) -> None:
     assert find_in_a_fresh_process("owner/other", tmp_path, hub).stdout.startswith("ModelNotFound owner/other: no such")
     offline = find_in_a_fresh_process("owner/model", tmp_path, hub, HF_HUB_OFFLINE="1")
     assert offline.stdout.startswith("DownloadFailed owner/model: not in the cache")

@@ -43,7 +43,7 @@ def foreign() -> Tensors:
     return tensors
 
 
-def test_rows_join_transpose_and_drop_leading_ones() -> None:
+def test_rows_concatenate_transpose_and_squeeze_tensors() -> None:
     tensors = foreign()
     network = load_foreign(build_empty(Small, None), tensors, ROWS)
     assert torch.equal(network.token, tensors["cls"][0, 0])
@@ -53,7 +53,7 @@ def test_rows_join_transpose_and_drop_leading_ones() -> None:
     assert network.layers[1].bias.dtype == torch.float32
 
 
-def test_the_order_of_joined_parts_is_that_of_the_row() -> None:
+def test_parts_are_concatenated_in_the_order_of_the_row() -> None:
     tensors = foreign()
     turned = (ROWS[0], Row("layers.*.*", ("block_*.k_*", "block_*.q_*")), ROWS[2])
     network = load_foreign(build_empty(Small, None), tensors, turned)
@@ -61,7 +61,7 @@ def test_the_order_of_joined_parts_is_that_of_the_row() -> None:
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda t: t.pop("block_1.k_bias"), r"missing: block_1\.k_bias$"),
         (lambda t: t.update(extra=torch.zeros(1)), r"unexpected: extra$"),
@@ -74,21 +74,23 @@ def test_the_order_of_joined_parts_is_that_of_the_row() -> None:
         (lambda t: t.update(cls=torch.zeros(2, 4)), r"another shape: cls \(2, 4\) instead of \(4\)"),
     ],
 )
-def test_every_tensor_must_be_there_once_and_in_shape(change: Callable[[Tensors], object], said: str) -> None:
+def test_missing_unexpected_and_misshapen_tensors_are_refused(
+    change: Callable[[Tensors], object], message: str
+) -> None:
     tensors = foreign()
     change(tensors)
-    with pytest.raises(WeightsMismatch, match=said):
+    with pytest.raises(WeightsMismatch, match=message):
         load_foreign(build_empty(Small, None), tensors, ROWS)
 
 
-def test_only_tensors_that_a_table_names_are_ignored() -> None:
+def test_only_tensors_listed_in_the_table_are_ignored() -> None:
     tensors = {**foreign(), "block_0.position_ids": torch.arange(3)}
     load_foreign(build_empty(Small, None), tensors, ROWS, ignored=("block_0.position_ids",))
     with pytest.raises(WeightsMismatch, match="position_ids"):
         load_foreign(build_empty(Small, None), tensors, ROWS, ignored=("block_1.position_ids",))
 
 
-def test_a_message_names_a_few_tensors_and_counts_the_rest() -> None:
+def test_a_message_lists_a_few_tensors_and_counts_the_rest() -> None:
     with pytest.raises(WeightsMismatch, match=r"missing: cls, .* and 5 more$"):
         load_foreign(build_empty(Small, None), {}, ROWS)
 
@@ -119,7 +121,7 @@ LAYER = "vision_model.encoder.layers.0"
 
 
 @pytest.mark.parametrize(
-    ("change", "said"),
+    ("change", "message"),
     [
         (lambda t: t.pop(f"{LAYER}.self_attn.v_proj.bias"), f"missing: {LAYER}.self_attn.v_proj.bias"),
         (lambda t: t.pop("logit_scale"), "missing: logit_scale"),
@@ -137,19 +139,19 @@ LAYER = "vision_model.encoder.layers.0"
         ),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_its_config_is_refused_with_the_name_of_the_tensor(
-    checkpoint: Path, tmp_path: Path, change: Callable[[Tensors], object], said: str
+def test_a_checkpoint_that_does_not_match_its_config_is_refused_with_the_tensor_name(
+    checkpoint: Path, tmp_path: Path, change: Callable[[Tensors], object], message: str
 ) -> None:
-    with pytest.raises(WeightsMismatch, match=said):
+    with pytest.raises(WeightsMismatch, match=message):
         load_foreign_network(changed(checkpoint, tmp_path, change))
 
 
-def test_the_counters_of_old_checkpoints_are_passed_over(checkpoint: Path, tmp_path: Path) -> None:
+def test_position_ids_of_old_checkpoints_are_ignored(checkpoint: Path, tmp_path: Path) -> None:
     counters = {"text_model.embeddings.position_ids": torch.arange(8)[None]}
     load_foreign_network(changed(checkpoint, tmp_path, lambda tensors: tensors.update(counters)))
 
 
-def test_an_empty_network_has_the_shapes_of_a_drawn_one_and_draws_nothing() -> None:
+def test_an_empty_network_has_the_right_shapes_and_uses_no_random_numbers() -> None:
     settings = TwoTowersSettings(
         VisionSettings(image_height=32, image_width=32, patch_size=8, width=16, layers=1, heads=2, mlp_width=24),
         TextTransformerSettings(60, 12, 16, 1, 2, 24),
@@ -164,7 +166,7 @@ def test_an_empty_network_has_the_shapes_of_a_drawn_one_and_draws_nothing() -> N
     }
 
 
-def test_opening_a_model_does_not_load_torch_s_compiler(tiny_model: Path) -> None:
+def test_loading_a_model_does_not_import_the_torch_compiler(tiny_model: Path) -> None:
     code = (
         f"import sys; from beholder import DualEncoder; DualEncoder.from_pretrained({str(tiny_model)!r}, device='cpu')"
     )

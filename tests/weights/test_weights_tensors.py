@@ -28,7 +28,7 @@ STEMS = ("model", "pytorch_model")
         ),
     ],
 )
-def test_safetensors_come_before_pickles(names: list[str], allow_pickle: bool, expected: list[str]) -> None:
+def test_safetensors_are_preferred_to_pickles(names: list[str], allow_pickle: bool, expected: list[str]) -> None:
     assert weight_files(names, STEMS, allow_pickle) == expected
 
 
@@ -39,7 +39,7 @@ def cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPa
     return folder
 
 
-def test_a_pickle_is_opened_only_where_it_is_allowed(tmp_path: Path) -> None:
+def test_a_pickle_is_read_only_if_allowed(tmp_path: Path) -> None:
     torch.save({"state_dict": {"module.a": torch.ones(2)}}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match=r"pickle \(pytorch_model.bin\).*allow_pickle=False forbids"):
         read_tensors(tmp_path, STEMS, allow_pickle=False)
@@ -48,7 +48,7 @@ def test_a_pickle_is_opened_only_where_it_is_allowed(tmp_path: Path) -> None:
     assert torch.equal(tensors["a"], torch.ones(2))
 
 
-def test_a_pickle_is_read_once_and_kept_as_safetensors(
+def test_a_pickle_is_read_once_and_cached_as_safetensors(
     tmp_path: Path, cache: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     shared = torch.randn(4, 3)
@@ -73,11 +73,11 @@ def test_a_pickle_is_read_once_and_kept_as_safetensors(
         }
         assert torch.equal(tensors["a"], shared) and torch.equal(tensors["tied"], shared)
         assert torch.equal(tensors["part"], shared[1])
-    torch.save({"a": torch.zeros(1)}, path)  # another file of the same name is another pickle
+    torch.save({"a": torch.zeros(1)}, path)  # a changed file with the same name is converted again
     assert list(read_tensors(tmp_path, STEMS)) == ["a"]
 
 
-def test_a_pickle_is_refused_by_a_torch_that_can_be_bypassed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_pickle_is_refused_with_a_vulnerable_torch_version(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     torch.save({"a": torch.ones(2)}, tmp_path / "pytorch_model.bin")
     monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
     with pytest.raises(ModelError, match=r"torch 2\.5\.1\+cpu can't read it safely"):
@@ -92,20 +92,20 @@ class Harmful:
         return Path.touch, (self.path,)
 
 
-def test_a_pickle_that_would_run_code_is_refused_even_where_pickles_are_allowed(tmp_path: Path) -> None:
+def test_a_malicious_pickle_is_refused_even_if_pickles_are_allowed(tmp_path: Path) -> None:
     torch.save({"a": Harmful(tmp_path / "ran")}, tmp_path / "pytorch_model.bin", pickle_module=pickle)
     with pytest.raises(ModelError, match="cannot be read as a pickle of tensors"):
         read_tensors(tmp_path, STEMS, allow_pickle=True)
     assert not (tmp_path / "ran").exists()
 
 
-def test_a_pickle_of_something_else_than_tensors_is_refused(tmp_path: Path) -> None:
+def test_a_pickle_without_tensors_is_refused(tmp_path: Path) -> None:
     torch.save({"a": "text"}, tmp_path / "pytorch_model.bin")
     with pytest.raises(ModelError, match="something else than named tensors"):
         read_tensors(tmp_path, STEMS, allow_pickle=True)
 
 
-def test_half_a_file_is_refused(tmp_path: Path) -> None:
+def test_a_truncated_file_is_refused(tmp_path: Path) -> None:
     save_file({"a": torch.randn(100)}, tmp_path / "model.safetensors")
     whole = (tmp_path / "model.safetensors").read_bytes()
     for length in (0, 5, 100, len(whole) - 1):
@@ -114,13 +114,13 @@ def test_half_a_file_is_refused(tmp_path: Path) -> None:
             read_tensors(tmp_path, STEMS)
 
 
-def test_a_folder_without_weights_says_which_file_is_needed(tmp_path: Path) -> None:
+def test_missing_weights_are_reported_with_the_expected_file(tmp_path: Path) -> None:
     with pytest.raises(ModelError, match=r"model\.safetensors"):
         read_tensors(tmp_path, STEMS)
 
 
 @pytest.mark.parametrize("shard", ["../outside.safetensors", "missing.safetensors", "/etc/passwd"])
-def test_an_index_may_name_only_shards_beside_it(tmp_path: Path, shard: str) -> None:
+def test_an_index_may_only_refer_to_shards_in_its_folder(tmp_path: Path, shard: str) -> None:
     folder = tmp_path / "model"
     folder.mkdir()
     save_file({"a": torch.ones(1)}, tmp_path / "outside.safetensors")
@@ -129,7 +129,7 @@ def test_an_index_may_name_only_shards_beside_it(tmp_path: Path, shard: str) -> 
         read_tensors(folder, STEMS)
 
 
-def test_an_index_that_is_none_is_refused(tmp_path: Path) -> None:
+def test_an_invalid_index_is_refused(tmp_path: Path) -> None:
     for text in ("{", "[]", '{"weight_map": 3}'):
         (tmp_path / "model.safetensors.index.json").write_text(text)
         with pytest.raises(ModelError, match="not an index"):
