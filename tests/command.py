@@ -1,4 +1,4 @@
-"""The command line in this process: what a command takes to start, it then takes once for all tests."""
+"""Run the command line in this process, so that its start-up cost is paid once for all tests."""
 
 import io
 import subprocess
@@ -10,24 +10,24 @@ from unittest.mock import patch
 from beholder.cli.main import run
 
 
-def beholder(*arguments: str | Path, said: str = "", text: bool = True) -> subprocess.CompletedProcess:
-    """What ``beholder`` with these arguments writes and how it ends.
+def beholder(*arguments: str | Path, stdin: str = "", text: bool = True) -> subprocess.CompletedProcess:
+    """Run ``beholder`` with these arguments and return its output and exit code.
 
     Args:
-        arguments: of the command.
-        said: what a person types.
-        text: whether the output is given as text, or as bytes.
+        arguments: The arguments of the command.
+        stdin: The standard input.
+        text: Whether to return the output as text instead of bytes.
     """
     out, err = (io.TextIOWrapper(io.BytesIO(), "utf-8", write_through=True) for _ in range(2))
     order = ["beholder", *map(str, arguments)]
     code = 0
-    typed = patch.multiple(sys, argv=order, stdin=io.StringIO(said))
-    with typed, redirect_stdout(out), redirect_stderr(err):
+    patched = patch.multiple(sys, argv=order, stdin=io.StringIO(stdin))
+    with patched, redirect_stdout(out), redirect_stderr(err):
         try:
             run()
         except SystemExit as end:
             code = int(end.code or 0)
-    written, told = (stream.buffer.getvalue() for stream in (out, err))
+    written, errors = (stream.buffer.getvalue() for stream in (out, err))
     if text:
-        return subprocess.CompletedProcess(order, code, written.decode(), told.decode())
-    return subprocess.CompletedProcess(order, code, written, told)
+        return subprocess.CompletedProcess(order, code, written.decode(), errors.decode())
+    return subprocess.CompletedProcess(order, code, written, errors)

@@ -25,11 +25,11 @@ def imported(path: Path) -> set[str]:
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_a_module_imports_only_from_folders_above_its_own(path: Path) -> None:
-    room = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
-    if room in ("__init__", "__main__"):
-        return  # the front doors open to every room
-    below = {name for name in imported(path) if ORDER.index(name) > ORDER.index(room)}
-    assert not below
+    folder = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+    if folder in ("__init__", "__main__"):
+        return  # the entry points may import every folder
+    later = {name for name in imported(path) if ORDER.index(name) > ORDER.index(folder)}
+    assert not later
 
 
 def module_name(path: Path) -> str:
@@ -38,7 +38,7 @@ def module_name(path: Path) -> str:
 
 
 def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
-    """The modules that each module imports, anywhere in its file: in functions and under TYPE_CHECKING, too."""
+    """Return the modules that each module imports, including imports inside functions and under TYPE_CHECKING."""
     graph: dict[str, set[str]] = {}
     for name, source in sources.items():
         found = set()
@@ -53,27 +53,27 @@ def import_graph(sources: dict[str, str]) -> dict[str, set[str]]:
     return graph
 
 
-def circles(graph: dict[str, set[str]]) -> list[list[str]]:
-    """The groups of modules each of which imports, directly or not, all others of its group."""
+def import_cycles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Return the import cycles: groups of modules that all import each other, directly or indirectly."""
 
     def reached(start: str) -> set[str]:
-        seen: set[str] = set()
+        visited: set[str] = set()
         waiting = [start]
         while waiting:
-            new = graph[waiting.pop()] - seen
-            seen |= new
+            new = graph[waiting.pop()] - visited
+            visited |= new
             waiting += new
-        return seen
+        return visited
 
     reach = {name: reached(name) for name in graph}
     groups = {tuple(sorted({name} | {other for other in reach[name] if name in reach[other]})) for name in graph}
     return sorted(list(group) for group in groups if len(group) > 1)
 
 
-def test_no_files_import_each_other_in_a_circle() -> None:
+def test_no_files_import_each_other_in_a_cycle() -> None:
     graph = import_graph({module_name(path): path.read_text() for path in MODULES})
     assert sum(map(len, graph.values())) > len(graph), "the imports are not found"
-    assert circles(graph) == []
+    assert import_cycles(graph) == []
 
 
 @pytest.mark.parametrize(
@@ -87,14 +87,14 @@ def test_no_files_import_each_other_in_a_circle() -> None:
         "from a.three import y",
     ],
 )
-def test_a_circle_is_found_wherever_the_import_stands(back: str) -> None:
+def test_a_cycle_is_found_wherever_the_import_is(back: str) -> None:
     sources = {"a": "", "a.one": "from a.two import x", "a.two": back, "a.three": "import a.one", "a.four": "import a"}
     found = ["a.one", "a.three", "a.two"] if "three" in back else ["a.one", "a.two"]
-    assert circles(import_graph(sources)) == [found]
+    assert import_cycles(import_graph(sources)) == [found]
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_no_check_is_an_assert_that_an_option_of_python_removes(path: Path) -> None:
+def test_no_check_is_an_assert_that_python_o_removes(path: Path) -> None:
     assert not [node.lineno for node in ast.walk(ast.parse(path.read_text())) if isinstance(node, ast.Assert)]
 
 
@@ -109,7 +109,7 @@ def loaded_by(program: str) -> set[str]:
     ["import beholder", "sys.argv = ['beholder', '--help']; from beholder.cli.main import run; run()"],
     ids=["import", "help"],
 )
-def test_nothing_heavy_is_loaded_before_it_is_needed(program: str) -> None:
+def test_heavy_libraries_are_imported_lazily(program: str) -> None:
     assert not loaded_by(program) & {
         "torch",
         "transformers",
@@ -123,20 +123,20 @@ def test_nothing_heavy_is_loaded_before_it_is_needed(program: str) -> None:
 
 
 def test_help_takes_less_than_a_fifth_of_a_second() -> None:
-    """Of the processor's time: what other programs take of it meanwhile is not the command's.
+    """Measure CPU time, since wall-clock time depends on other processes.
 
-    A processor on which Python alone starts slowly has as much longer.
+    On a slow processor, the limit scales with the start-up time of Python alone.
     """
-    told = "finally: print(time.process_time(), file=sys.stderr)"
-    asked = "import sys, time; sys.argv = ['beholder', '--help']; from beholder.cli.main import run\ntry: run()\n"
+    report_time = "finally: print(time.process_time(), file=sys.stderr)"
+    show_help = "import sys, time; sys.argv = ['beholder', '--help']; from beholder.cli.main import run\ntry: run()\n"
     alone = "import sys, time\ntry: pass\n"
-    taken: dict[str, list[float]] = {asked: [], alone: []}
-    for program in [asked, alone] * 7:
-        run = subprocess.run([sys.executable, "-c", program + told], capture_output=True, check=True)
-        assert (b"Commands:" in run.stdout) == (program == asked)
-        taken[program].append(float(run.stderr))
-    assert min(taken[asked]) < max(0.2, 20 * min(taken[alone]))
+    cpu_times: dict[str, list[float]] = {show_help: [], alone: []}
+    for program in [show_help, alone] * 7:
+        run = subprocess.run([sys.executable, "-c", program + report_time], capture_output=True, check=True)
+        assert (b"Commands:" in run.stdout) == (program == show_help)
+        cpu_times[program].append(float(run.stderr))
+    assert min(cpu_times[show_help]) < max(0.2, 20 * min(cpu_times[alone]))
 
 
-def test_every_public_name_can_be_loaded() -> None:
+def test_every_public_name_can_be_imported() -> None:
     assert all(getattr(beholder, name) is not None for name in beholder.__all__)

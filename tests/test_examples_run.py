@@ -1,4 +1,4 @@
-"""Every example of the README and of the guide, run with the default model as a reader would run it."""
+"""Run every example of the README and the guide with the default model, as a reader would."""
 
 import json
 import shlex
@@ -31,8 +31,8 @@ GARMENTS = {"cat": "animals", "duck": "animals", "horses": "animals", "bridge": 
 
 
 @pytest.fixture
-def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder with all that the examples name."""
+def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A working folder with all files that the examples refer to."""
     monkeypatch.setenv("BEHOLDER_CACHE", str(cache_folder()))
     monkeypatch.setenv("HOME", str(tmp_path / "home"))
     monkeypatch.setenv("BEHOLDER_ALBUM", str(tmp_path / "home" / "album"))
@@ -41,7 +41,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     shutil.copytree(ROOT / "recipes", tmp_path / "recipes")
     heads = tmp_path / "recipes" / "clip" / "heads.json"
     settings = json.loads(heads.read_text())
-    settings["train"]["epochs"] = 1  # of many, which take minutes and show no more
+    settings["train"]["epochs"] = 1  # more epochs would take minutes and test nothing else
     heads.write_text(json.dumps(settings))
     for folder in ("photos", "goods", "home/Pictures"):
         (tmp_path / folder).mkdir(parents=True)
@@ -58,8 +58,8 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     paint(tmp_path / "my-pictures", count=130).rename(tmp_path / "my-pictures" / "pairs.jsonl")
     rows = [{"image": f"photos/{name}.jpg", "captions": [f"a {name}", "a picture"]} for name in ("cat", "duck")]
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
-    asked = [{"image": "photos/cat.jpg", "question": "is it a cat?", "answers": ["yes"] * 10}]
-    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in asked))
+    questions = [{"image": "photos/cat.jpg", "question": "is it a cat?", "answers": ["yes"] * 10}]
+    (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
     write_small_clip(tmp_path / "my-clip")
     write_small_clip(tmp_path / "my-checkpoint")
     monkeypatch.chdir(tmp_path)
@@ -68,7 +68,7 @@ def desk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture(scope="module")
 def server() -> Iterator[Running]:
-    """What the examples for OpenAI's client talk to."""
+    """The server for the examples that use the OpenAI client."""
     with serving.running(
         {"mini": DualEncoder.from_pretrained("mini")}, {"mini": VisionLanguageModel.from_pretrained("mini")}
     ) as running:
@@ -76,12 +76,12 @@ def server() -> Iterator[Running]:
 
 
 @pytest.mark.parametrize("page", [READMES[0], *GUIDE], ids=lambda page: page.stem)
-def test_the_examples_of_a_page_run(page: Path, desk: Path, server: Running) -> None:
+def test_the_examples_of_a_page_run(page: Path, workspace: Path, server: Running) -> None:
     program = "\n".join(python(page))
     for port in ("8000", "9000"):
         program = program.replace(f"http://127.0.0.1:{port}", server.base)
-    if program:  # in a process of its own, as a reader would run it
-        (desk / "example.py").write_text(program)
+    if program:  # in a separate process, as a reader would run it
+        (workspace / "example.py").write_text(program)
         ran = subprocess.run([sys.executable, "example.py"], capture_output=True, text=True)
         assert ran.returncode == 0, f"{ran.returncode}\n{ran.stdout}\n{ran.stderr}"
     for line in run_commands(page):
@@ -90,6 +90,6 @@ def test_the_examples_of_a_page_run(page: Path, desk: Path, server: Running) -> 
             assert ran.returncode == 0, f"{line}\n{ran.stdout}\n{ran.stderr}"
 
 
-def test_what_is_not_run_is_still_shown() -> None:
-    shown = [line for page in (READMES[0], *GUIDE) for line in run_commands(page)]
-    assert all(any(line.startswith(command) for line in shown) for command in NOT_RUN)
+def test_every_excluded_command_is_in_the_documentation() -> None:
+    documented = [line for page in (READMES[0], *GUIDE) for line in run_commands(page)]
+    assert all(any(line.startswith(command) for line in documented) for command in NOT_RUN)

@@ -20,7 +20,7 @@ class Stop(Exception):
 
 
 def failing(step, nth: int):
-    """The step, which fails when it is called for the ``nth`` time."""
+    """Wrap a step so that its ``nth`` call fails."""
     calls = iter(range(100))
 
     def called(*arguments: object) -> object:
@@ -65,13 +65,13 @@ def test_file_then_folder_are_flushed_and_a_cache_is_not(tmp_path: Path, monkeyp
     flushed: list[Path] = []
     fsync = os.fsync
 
-    def noted(descriptor: int) -> None:
+    def recorded_fsync(descriptor: int) -> None:
         flushed.append(Path(f"/proc/self/fd/{descriptor}").readlink())
         fsync(descriptor)
 
     if not Path("/proc/self/fd").is_dir():
         pytest.skip("this system does not name open files")
-    monkeypatch.setattr(os, "fsync", noted)
+    monkeypatch.setattr(os, "fsync", recorded_fsync)
     write_text(tmp_path / "a.txt", "content")
     assert [path.name for path in flushed] == ["a.txt", tmp_path.name]
     with atomic_file(tmp_path / "b.txt", durable=False) as scratch:
@@ -97,7 +97,7 @@ def test_files_move_in_the_order_of_their_suffixes(tmp_path: Path, monkeypatch: 
     assert moved == ["tower.bin", "tower.xml"] == sorted(path.name for path in tmp_path.iterdir())
 
 
-def test_an_existing_folder_is_replaced_or_stays_as_asked(tmp_path: Path) -> None:
+def test_an_existing_folder_is_replaced_or_kept_as_requested(tmp_path: Path) -> None:
     folder = tmp_path / "deep" / "folder"
     for content, replace, expected in [("1", False, "1"), ("2", False, "1"), ("3", True, "3")]:
         with atomic_folder(folder, replace=replace) as scratch:
@@ -106,7 +106,7 @@ def test_an_existing_folder_is_replaced_or_stays_as_asked(tmp_path: Path) -> Non
         assert list(folder.parent.iterdir()) == [folder]
 
 
-def test_a_folder_of_which_the_rename_fails_is_as_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_is_unchanged_if_its_rename_fails(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "file").write_text("old")
@@ -122,7 +122,7 @@ def test_an_os_error_is_reported_with_the_path(tmp_path: Path) -> None:
         write_text(path, "content")
 
 
-def test_what_a_killed_process_left_can_be_removed(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_process_can_be_removed(tmp_path: Path) -> None:
     process = os.fork() if hasattr(os, "fork") else pytest.skip("no fork")
     if process == 0:
         with atomic_file(tmp_path / "a.txt") as scratch:

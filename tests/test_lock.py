@@ -1,4 +1,4 @@
-"""requirements.lock holds all that is installed, by its hash, and fits pyproject.toml."""
+"""requirements.lock pins every dependency by hash and is consistent with pyproject.toml."""
 
 import re
 import sys
@@ -18,7 +18,7 @@ HERE = {canonicalize_name(one.name): one for one in LOCKED if one.marker is None
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]
 
 
-def wanted() -> list[Requirement]:
+def project_requirements() -> list[Requirement]:
     lines = [*PROJECT["dependencies"], *(line for extra in PROJECT["optional-dependencies"].values() for line in extra)]
     return [one for line in lines if (one := Requirement(line)).name != "beholder"]
 
@@ -30,8 +30,8 @@ def test_each_package_has_a_version_and_hashes() -> None:
         assert re.search(r"--hash=sha256:[0-9a-f]{64}\b", block), block
 
 
-@pytest.mark.parametrize("one", wanted(), ids=str)
-def test_what_the_project_asks_for_is_locked_in_a_version_that_fits(one: Requirement) -> None:
+@pytest.mark.parametrize("one", project_requirements(), ids=str)
+def test_each_requirement_is_locked_to_a_compatible_version(one: Requirement) -> None:
     name = canonicalize_name(one.name)
     if name in LEFT_OUT:
         return
@@ -40,7 +40,7 @@ def test_what_the_project_asks_for_is_locked_in_a_version_that_fits(one: Require
     assert one.specifier.contains(version, prereleases=True), "run: make lock"
 
 
-def test_what_a_locked_package_asks_for_is_locked() -> None:
+def test_the_requirements_of_locked_packages_are_locked() -> None:
     missing = set()
     for name in HERE:
         try:
@@ -53,15 +53,15 @@ def test_what_a_locked_package_asks_for_is_locked() -> None:
     assert not missing, f"Python {sys.version}"
 
 
-def test_torch_and_what_its_gpu_build_brings_stay_out() -> None:
+def test_torch_and_its_gpu_dependencies_are_not_locked() -> None:
     names = {canonicalize_name(one.name) for one in LOCKED}
     assert not {name for name in names if name in LEFT_OUT or name.startswith(("nvidia-", "cuda-", "triton"))}
     (torch,) = re.findall(r"^TORCH := (\S+)", (ROOT / "Makefile").read_text("utf-8"), re.M)
-    (asked,) = (one for one in wanted() if one.name == "torch")
-    assert asked.specifier.contains(torch)
+    (required,) = (one for one in project_requirements() if one.name == "torch")
+    assert required.specifier.contains(torch)
 
 
-def test_what_torch_asks_for_is_locked() -> None:
+def test_the_requirements_of_torch_are_locked() -> None:
     needed = [Requirement(line) for line in requires("torch") or ()]
     names = {canonicalize_name(one.name) for one in needed if one.marker is None or one.marker.evaluate({"extra": ""})}
     of_gpus = {name for name in names if name.startswith(("nvidia-", "cuda-", "triton"))}

@@ -1,4 +1,4 @@
-"""The wheel and the sdist: reproducible, complete, and with nothing in them that does not belong there."""
+"""The wheel and the sdist: reproducible, complete, and without extraneous files."""
 
 import os
 import shutil
@@ -24,7 +24,7 @@ build_meta.build_sdist(folder)
 
 
 def tracked() -> list[str]:
-    """The files of the project, as git lists them, or as they lie in an unpacked sdist."""
+    """Return the tracked files of the project; skips outside a git checkout."""
     if not (ROOT / ".git").exists() or shutil.which("git") is None:
         pytest.skip("not a git checkout")
     listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True).stdout
@@ -32,7 +32,7 @@ def tracked() -> list[str]:
 
 
 def build(folder: Path, date: int) -> dict[str, Path]:
-    """A wheel and an sdist, built from a copy of the project whose files have another date."""
+    """Build a wheel and an sdist from a copy of the project whose files have the given modification time."""
     source, out = folder / "source", folder / "dist"
     out.mkdir(parents=True)
     for name in tracked():
@@ -53,13 +53,13 @@ def built(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return build(tmp_path_factory.mktemp("one"), 1_700_000_000)
 
 
-def test_two_builds_give_the_same_wheel(built: dict[str, Path], tmp_path: Path) -> None:
+def test_two_builds_produce_the_same_wheel(built: dict[str, Path], tmp_path: Path) -> None:
     again = build(tmp_path / "other", 1_760_000_001)
     assert again[".whl"].name == built[".whl"].name
     assert again[".whl"].read_bytes() == built[".whl"].read_bytes()
 
 
-def test_the_wheel_holds_the_package_and_nothing_else(built: dict[str, Path]) -> None:
+def test_the_wheel_contains_only_the_package(built: dict[str, Path]) -> None:
     with zipfile.ZipFile(built[".whl"]) as wheel:
         names = set(wheel.namelist())
     package = {name.removeprefix("src/") for name in tracked() if name.startswith("src/beholder/")}

@@ -1,4 +1,4 @@
-"""A client's program passes a strict type checker."""
+"""A program that uses Beholder passes a strict type checker."""
 
 import subprocess
 import sys

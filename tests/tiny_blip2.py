@@ -1,4 +1,4 @@
-"""Small random BLIP-2 checkpoints, made by transformers, with a tokenizer each."""
+"""Small random BLIP-2 checkpoints, created with transformers, each with a tokenizer."""
 
 from pathlib import Path
 from typing import Any
@@ -67,7 +67,7 @@ T5 = {
 
 
 def make(kind: str, folder: Path) -> Any:
-    """Writes a checkpoint of kind ``opt``, ``t5`` or ``retrieval`` into the folder; the reference model."""
+    """Write a checkpoint of kind ``opt``, ``t5`` or ``retrieval`` to the folder and return the reference model."""
     torch.manual_seed(0)
     config = Blip2Config(
         vision_config=VISION,
@@ -78,7 +78,7 @@ def make(kind: str, folder: Path) -> Any:
     )
     config.image_token_index = config.image_token_id = None if kind == "retrieval" else 39
     model = (Blip2ForImageTextRetrieval if kind == "retrieval" else Blip2ForConditionalGeneration)(config).eval()
-    with torch.no_grad():  # made as zeros, which no trained model has
+    with torch.no_grad():  # initialized to zeros, unlike any trained model
         model.query_tokens.normal_(std=0.5)
         for parameter in model.parameters():
             if parameter.ndim == 1:
@@ -91,12 +91,12 @@ def make(kind: str, folder: Path) -> Any:
     if kind == "retrieval":
         tiny_vocabularies.write_bert(folder)
     else:
-        words(kind).save_pretrained(folder)
+        word_tokenizer(kind).save_pretrained(folder)
     return model
 
 
-def words(kind: str) -> PreTrainedTokenizerFast:
-    """A tokenizer of whole words that puts the mark of its kind of model before (OPT) or behind (T5) a text."""
+def word_tokenizer(kind: str) -> PreTrainedTokenizerFast:
+    """Return a word-level tokenizer that prepends a BOS token (OPT) or appends an EOS token (T5) to a text."""
     named = ["<pad0>", "<pad>", "<s>", "<unk>", "<four>", "<five>", "<six>", "</s>", *WORDS]
     backend = Tokenizer(models.WordLevel({word: number for number, word in enumerate(named)}, unk_token="<unk>"))
     backend.pre_tokenizer = pre_tokenizers.Whitespace()

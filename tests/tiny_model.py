@@ -1,4 +1,4 @@
-"""A dual encoder that is small enough to be made in a moment, and photographs for it."""
+"""A tiny random dual encoder, and photographs for it."""
 
 from pathlib import Path
 
@@ -20,7 +20,7 @@ EMBEDDING = 8
 
 
 def build(logit_bias: bool = False, calibrated: bool = True) -> LoadedDualEncoder:
-    """Random weights, always the same; 32 × 32 pixels, E = 8."""
+    """Build a dual encoder with reproducible random weights; 32 × 32 pixels, embedding dimension 8."""
     torch.manual_seed(0)
     backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
     backend.normalizer = tokenizers.normalizers.BertNormalizer()
@@ -52,7 +52,7 @@ def build(logit_bias: bool = False, calibrated: bool = True) -> LoadedDualEncode
 
 
 def paint(folder: Path) -> list[Path]:
-    """Four pictures of different colours, shapes and formats."""
+    """Draw four pictures of different colors, shapes and formats."""
     random = np.random.default_rng(1)
     paths = []
     for number, (name, size) in enumerate(

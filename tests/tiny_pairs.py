@@ -1,4 +1,4 @@
-"""Coloured pictures with captions, and the config of a training that takes a second."""
+"""Colored pictures with captions, and the config of a training run that takes a second."""
 
 import json
 from pathlib import Path
@@ -27,7 +27,7 @@ TRAIN = {"steps": 12, "batch": 8, "learning_rate": 3e-3, "save_every": 5, "repor
 
 
 def paint(folder: Path, count: int = 24, broken: tuple[int, ...] = ()) -> Path:
-    """JSON lines with so many pictures, two captions each; the pictures of these numbers can't be read."""
+    """Write ``count`` pictures and a JSON lines file with two captions each; the ``broken`` ones are unreadable."""
     random = np.random.default_rng(0)
     (folder / "pictures").mkdir(parents=True, exist_ok=True)
     rows = []
@@ -48,7 +48,7 @@ def paint(folder: Path, count: int = 24, broken: tuple[int, ...] = ()) -> Path:
 
 
 def values(**changed: Any) -> dict[str, Any]:
-    """A config's values; sections given by name are merged into it."""
+    """Return the values of a config; sections passed by name are merged into it."""
     config: dict[str, Any] = {
         "about": "colours",
         "data": {"train": "pairs.jsonl"},
@@ -61,12 +61,12 @@ def values(**changed: Any) -> dict[str, Any]:
 
 
 def write_config(folder: Path, **changed: Any) -> Path:
-    """``values`` as a file beside the pictures."""
+    """Write ``values`` to a file beside the pictures."""
     path = folder / "config.json"
     path.write_text(json.dumps(values(**changed)), "utf-8")
     return path
 
 
 def config(folder: Path, **changed: Any) -> ClipConfig:
-    """``values`` as a config."""
+    """Return ``values`` as a config."""
     return read_clip_config(write_config(folder, **changed))

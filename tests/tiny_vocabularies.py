@@ -1,4 +1,4 @@
-"""Small vocabularies of every family, trained on a few sentences, in the files that real checkpoints have."""
+"""Small vocabularies of every tokenizer family, trained on a few sentences, in the file formats of real checkpoints."""
 
 import json
 from pathlib import Path
@@ -23,7 +23,7 @@ CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
 
 def write_all(folder: Path) -> Path:
-    """Folders ``clip``, ``bert``, ``siglip`` and ``siglip2`` below the given one."""
+    """Write the folders ``clip``, ``bert``, ``siglip`` and ``siglip2`` below the given one."""
     for write in (write_clip, write_bert, write_siglip, write_siglip2):
         target = folder / write.__name__.removeprefix("write_")
         target.mkdir()
@@ -32,7 +32,7 @@ def write_all(folder: Path) -> Path:
 
 
 def write_clip(folder: Path) -> None:
-    """``vocab.json`` and ``merges.txt``."""
+    """Write ``vocab.json`` and ``merges.txt``."""
     trained = Tokenizer(models.BPE(end_of_word_suffix="</w>"))
     trained.normalizer = normalizers.Lowercase()
     trained.pre_tokenizer = pre_tokenizers.Sequence(
@@ -55,7 +55,7 @@ def write_clip(folder: Path) -> None:
 
 
 def write_bert(folder: Path) -> None:
-    """``vocab.txt``."""
+    """Write ``vocab.txt``."""
     trained = Tokenizer(models.WordPiece(unk_token="[UNK]"))
     trained.normalizer = normalizers.BertNormalizer()
     trained.pre_tokenizer = pre_tokenizers.BertPreTokenizer()
@@ -69,7 +69,7 @@ def write_bert(folder: Path) -> None:
 
 
 def write_siglip(folder: Path) -> None:
-    """``spiece.model``, with the marks where T5's English vocabulary has them."""
+    """Write ``spiece.model``, with the special tokens at the ids of T5's English vocabulary."""
     import sentencepiece
 
     sentencepiece.SentencePieceTrainer.train(
@@ -89,7 +89,7 @@ def write_siglip(folder: Path) -> None:
 
 
 def write_siglip2(folder: Path) -> None:
-    """``tokenizer.json`` as Gemma's: pieces of UTF-8 text with a fallback to bytes, the end mark after the sentence."""
+    """Write ``tokenizer.json`` in the manner of Gemma: BPE over UTF-8 text with byte fallback; EOS after the text."""
     trained = Tokenizer(models.BPE())
     trained.pre_tokenizer = pre_tokenizers.Metaspace()
     trained.train_from_iterator(

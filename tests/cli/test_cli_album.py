@@ -1,4 +1,4 @@
-"""index, search, duplicates and cluster, driven as a person would."""
+"""index, search, duplicates, cluster, map and outliers on the command line."""
 
 import html.parser
 import json
@@ -23,7 +23,7 @@ def lines(run: subprocess.CompletedProcess[str]) -> list[dict]:
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
-    """A folder ``photographs`` with twelve pictures, one of them twice, and its ``album``."""
+    """A folder with ``photographs`` (twelve pictures and a copy of one of them) and their ``album``."""
     home = tmp_path_factory.mktemp("home")
     for number in range(10):
         draw(home / "photographs" / f"{number}.png", number)
@@ -36,7 +36,7 @@ def home(tmp_path_factory: pytest.TempPathFactory, tiny_model: Path) -> Path:
     return home
 
 
-def test_index_tells_each_file_and_fails_for_broken_ones(tiny_model: Path, tmp_path: Path) -> None:
+def test_index_reports_each_file_and_fails_for_broken_ones(tiny_model: Path, tmp_path: Path) -> None:
     draw(tmp_path / "p" / "a.png", 1)
     call = ("index", tmp_path / "p", "--album", tmp_path / "album", "--model", tiny_model, "--json")
     run = beholder(*call)
@@ -52,7 +52,7 @@ def test_index_tells_each_file_and_fails_for_broken_ones(tiny_model: Path, tmp_p
     assert check.returncode == 0 and "recall@10 1.000" in check.stdout and "broken.png" in check.stdout
 
 
-def test_search_gives_the_nearest_with_scores_and_says_which_fit(home: Path) -> None:
+def test_search_prints_the_nearest_with_scores_and_matches(home: Path) -> None:
     run = beholder("search", "a dog", "--album", home / "album", "--top", "3", "--json")
     assert run.returncode == 0, run.stderr
     rows = lines(run)
@@ -60,7 +60,7 @@ def test_search_gives_the_nearest_with_scores_and_says_which_fit(home: Path) -> 
     assert [row["score"] for row in rows] == sorted((row["score"] for row in rows), reverse=True)
 
 
-def test_search_by_name_and_by_picture_and_as_paths_for_a_pipe(home: Path) -> None:
+def test_search_by_name_by_image_and_with_null_separated_paths(home: Path) -> None:
     run = beholder("search", "copy", "--album", home / "album", "-0", "--where", "name:copy", text=False)
     assert run.returncode == 0 and run.stdout == bytes(home / "photographs" / "copy.png") + b"\0"
     run = beholder(
@@ -69,7 +69,7 @@ def test_search_by_name_and_by_picture_and_as_paths_for_a_pipe(home: Path) -> No
     assert run.stdout.endswith("7.png\n")
 
 
-def test_when_nothing_fits_it_says_so_and_shows_nothing(home: Path) -> None:
+def test_a_search_without_matches_says_so(home: Path) -> None:
     run = beholder("search", "a dog", "--album", home / "album", "--where", "camera:none")
     assert run.returncode == 0 and run.stdout == "" and "nothing in the album fits" in run.stderr
 
@@ -92,19 +92,19 @@ def test_when_nothing_fits_it_says_so_and_shows_nothing(home: Path) -> None:
         ["outliers", "--album", "NOWHERE"],
     ],
 )
-def test_a_wrong_call_exits_with_2_and_a_sentence(call: list[str], home: Path) -> None:
+def test_a_usage_error_exits_with_2_and_a_message(call: list[str], home: Path) -> None:
     names = {"ALBUM": str(home / "album"), "NOWHERE": str(home / "nowhere")}
     run = beholder(*[names.get(word, word) for word in call])
     assert run.returncode == 2 and run.stdout == ""
     assert run.stderr.startswith("beholder: ") and "Traceback" not in run.stderr
 
 
-def test_a_picture_that_is_not_there_exits_with_1(home: Path) -> None:
+def test_a_missing_picture_exits_with_1(home: Path) -> None:
     run = beholder("search", "--image", home / "none.png", "--album", home / "album")
     assert run.returncode == 1 and "none.png" in run.stderr
 
 
-def test_a_search_with_a_compiled_model_loads_no_pytorch(
+def test_search_with_a_compiled_model_does_not_import_torch(
     home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path))
@@ -116,14 +116,14 @@ def test_a_search_with_a_compiled_model_loads_no_pytorch(
     assert run.stderr.splitlines()[-1] == "False"
 
 
-def test_indexing_again_loads_no_pytorch(home: Path, tiny_model: Path) -> None:
+def test_indexing_unchanged_pictures_does_not_import_torch(home: Path, tiny_model: Path) -> None:
     program = f"import sys\nfrom beholder import Album\nAlbum.open({str(home / 'album')!r})"
     program += f".index({str(home / 'photographs')!r}, model={str(tiny_model)!r})\nprint('torch' in sys.modules)"
     run = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
     assert run.stdout.strip() == "False"
 
 
-def test_duplicates_are_grouped_with_the_one_to_keep_first(home: Path) -> None:
+def test_duplicates_are_grouped_with_the_picture_to_keep_first(home: Path) -> None:
     run = beholder("duplicates", "--album", home / "album", "--json")
     assert run.returncode == 0, run.stderr
     groups = {tuple(Path(name).name for name in row["images"]): row for row in lines(run)}
@@ -134,7 +134,7 @@ def test_duplicates_are_grouped_with_the_one_to_keep_first(home: Path) -> None:
 
 
 @pytest.mark.parametrize("more", [["--keyword", "red", "--keyword", "blue"], []], ids=["keywords", "own words"])
-def test_cluster_names_each_group_once(home: Path, tiny_model: Path, more: list[str]) -> None:
+def test_cluster_gives_each_cluster_a_unique_name(home: Path, tiny_model: Path, more: list[str]) -> None:
     run = beholder("cluster", home / "photographs", "-n", "2", "--json", "--model", tiny_model, *more)
     assert run.returncode == 0, run.stderr
     rows = lines(run)
@@ -146,7 +146,7 @@ def test_cluster_names_each_group_once(home: Path, tiny_model: Path, more: list[
         assert sorted(word for words in belonging.values() for word in words) == ["blue", "red"]
 
 
-def test_map_gives_each_picture_a_place_and_a_region_and_writes_a_page(home: Path, tmp_path: Path) -> None:
+def test_map_gives_each_picture_a_position_and_a_region_and_writes_html(home: Path, tmp_path: Path) -> None:
     page = tmp_path / "map.html"
     call = ("map", "--album", home / "album", "--keyword", "red", "--keyword", "blue", "-n", "2")
     run = beholder(*call, "--json", "--html", page)
@@ -160,7 +160,7 @@ def test_map_gives_each_picture_a_place_and_a_region_and_writes_a_page(home: Pat
     assert run.returncode == 0 and run.stdout == f"{page}: 1 pictures\n"
 
 
-def test_outliers_come_with_their_distance_the_farthest_first(home: Path, tmp_path: Path) -> None:
+def test_outliers_are_sorted_by_distance(home: Path, tmp_path: Path) -> None:
     run = beholder("outliers", "--album", home / "album", "-k", "3", "--json", "--html", tmp_path / "odd.html")
     assert run.returncode == 0, run.stderr
     rows = lines(run)
@@ -177,7 +177,7 @@ class Tags(html.parser.HTMLParser):
         self.tags.append((tag, dict(attrs)))
 
 
-def test_a_contact_sheet_shows_markup_as_text_and_loads_nothing(tiny_model: Path, tmp_path: Path) -> None:
+def test_a_contact_sheet_escapes_markup_and_loads_no_external_resources(tiny_model: Path, tmp_path: Path) -> None:
     evil = "<script>alert(1)<"
     draw(tmp_path / "p" / f"{evil}img src=x onerror=alert(1)>\"'.png", 1)
     draw(tmp_path / "p" / "plain.png", 2)
@@ -195,7 +195,7 @@ def test_a_contact_sheet_shows_markup_as_text_and_loads_nothing(tiny_model: Path
 
 
 @pytest.mark.slow
-def test_watch_takes_in_what_comes_while_it_runs(tiny_model: Path, tmp_path: Path) -> None:
+def test_watch_indexes_pictures_added_while_it_runs(tiny_model: Path, tmp_path: Path) -> None:
     draw(tmp_path / "p" / "a.png", 1)
     order = ["index", tmp_path / "p", "--album", tmp_path / "album", "--model", tiny_model, "--watch", "--json"]
     process = subprocess.Popen(
@@ -203,7 +203,7 @@ def test_watch_takes_in_what_comes_while_it_runs(tiny_model: Path, tmp_path: Pat
     )
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["status"] == "added"
-    time.sleep(2)  # until the folder is watched
+    time.sleep(2)  # wait until the watcher has started
     draw(tmp_path / "p" / "b.png", 2)
     rows = [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(2)

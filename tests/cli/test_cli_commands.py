@@ -28,7 +28,7 @@ def lines(run: subprocess.CompletedProcess[str]) -> list[dict]:
     return [json.loads(line) for line in run.stdout.splitlines()]
 
 
-def test_embed_gives_one_object_a_line_and_unit_vectors(tiny_model: Path, photographs: list[Path]) -> None:
+def test_embed_prints_one_json_object_per_line_with_unit_vectors(tiny_model: Path, photographs: list[Path]) -> None:
     run = beholder("embed", str(photographs[0]), "--text", "a dog", "--json", model=tiny_model)
     assert run.returncode == 0, run.stderr
     rows = lines(run)
@@ -38,7 +38,7 @@ def test_embed_gives_one_object_a_line_and_unit_vectors(tiny_model: Path, photog
 
 
 @pytest.mark.parametrize("suffix", [".npy", ".parquet"])
-def test_embed_writes_the_vectors_that_it_prints(
+def test_embed_writes_the_same_vectors_that_it_prints(
     tiny_model: Path, photographs: list[Path], tmp_path: Path, suffix: str
 ) -> None:
     out = tmp_path / f"vectors{suffix}"
@@ -46,15 +46,17 @@ def test_embed_writes_the_vectors_that_it_prints(
     assert run.returncode == 0, run.stderr
     printed = np.array([row["embedding"] for row in lines(run)], np.float32)
     if suffix == ".npy":
-        kept = np.load(out)
+        saved = np.load(out)
     else:
         import pyarrow.parquet
 
-        kept = np.array(pyarrow.parquet.read_table(out)["embedding"].to_pylist(), np.float32)
-    np.testing.assert_array_equal(kept, printed)
+        saved = np.array(pyarrow.parquet.read_table(out)["embedding"].to_pylist(), np.float32)
+    np.testing.assert_array_equal(saved, printed)
 
 
-def test_similarity_says_cosine_and_match_and_draws(tiny_model: Path, photographs: list[Path], tmp_path: Path) -> None:
+def test_similarity_prints_cosine_and_match_and_plots(
+    tiny_model: Path, photographs: list[Path], tmp_path: Path
+) -> None:
     plot = tmp_path / "matrix.png"
     run = beholder(
         "similarity", str(photographs[0]), "-t", "a dog", "-t", "a cat", "--plot", str(plot), "--json", model=tiny_model
@@ -66,7 +68,7 @@ def test_similarity_says_cosine_and_match_and_draws(tiny_model: Path, photograph
     assert plot.stat().st_size > 1000
 
 
-def test_classify_shares_out_one_among_the_labels(tiny_model: Path, photographs: list[Path], tmp_path: Path) -> None:
+def test_classify_probabilities_sum_to_one(tiny_model: Path, photographs: list[Path], tmp_path: Path) -> None:
     file = tmp_path / "labels.txt"
     file.write_text("cat\n# not this\n\nhorse\n", encoding="utf-8")
     run = beholder(
@@ -80,7 +82,7 @@ def test_classify_shares_out_one_among_the_labels(tiny_model: Path, photographs:
 
 
 @pytest.mark.parametrize("call", BAD_CALLS.values(), ids=BAD_CALLS.keys())
-def test_a_wrong_call_exits_with_2_and_a_sentence(
+def test_a_usage_error_exits_with_2_and_a_message(
     call: list[str], tiny_model: Path, photographs: list[Path], tmp_path: Path
 ) -> None:
     names = {"PICTURE": str(photographs[0]), "EMPTY": str(tmp_path / "empty")}
@@ -91,13 +93,13 @@ def test_a_wrong_call_exits_with_2_and_a_sentence(
     assert run.stderr.startswith("beholder: ") and "Traceback" not in run.stderr
 
 
-def test_an_unknown_model_is_named(photographs: list[Path], tmp_path: Path) -> None:
+def test_the_error_names_an_unknown_model(photographs: list[Path], tmp_path: Path) -> None:
     run = beholder("embed", str(photographs[0]), model=tmp_path / "no-such-model")
     assert run.returncode == 2
     assert "no-such-model" in run.stderr and "Traceback" not in run.stderr
 
 
-def test_awkward_pictures_are_named_and_the_rest_is_done(tiny_model: Path, tmp_path: Path) -> None:
+def test_unreadable_pictures_are_reported_and_the_rest_is_processed(tiny_model: Path, tmp_path: Path) -> None:
     sources, bad, good = [], [], []
     for number, case in enumerate(AWKWARD):
         folder = tmp_path / str(number)
@@ -107,7 +109,7 @@ def test_awkward_pictures_are_named_and_the_rest_is_done(tiny_model: Path, tmp_p
             continue
         sources.append(source)
         (good if case.error is None else bad).append(source)
-    # a folder on the command line stands for its pictures; a name may be too long for Path.is_dir
+    # a folder on the command line expands to its pictures; a name may be too long for Path.is_dir
     folders = [source for source in bad if os.path.isdir(source)]  # noqa: PTH112
     sources = [source for source in sources if source not in folders]
     assert len(good) >= 20 and len(bad) >= 20
@@ -119,7 +121,7 @@ def test_awkward_pictures_are_named_and_the_rest_is_done(tiny_model: Path, tmp_p
     assert [folder for folder in folders_named if f"{folder}/" not in run.stderr] == []
 
 
-def test_a_reader_that_leaves_ends_it_quietly(tiny_model: Path, photographs: list[Path]) -> None:
+def test_a_closed_output_pipe_ends_the_command_quietly(tiny_model: Path, photographs: list[Path]) -> None:
     program = f"{sys.executable} -c 'from beholder.cli.main import run; run()'"
     pictures = " ".join(str(path) for path in photographs * 20)
     shell = f"{program} embed {pictures} --json --model {tiny_model} | head -n 1"
@@ -128,13 +130,13 @@ def test_a_reader_that_leaves_ends_it_quietly(tiny_model: Path, photographs: lis
     assert "Traceback" not in run.stderr
 
 
-def test_doctor_says_what_it_checked(tiny_model: Path) -> None:
+def test_doctor_reports_its_checks(tiny_model: Path) -> None:
     run = beholder("doctor", str(tiny_model), "--json")
     assert run.returncode == 0, run.stdout + run.stderr
     assert all(set(row) == {"check", "ok", "detail"} for row in lines(run))
 
 
-def test_models_lists_mini_whether_it_is_there_or_not() -> None:
+def test_models_lists_mini_whether_or_not_it_is_downloaded() -> None:
     run = beholder("models", "--json")
     assert run.returncode == 0, run.stderr
     assert "mini" in {row["name"].split("-")[0] for row in lines(run)}

@@ -1,4 +1,4 @@
-"""evaluate, driven as a person would, with small random models."""
+"""evaluate on the command line, with small random models."""
 
 import json
 from pathlib import Path
@@ -17,14 +17,14 @@ class Run(NamedTuple):
 
 
 @pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vision_language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("blip2")
     make("opt", folder)
     return folder
 
 
 class Evaluate:
-    """The program within this process, so that torch is loaded once; its cache is the test's own."""
+    """Runs the program in this process, so that torch is imported once; the cache is private to the test."""
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], cache: Path):
         self.monkeypatch, self.capsys = monkeypatch, capsys
@@ -33,9 +33,9 @@ class Evaluate:
     def __call__(self, *arguments: str | Path) -> Run:
         self.monkeypatch.setattr("sys.argv", ["beholder", "evaluate", *map(str, arguments)])
         self.capsys.readouterr()
-        with pytest.raises(SystemExit) as left:
+        with pytest.raises(SystemExit) as exited:
             program()
-        return Run(int(left.value.code or 0), *self.capsys.readouterr())
+        return Run(int(exited.value.code or 0), *self.capsys.readouterr())
 
 
 @pytest.fixture
@@ -44,7 +44,7 @@ def evaluate(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 
 
 def lines(folder: Path, photographs: list[Path]) -> Path:
-    """Data that every task can read."""
+    """Write data that every task can read."""
     rows = [
         {"image": str(path.relative_to(folder)), "captions": ["a dog"], "label": "ab"[number % 2]}
         | {"question": "what?", "answer": "dog"}
@@ -55,10 +55,15 @@ def lines(folder: Path, photographs: list[Path]) -> Path:
 
 
 @pytest.mark.parametrize("task", ["retrieval", "zero-shot", "linear-probe", "caption", "vqa"])
-def test_every_task_prints_figures_and_writes_and_draws_them(
-    evaluate: Evaluate, task: str, tiny_model: Path, writer: Path, photographs: list[Path], tmp_path: Path
+def test_every_task_prints_saves_and_plots_its_metrics(
+    evaluate: Evaluate,
+    task: str,
+    tiny_model: Path,
+    vision_language_model: Path,
+    photographs: list[Path],
+    tmp_path: Path,
 ) -> None:
-    model = writer if task in ("caption", "vqa") else tiny_model
+    model = vision_language_model if task in ("caption", "vqa") else tiny_model
     more = ["--test", lines(tmp_path, photographs)] if task == "linear-probe" else []
     outputs = [*more, "--report", tmp_path / "report.json", "--plot", tmp_path / "report.png"]
     data = lines(tmp_path, photographs)
@@ -84,7 +89,7 @@ def test_a_folder_of_classes_and_a_picture_that_is_broken(
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [
         (["retrieval", "missing.jsonl"], "missing.jsonl: cannot be read"),
         (["vqa", "LABELS"], "line 1: not a JSON object with image, question and answer"),
@@ -94,20 +99,18 @@ def test_a_folder_of_classes_and_a_picture_that_is_broken(
         (["caption", "LABELS"], "image and captions"),
     ],
 )
-def test_a_wrong_call_says_so_before_any_model_is_loaded(
-    evaluate: Evaluate, arguments: list[str], said: str, tmp_path: Path
+def test_a_usage_error_is_reported_before_loading_a_model(
+    evaluate: Evaluate, arguments: list[str], message: str, tmp_path: Path
 ) -> None:
     labels = tmp_path / "labels.jsonl"
     labels.write_text('{"image": "a.jpg", "label": "a"}\n{"image": "b.jpg", "label": "b"}\n')
     named = [str(labels) if word == "LABELS" else word for word in arguments]
     run = evaluate(*named, "--model", tmp_path / "no-such-model")
     assert run.returncode == 2 and run.stdout == ""
-    assert said in run.stderr and "no-such-model" not in run.stderr and "Traceback" not in run.stderr
+    assert message in run.stderr and "no-such-model" not in run.stderr and "Traceback" not in run.stderr
 
 
-def test_where_no_picture_can_be_used_the_exit_code_says_so(
-    evaluate: Evaluate, tiny_model: Path, tmp_path: Path
-) -> None:
+def test_the_exit_code_is_nonzero_if_no_picture_is_usable(evaluate: Evaluate, tiny_model: Path, tmp_path: Path) -> None:
     (tmp_path / "data.jsonl").write_text('{"image": "a.jpg", "captions": ["a"]}\n')
     run = evaluate("retrieval", tmp_path / "data.jsonl", "--model", tiny_model)
     assert run.returncode == 1 and "none of the 1 pictures can be used" in run.stderr

@@ -26,7 +26,7 @@ def _photo(tmp_path: Path) -> Path:
     ],
 )
 @pytest.mark.parametrize("command", ["embed", "index"])
-def test_a_limit_holds_and_can_be_raised(
+def test_a_limit_is_enforced_and_can_be_raised(
     command: str, options: list[str], says: str | None, photo: Path, tiny_model: Path, tmp_path: Path
 ) -> None:
     more = ["--album", tmp_path / "album"] if command == "index" else []
@@ -38,6 +38,6 @@ def test_a_limit_holds_and_can_be_raised(
         assert len(json.loads(run.stdout)["embedding"]) > 0
 
 
-def test_a_limit_of_nothing_is_refused(photo: Path, tiny_model: Path) -> None:
+def test_a_limit_of_zero_is_refused(photo: Path, tiny_model: Path) -> None:
     run = beholder("embed", photo, "--max-megapixels", "0", "--model", tiny_model)
     assert run.returncode == 2 and "megapixels" in run.stderr

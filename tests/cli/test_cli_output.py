@@ -1,4 +1,4 @@
-"""What every command checks, prints and escapes, driven in this process with small random models."""
+"""What every command checks, prints and escapes; run in this process with small random models."""
 
 import json
 import os
@@ -40,7 +40,7 @@ SUFFIX |= {"--answers": ".csv"}
 
 
 def outputs() -> list[tuple[str, str]]:
-    """Every option of every command that names a file to write."""
+    """Return every option, of every command, that names an output file."""
     found = []
 
     def visit(group: object, path: str) -> None:
@@ -61,9 +61,7 @@ def call(words: list[str], folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize(("name", "option"), [each for each in outputs() if each[0] not in FOLDERS])
-def test_an_output_in_a_folder_that_is_not_there_is_refused_before_anything_else(
-    name: str, option: str, tmp_path: Path
-) -> None:
+def test_an_output_in_a_missing_folder_is_refused_first(name: str, option: str, tmp_path: Path) -> None:
     suffix = SUFFIX.get(option, ".csv" if name == "caption" else ".npy")
     file = tmp_path / "missing" / f"result{suffix}"
     model = [] if CALLS[name][-1] == str(tmp_path) else ["--model", "no-such-model"]
@@ -75,13 +73,13 @@ def test_an_output_in_a_folder_that_is_not_there_is_refused_before_anything_else
 
 
 @pytest.mark.parametrize("name", FOLDERS)
-def test_an_output_folder_below_a_file_is_refused_before_anything_else(name: str, tmp_path: Path) -> None:
+def test_an_output_folder_below_a_file_is_refused_first(name: str, tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     run = command.beholder(*call(FOLDERS[name], tmp_path), "--out", tmp_path / "file" / "inside")
     assert run.returncode == 2 and f"{tmp_path / 'file'} is a file; name a folder" in run.stderr
 
 
-def test_every_output_of_every_command_is_tried() -> None:
+def test_every_output_option_of_every_command_is_tested() -> None:
     assert {name for name, _ in outputs()} == {*CALLS, *FOLDERS}
 
 
@@ -103,7 +101,7 @@ def named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "p"
 
 
-def test_json_names_files_that_can_be_opened(named: Path, tiny_model: Path) -> None:
+def test_paths_in_json_output_can_be_opened(named: Path, tiny_model: Path) -> None:
     run = command.beholder("classify", "p", "-l", "cat", "-l", "dog", "--json", "--model", tiny_model)
     assert run.returncode == 0, run.stderr
     found = [json.loads(line)["image"] for line in run.stdout.splitlines()]
@@ -111,12 +109,12 @@ def test_json_names_files_that_can_be_opened(named: Path, tiny_model: Path) -> N
     assert all(Path(name).exists() for name in found)
 
 
-def test_names_printed_for_people_hold_no_control_characters(named: Path, tiny_model: Path) -> None:
+def test_printed_names_contain_no_control_characters(named: Path, tiny_model: Path) -> None:
     run = command.beholder("classify", "p", "-l", "cat", "--model", tiny_model)
     assert len(run.stdout.splitlines()) == len(NAMES) and run.returncode == 0
 
 
-def test_the_names_beside_vectors_are_those_of_the_files(named: Path, tiny_model: Path) -> None:
+def test_names_saved_beside_embeddings_match_the_files(named: Path, tiny_model: Path) -> None:
     run = command.beholder("embed", "p", "--out", "v.npy", "--model", tiny_model)
     assert run.returncode == 0, run.stderr
     listed = Path("v.txt").read_bytes().splitlines()
@@ -125,7 +123,9 @@ def test_the_names_beside_vectors_are_those_of_the_files(named: Path, tiny_model
 
 
 @pytest.mark.parametrize("suffix", [".csv", ".jsonl"])
-def test_captions_of_any_name_are_written_once_and_evaluated(named: Path, suffix: str, tmp_path: Path) -> None:
+def test_captions_of_files_with_any_name_are_written_once_and_evaluated(
+    named: Path, suffix: str, tmp_path: Path
+) -> None:
     make("opt", tmp_path / "blip2")
     caption = ["caption", "p", "--num-beams", "1", "--model", tmp_path / "blip2", "--out", f"c{suffix}"]
     assert command.beholder(*caption).returncode == 0
@@ -142,7 +142,7 @@ def test_captions_of_any_name_are_written_once_and_evaluated(named: Path, suffix
 
 @pytest.mark.parametrize("encoding", ["cp1252", "ascii", "utf-8"])
 @pytest.mark.parametrize("as_json", [False, True])
-def test_what_an_encoding_lacks_is_escaped(
+def test_unencodable_characters_are_escaped(
     encoding: str, as_json: bool, named: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     written = named.parent / "stdout"

@@ -1,4 +1,4 @@
-"""Thumbnails in terminals: what is written is read back as a terminal would, and a terminal that can't gets nothing."""
+"""Thumbnails in terminals: output is decoded as a terminal would, and an unsupported terminal gets nothing."""
 
 import base64
 import io
@@ -25,7 +25,7 @@ def image(tmp_path: Path) -> Image.Image:
     return Image.open(draw(tmp_path / "a.png", 3, (47, 31))).convert("RGB")
 
 
-def close(one: Image.Image, other: Image.Image, mean: float) -> None:
+def assert_similar(one: Image.Image, other: Image.Image, mean: float) -> None:
     assert one.size == other.size
     assert np.abs(np.asarray(one.convert("RGB"), float) - np.asarray(other, float)).mean() < mean
 
@@ -48,7 +48,7 @@ def read_sixel(text: str) -> Image.Image:
     found = re.fullmatch(r'\x1bP0;1q"1;1;(\d+);(\d+)(.*)\x1b\\\n', text, re.S)
     width, height = int(found[1]), int(found[2])
     drawn = np.zeros((height + 6, width, 3))
-    seen = np.zeros((height + 6, width), bool)
+    pixels_set = np.zeros((height + 6, width), bool)
     palette: dict[int, np.ndarray] = {}
     colour, x, y = 0, 0, 0
     for token in re.findall(r"#\d+(?:;2;\d+;\d+;\d+)?|!\d+.|[$-]|[?-~]", found[3]):
@@ -66,9 +66,9 @@ def read_sixel(text: str) -> Image.Image:
             for row in range(6):
                 if (ord(letter) - 63) >> row & 1:
                     drawn[y + row, x : x + count] = palette[colour]
-                    seen[y + row, x : x + count] = True
+                    pixels_set[y + row, x : x + count] = True
             x += count
-    assert seen[:height].all() and not seen[height:].any()
+    assert pixels_set[:height].all() and not pixels_set[height:].any()
     return Image.fromarray(drawn[:height].round().clip(0, 255).astype(np.uint8))
 
 
@@ -77,11 +77,11 @@ def read_sixel(text: str) -> Image.Image:
     [(terminal.kitty, read_kitty, 0.1), (terminal.iterm, read_iterm, 6), (terminal.sixel, read_sixel, 9)],
     ids=["kitty", "iTerm", "sixel"],
 )
-def test_what_is_written_shows_the_picture(write, read, mean: float, image: Image.Image) -> None:
-    close(read(write(image)), image, mean)
+def test_the_escape_sequence_decodes_to_the_picture(write, read, mean: float, image: Image.Image) -> None:
+    assert_similar(read(write(image)), image, mean)
     noise = Image.fromarray(np.random.default_rng(0).integers(0, 256, (90, 120, 3), dtype=np.uint8))
-    assert read(write(noise)).size == noise.size  # more colours than fit, and more than one piece
-    close(read(write(Image.new("RGB", (1, 1), (250, 10, 10)))), Image.new("RGB", (1, 1), (250, 10, 10)), 6)
+    assert read(write(noise)).size == noise.size  # more colors than the palette, and more than one chunk
+    assert_similar(read(write(Image.new("RGB", (1, 1), (250, 10, 10)))), Image.new("RGB", (1, 1), (250, 10, 10)), 6)
 
 
 @pytest.mark.parametrize(
@@ -98,7 +98,7 @@ def test_what_is_written_shows_the_picture(write, read, mean: float, image: Imag
         ({"TERM": "dumb"}, "62;4", None),
     ],
 )
-def test_each_terminal_gets_what_it_can_show(
+def test_each_terminal_gets_a_supported_protocol(
     environment: dict[str, str], attributes: str, expected: object, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(terminal, "device_attributes", lambda: attributes.split(";"))
@@ -109,7 +109,7 @@ def test_each_terminal_gets_what_it_can_show(
 
 
 def in_a_terminal(order: list[str], answer: bytes) -> bytes:
-    """What a program writes to a terminal that answers so to the question for its device attributes."""
+    """Return what a program writes to a terminal that answers the device attributes query with ``answer``."""
     pty = pytest.importorskip("pty")
     process, terminal_end = pty.fork()
     if process == 0:
@@ -135,7 +135,7 @@ def in_a_terminal(order: list[str], answer: bytes) -> bytes:
 
 
 @pytest.mark.parametrize("can", [True, False])
-def test_a_search_in_a_terminal_shows_thumbnails_where_it_can(can: bool, tiny_model: Path, tmp_path: Path) -> None:
+def test_search_shows_thumbnails_if_the_terminal_supports_them(can: bool, tiny_model: Path, tmp_path: Path) -> None:
     path = draw(tmp_path / "p" / "a.png", 1)
     index = [sys.executable, "-c", RUN, "index", str(path.parent), "--album", str(tmp_path / "album")]
     subprocess.run([*index, "--model", str(tiny_model)], check=True, capture_output=True)
@@ -145,5 +145,5 @@ def test_a_search_in_a_terminal_shows_thumbnails_where_it_can(can: bool, tiny_mo
     found = re.search(r"\x1bP.*?\x1b\\\n", text, re.S)
     assert "a.png" in text and (found is not None) == can
     if found is not None:
-        close(read_sixel(found[0]), Image.open(path).convert("RGB"), 12)
+        assert_similar(read_sixel(found[0]), Image.open(path).convert("RGB"), 12)
     assert b"\x1bP" not in subprocess.run(order, check=True, capture_output=True).stdout

@@ -1,4 +1,4 @@
-"""caption, ask and chat, driven as a person would, with a small random BLIP-2."""
+"""caption, ask and chat on the command line, with a small random BLIP-2."""
 
 import csv
 import json
@@ -18,41 +18,47 @@ RUN = "from beholder.cli.main import run; run()"
 
 
 @pytest.fixture(scope="module")
-def writer(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def vision_language_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("blip2")
     make("opt", folder)
     return folder
 
 
-def beholder(*arguments: str | Path, model: Path, said: str = "") -> subprocess.CompletedProcess[str]:
-    return command.beholder(*arguments, "--model", model, said=said)
+def beholder(*arguments: str | Path, model: Path, stdin: str = "") -> subprocess.CompletedProcess[str]:
+    return command.beholder(*arguments, "--model", model, stdin=stdin)
 
 
-def test_a_folder_gets_a_sentence_for_each_picture(writer: Path, photographs: list[Path]) -> None:
-    run = beholder("caption", photographs[0].parent, "--json", model=writer)
+def test_each_picture_in_a_folder_gets_a_caption(vision_language_model: Path, photographs: list[Path]) -> None:
+    run = beholder("caption", photographs[0].parent, "--json", model=vision_language_model)
     assert run.returncode == 0, run.stderr
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     assert [row["image"] for row in rows] == list(map(str, photographs))
     assert all(set(row) == {"image", "caption"} and row["caption"] for row in rows)
-    plain = beholder("caption", photographs[0].parent, model=writer)
+    plain = beholder("caption", photographs[0].parent, model=vision_language_model)
     assert plain.stdout.splitlines() == [f"{row['image']}: {row['caption']}" for row in rows]
 
 
-def test_a_broken_picture_is_named_and_the_rest_is_done(writer: Path, photographs: list[Path]) -> None:
+def test_a_broken_picture_is_reported_and_the_rest_is_captioned(
+    vision_language_model: Path, photographs: list[Path]
+) -> None:
     photographs[1].write_bytes(b"no picture")
-    run = beholder("caption", photographs[0].parent, "--json", model=writer)
+    run = beholder("caption", photographs[0].parent, "--json", model=vision_language_model)
     assert run.returncode == 1
     assert str(photographs[1]) in run.stderr and "Traceback" not in run.stderr
     assert len(run.stdout.splitlines()) == len(photographs) - 1
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_a_file_of_captions_is_gone_on_with(writer: Path, photographs: list[Path], tmp_path: Path, suffix: str) -> None:
+def test_an_existing_caption_file_is_continued(
+    vision_language_model: Path, photographs: list[Path], tmp_path: Path, suffix: str
+) -> None:
     out = tmp_path / f"captions{suffix}"
-    first = beholder("caption", photographs[0], photographs[1], "--out", out, model=writer)
+    first = beholder("caption", photographs[0], photographs[1], "--out", out, model=vision_language_model)
     assert first.returncode == 0, first.stderr
     before = out.read_text()
-    run = beholder("caption", photographs[0].parent, "--out", out, "--prompt", "a photo of", model=writer)
+    run = beholder(
+        "caption", photographs[0].parent, "--out", out, "--prompt", "a photo of", model=vision_language_model
+    )
     assert run.returncode == 0, run.stderr
     assert "2 of 4 pictures have a caption already" in run.stderr
     text = out.read_text()
@@ -65,32 +71,32 @@ def test_a_file_of_captions_is_gone_on_with(writer: Path, photographs: list[Path
     assert [row["image"] for row in rows] == list(map(str, photographs))
 
 
-def test_captions_go_into_the_metadata_once(writer: Path, photographs: list[Path]) -> None:
+def test_captions_are_written_to_the_metadata_once(vision_language_model: Path, photographs: list[Path]) -> None:
     from beholder.pictures.caption_metadata import read_caption, write_caption
 
     write_caption(photographs[2], "by hand")
-    run = beholder("caption", photographs[0].parent, "--xmp", "--json", model=writer)
+    run = beholder("caption", photographs[0].parent, "--xmp", "--json", model=vision_language_model)
     assert run.returncode == 0, run.stderr
     written = {row["image"]: row["caption"] for row in map(json.loads, run.stdout.splitlines())}
     assert str(photographs[2]) not in written and len(written) == 3
     for path in photographs:
         assert read_caption(path) == written.get(str(path), "by hand")
-    again = beholder("caption", photographs[0].parent, "--xmp", "--overwrite", "--json", model=writer)
+    again = beholder("caption", photographs[0].parent, "--xmp", "--overwrite", "--json", model=vision_language_model)
     assert len(again.stdout.splitlines()) == 4 and read_caption(photographs[2]) != "by hand"
 
 
-def test_the_places_looked_at_are_drawn(writer: Path, photographs: list[Path], tmp_path: Path) -> None:
+def test_attention_maps_are_plotted(vision_language_model: Path, photographs: list[Path], tmp_path: Path) -> None:
     from PIL import Image
 
     out = tmp_path / "map.png"
-    run = beholder("caption", photographs[0], "--attention", out, model=writer)
+    run = beholder("caption", photographs[0], "--attention", out, model=vision_language_model)
     assert run.returncode == 0, run.stderr
     assert Image.open(out).width > 300
-    run = beholder("caption", photographs[0], photographs[1], "--attention", out, model=writer)
+    run = beholder("caption", photographs[0], photographs[1], "--attention", out, model=vision_language_model)
     assert run.returncode == 2 and "takes one picture, not 2" in run.stderr
 
 
-def test_similarity_is_judged_by_a_matching_head(
+def test_similarity_is_reranked_by_the_matching_head(
     tiny_model: Path, photographs: list[Path], tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     from beholder import VisionLanguageModel
@@ -108,27 +114,31 @@ def test_similarity_is_judged_by_a_matching_head(
         assert row["match"] == pytest.approx(float(expected[row["text"]]), abs=1e-4)
 
 
-def test_ask(writer: Path, photographs: list[Path]) -> None:
-    run = beholder("ask", photographs[0], "how many dogs are there?", "--json", model=writer)
+def test_ask_prints_an_answer_with_confidence(vision_language_model: Path, photographs: list[Path]) -> None:
+    run = beholder("ask", photographs[0], "how many dogs are there?", "--json", model=vision_language_model)
     assert run.returncode == 0, run.stderr
     row = json.loads(run.stdout)
     assert set(row) == {"image", "question", "answer", "confidence"}
-    run = beholder("ask", photographs[0], "what is it?", "-c", "dog", "-c", "cat", "--json", model=writer)
+    run = beholder(
+        "ask", photographs[0], "what is it?", "-c", "dog", "-c", "cat", "--json", model=vision_language_model
+    )
     row = json.loads(run.stdout)
     assert row["answer"] == row["choices"][0]["answer"] and {c["answer"] for c in row["choices"]} == {"dog", "cat"}
 
 
-def test_chat_answers_line_by_line(writer: Path, photographs: list[Path]) -> None:
-    run = beholder("chat", photographs[0], "--json", model=writer, said="what is this ?\n\nhow many ?\n")
+def test_chat_answers_line_by_line(vision_language_model: Path, photographs: list[Path]) -> None:
+    run = beholder(
+        "chat", photographs[0], "--json", model=vision_language_model, stdin="what is this ?\n\nhow many ?\n"
+    )
     assert run.returncode == 0, run.stderr
     rows = [json.loads(line) for line in run.stdout.splitlines()]
     assert [row["question"] for row in rows] == ["what is this ?", "how many ?"]
-    run = beholder("chat", photographs[0], model=writer, said="more\nwhat ?\n")
+    run = beholder("chat", photographs[0], model=vision_language_model, stdin="more\nwhat ?\n")
     assert "no unfinished answer" in run.stderr and run.returncode == 0 and run.stdout
 
 
 @pytest.mark.parametrize(
-    ("order", "code", "said"),
+    ("order", "code", "message"),
     [
         (["caption", "nothing.jpg"], 1, "nothing.jpg"),
         (["caption", "EMPTY"], 2, "no pictures in this folder"),
@@ -142,25 +152,27 @@ def test_chat_answers_line_by_line(writer: Path, photographs: list[Path]) -> Non
     ],
     ids=str,
 )
-def test_bad_calls(
-    order: list[str], code: int, said: str, writer: Path, photographs: list[Path], tmp_path: Path
+def test_invalid_calls_exit_with_a_message(
+    order: list[str], code: int, message: str, vision_language_model: Path, photographs: list[Path], tmp_path: Path
 ) -> None:
     (tmp_path / "empty").mkdir()
     places = {"PICTURE": str(photographs[0]), "EMPTY": str(tmp_path / "empty")}
-    run = beholder(*[places.get(word, word) for word in order], model=writer)
+    run = beholder(*[places.get(word, word) for word in order], model=vision_language_model)
     assert run.returncode == code, run.stderr
-    assert said in run.stderr and "Traceback" not in run.stderr
+    assert message in run.stderr and "Traceback" not in run.stderr
 
 
-def test_an_unknown_model(photographs: list[Path], tmp_path: Path) -> None:
+def test_an_unknown_model_exits_with_2(photographs: list[Path], tmp_path: Path) -> None:
     run = beholder("caption", photographs[0], model=tmp_path / "nowhere")
     assert run.returncode == 2 and "no such folder" in run.stderr
 
 
-def test_a_full_disk_keeps_what_is_written(writer: Path, photographs: list[Path], tmp_path: Path) -> None:
+def test_a_full_disk_keeps_the_captions_written_so_far(
+    vision_language_model: Path, photographs: list[Path], tmp_path: Path
+) -> None:
     out = tmp_path / "captions.jsonl"
     order = [sys.executable, "-c", RUN, "caption", str(photographs[0].parent), "--out", str(out), "--batch-size", "1"]
-    order += ["--model", str(writer)]
+    order += ["--model", str(vision_language_model)]
     whole = subprocess.run(order, capture_output=True, text=True, timeout=120, check=True)
     assert "4 captions added" in whole.stdout
     lines = out.read_text().splitlines(keepends=True)
@@ -173,22 +185,22 @@ def test_a_full_disk_keeps_what_is_written(writer: Path, photographs: list[Path]
     assert out.read_text() == "".join(lines[:2])
 
 
-def test_ctrl_c_keeps_what_is_written_and_the_same_command_goes_on(
-    writer: Path, photographs: list[Path], tmp_path: Path
+def test_captions_survive_ctrl_c_and_the_same_command_resumes(
+    vision_language_model: Path, photographs: list[Path], tmp_path: Path
 ) -> None:
     many = tmp_path / "many"
     many.mkdir()
     for number in range(300):
         (many / f"{number:03}.png").write_bytes(photographs[0].read_bytes())
     out = tmp_path / "captions.jsonl"
-    order = [sys.executable, "-c", RUN, "caption", str(many), "--out", str(out), "--model", str(writer)]
+    order = [sys.executable, "-c", RUN, "caption", str(many), "--out", str(out), "--model", str(vision_language_model)]
     running = subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline and not (out.exists() and out.read_text().count("\n") >= 8):
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    _, said = running.communicate(timeout=60)
-    assert running.returncode == 130 and "Traceback" not in said
+    _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130 and "Traceback" not in stderr
     half = out.read_text().splitlines()
     assert 8 <= len(half) < 300
     again = subprocess.run(order, capture_output=True, text=True, timeout=120, check=False)
@@ -197,7 +209,9 @@ def test_ctrl_c_keeps_what_is_written_and_the_same_command_goes_on(
     assert len(rows) == 300 == len(set(rows))
 
 
-def test_a_compiled_model_writes_the_same(writer: Path, photographs: list[Path], tmp_path: Path) -> None:
+def test_a_compiled_model_writes_the_same_captions(
+    vision_language_model: Path, photographs: list[Path], tmp_path: Path
+) -> None:
     cache = {**os.environ, "BEHOLDER_CACHE": str(tmp_path / "cache")}
 
     def run(*arguments: str | Path) -> list[dict[str, str]]:
@@ -206,16 +220,18 @@ def test_a_compiled_model_writes_the_same(writer: Path, photographs: list[Path],
         assert done.returncode == 0, done.stderr
         return [json.loads(line) for line in done.stdout.splitlines()]
 
-    before = run("caption", photographs[0].parent, "--model", writer)
-    pulled = run("pull", writer, "--compile", "--precision", "fast")
-    assert [Path(row["path"]) == writer for row in pulled] == [True, False]
+    before = run("caption", photographs[0].parent, "--model", vision_language_model)
+    pulled = run("pull", vision_language_model, "--compile", "--precision", "fast")
+    assert [Path(row["path"]) == vision_language_model for row in pulled] == [True, False]
     assert (Path(pulled[1]["path"]) / "language.xml").is_file()
-    assert run("caption", photographs[0].parent, "--model", writer) == before
-    assert len(run("caption", photographs[0].parent, "--model", writer, "--precision", "fast")) == len(before)
-    answer = run("ask", photographs[0], "what is it?", "--model", writer, "--precision", "fastest")
+    assert run("caption", photographs[0].parent, "--model", vision_language_model) == before
+    assert len(run("caption", photographs[0].parent, "--model", vision_language_model, "--precision", "fast")) == len(
+        before
+    )
+    answer = run("ask", photographs[0], "what is it?", "--model", vision_language_model, "--precision", "fastest")
     assert answer[0]["answer"]
 
 
-def test_an_unknown_precision_is_refused(writer: Path, photographs: list[Path]) -> None:
-    run = beholder("caption", photographs[0], "--precision", "quick", model=writer)
+def test_an_unknown_precision_is_refused(vision_language_model: Path, photographs: list[Path]) -> None:
+    run = beholder("caption", photographs[0], "--precision", "quick", model=vision_language_model)
     assert run.returncode == 2 and "fastest" in run.stderr and "Traceback" not in run.stderr

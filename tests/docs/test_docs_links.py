@@ -1,4 +1,4 @@
-"""The check of the guide's links finds what is wrong; `make docs` runs it over the guide itself."""
+"""The link checker of the guide finds errors; `make docs` runs it on the guide itself."""
 
 import importlib.util
 from pathlib import Path
@@ -18,25 +18,25 @@ def write(folder: Path, one: str, other: str = "<h1 id='top'>Other</h1>") -> lis
     return check_links.faults(folder)
 
 
-def test_links_that_lead_somewhere_are_left_alone(tmp_path: Path) -> None:
+def test_valid_links_are_accepted(tmp_path: Path) -> None:
     page = """<p id="here"></p><a href="#here">a</a><a href="sub/other.html#top">b</a><img src="picture.png">
     <a href="https://example.org/">elsewhere</a><a href="sub/other.html">c</a><img src="data:,">"""
     assert write(tmp_path, page, "<h1 id='top'></h1><a href='../one.html#here'>back</a>") == []
 
 
-def test_a_page_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_page_is_reported(tmp_path: Path) -> None:
     assert write(tmp_path, "<a href='gone.html'>a</a>") == ["one.html: gone.html does not exist"]
     assert write(tmp_path, "<img src='gone.png'>") == ["one.html: gone.png does not exist"]
 
 
-def test_a_place_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_anchor_is_reported(tmp_path: Path) -> None:
     assert write(tmp_path, "<a href='sub/other.html#below'>a</a>") == [
         "one.html: sub/other.html#below has no anchor in sub/other.html"
     ]
     assert write(tmp_path, "<a href='#gone'>a</a>") == ["one.html: #gone has no anchor in one.html"]
 
 
-def test_what_is_fetched_from_elsewhere_is_named(tmp_path: Path) -> None:
+def test_resources_from_other_hosts_are_reported(tmp_path: Path) -> None:
     assert write(tmp_path, "<script src='https://cdn.example/x.js'></script>") == [
         "one.html: fetches https://cdn.example/x.js"
     ]
@@ -47,5 +47,5 @@ def test_what_is_fetched_from_elsewhere_is_named(tmp_path: Path) -> None:
     assert write(tmp_path, "<p></p>") == ["style.css: fetches from another site"]
 
 
-def test_an_empty_folder_is_no_guide(tmp_path: Path) -> None:
+def test_an_empty_folder_is_rejected(tmp_path: Path) -> None:
     assert check_links.faults(tmp_path) == [f"{tmp_path}: there are no pages"]

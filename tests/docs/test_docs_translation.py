@@ -1,4 +1,4 @@
-"""The Chinese guide translates what the English one says today, in the terms of the table beside it."""
+"""The Chinese guide is an up-to-date translation of the English one and uses the terms of its glossary."""
 
 import csv
 import re
@@ -26,7 +26,7 @@ REFERENCE = re.compile(r"\]\([^)\s]+\)|\{py:\w+\}`[^`]+`|`[^`]+`")
 
 @pytest.fixture(scope="module")
 def english(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """The messages of the English pages, as Sphinx extracts them."""
+    """The messages of the English pages, as extracted by Sphinx."""
     folder = tmp_path_factory.mktemp("gettext")
     (folder / "conf.py").write_text("")
     settings = {
@@ -51,7 +51,7 @@ def translated(page: str) -> Catalog:
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_every_paragraph_is_translated_and_none_is_out_of_date(page: str, english: Path) -> None:
+def test_every_paragraph_is_translated_and_up_to_date(page: str, english: Path) -> None:
     today = {message.id for message in catalog(english / f"{page}.pot") if message.id}
     known = {message.id: message for message in translated(page) if message.id}
     missing = [text for text in today if text not in known or not known[text].string or known[text].fuzzy]
@@ -60,14 +60,14 @@ def test_every_paragraph_is_translated_and_none_is_out_of_date(page: str, englis
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_a_translation_has_the_code_and_the_links_of_the_original(page: str) -> None:
+def test_a_translation_keeps_the_code_and_links_of_the_original(page: str) -> None:
     for message in translated(page):
         if message.id:
             assert sorted(REFERENCE.findall(message.string)) == sorted(REFERENCE.findall(message.id)), message.string
 
 
 @pytest.mark.parametrize("page", PAGES)
-def test_terms_are_those_of_the_table(page: str) -> None:
+def test_terms_match_the_glossary(page: str) -> None:
     with (LOCALE / "terms.csv").open(encoding="utf-8", newline="") as lines:
         terms = {row["English"]: row["Chinese"] for row in csv.DictReader(lines)}
     assert terms["zero-shot"] == "零样本"

@@ -41,7 +41,7 @@ def sides(tmp_path_factory: pytest.TempPathFactory) -> Path:
     OPTForCausalLM(OPTConfig(**{**tiny_blip2.OPT, "max_position_embeddings": 256})).save_pretrained(folder / "opt")
     T5ForConditionalGeneration(T5Config(**tiny_blip2.T5)).save_pretrained(folder / "t5")
     for kind in ("opt", "t5"):
-        tiny_blip2.words(kind).save_pretrained(folder / kind)
+        tiny_blip2.word_tokenizer(kind).save_pretrained(folder / kind)
     (folder / "bert").mkdir()
     tiny_vocabularies.write_bert(folder / "bert")
     vocabulary = len((folder / "bert" / "vocab.txt").read_text().split())

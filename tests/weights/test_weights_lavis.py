@@ -10,7 +10,7 @@ from beholder.errors import ModelError, WeightsMismatch
 from beholder.models.bridge import image_tokens
 from beholder.weights.lavis import load_lavis
 from beholder.weights.load import load_vision_language
-from tiny_blip2 import make, words
+from tiny_blip2 import make, word_tokenizer
 
 HEADS = {"vision_heads": 4, "qformer_heads": 4, "vision_layers": 2}
 NAMES = (
@@ -96,7 +96,7 @@ def test_a_stage_1_checkpoint_equals_that_of_transformers(tmp_path: Path) -> Non
 def test_a_stage_2_checkpoint_equals_that_of_transformers(tmp_path: Path, apart: bool) -> None:
     tensors, reference = checkpoint("opt", tmp_path)
     reference.language_model.save_pretrained(tmp_path / "opt")
-    words("opt").save_pretrained(tmp_path / "opt")
+    word_tokenizer("opt").save_pretrained(tmp_path / "opt")
     vision = {name: tensor for name, tensor in tensors.items() if name.startswith("visual_encoder.")}
     file = None
     if apart:  # with the additional tensors of the vision transformer's file
