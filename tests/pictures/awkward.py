@@ -1,7 +1,7 @@
-"""Pictures that went wrong somewhere, each with what has to come of it.
+"""Malformed and unusual pictures, each with the expected outcome.
 
-``AWKWARD`` is a table of cases. Each makes one source in a folder of its own, as a path or an address that a command
-line could name, under the default limits.
+``AWKWARD`` is a table of cases. Each creates one source in a separate folder, as a path or a URL that a command
+line could name. The default limits apply.
 """
 
 import os
@@ -31,7 +31,7 @@ WIDTH, HEIGHT = 48, 32
 RED, GREEN, BLUE, YELLOW = (200, 30, 30), (30, 180, 60), (40, 60, 200), (230, 220, 40)
 QUADRANTS = (RED, GREEN, BLUE, YELLOW)  # top left, top right, bottom left, bottom right
 
-Colour = tuple[int, int, int]
+Color = tuple[int, int, int]
 Check = Callable[[Image.Image], None]
 
 
@@ -45,7 +45,7 @@ class Awkward:
 
 
 def quadrants() -> Image.Image:
-    """Four colours, so that a turn, a mirror image or a wrong channel shows."""
+    """Draw four colors, so that a rotation, a reflection or a swapped channel is visible."""
     return Image.fromarray(_fill(QUADRANTS))
 
 
@@ -59,24 +59,24 @@ def _fill(values: Sequence[Any], kind: Any = np.uint8) -> np.ndarray:
     return array
 
 
-def shows(colours: Sequence[Colour] = QUADRANTS, within: int = 0) -> Check:
-    """Check size, mode and the colour in the middle of each quadrant."""
+def shows(colors: Sequence[Color] = QUADRANTS, within: int = 0) -> Check:
+    """Return a check of size, mode and the color in the middle of each quadrant."""
 
     def check(image: Image.Image) -> None:
         assert image.mode == "RGB"
         assert image.size == (WIDTH, HEIGHT)
         places = [(x, y) for y in (HEIGHT // 4, 3 * HEIGHT // 4) for x in (WIDTH // 4, 3 * WIDTH // 4)]
-        for place, expected in zip(places, colours, strict=True):
+        for place, expected in zip(places, colors, strict=True):
             found = image.getpixel(place)
             assert np.abs(np.subtract(found, expected)).max() <= within, f"{place}: {found}, not {expected}"
 
     return check
 
 
-def is_uniform(size: tuple[int, int], colour: Colour, within: int = 0) -> Check:
+def is_uniform(size: tuple[int, int], color: Color, within: int = 0) -> Check:
     def check(image: Image.Image) -> None:
         assert (image.mode, image.size) == ("RGB", size)
-        assert np.abs(np.asarray(image).astype(int) - colour).max() <= within
+        assert np.abs(np.asarray(image).astype(int) - color).max() <= within
 
     return check
 
@@ -94,7 +94,7 @@ def encoded(image: Image.Image, kind: str, **options: Any) -> bytes:
 
 
 def turned_with_note(kind: str, orientation: int, **options: Any) -> bytes:
-    """A file whose pixels are turned and whose EXIF says so: upright, it shows the quadrants."""
+    """Encode the quadrants with rotated pixels and the EXIF orientation that undoes the rotation."""
     undo = {
         1: None,
         2: Image.Transpose.FLIP_LEFT_RIGHT,
@@ -111,11 +111,9 @@ def turned_with_note(kind: str, orientation: int, **options: Any) -> bytes:
     return encoded(image, kind, exif=exif.tobytes(), **options)
 
 
-def png(
-    width: int, height: int, depth: int, colour_type: int, rows: np.ndarray | None, *, chunks: bytes = b""
-) -> bytes:
-    """A PNG that Pillow would not write: deep colours, or a header without the pixels that it promises."""
-    header = struct.pack(">IIBBBBB", width, height, depth, colour_type, 0, 0, 0)
+def png(width: int, height: int, depth: int, color_type: int, rows: np.ndarray | None, *, chunks: bytes = b"") -> bytes:
+    """Encode a PNG that Pillow can't write: 16-bit samples, or a header without the pixel data it announces."""
+    header = struct.pack(">IIBBBBB", width, height, depth, color_type, 0, 0, 0)
     data = b"" if rows is None else b"".join(b"\0" + row.tobytes() for row in rows)
     return (
         b"\x89PNG\r\n\x1a\n"
@@ -130,8 +128,8 @@ def png_chunk(kind: bytes, data: bytes) -> bytes:
     return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
 
-def colour_profile(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
-    """A colour profile of version 2.1 (ICC.1:1998-09): header, table of tags, tags."""
+def color_profile(space: bytes, tags: dict[bytes, bytes], connection: bytes = b"XYZ ") -> bytes:
+    """Encode a color profile of version 2.1 (ICC.1:1998-09): header, tag table, tags."""
     table, body = b"", b""
     start = 128 + 4 + 12 * len(tags)
     for name, data in tags.items():
@@ -152,10 +150,10 @@ def _gamma(value: float) -> bytes:
 
 
 def swapped_profile() -> bytes:
-    """sRGB's primaries with red and green exchanged: what the file calls red is green."""
+    """A profile of sRGB primaries with red and green exchanged: the file's red is green."""
     red, green, blue = (0.4361, 0.2225, 0.0139), (0.3851, 0.7169, 0.0971), (0.1431, 0.0606, 0.7141)
     curve = _gamma(2.2)
-    return colour_profile(
+    return color_profile(
         b"RGB ",
         {
             b"wtpt": _xyz(0.9642, 1.0, 0.8249),
@@ -169,17 +167,17 @@ def swapped_profile() -> bytes:
     )
 
 
-def linear_grey_profile() -> bytes:
-    return colour_profile(b"GRAY", {b"wtpt": _xyz(0.9642, 1.0, 0.8249), b"kTRC": _gamma(1.0)})
+def linear_gray_profile() -> bytes:
+    return color_profile(b"GRAY", {b"wtpt": _xyz(0.9642, 1.0, 0.8249), b"kTRC": _gamma(1.0)})
 
 
 def black_only_profile() -> bytes:
-    """An ink profile in which cyan, magenta and yellow leave no mark on the paper: lightness is 100 less black."""
+    """A CMYK profile that ignores cyan, magenta and yellow: lightness is 100 minus black."""
     header = b"mft1\0\0\0\0" + bytes([4, 3, 2, 0]) + struct.pack(">9i", *np.eye(3, dtype=int).ravel() * 65536)
     straight = bytes(range(256))
     corners = bytes(value for corner in range(16) for value in (0 if corner % 2 else 255, 128, 128))
     table = header + straight * 4 + corners + straight * 3
-    return colour_profile(b"CMYK", {b"wtpt": _xyz(0.9642, 1.0, 0.8249), b"A2B0": table}, connection=b"Lab ")
+    return color_profile(b"CMYK", {b"wtpt": _xyz(0.9642, 1.0, 0.8249), b"A2B0": table}, connection=b"Lab ")
 
 
 def _file(name: str, data: Callable[[], bytes]) -> Callable[[Path], Path]:
@@ -217,13 +215,13 @@ GREYS = ((0,) * 3, (85,) * 3, (170,) * 3, (255,) * 3)
 
 def _palette_with_alpha() -> bytes:
     image = Image.fromarray(_fill((0, 1, 2, 3)), "P")
-    image.putpalette([value for colour in QUADRANTS for value in colour])
+    image.putpalette([value for color in QUADRANTS for value in color])
     return encoded(image, "PNG", transparency=bytes([255, 128, 0, 255]))
 
 
 def _gif_with_transparency() -> bytes:
     image = Image.fromarray(_fill((0, 1, 2, 3)), "P")
-    image.putpalette([value for colour in QUADRANTS for value in colour])
+    image.putpalette([value for color in QUADRANTS for value in color])
     return encoded(image, "GIF", transparency=2)
 
 
@@ -247,8 +245,8 @@ def _deep(values: Sequence[float], kind: Any) -> bytes:
 
 
 def _deep_png() -> bytes:
-    colours = [[value * 257 for value in colour] for colour in QUADRANTS]
-    return png(WIDTH, HEIGHT, 16, 2, _fill(colours, ">u2"))
+    colors = [[value * 257 for value in color] for color in QUADRANTS]
+    return png(WIDTH, HEIGHT, 16, 2, _fill(colors, ">u2"))
 
 
 def _cut(data: bytes, share: float = 0.5) -> bytes:
@@ -256,12 +254,12 @@ def _cut(data: bytes, share: float = 0.5) -> bytes:
 
 
 def _detailed() -> Image.Image:
-    """Noise: a file of it is long enough to be cut in the middle of its pixels."""
+    """Noise, whose file is long enough to be truncated in the middle of the pixel data."""
     return Image.fromarray(np.random.default_rng(0).integers(0, 256, (64, 96, 3), dtype=np.uint8))
 
 
 def _nikon() -> bytes:
-    """A thumbnail whose directory points to the RAW samples, as in Nikon's NEF."""
+    """A thumbnail whose IFD points to the RAW samples, as in Nikon's NEF."""
     return encoded(quadrants(), "TIFF", tiffinfo={254: 1, 271: "NIKON CORPORATION", 330: 8})
 
 
@@ -291,7 +289,7 @@ def _jpeg_bomb() -> bytes:
 
 
 def _webp_bomb() -> bytes:
-    """The extended header promises 16384 x 16384 pixels (WebP container specification, "VP8X")."""
+    """The extended header announces 16384 x 16384 pixels (WebP container specification, "VP8X")."""
     flags_and_size = struct.pack("<I", 0) + (16_383).to_bytes(3, "little") * 2
     picture = encoded(quadrants(), "WEBP", lossless=True)[12:]
     body = b"WEBP" + b"VP8X" + struct.pack("<I", 10) + flags_and_size + picture
@@ -314,7 +312,7 @@ def _oversized_file(folder: Path) -> Path:
     path = folder / "oversized.jpg"
     with path.open("wb") as file:
         file.write(b"\xff\xd8\xff\xe0")
-        file.truncate(600_000_000)  # sparse: takes no room
+        file.truncate(600_000_000)  # sparse: takes no space
     return path
 
 
@@ -357,7 +355,7 @@ def _pipe(folder: Path) -> Path:
 def _socket(folder: Path) -> Path:
     path = folder / "socket.jpg"
     here = Path.cwd()
-    os.chdir(folder)  # the address of a socket may have a hundred characters only
+    os.chdir(folder)  # a socket path is limited to about 100 characters
     try:
         with socket.socket(socket.AF_UNIX) as bound:
             bound.bind(path.name)
@@ -448,7 +446,7 @@ AWKWARD: list[Awkward] = [
     good("deep colour.png", _deep_png, shows()),
     good(
         "linear grey.png",
-        lambda: encoded(Image.fromarray(_fill((0, 55, 127, 255))), "PNG", icc_profile=linear_grey_profile()),
+        lambda: encoded(Image.fromarray(_fill((0, 55, 127, 255))), "PNG", icc_profile=linear_gray_profile()),
         shows((GREYS[0], (128,) * 3, (187,) * 3, GREYS[3]), within=3),
     ),
     good(
@@ -510,7 +508,7 @@ AWKWARD: list[Awkward] = [
     good("plain.heic", lambda: encoded(quadrants(), "HEIF", quality=95), shows(within=6)),
     good("alpha.heic", lambda: encoded(_with_alpha(), "HEIF", quality=100), shows(OVER_WHITE, within=6)),
     bad("cut.heic", lambda: _cut(encoded(_detailed(), "HEIF")), PictureBroken),
-    # No pictures, or none that are read
+    # Not pictures, or unsupported formats
     bad("text.jpg", lambda: b"This is a letter, not a picture.\n" * 20, NotAPicture, "JPEG, PNG"),
     bad("letters of a bitmap.txt", lambda: b"BMP files are large, and this is a text.\n" * 20, NotAPicture),
     bad("page.png", lambda: b"<!DOCTYPE html><html><body>404</body></html>", NotAPicture),

@@ -1,4 +1,4 @@
-"""Pictures with metadata in every form that programs and cameras write, and what has to be read from each.
+"""Pictures with metadata in every form that programs and cameras write, with the expected values.
 
 ``METADATA`` is a table of cases. Each is a folder of files, the first of which is the picture.
 """
@@ -33,14 +33,14 @@ def encoded(kind: str = "JPEG", size: tuple[int, int] = (40, 20), **options: Any
 
 
 def exif(tags: dict[int, Any], inner: dict[int, Any] | None = None, gps: dict[int, Any] | None = None) -> bytes:
-    made = Image.Exif()
+    block = Image.Exif()
     for tag, value in tags.items():
-        made[tag] = value
+        block[tag] = value
     for directory, values in ((0x8769, inner), (0x8825, gps)):
         if values:
-            made.get_ifd(directory).update(values)
-            made[directory] = values
-    return made.tobytes()
+            block.get_ifd(directory).update(values)
+            block[directory] = values
+    return block.tobytes()
 
 
 def segment(marker: int, body: bytes) -> bytes:
@@ -48,7 +48,7 @@ def segment(marker: int, body: bytes) -> bytes:
 
 
 def with_segments(data: bytes, *segments: bytes) -> bytes:
-    """A JPEG with further segments after JFIF's header."""
+    """Insert segments into a JPEG after the JFIF header."""
     place = 4 + struct.unpack(">H", data[4:6])[0]
     return data[:place] + b"".join(segments) + data[place:]
 
@@ -90,7 +90,7 @@ def iim(*datasets: tuple[int, bytes], utf8: bool = True) -> bytes:
 
 
 def resources(block: bytes) -> bytes:
-    """IPTC among Photoshop's resources, after another one."""
+    """Wrap an IPTC block as a Photoshop resource, after another resource."""
     other = b"8BIM\x03\xed\0\0" + struct.pack(">I", 3) + b"abc\0"
     return other + b"8BIM\x04\x04\0\0" + struct.pack(">I", len(block)) + block + b"\0" * (len(block) % 2)
 
@@ -100,7 +100,7 @@ def iptc_segment(block: bytes) -> bytes:
 
 
 def extended_xmp(inside: str) -> tuple[bytes, bytes]:
-    """A main packet and two segments of extended XMP, in the wrong order."""
+    """Return a main XMP packet, and two segments of extended XMP in the wrong order."""
     whole, guid = packet(inside, wrap=False), b"0123456789ABCDEF" * 2
     head = b"http://ns.adobe.com/xmp/extension/\0" + guid + struct.pack(">I", len(whole))
     half = len(whole) // 2
@@ -125,7 +125,7 @@ def png_with_xmp(content: bytes, compressed: bool) -> bytes:
 
 
 def png_with_raw_profile(kind: str, content: bytes) -> bytes:
-    """As ImageMagick writes profiles for which PNG had no place."""
+    """Add a raw profile as ImageMagick writes it to PNG."""
     digits = content.hex()
     lines = "\n".join(digits[start : start + 72] for start in range(0, len(digits), 72))
     text = f"\n{kind}\n{len(content):8d}\n{lines}\n".encode()
@@ -136,7 +136,7 @@ def png_with_raw_profile(kind: str, content: bytes) -> bytes:
 
 
 def regions(items: str, nested: bool = False) -> str:
-    """Regions of the Metadata Working Group, as a resource or as a nested description."""
+    """Return regions of the Metadata Working Group, as a resource or as a nested description."""
     inside = f"<mwg-rs:RegionList><rdf:Bag>{items}</rdf:Bag></mwg-rs:RegionList>"
     if nested:
         return f"<mwg-rs:Regions><rdf:Description>{inside}</rdf:Description></mwg-rs:Regions>"

@@ -1,9 +1,9 @@
-"""Damages good pictures at random and reads them: anything but a picture or a PictureError ends the run.
+"""Fuzz the picture reader: read randomly damaged pictures; anything but a picture or a PictureError ends the run.
 
     python tests/pictures/mutations.py COUNT [SEED [FIRST]]
 
-Memory is capped and a picture that takes longer than ten seconds ends the run with the place where it hangs. Each
-mutation depends on the seed and its number alone, so ``COUNT=1 FIRST=n`` repeats the n-th. Prints one JSON object.
+Memory is capped, and a picture that takes longer than ten seconds ends the run with a stack trace. Each
+mutation depends only on the seed and its number, so ``COUNT=1 FIRST=n`` repeats the n-th. Prints one JSON object.
 """
 
 import faulthandler
@@ -17,14 +17,14 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from awkward import colour_profile, encoded, png_chunk, swapped_profile, turned_with_note
+from awkward import color_profile, encoded, png_chunk, swapped_profile, turned_with_note
 from PIL import Image
 
 from beholder.errors import PictureError
 from beholder.pictures.limits import Limits
 from beholder.pictures.read import read_picture
 
-MEMORY_CAP = 2 * 1024**3  # of address space: libraries, threads' stacks and all
+MEMORY_CAP = 2 * 1024**3  # of address space, including libraries and thread stacks
 SECONDS_EACH = 10
 LIMITS = Limits(megapixels=4)
 INTERESTING = [0, 1, 0x7F, 0x80, 0xFE, 0xFF]
@@ -42,7 +42,7 @@ def _good_files() -> list[bytes]:
         turned_with_note("JPEG", 6),
         encoded(smooth, "JPEG", progressive=True),
         encoded(smooth.convert("CMYK"), "JPEG"),
-        encoded(smooth.convert("L"), "JPEG", icc_profile=colour_profile(b"GRAY", {})),
+        encoded(smooth.convert("L"), "JPEG", icc_profile=color_profile(b"GRAY", {})),
         encoded(see_through, "PNG", icc_profile=profile),
         encoded(smooth.quantize(16), "PNG", transparency=bytes(range(0, 256, 16))),
         encoded(smooth.convert("I;16"), "PNG"),
@@ -71,10 +71,10 @@ def _good_files() -> list[bytes]:
 
 
 def mutated(data: bytes, rng: random.Random) -> bytes:
-    """One to eight changes: bits flipped, bytes replaced, runs cut out, doubled or inserted, the end cut off."""
+    """Apply one to eight changes: flip bits, replace bytes, delete, duplicate or insert runs, or truncate."""
     changed = bytearray(data)
     for _ in range(rng.choice((1, 1, 1, 2, 3, 8))):
-        # Half of the changes fall into the first bytes, where the headers are.
+        # Half of the changes affect the first bytes, where the headers are.
         end = len(changed) if rng.random() < 0.5 else min(len(changed), 128)
         place = rng.randrange(end) if end else 0
         length = rng.choice((1, 2, 4, 16, 64))
@@ -96,13 +96,13 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
                     del changed[place:]
                 else:
                     changed[place : place + 2] = rng.randbytes(2)
-    if data.startswith(b"\x89PNG") and rng.random() < 0.7:  # or the checksums catch all before the decoder sees it
+    if data.startswith(b"\x89PNG") and rng.random() < 0.7:  # otherwise the checksums reject everything before decoding
         return with_checksums(bytes(changed))
     return bytes(changed)
 
 
 def with_checksums(data: bytes) -> bytes:
-    """A PNG whose checksums fit its chunks again, as far as chunks can be told."""
+    """Recompute the checksums of all chunks of a PNG that can still be parsed."""
     repaired, place = data[:8], 8
     while place + 12 <= len(data):
         length = min(int.from_bytes(data[place : place + 4], "big"), len(data) - place - 12)
@@ -112,7 +112,7 @@ def with_checksums(data: bytes) -> bytes:
 
 
 def peak_megabytes() -> int:
-    """The most memory that this program has held; getrusage would count the parent's, from before the exec."""
+    """Return the peak memory of this process; getrusage would include the parent's memory before exec."""
     for line in Path("/proc/self/status").read_text().splitlines():
         if line.startswith("VmHWM:"):
             return int(line.split()[1]) // 1024

@@ -38,7 +38,7 @@ def exiftool(path: Path) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_written_and_read_back(suffix: str, tmp_path: Path) -> None:
+def test_a_written_caption_can_be_read_back(suffix: str, tmp_path: Path) -> None:
     path = make(tmp_path, suffix)
     before, pixels = path.read_bytes(), np.asarray(Image.open(path).convert("RGB"))
     assert read_caption(path) is None
@@ -55,7 +55,7 @@ def test_written_and_read_back(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_every_other_byte_stays(suffix: str, tmp_path: Path) -> None:
+def test_every_other_byte_is_unchanged(suffix: str, tmp_path: Path) -> None:
     exif = Image.Exif()
     exif[0x010F] = "a camera"
     path = make(tmp_path, suffix, exif=exif)
@@ -69,7 +69,7 @@ def test_every_other_byte_stays(suffix: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_other_properties_stay(suffix: str, tmp_path: Path) -> None:
+def test_other_properties_are_preserved(suffix: str, tmp_path: Path) -> None:
     if suffix == "jpg":
         path = make(tmp_path, suffix, xmp=OTHER_XMP)
     else:
@@ -90,7 +90,7 @@ def test_other_properties_stay(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
 @pytest.mark.parametrize("suffix", FORMATS)
-def test_exiftool_reads_it(suffix: str, tmp_path: Path) -> None:
+def test_exiftool_reads_the_caption(suffix: str, tmp_path: Path) -> None:
     written = write_caption(make(tmp_path, suffix, **({"xmp": OTHER_XMP} if suffix == "jpg" else {})), CAPTION)
     found = exiftool(written)
     assert found["Description"] == CAPTION
@@ -101,7 +101,7 @@ def test_exiftool_reads_it(suffix: str, tmp_path: Path) -> None:
 
 @pytest.mark.skipif(shutil.which("exiftool") is None, reason="exiftool is not installed")
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_what_exiftool_wrote_is_read_and_replaced(suffix: str, tmp_path: Path) -> None:
+def test_a_caption_written_by_exiftool_is_read_and_replaced(suffix: str, tmp_path: Path) -> None:
     path = make(tmp_path, suffix)
     subprocess.run(["exiftool", "-q", "-XMP-dc:Description=from exiftool", "-XMP:Rating=3", str(path)], check=True)
     assert read_caption(path) == "from exiftool"
@@ -112,7 +112,7 @@ def test_what_exiftool_wrote_is_read_and_replaced(suffix: str, tmp_path: Path) -
 
 @pytest.mark.parametrize("cut", [3, 9, 30, 41])
 @pytest.mark.parametrize("suffix", ["jpg", "png"])
-def test_a_cut_file_is_left_alone(suffix: str, cut: int, tmp_path: Path) -> None:
+def test_a_truncated_file_is_not_modified(suffix: str, cut: int, tmp_path: Path) -> None:
     path = make(tmp_path, suffix)
     path.write_bytes(path.read_bytes()[:cut])
     before = path.read_bytes()
@@ -124,7 +124,7 @@ def test_a_cut_file_is_left_alone(suffix: str, cut: int, tmp_path: Path) -> None
     assert path.read_bytes() == before
 
 
-def test_broken_xmp_is_left_alone(tmp_path: Path) -> None:
+def test_broken_xmp_is_not_modified(tmp_path: Path) -> None:
     path = make(tmp_path, "jpg", xmp=b"<x:xmpmeta")
     before = path.read_bytes()
     with pytest.raises(PictureBroken, match="XMP"):
@@ -132,7 +132,7 @@ def test_broken_xmp_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before and read_caption(path) is None
 
 
-def test_entities_that_grow_are_refused(tmp_path: Path) -> None:
+def test_expanding_xml_entities_are_refused(tmp_path: Path) -> None:
     lines = "".join(f'<!ENTITY a{n} "{f"&a{n - 1};" * 10}">' for n in range(1, 12))
     bomb = f'<!DOCTYPE x [<!ENTITY a0 "0123456789">{lines}]><x>&a11;</x>'
     path = make(tmp_path, "jpg", xmp=bomb.encode())
@@ -141,7 +141,7 @@ def test_entities_that_grow_are_refused(tmp_path: Path) -> None:
         write_caption(path, CAPTION)
 
 
-def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_leaves_the_file_unchanged(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = make(tmp_path, "jpg")
     before = path.read_bytes()
 
@@ -154,7 +154,7 @@ def test_a_full_disk_leaves_the_file_as_it_was(tmp_path: Path, monkeypatch: pyte
     assert path.read_bytes() == before and list(tmp_path.iterdir()) == [path]
 
 
-def test_permissions_stay(tmp_path: Path) -> None:
+def test_permissions_are_preserved(tmp_path: Path) -> None:
     path = make(tmp_path, "jpg")
     path.chmod(0o640)
     write_caption(path, CAPTION)

@@ -1,4 +1,4 @@
-"""photo_metadata and read_caption over the table of files in metadata_files.py."""
+"""photo_metadata and read_caption on the table of files in metadata_files.py."""
 
 from pathlib import Path
 
@@ -18,7 +18,7 @@ def written(case: Case, folder: Path) -> Path:
 
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("case", METADATA, ids=lambda case: case.name)
-def test_what_a_file_says_is_read(case: Case, tmp_path: Path) -> None:
+def test_metadata_is_read_as_expected(case: Case, tmp_path: Path) -> None:
     path = written(case, tmp_path)
     found = photo_metadata(path.read_bytes(), path)
     for field, value in case.expected.items():
@@ -28,6 +28,6 @@ def test_what_a_file_says_is_read(case: Case, tmp_path: Path) -> None:
         assert read_caption(path) == case.expected["caption"]
 
 
-def test_the_tables_hold_enough_files_of_different_names() -> None:
+def test_the_tables_contain_enough_uniquely_named_files() -> None:
     assert len(METADATA) >= 120 and len({case.name for case in METADATA}) == len(METADATA)
     assert len(AWKWARD) + len(METADATA) >= 250

@@ -1,4 +1,4 @@
-"""Writing a caption changes the caption and nothing else: other properties, segments, pictures, attributes, links."""
+"""Writing a caption changes nothing else: properties, segments, additional pictures, attributes and links stay."""
 
 import json
 import os
@@ -96,7 +96,7 @@ def frames(data: bytes) -> list[np.ndarray]:
 
 
 def other_blocks(data: bytes) -> list[bytes]:
-    """The segments or chunks of a file but for XMP and the index of further pictures, and everything after them."""
+    """Return all segments or chunks of a file except XMP and the multi-picture index, and everything after them."""
     blocks, place = [], 2
     if data.startswith(b"\x89PNG"):
         place = 8
@@ -115,7 +115,7 @@ def other_blocks(data: bytes) -> list[bytes]:
 
 
 @pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-def test_all_else_stays(case: Case, tmp_path: Path) -> None:
+def test_everything_else_is_preserved(case: Case, tmp_path: Path) -> None:
     for name, data in case.files.items():
         (tmp_path / name).write_bytes(data)
     path = tmp_path / next(iter(case.files))
@@ -144,7 +144,7 @@ def test_all_else_stays(case: Case, tmp_path: Path) -> None:
 
 @pytest.mark.slow
 @needs_exiftool
-def test_exiftool_finds_all_other_properties_as_they_were(tmp_path: Path) -> None:
+def test_exiftool_finds_all_other_properties_unchanged(tmp_path: Path) -> None:
     pictures = {case.name: case.files for case in (*CASES[: len(FILES)], *CASES[len(FILES) :: 4])}
     for number, files in enumerate(pictures.values()):
         (tmp_path / str(number)).mkdir()
@@ -172,13 +172,13 @@ def test_exiftool_finds_all_other_properties_as_they_were(tmp_path: Path) -> Non
             if key.startswith(("ExifTool:", "Composite:")) or re.fullmatch("XMP-dc:(Copy1:)?Description", key):
                 continue
             if key.endswith((":MPImageStart", ":MPImageLength")):
-                continue  # these follow; see the next test
+                continue  # these change with the size; see the next test
             if key in changed and (file in written or key.endswith("AccessDate")):
                 continue
             assert old.get(key) == new.get(key), (file, key)
 
 
-def test_further_pictures_are_found_where_the_index_says(tmp_path: Path) -> None:
+def test_additional_pictures_are_at_the_offsets_in_the_index(tmp_path: Path) -> None:
     for name in ("stereo.jpg", "stereo-with-xmp.jpg"):
         path = tmp_path / name
         path.write_bytes(FILES[name])
@@ -193,7 +193,7 @@ def test_further_pictures_are_found_where_the_index_says(tmp_path: Path) -> None
             assert entries[0]["Size"] == data.index(b"\xff\xd9", data.index(b"\xff\xda")) + 2
 
 
-def test_other_languages_stay_unless_they_repeat_the_caption() -> None:
+def test_other_languages_are_preserved_unless_they_repeat_the_caption() -> None:
     inside = (
         '<dc:description><rdf:Alt><rdf:li xml:lang="x-default">old</rdf:li><rdf:li xml:lang="en-US">old</rdf:li>'
         '<rdf:li xml:lang="de">Altes</rdf:li></rdf:Alt></dc:description>'
@@ -203,7 +203,7 @@ def test_other_languages_stay_unless_they_repeat_the_caption() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "a\r\nb\nc", "\u2028 \u00a0\u200c", "]]>", "&amp;", "\x00\x0b", "👨‍👩‍👧", "'\""])
-def test_any_text_comes_back(text: str, tmp_path: Path) -> None:
+def test_any_text_round_trips(text: str, tmp_path: Path) -> None:
     for inside in ("", description("old"), "<dc:description>old</dc:description>"):
         written = parse_xmp(set_description(packet(inside), text))["dc:description"].default
         assert written == text.replace("\x00", "").replace("\x0b", "")
@@ -217,7 +217,7 @@ def test_a_packet_that_cannot_be_edited_is_refused(damaged: bytes) -> None:
         set_description(damaged, NEW)
 
 
-def test_a_full_segment_is_left_alone(tmp_path: Path) -> None:
+def test_a_file_with_a_full_segment_is_not_modified(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(with_segments(PLAIN, xmp_segment(packet(array("dc:subject", ["x" * 63_000])))))
     before = path.read_bytes()
@@ -226,7 +226,7 @@ def test_a_full_segment_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == before
 
 
-def test_owner_mode_times_and_attributes_stay(tmp_path: Path) -> None:
+def test_owner_mode_times_and_attributes_are_preserved(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(PLAIN)
     path.chmod(0o640)
@@ -239,7 +239,7 @@ def test_owner_mode_times_and_attributes_stay(tmp_path: Path) -> None:
             os.setxattr(path, "user.xdg.tags", b"holiday")
             attributes = {"user.xdg.tags": b"holiday"}
         except OSError:
-            pass  # a file system without them
+            pass  # a file system without extended attributes
     before = path.stat()
     write_caption(path, NEW)
     after = path.stat()
@@ -249,7 +249,7 @@ def test_owner_mode_times_and_attributes_stay(tmp_path: Path) -> None:
         assert os.getxattr(path, name) == value
 
 
-def test_an_owner_that_cannot_be_kept_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_owner_that_cannot_be_preserved_is_reported(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(PLAIN)
     if os.geteuid() != 0:
@@ -265,7 +265,7 @@ def test_an_owner_that_cannot_be_kept_is_told(tmp_path: Path, monkeypatch: pytes
     assert read_caption(path) == NEW
 
 
-def test_a_link_is_followed_and_stays_a_link(tmp_path: Path) -> None:
+def test_a_symlink_is_followed_and_stays_a_symlink(tmp_path: Path) -> None:
     (tmp_path / "originals").mkdir()
     for name in ("a.jpg", "b.webp"):
         target, link = tmp_path / "originals" / name, tmp_path / name
@@ -276,13 +276,13 @@ def test_a_link_is_followed_and_stays_a_link(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["a.jpg", "b.webp", "originals"]
 
 
-def test_a_link_to_itself_is_unreadable(tmp_path: Path) -> None:
+def test_a_symlink_to_itself_is_unreadable(tmp_path: Path) -> None:
     (tmp_path / "a.jpg").symlink_to(tmp_path / "a.jpg")
     with pytest.raises(PictureUnreadable):
         write_caption(tmp_path / "a.jpg", NEW)
 
 
-def test_a_write_protected_picture_is_left_alone(tmp_path: Path) -> None:
+def test_a_write_protected_picture_is_not_modified(tmp_path: Path) -> None:
     path = tmp_path / "a.jpg"
     path.write_bytes(PLAIN)
     path.chmod(stat.S_IRUSR)
@@ -291,7 +291,7 @@ def test_a_write_protected_picture_is_left_alone(tmp_path: Path) -> None:
     assert path.read_bytes() == PLAIN and list(tmp_path.iterdir()) == [path]
 
 
-def test_hard_links_stay_together_and_the_user_is_told(tmp_path: Path) -> None:
+def test_hard_links_are_preserved_and_the_user_is_warned(tmp_path: Path) -> None:
     path, other = tmp_path / "a.jpg", tmp_path / "backup.jpg"
     path.write_bytes(PLAIN)
     other.hardlink_to(path)
@@ -300,7 +300,7 @@ def test_hard_links_stay_together_and_the_user_is_told(tmp_path: Path) -> None:
     assert path.samefile(other) and read_caption(path) == NEW and read_caption(other) is None
 
 
-def test_a_sidecar_by_stem_is_continued_unless_it_may_be_another_pictures(tmp_path: Path) -> None:
+def test_a_sidecar_named_by_stem_is_updated_unless_it_is_ambiguous(tmp_path: Path) -> None:
     path, side = tmp_path / "a.jpg", tmp_path / "a.XMP"
     path.write_bytes(PLAIN)
     side.write_bytes(packet("", 'xmp:Rating="4"'))
@@ -324,7 +324,7 @@ for round in range(1000):
 
 
 @pytest.mark.slow
-def test_killed_at_any_moment_every_file_is_whole(tmp_path: Path) -> None:
+def test_every_file_is_intact_after_a_kill_at_any_moment(tmp_path: Path) -> None:
     rng = random.Random(2026)
     originals = {}
     for number in range(300):
@@ -372,7 +372,7 @@ def mutated(data: bytes, rng: random.Random) -> bytes:
 
 
 @pytest.mark.slow
-def test_ten_thousand_damaged_blocks_of_metadata_crash_nothing(tmp_path: Path) -> None:
+def test_ten_thousand_damaged_metadata_blocks_cause_no_crash(tmp_path: Path) -> None:
     rng = random.Random(2026)
     path = tmp_path / "a.jpg"
     files = [

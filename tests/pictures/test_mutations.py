@@ -1,4 +1,4 @@
-"""Pictures damaged at random, in a process of their own with its memory capped (see mutations.py)."""
+"""Randomly damaged pictures, read in a separate process with capped memory (see mutations.py)."""
 
 import json
 import subprocess
@@ -12,7 +12,7 @@ SEED = 2026
 
 @pytest.mark.slow
 @pytest.mark.skipif(sys.platform == "win32", reason="memory can't be capped here")
-def test_ten_thousand_damaged_pictures_give_a_picture_or_a_picture_error():
+def test_ten_thousand_damaged_pictures_decode_or_raise_a_picture_error():
     script = Path(__file__).parent / "mutations.py"
     done = subprocess.run(
         [sys.executable, script, "10000", str(SEED)], capture_output=True, text=True, check=False, timeout=600
@@ -22,7 +22,7 @@ def test_ten_thousand_damaged_pictures_give_a_picture_or_a_picture_error():
     outcomes = report["outcomes"]
     assert sum(outcomes.values()) == 10_000
     assert set(outcomes) <= {"read", "PictureBroken", "NotAPicture", "PictureTooLarge", "PictureRefused"}
-    # Damage that is always or never noticed would test nothing.
+    # If damage were always or never detected, this would test nothing.
     assert min(outcomes["read"], outcomes["PictureBroken"]) > 500
     assert report["slowest seconds"] < 10
     assert report["peak MiB"] < 400

@@ -1,4 +1,4 @@
-"""What is read of a photograph beside its pixels, and what damage leaves out."""
+"""Reading the metadata of a photograph, and ignoring damaged metadata."""
 
 from io import BytesIO
 from pathlib import Path
@@ -23,11 +23,11 @@ def jpeg(exif: Image.Exif | None = None, xmp: bytes = b"", size: tuple[int, int]
 def test_size_is_that_of_the_upright_picture() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6
-    made = photo_metadata(jpeg(exif), NOWHERE)
-    assert (made.width, made.height, made.format) == (20, 40, "JPEG")
+    metadata = photo_metadata(jpeg(exif), NOWHERE)
+    assert (metadata.width, metadata.height, metadata.format) == (20, 40, "JPEG")
 
 
-def test_a_maker_who_is_named_twice_is_named_once_and_nothing_is_made_up() -> None:
+def test_a_repeated_maker_is_deduplicated_and_missing_fields_are_empty() -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x0110] = "NIKON", "NIKON D3\x00"
     assert photo_metadata(jpeg(exif), NOWHERE).camera == "NIKON D3"
@@ -36,7 +36,7 @@ def test_a_maker_who_is_named_twice_is_named_once_and_nothing_is_made_up() -> No
 
 
 @pytest.mark.parametrize("time", ["0000:00:00 00:00:00", "2024:13:01 00:00:00", "soon", "", "2024:02:30 00:00:00"])
-def test_a_time_that_is_none_is_left_out(time: str) -> None:
+def test_an_invalid_time_is_ignored(time: str) -> None:
     exif = Image.Exif()
     exif[0x8769] = {0x9003: time}
     exif[0x0132] = "2020:01:02 03:04:05"
@@ -44,13 +44,13 @@ def test_a_time_that_is_none_is_left_out(time: str) -> None:
 
 
 @pytest.mark.parametrize("place", [(91.0, 0.0, 0.0), (1.0, 2.0), "north", (float("inf"), 0.0, 0.0)])
-def test_a_place_that_is_none_is_left_out(place: object) -> None:
+def test_an_invalid_location_is_ignored(place: object) -> None:
     from beholder.pictures.photo_metadata import _degrees
 
     assert _degrees(place, "N", "S", 90) is None
 
 
-def test_keywords_of_the_sidecar_come_before_those_of_the_file(tmp_path: Path) -> None:
+def test_sidecar_keywords_precede_embedded_ones(tmp_path: Path) -> None:
     def packet(*words: str) -> bytes:
         items = "".join(f"<rdf:li>{word}</rdf:li>" for word in words)
         return (
@@ -70,7 +70,7 @@ def test_keywords_of_the_sidecar_come_before_those_of_the_file(tmp_path: Path) -
 
 @settings(max_examples=200, deadline=None)
 @given(st.integers(0, 600), st.binary(min_size=1, max_size=8))
-def test_damage_anywhere_is_an_error_of_ours_or_left_out(place: int, noise: bytes) -> None:
+def test_damage_anywhere_is_ignored_or_raises_a_picture_error(place: int, noise: bytes) -> None:
     exif = Image.Exif()
     exif[0x010F], exif[0x8769], exif[0x8825] = "Canon", {0x9003: "2024:01:01 00:00:00"}, {1: "N", 2: (1.0, 2.0, 3.0)}
     data = bytearray(jpeg(exif, b"<x/>"))

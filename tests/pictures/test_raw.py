@@ -1,4 +1,4 @@
-"""RAW files: a DNG written here byte by byte, with and without a preview, upright in every orientation."""
+"""RAW files: a DNG encoded here byte by byte, with and without a preview, upright in every orientation."""
 
 import struct
 import sys
@@ -22,7 +22,7 @@ PATH = Path("/nowhere/a.dng")
 
 
 def directory(entries: dict[int, tuple[int, list[int] | bytes]], start: int, following: bytes = b"") -> bytes:
-    """A TIFF directory at ``start``, its long values after it, then ``following``, whose offset replaces None."""
+    """Encode a TIFF IFD at ``start``, then its long values, then ``following``, whose offset replaces None."""
     table, values = struct.pack("<H", len(entries)), b""
     after = start + 2 + 12 * len(entries) + 4
     for tag, (kind, value) in sorted(entries.items()):
@@ -39,7 +39,7 @@ def directory(entries: dict[int, tuple[int, list[int] | bytes]], start: int, fol
 
 
 def dng(orientation: int = 1, preview: tuple[int, int] | None = None) -> bytes:
-    """A mosaic with one bright quarter, the top left one as stored; a blue preview."""
+    """Encode a DNG with a mosaic whose stored top left quarter is bright, and optionally a blue preview."""
     samples = np.full((HEIGHT, WIDTH), 6000, "<u2")
     samples[: HEIGHT // 2, : WIDTH // 2] = 40_000
     one = struct.pack("<ii", 10_000, 10_000)
@@ -91,7 +91,7 @@ def dng(orientation: int = 1, preview: tuple[int, int] | None = None) -> bytes:
 
 
 def bright_corner(picture: Image.Image) -> tuple[bool, bool]:
-    """Whether the bright quarter is on the right, and at the bottom."""
+    """Return whether the bright quarter is on the right, and whether it is at the bottom."""
     gray = np.asarray(picture.convert("L")).astype(float)
     rows, columns = gray.shape
     quarters = gray.reshape(2, rows // 2, 2, columns // 2).mean(axis=(1, 3))
@@ -103,7 +103,7 @@ def bright_corner(picture: Image.Image) -> tuple[bool, bool]:
     ("orientation", "size", "corner"),
     [(1, (32, 24), (0, 0)), (3, (32, 24), (1, 1)), (6, (24, 32), (1, 0)), (8, (24, 32), (0, 1))],
 )
-def test_without_a_preview_it_is_developed_at_half_size_and_upright(
+def test_a_raw_file_without_a_preview_is_developed_at_half_size_and_upright(
     orientation: int, size: tuple[int, int], corner: tuple[int, int]
 ) -> None:
     with pytest.warns(RawDevelopedWarning, match="picture 1: RAW without a large preview"):
@@ -122,12 +122,14 @@ def test_a_large_preview_is_shown_upright(orientation: int, size: tuple[int, int
     assert (found.width, found.height) == size
 
 
-def test_a_thumbnail_is_not_taken_for_the_picture() -> None:
+def test_a_small_thumbnail_is_not_used_as_the_picture() -> None:
     picture = read_picture(dng(1, (16, 12)))
     assert picture.size == (32, 24) and bright_corner(picture) == (0, 0)
 
 
-def test_without_the_extra_it_is_refused_and_counted(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_the_raw_extra_a_raw_file_is_refused_and_counted(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     (tmp_path / "a.DNG").write_bytes(dng())
     assert list(walk(tmp_path)) == [tmp_path / "a.DNG"]
     monkeypatch.setitem(sys.modules, "rawpy", None)
@@ -138,7 +140,7 @@ def test_without_the_extra_it_is_refused_and_counted(tmp_path: Path, monkeypatch
 
 
 @pytest.mark.parametrize("share", [0.1, 0.3, 0.6])
-def test_a_cut_file_is_an_error_of_ours(share: float) -> None:
+def test_a_truncated_raw_file_is_read_or_raises_a_picture_error(share: float) -> None:
     from beholder.errors import PictureError
 
     data = dng()

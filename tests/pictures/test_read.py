@@ -1,4 +1,4 @@
-"""read_picture over the table of awkward pictures, and over sources that are no files."""
+"""read_picture on the table of awkward pictures, and on sources other than files."""
 
 import os
 import subprocess
@@ -9,7 +9,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from awkward import AWKWARD, Awkward, encoded, linear_grey_profile, quadrants, shows, swapped_profile, turned_with_note
+from awkward import AWKWARD, Awkward, encoded, linear_gray_profile, quadrants, shows, swapped_profile, turned_with_note
 from PIL import Image, ImageCms, ImageFile
 
 from beholder.errors import (
@@ -28,11 +28,11 @@ from beholder.pictures.truncated import TruncatedPictureWarning
 
 
 @pytest.mark.parametrize("case", AWKWARD, ids=lambda case: case.name)
-def test_an_awkward_picture_is_shown_or_refused_as_the_table_says(case: Awkward, tmp_path: Path):
+def test_an_awkward_picture_is_decoded_or_refused_as_expected(case: Awkward, tmp_path: Path):
     source = case.make(tmp_path)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
-        warnings.filterwarnings("default", "Corrupt EXIF")  # Pillow's own word on a file that is still read
+        warnings.filterwarnings("default", "Corrupt EXIF")  # Pillow's warning about a file that is still read
         if case.error is None:
             case.check(read_picture(source))
             return
@@ -44,7 +44,7 @@ def test_an_awkward_picture_is_shown_or_refused_as_the_table_says(case: Awkward,
     assert " at 0x" not in str(caught.value)
 
 
-def test_the_table_holds_every_kind_of_error_and_at_least_forty_pictures():
+def test_the_table_covers_every_error_type_and_at_least_forty_pictures():
     kinds = {case.error for case in AWKWARD}
     assert kinds == {None, *PictureError.__subclasses__()}
     assert len(AWKWARD) >= 40
@@ -52,11 +52,11 @@ def test_the_table_holds_every_kind_of_error_and_at_least_forty_pictures():
 
 
 @pytest.mark.parametrize("case", [case for case in AWKWARD if case.error is None], ids=lambda case: case.name)
-def test_bytes_and_an_opened_image_give_what_the_path_gives(case: Awkward, tmp_path: Path):
+def test_bytes_and_an_opened_image_decode_like_the_path(case: Awkward, tmp_path: Path):
     path = case.make(tmp_path)
     expected = np.asarray(read_picture(path))
     np.testing.assert_array_equal(np.asarray(read_picture(Path(path).read_bytes())), expected)
-    if Path(path).suffix not in (".heif", ".heic"):  # Pillow alone opens no HEIC
+    if Path(path).suffix not in (".heif", ".heic"):  # Pillow can't open HEIC on its own
         with Image.open(path) as image:
             np.testing.assert_array_equal(np.asarray(read_picture(image)), expected)
 
@@ -71,7 +71,7 @@ def test_a_file_without_permission_is_unreadable(tmp_path: Path):
         read_picture(path)
 
 
-def test_heic_without_the_extra_is_refused_with_the_pip_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_heic_without_the_extra_is_refused_with_a_pip_command(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     path = tmp_path / "photo.heic"
     path.write_bytes(encoded(quadrants(), "HEIF"))
     monkeypatch.setitem(sys.modules, "pillow_heif", None)
@@ -81,7 +81,7 @@ def test_heic_without_the_extra_is_refused_with_the_pip_command(tmp_path: Path, 
 
 
 @pytest.mark.parametrize("profile", [b"", b"no profile at all", swapped_profile()[:200], b"\0" * 4000])
-def test_a_damaged_colour_profile_is_left_out_with_a_warning(profile: bytes):
+def test_a_damaged_color_profile_is_ignored_with_a_warning(profile: bytes):
     data = encoded(quadrants(), "TIFF", icc_profile=profile)
     if not profile:
         shows()(read_picture(data))
@@ -91,9 +91,9 @@ def test_a_damaged_colour_profile_is_left_out_with_a_warning(profile: bytes):
     shows()(image)
 
 
-def test_a_profile_for_grey_in_a_colour_picture_is_left_out_with_a_warning():
+def test_a_gray_profile_in_a_color_picture_is_ignored_with_a_warning():
     with pytest.warns(ColorProfileWarning):
-        image = read_picture(encoded(quadrants(), "PNG", icc_profile=linear_grey_profile()))
+        image = read_picture(encoded(quadrants(), "PNG", icc_profile=linear_gray_profile()))
     shows()(image)
 
 
@@ -120,7 +120,7 @@ QUADRANT_ARRAY = np.asarray(quadrants())
     ],
     ids=lambda value: f"{value.dtype}{value.shape}",
 )
-def test_an_array_gives_its_own_colours(array: np.ndarray, expected: np.ndarray):
+def test_an_array_keeps_its_colors(array: np.ndarray, expected: np.ndarray):
     np.testing.assert_array_equal(np.asarray(read_picture(array)), expected)
 
 
@@ -139,7 +139,7 @@ def test_an_array_gives_its_own_colours(array: np.ndarray, expected: np.ndarray)
         (np.full((8, 9, 3), np.nan), "nan"),
     ],
 )
-def test_an_array_that_is_no_picture_is_refused_with_a_reason(array: np.ndarray, says: str):
+def test_an_array_that_is_not_a_picture_is_refused_with_a_reason(array: np.ndarray, says: str):
     with pytest.raises(NotAPicture, match=says):
         read_picture(array)
 
@@ -173,7 +173,7 @@ def test_a_pillow_image_of_every_mode_becomes_rgb():
         assert (picture.mode, picture.size) == ("RGB", (5, 4)), mode
 
 
-def test_a_pillow_image_is_turned_by_its_exif_and_stays_as_it_was():
+def test_a_pillow_image_is_rotated_by_its_exif_and_not_modified():
     with Image.open(BytesIO(turned_with_note("PNG", 6))) as image:
         shows()(read_picture(image))
         assert image.size == (32, 48)
@@ -187,7 +187,7 @@ def test_a_closed_pillow_image_is_broken():
         read_picture(image)
 
 
-def test_limits_hold_for_arrays_bytes_and_images():
+def test_limits_apply_to_arrays_bytes_and_images():
     small = Limits(megapixels=0.001)
     for source in (QUADRANT_ARRAY, quadrants(), encoded(quadrants(), "PNG")):
         with pytest.raises(PictureTooLarge, match="48 x 32"):
@@ -198,12 +198,12 @@ def test_limits_hold_for_arrays_bytes_and_images():
 
 @pytest.mark.parametrize("limit", ["megapixels", "megabytes", "aspect_ratio", "timeout"])
 @pytest.mark.parametrize("value", [0, -1, float("nan")])
-def test_a_limit_that_is_not_above_zero_is_refused_by_name(limit: str, value: float):
+def test_an_error_names_a_limit_that_is_not_positive(limit: str, value: float):
     with pytest.raises(InvalidSetting, match=limit):
         Limits(**{limit: value})
 
 
-def test_a_picture_above_pillows_own_limit_is_read_without_a_word_where_the_limits_allow_it(
+def test_a_picture_above_pillows_own_limit_is_read_without_a_warning_if_the_limits_allow_it(
     monkeypatch: pytest.MonkeyPatch,
 ):
     monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
@@ -211,12 +211,12 @@ def test_a_picture_above_pillows_own_limit_is_read_without_a_word_where_the_limi
         warnings.simplefilter("error")
         for kind in ("JPEG", "PNG", "GIF", "BMP", "AVIF"):
             shows(within=90)(read_picture(encoded(quadrants(), kind)))
-        for kind in ("TIFF", "WEBP"):  # their decoders check for themselves
+        for kind in ("TIFF", "WEBP"):  # their decoders check the limit themselves
             with pytest.raises(PictureTooLarge, match="than Pillow decodes"):
                 read_picture(encoded(quadrants(), kind))
 
 
-def test_reading_leaves_pillows_settings_alone(tmp_path: Path):
+def test_reading_does_not_change_pillows_settings(tmp_path: Path):
     before = Image.MAX_IMAGE_PIXELS, ImageFile.LOAD_TRUNCATED_IMAGES, list(Image.ID)
     for case in AWKWARD[:30]:
         folder = tmp_path / case.name
@@ -271,18 +271,18 @@ def test_only_jpegs_are_reduced():
         ("", "picture 4"),
     ],
 )
-def test_a_picture_is_called_by_its_path_or_place(source: object, expected: str):
+def test_the_display_name_is_the_path_or_position(source: object, expected: str):
     assert display_name(source, 3) == expected
 
 
-def test_an_opened_image_is_called_by_its_file(tmp_path: Path):
+def test_the_display_name_of_an_opened_image_is_its_file(tmp_path: Path):
     path = tmp_path / "named.png"
     path.write_bytes(encoded(quadrants(), "PNG"))
     with Image.open(path) as image:
         assert display_name(image, 0) == str(path)
 
 
-def test_reading_pictures_loads_no_torch():
+def test_reading_pictures_does_not_import_torch():
     imports = "import beholder.pictures.read, beholder.pictures.transform, beholder.pictures.walk"
     code = f"import sys; {imports}; sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
@@ -310,7 +310,7 @@ def test_a_jpeg_without_its_last_rows_shows_them_gray():
         read_picture(whole[: int(len(whole) * 0.6)])
 
 
-def test_a_black_picture_that_is_cut_is_no_reason_to_doubt_its_rows():
+def test_black_rows_of_a_truncated_jpeg_do_not_count_as_missing():
     whole = encoded(Image.new("RGB", (480, 320)), "JPEG")
     with pytest.warns(TruncatedPictureWarning):
         assert read_picture(whole[:-2]).size == (480, 320)
@@ -319,7 +319,7 @@ def test_a_black_picture_that_is_cut_is_no_reason_to_doubt_its_rows():
 @pytest.mark.parametrize(
     ("size", "is_read"), [((12_000, 9_000), True), ((32_000, 3_500), True), ((21_000, 20_000), False)]
 )
-def test_a_large_jpeg_is_read_at_reduced_scale_alone(size: tuple[int, int], is_read: bool):
+def test_a_large_jpeg_is_read_only_at_reduced_scale(size: tuple[int, int], is_read: bool):
     data = encoded(Image.new("L", size), "JPEG", quality=10)
     if is_read:
         assert min(read_picture(data, reduce_to=224).size) >= 448

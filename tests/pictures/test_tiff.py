@@ -1,4 +1,4 @@
-"""TIFF files of every depth, format, layout and color, written here byte by byte."""
+"""TIFF files of every bit depth, sample format, layout and color space, encoded here byte by byte."""
 
 import struct
 import zlib
@@ -40,7 +40,7 @@ def tiff(
     raw: bytes | None = None,
     compression: int = 1,
 ) -> bytes:
-    """A TIFF in strips of 8-bit samples (H, W, S), scaled to ``depth``."""
+    """Encode 8-bit samples (H, W, S), scaled to ``depth``, as a TIFF in strips."""
     count = samples.shape[2]
     values = (samples.astype(np.float64) * DEPTHS[depth]).astype(order + depth)
     planes = np.moveaxis(values, 2, 0)[..., None] if planar else values[None]
@@ -102,7 +102,9 @@ KINDS = {
 @pytest.mark.parametrize("order", ["<", ">"])
 @pytest.mark.parametrize("depth", DEPTHS)
 @pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_shows_the_same_picture(kind: str, depth: str, order: str, packed: str, planar: bool) -> None:
+def test_every_tiff_variant_decodes_to_the_same_picture(
+    kind: str, depth: str, order: str, packed: str, planar: bool
+) -> None:
     samples, expected, photometric, extra = KINDS[kind]
     if depth == "u1" and kind == "RGB with associated alpha":
         pytest.skip("left to Pillow, which divides by alpha and rounds")
@@ -119,14 +121,14 @@ def test_the_predictor_is_undone() -> None:
 
 @pytest.mark.parametrize("bits", [10, 12, 14])
 @pytest.mark.parametrize("kind", ["gray", "inverted", "RGB"])
-def test_depths_that_are_no_bytes(kind: str, bits: int) -> None:
+def test_bit_depths_that_are_not_whole_bytes_are_decoded(kind: str, bits: int) -> None:
     samples, expected, photometric, _ = KINDS[kind]
     deep = np.rint(samples.astype(float) * (2**bits - 1) / 255).astype(np.uint32).reshape(HEIGHT, -1)
     unpacked = ((deep[..., None] >> np.arange(bits - 1, -1, -1)) & 1).astype(np.uint8).reshape(HEIGHT, -1)
     check(tiff(samples, photometric=photometric, bits=bits, raw=np.packbits(unpacked, axis=1).tobytes()), expected)
 
 
-def test_twelve_bits_in_sixteen_and_negative_samples() -> None:
+def test_twelve_bits_in_sixteen_and_negative_samples_are_decoded() -> None:
     twelve = (GRAY.astype("<u2") * 16).tobytes()
     check(tiff(GRAY, "u2", photometric=1, raw=twelve), GRAY)
     below_zero = (GRAY.astype("<i2") * 200 - 25_500).tobytes()
@@ -134,7 +136,7 @@ def test_twelve_bits_in_sixteen_and_negative_samples() -> None:
 
 
 @pytest.mark.parametrize("orientation", [1, 3, 6, 8])
-def test_a_deep_picture_is_upright_in_pixels_and_metadata(orientation: int, tmp_path) -> None:
+def test_a_high_bit_depth_picture_is_upright_in_pixels_and_metadata(orientation: int, tmp_path) -> None:
     turned = {1: COLORS, 3: COLORS[::-1, ::-1], 6: np.rot90(COLORS, 1), 8: np.rot90(COLORS, -1)}[orientation]
     upright = turned if orientation in (6, 8) else COLORS
     samples = COLORS if orientation in (6, 8) else turned
@@ -157,13 +159,13 @@ def test_a_deep_picture_is_upright_in_pixels_and_metadata(orientation: int, tmp_
         ),
     ],
 )
-def test_a_kind_that_is_not_decoded_is_refused_by_its_name(options: dict, says: str) -> None:
+def test_an_error_names_the_unsupported_tiff_feature(options: dict, says: str) -> None:
     with pytest.raises(PictureRefused, match=says):
         read_picture(tiff(**options))
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf])
-def test_samples_that_are_no_numbers_are_broken(value: float) -> None:
+def test_non_finite_samples_are_broken(value: float) -> None:
     samples = COLORS.astype("<f4")
     samples[3, 3, 1] = value
     with pytest.raises(PictureBroken):
@@ -175,7 +177,7 @@ def test_a_strip_that_is_too_short_is_broken() -> None:
         read_picture(tiff(COLORS, "f4", photometric=2)[:-200])
 
 
-def test_pillows_own_file_is_read_as_before() -> None:
+def test_a_tiff_written_by_pillow_is_read() -> None:
     file = BytesIO()
     Image.fromarray(COLORS).save(file, "TIFF", compression="tiff_lzw")
     check(file.getvalue(), COLORS)

@@ -1,4 +1,4 @@
-"""to_pixels and to_picture against cases worked by hand; parity with other implementations is in tests/parity."""
+"""to_pixels and to_pil_image on hand-computed cases; parity with other implementations is in tests/parity."""
 
 import json
 import warnings
@@ -21,19 +21,19 @@ def _noise(width: int, height: int) -> Image.Image:
 
 
 def _columns(width: int, height: int) -> Image.Image:
-    """Each pixel holds its own column and row, so that a crop shows where it was taken."""
+    """Draw a picture whose pixels encode their column and row, so that a crop reveals its position."""
     array = np.zeros((height, width, 3), np.uint8)
     array[..., 0] = np.arange(width)
     array[..., 1] = np.arange(height)[:, None]
     return Image.fromarray(array)
 
 
-def _shown(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
+def _preprocessed(picture: Image.Image, preprocessing: Preprocessing) -> np.ndarray:
     return np.asarray(to_pil_image(to_pixels(picture, preprocessing), preprocessing))
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash", "pad"])
-def test_pixels_are_float32_contiguous_and_of_the_asked_shape(fit: str):
+def test_pixels_are_float32_contiguous_and_of_the_requested_shape(fit: str):
     pixels = to_pixels(_noise(60, 41), Preprocessing(30, 20, fit=fit))
     assert (pixels.dtype, pixels.shape, pixels.flags.c_contiguous) == (np.float32, (3, 30, 20), True)
 
@@ -45,18 +45,18 @@ def test_values_are_scaled_before_mean_and_std():
 
 
 @pytest.mark.parametrize("preprocessing", [CLIP, Preprocessing(96, 64, fit="squash"), Preprocessing(50, 50, fit="pad")])
-def test_the_way_there_and_back_keeps_each_channel_within_one_step(preprocessing: Preprocessing):
+def test_a_round_trip_changes_each_channel_by_at_most_one_level(preprocessing: Preprocessing):
     picture = _noise(preprocessing.width, preprocessing.height)
-    difference = _shown(picture, preprocessing).astype(int) - np.asarray(picture)
+    difference = _preprocessed(picture, preprocessing).astype(int) - np.asarray(picture)
     assert np.abs(difference).max() <= 1
 
 
-def test_what_a_network_could_not_have_been_shown_is_clipped():
+def test_out_of_range_pixels_are_clipped():
     pixels = np.array([[[-9.0]], [[0.0]], [[9.0]]], np.float32)
     assert to_pil_image(pixels, CLIP).getpixel((0, 0)) == (0, round(0.4578275 * 255), 255)
 
 
-def test_pixels_that_are_no_picture_are_refused():
+def test_pixels_that_do_not_form_a_picture_are_refused():
     with pytest.raises(InvalidSetting, match=r"\(3, H, W\)"):
         to_pil_image(np.zeros((1, 3, 4, 4)), CLIP)
     with pytest.raises(NotFinite):
@@ -64,42 +64,42 @@ def test_pixels_that_are_no_picture_are_refused():
 
 
 @pytest.mark.parametrize(("centre", "first_column"), [("floor", 1), ("round", 2)])
-def test_half_a_pixel_at_the_crop_goes_the_way_that_is_set(centre: str, first_column: int):
-    preprocessing = Preprocessing(10, 7, resize=10, centre=centre)  # 3 columns too many: 1.5 on each side
-    assert _shown(_columns(10, 10), preprocessing)[0, 0].tolist() == [first_column, 0, 0]
+def test_a_half_pixel_crop_offset_is_rounded_as_configured(centre: str, first_column: int):
+    preprocessing = Preprocessing(10, 7, resize=10, centre=centre)  # 3 excess columns: 1.5 on each side
+    assert _preprocessed(_columns(10, 10), preprocessing)[0, 0].tolist() == [first_column, 0, 0]
 
 
-def test_the_longer_side_is_rounded_down_where_the_shorter_is_set():
+def test_the_longer_side_is_rounded_down_if_the_shorter_is_set():
     preprocessing = Preprocessing(4, 100, resize=4)
-    shown = _shown(Image.new("RGB", (300, 7), "white"), preprocessing)  # 4 * 300 / 7 = 171.4
-    assert shown.min() == 255
+    preprocessed = _preprocessed(Image.new("RGB", (300, 7), "white"), preprocessing)  # 4 * 300 / 7 = 171.4
+    assert preprocessed.min() == 255
     wide = Preprocessing(4, 172, resize=4)
-    assert _shown(Image.new("RGB", (300, 7), "white"), wide)[0].min(axis=1).tolist() == [0] + [255] * 171
+    assert _preprocessed(Image.new("RGB", (300, 7), "white"), wide)[0].min(axis=1).tolist() == [0] + [255] * 171
 
 
-def test_a_picture_is_resized_until_it_covers_where_the_shorter_side_is_not_set():
-    shown = _shown(Image.new("RGB", (300, 200), "white"), Preprocessing(60, 30))
-    assert shown.min() == 255
+def test_a_picture_is_resized_to_cover_if_the_shorter_side_is_not_set():
+    preprocessed = _preprocessed(Image.new("RGB", (300, 200), "white"), Preprocessing(60, 30))
+    assert preprocessed.min() == 255
 
 
-def test_a_padded_picture_is_whole_and_in_the_middle():
-    shown = _shown(Image.new("RGB", (40, 20), "white"), Preprocessing(20, 20, fit="pad"))
-    assert shown[:, 0, 0].tolist() == [0] * 5 + [255] * 10 + [0] * 5
+def test_a_padded_picture_is_complete_and_centered():
+    preprocessed = _preprocessed(Image.new("RGB", (40, 20), "white"), Preprocessing(20, 20, fit="pad"))
+    assert preprocessed[:, 0, 0].tolist() == [0] * 5 + [255] * 10 + [0] * 5
 
 
-def test_one_pixel_fills_what_a_network_takes():
+def test_a_single_pixel_fills_the_network_input():
     for fit in ("crop", "squash", "pad"):
-        assert _shown(Image.new("RGB", (1, 1), "white"), Preprocessing(8, 8, fit=fit)).min() == 255
+        assert _preprocessed(Image.new("RGB", (1, 1), "white"), Preprocessing(8, 8, fit=fit)).min() == 255
 
 
 @pytest.mark.parametrize("fit", ["crop", "squash"])
-def test_a_very_wide_picture_is_warned_of_by_name(fit: str):
+def test_a_very_wide_picture_causes_a_warning_with_its_name(fit: str):
     with pytest.warns(ExtremeShapeWarning, match="panorama.jpg: 310 x 100 is"):
         to_pixels(Image.new("RGB", (310, 100)), Preprocessing(8, 8, fit=fit), name="panorama.jpg")
 
 
 @pytest.mark.parametrize(("width", "height", "fit"), [(300, 100, "squash"), (100, 300, "crop"), (900, 100, "pad")])
-def test_a_picture_whose_shape_suits_is_not_warned_of(width: int, height: int, fit: str):
+def test_a_picture_of_suitable_shape_causes_no_warning(width: int, height: int, fit: str):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         to_pixels(Image.new("RGB", (width, height)), Preprocessing(8, 8, fit=fit))
@@ -118,7 +118,7 @@ def test_the_shorter_side_that_a_picture_needs_follows_from_the_fit(preprocessin
     assert preprocessing.shorter_side == expected
 
 
-def test_settings_survive_json():
+def test_settings_round_trip_through_json():
     assert Preprocessing(**json.loads(json.dumps(asdict(CLIP)))) == CLIP
 
 
@@ -137,6 +137,6 @@ def test_settings_survive_json():
     ],
     ids=lambda change: next(iter(change)),
 )
-def test_a_setting_that_cannot_be_is_refused_by_name(change: dict):
+def test_an_error_names_the_invalid_setting(change: dict):
     with pytest.raises(InvalidSetting, match=next(iter(change))):
         Preprocessing(**{"height": 8, "width": 8, **change})

@@ -1,6 +1,6 @@
-"""fetch against a real server on this machine, and is_public against the ranges that it has to keep out.
+"""fetch against a real server on this machine, and is_public against the ranges that it must reject.
 
-The certificate beside this file is for the name pictures.example, signed by itself, and used by nothing else.
+The certificate beside this file is a self-signed test certificate for pictures.example.
 """
 
 import ipaddress
@@ -36,7 +36,7 @@ class _Pictures(BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
 
     def do_GET(self) -> None:
-        self.server.seen.append((self.path, dict(self.headers)))
+        self.server.requests.append((self.path, dict(self.headers)))
         name = self.path.split("?")[0].strip("/")
         if name.startswith("status-"):
             self._head(int(name[7:]), {"Content-Length": "0"})
@@ -121,16 +121,16 @@ class _Pictures(BaseHTTPRequestHandler):
 
 
 class _Server(ThreadingHTTPServer):
-    seen: list[tuple[str, dict[str, str]]]
+    requests: list[tuple[str, dict[str, str]]]
     targets: dict[str, str]
 
     def handle_error(self, *_: object) -> None:
-        pass  # clients that hang up are what the tests are about
+        pass  # disconnecting clients are expected here
 
 
 def _serve(tls: bool = False) -> tuple[_Server, str]:
     server = _Server(("127.0.0.1", 0), _Pictures)
-    server.seen, server.targets = [], {}
+    server.requests, server.targets = [], {}
     if tls:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.load_cert_chain(CERTIFICATE)
@@ -157,19 +157,19 @@ def _secure_server(monkeypatch: pytest.MonkeyPatch) -> Iterator[_Server]:
 
 
 def _answer_lookups(monkeypatch: pytest.MonkeyPatch, *answers: list[str]) -> list[str]:
-    """Let every name lead to the first answer, then to the next, and so on; returns the names asked for."""
-    asked: list[str] = []
+    """Resolve host names to the first answer, then to the next, and so on; return the list of resolved names."""
+    resolved: list[str] = []
     look_up = socket.getaddrinfo
 
     def answer(host: str, port: int, *arguments: object, **options: object) -> list:
         if host.replace(".", "").isdigit() or ":" in host:
             return look_up(host, port, *arguments, **options)
-        asked.append(host)
-        addresses = answers[min(len(asked), len(answers)) - 1]
+        resolved.append(host)
+        addresses = answers[min(len(resolved), len(answers)) - 1]
         return [entry for found in addresses for entry in look_up(found, port, type=socket.SOCK_STREAM)]
 
     monkeypatch.setattr(socket, "getaddrinfo", answer)
-    return asked
+    return resolved
 
 
 @pytest.mark.parametrize("path", ["good", "chunked", "without-length", "good?size=large&x=%20", "good#part"])
@@ -182,21 +182,21 @@ def test_a_fetched_picture_is_read_like_any_other(server: tuple[_Server, str], m
     shows()(read_picture(f"{server[1]}/good", allow_urls=True))
 
 
-def test_this_machine_is_out_of_reach_by_default(server: tuple[_Server, str]):
+def test_the_local_host_is_unreachable_by_default(server: tuple[_Server, str]):
     with pytest.raises(PictureRefused, match="not on the public internet"):
         read_picture(f"{server[1]}/good", allow_urls=True)
-    assert server[0].seen == []
+    assert server[0].requests == []
 
 
-def test_an_address_is_not_fetched_unless_asked_for(server: tuple[_Server, str]):
+def test_a_url_is_not_fetched_unless_allowed(server: tuple[_Server, str]):
     with pytest.raises(PictureRefused, match="allow_urls"):
         read_picture(f"{server[1]}/good")
-    assert server[0].seen == []
+    assert server[0].requests == []
 
 
-def test_the_server_is_told_the_name_and_nothing_about_the_user(server: tuple[_Server, str]):
+def test_the_request_contains_the_host_name_and_nothing_about_the_user(server: tuple[_Server, str]):
     fetch(f"{server[1]}/good?a=1", "p", LIMITS, _is_loopback)
-    path, headers = server[0].seen[0]
+    path, headers = server[0].requests[0]
     assert path == "/good?a=1"
     assert headers == {
         "Host": server[1].removeprefix("http://"),
@@ -214,33 +214,33 @@ def test_the_server_is_told_the_name_and_nothing_about_the_user(server: tuple[_S
         ("status-500", PictureUnreadable, "500"),
         ("status-403", PictureUnreadable, "403"),
         ("status-204", PictureUnreadable, "204"),
-        ("status-302", PictureUnreadable, "302"),  # without saying where to
+        ("status-302", PictureUnreadable, "302"),  # without a Location header
         ("says-large", PictureTooLarge, "0.1 MB"),
         ("endless", PictureTooLarge, "0.1 MB"),
         ("ends-early", PictureUnreadable, "incomplete or malformed"),
         ("nonsense", PictureUnreadable, "incomplete or malformed"),
     ],
 )
-def test_an_answer_that_is_no_picture_has_its_own_error(
+def test_each_bad_response_raises_a_specific_error(
     server: tuple[_Server, str], path: str, error: type[PictureError], says: str
 ):
     with pytest.raises(error, match=f"^p: .*{says}"):
         fetch(f"{server[1]}/{path}", "p", LIMITS, _is_loopback)
 
 
-def test_a_packed_body_is_not_unpacked(server: tuple[_Server, str]):
+def test_a_compressed_body_is_not_decompressed(server: tuple[_Server, str]):
     assert fetch(f"{server[1]}/packed", "p", LIMITS, _is_loopback) == b"\x1f\x8b\x08\x00"
 
 
 @pytest.mark.parametrize("path", ["drip", "drip-without-length", "drip-chunk-sizes", "drip-headers", "silent"])
-def test_a_slow_server_is_left_when_time_is_up(server: tuple[_Server, str], path: str):
+def test_a_slow_server_is_abandoned_at_the_time_limit(server: tuple[_Server, str], path: str):
     start = time.monotonic()
     with pytest.raises(PictureUnreadable, match="took longer than the time limit"):
         fetch(f"{server[1]}/{path}", "p", Limits(timeout=0.4), _is_loopback)
     assert time.monotonic() - start < 1.5
 
 
-def test_time_runs_over_all_redirects_together(server: tuple[_Server, str]):
+def test_the_time_limit_covers_all_redirects(server: tuple[_Server, str]):
     server[0].targets["to-drip"] = "/drip"
     start = time.monotonic()
     with pytest.raises(PictureUnreadable, match="took longer"):
@@ -253,11 +253,11 @@ def test_a_redirect_is_followed(server: tuple[_Server, str]):
     assert fetch(f"{server[1]}/to-1", "p", LIMITS, _is_loopback) == PICTURE
 
 
-def test_redirects_in_a_circle_end(server: tuple[_Server, str]):
+def test_a_redirect_loop_ends(server: tuple[_Server, str]):
     server[0].targets["to-itself"] = "/to-itself"
     with pytest.raises(PictureUnreadable, match="more than 5 times"):
         fetch(f"{server[1]}/to-itself", "p", LIMITS, _is_loopback)
-    assert len(server[0].seen) == 6
+    assert len(server[0].requests) == 6
 
 
 @pytest.mark.parametrize(
@@ -273,7 +273,7 @@ def test_redirects_in_a_circle_end(server: tuple[_Server, str]):
         ("http://[bad/", "can't be parsed"),
     ],
 )
-def test_a_redirect_is_checked_like_the_first_address(server: tuple[_Server, str], target: str, says: str):
+def test_a_redirect_is_checked_like_the_first_url(server: tuple[_Server, str], target: str, says: str):
     server[0].targets["to-there"] = target
     with pytest.raises(PictureRefused, match=f"^p: .*{says}"):
         fetch(f"{server[1]}/to-there", "p", LIMITS, _is_loopback)
@@ -294,45 +294,45 @@ def test_a_redirect_is_checked_like_the_first_address(server: tuple[_Server, str
         "http://[::1/p.jpg",
     ],
 )
-def test_an_address_of_another_kind_is_refused_before_it_is_looked_up(source: str, monkeypatch: pytest.MonkeyPatch):
-    asked = _answer_lookups(monkeypatch, ["127.0.0.1"])
+def test_a_url_with_another_scheme_is_refused_before_name_resolution(source: str, monkeypatch: pytest.MonkeyPatch):
+    resolved = _answer_lookups(monkeypatch, ["127.0.0.1"])
     with pytest.raises(PictureRefused) as caught:
         read_picture(source, allow_urls=True)
-    assert asked == []
+    assert resolved == []
     assert "secret" not in str(caught.value)
 
 
 @pytest.mark.parametrize("host", ["localhost", "127.1", "0x7f000001", "2130706433", "0", "[::1]", "127.0.0.1."])
-def test_every_way_to_write_this_machine_is_refused(host: str):
+def test_every_spelling_of_the_local_host_is_refused(host: str):
     with pytest.raises(PictureError) as caught:
         fetch(f"http://{host}/", "p", LIMITS)
-    assert type(caught.value) in (PictureRefused, PictureUnreadable)  # unreadable where no such name is known
+    assert type(caught.value) in (PictureRefused, PictureUnreadable)  # unreadable where the name cannot be resolved
     if host in ("localhost", "127.1", "[::1]"):
         assert type(caught.value) is PictureRefused
 
 
-def test_a_name_with_one_private_address_among_its_addresses_is_refused(monkeypatch: pytest.MonkeyPatch):
+def test_a_host_with_any_private_address_is_refused(monkeypatch: pytest.MonkeyPatch):
     _answer_lookups(monkeypatch, ["93.184.215.14", "10.0.0.1"])
     with pytest.raises(PictureRefused, match="public internet"):
         fetch("http://pictures.example/", "p", LIMITS)
 
 
-def test_a_name_that_changes_its_answer_is_looked_up_once(server: tuple[_Server, str], monkeypatch: pytest.MonkeyPatch):
-    asked = _answer_lookups(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
+def test_a_host_is_resolved_only_once(server: tuple[_Server, str], monkeypatch: pytest.MonkeyPatch):
+    resolved = _answer_lookups(monkeypatch, ["127.0.0.1"], ["10.0.0.1"])
     port = server[0].server_port
     assert fetch(f"http://pictures.example:{port}/good", "p", LIMITS, _is_loopback) == PICTURE
-    assert asked == ["pictures.example"]
-    assert server[0].seen[0][1]["Host"] == f"pictures.example:{port}"
+    assert resolved == ["pictures.example"]
+    assert server[0].requests[0][1]["Host"] == f"pictures.example:{port}"
 
 
-def test_the_next_address_of_a_name_is_tried_when_one_is_dead(
+def test_the_next_address_of_a_host_is_tried_if_one_is_unreachable(
     server: tuple[_Server, str], monkeypatch: pytest.MonkeyPatch
 ):
     _answer_lookups(monkeypatch, ["127.0.0.9", "127.0.0.1"])  # nobody listens at the first
     assert fetch(f"http://pictures.example:{server[0].server_port}/good", "p", LIMITS, _is_loopback) == PICTURE
 
 
-def test_a_name_that_is_unknown_and_a_port_that_is_closed_are_unreadable(monkeypatch: pytest.MonkeyPatch):
+def test_an_unknown_host_and_a_closed_port_are_unreadable(monkeypatch: pytest.MonkeyPatch):
     def fail(*_: object, **__: object) -> list:
         raise socket.gaierror(socket.EAI_NONAME, "unknown")
 
@@ -345,7 +345,7 @@ def test_a_name_that_is_unknown_and_a_port_that_is_closed_are_unreadable(monkeyp
         fetch("http://pictures.example/", "p", LIMITS)
 
 
-def test_a_certificate_is_checked_against_the_name_and_not_the_number(
+def test_a_certificate_is_checked_against_the_host_name_and_not_the_ip(
     secure_server: _Server, monkeypatch: pytest.MonkeyPatch
 ):
     _answer_lookups(monkeypatch, ["127.0.0.1"])
@@ -356,14 +356,14 @@ def test_a_certificate_is_checked_against_the_name_and_not_the_number(
             fetch(f"https://{other}:{port}/good", "p", LIMITS, _is_loopback)
 
 
-def test_a_certificate_that_nobody_vouches_for_is_not_accepted(secure_server: _Server, monkeypatch: pytest.MonkeyPatch):
+def test_an_untrusted_certificate_is_rejected(secure_server: _Server, monkeypatch: pytest.MonkeyPatch):
     _answer_lookups(monkeypatch, ["127.0.0.1"])
     monkeypatch.delenv("SSL_CERT_FILE")
     with pytest.raises(PictureUnreadable, match="certificate can't be verified"):
         fetch(f"https://pictures.example:{secure_server.server_port}/good", "p", LIMITS, _is_loopback)
 
 
-def test_a_secure_address_does_not_redirect_to_one_that_is_not(secure_server: _Server, monkeypatch: pytest.MonkeyPatch):
+def test_https_does_not_redirect_to_http(secure_server: _Server, monkeypatch: pytest.MonkeyPatch):
     _answer_lookups(monkeypatch, ["127.0.0.1"])
     base = f"https://pictures.example:{secure_server.server_port}"
     secure_server.targets.update({"to-plain": "http://pictures.example/good", "to-good": "/good"})
@@ -372,7 +372,7 @@ def test_a_secure_address_does_not_redirect_to_one_that_is_not(secure_server: _S
     assert fetch(f"{base}/to-good", "p", LIMITS, _is_loopback) == PICTURE
 
 
-def test_slow_tls_is_left_when_time_is_up(secure_server: _Server, monkeypatch: pytest.MonkeyPatch):
+def test_slow_tls_is_abandoned_at_the_time_limit(secure_server: _Server, monkeypatch: pytest.MonkeyPatch):
     _answer_lookups(monkeypatch, ["127.0.0.1"])
     start = time.monotonic()
     with pytest.raises(PictureUnreadable, match="took longer"):
@@ -380,7 +380,7 @@ def test_slow_tls_is_left_when_time_is_up(secure_server: _Server, monkeypatch: p
     assert time.monotonic() - start < 2
 
 
-def test_a_server_that_accepts_and_never_shakes_hands_is_left_when_time_is_up():
+def test_a_missing_tls_handshake_is_abandoned_at_the_time_limit():
     with socket.socket() as mute:
         mute.bind(("127.0.0.1", 0))
         mute.listen()
@@ -405,7 +405,7 @@ def test_an_address_of_the_public_internet_is_public(ip: str):
         *("fec0::1", "ff02::1", "2001:db8::1"),
     ],
 )
-def test_an_address_that_is_local_reserved_or_carries_another_inside_is_not_public(ip: str):
+def test_a_local_reserved_or_embedding_address_is_not_public(ip: str):
     assert not is_public(ipaddress.ip_address(ip))
 
 
@@ -422,10 +422,10 @@ def test_an_address_that_is_local_reserved_or_carries_another_inside_is_not_publ
         (None, False),
     ],
 )
-def test_an_address_is_told_from_a_path(source: object, expected: bool):
+def test_urls_are_distinguished_from_paths(source: object, expected: bool):
     assert is_url(source) is expected
 
 
-def test_a_password_is_never_shown():
+def test_credentials_in_a_url_are_redacted():
     assert redact_url("https://ann:secret@example.org/a@b") == "https://***@example.org/a@b"
     assert redact_url("https://example.org/a@b?c=d@e") == "https://example.org/a@b?c=d@e"

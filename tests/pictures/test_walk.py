@@ -1,4 +1,4 @@
-"""walk over files, folders, links and things that can't be listed."""
+"""walk on files, folders, symlinks and folders that can't be listed."""
 
 import os
 import sys
@@ -20,28 +20,28 @@ def _names(root: Path, *sources: str | Path) -> list[str]:
     return [path.relative_to(root).as_posix() for path in walk(*sources)]
 
 
-def test_a_folder_gives_its_pictures_sorted_and_nothing_else(tmp_path: Path):
+def test_a_folder_yields_only_its_pictures_sorted(tmp_path: Path):
     _make(tmp_path, "b.JPG", "a.png", "c/d.webp", "c/e.txt", "z.heic", "notes.md", "c.gif")
     assert _names(tmp_path, tmp_path) == ["a.png", "b.JPG", "c/d.webp", "c.gif", "z.heic"]
 
 
-def test_hidden_files_and_folders_are_left_out_but_a_hidden_folder_that_is_named_is_entered(tmp_path: Path):
+def test_hidden_files_and_folders_are_skipped_unless_named_explicitly(tmp_path: Path):
     _make(tmp_path, ".a.png", "._b.jpg", ".hidden/c.png", "d.png")
     assert _names(tmp_path, tmp_path) == ["d.png"]
     assert _names(tmp_path, tmp_path / ".hidden") == [".hidden/c.png"]
 
 
-def test_a_named_file_is_given_whatever_its_suffix_and_even_if_it_is_missing(tmp_path: Path):
+def test_an_explicitly_named_file_is_yielded_regardless_of_suffix_and_existence(tmp_path: Path):
     _make(tmp_path, "notes.md")
     assert _names(tmp_path, tmp_path / "notes.md", str(tmp_path / "gone.jpg")) == ["notes.md", "gone.jpg"]
 
 
-def test_sources_come_in_the_order_given(tmp_path: Path):
+def test_sources_are_walked_in_the_given_order(tmp_path: Path):
     _make(tmp_path, "a/1.png", "b/2.png", "3.png")
     assert _names(tmp_path, tmp_path / "b", tmp_path / "3.png", tmp_path / "a") == ["b/2.png", "3.png", "a/1.png"]
 
 
-def test_circles_of_links_end_and_each_folder_is_entered_once(tmp_path: Path):
+def test_symlink_cycles_end_and_each_folder_is_entered_once(tmp_path: Path):
     _make(tmp_path, "a/1.png", "b/2.png")
     (tmp_path / "a" / "up").symlink_to(tmp_path)
     (tmp_path / "a" / "other").symlink_to(tmp_path / "b")
@@ -51,30 +51,30 @@ def test_circles_of_links_end_and_each_folder_is_entered_once(tmp_path: Path):
     assert _names(tmp_path, tmp_path / "a", tmp_path / "a") == ["a/1.png", "a/other/2.png", "a/up/self.png"]
 
 
-def test_a_link_to_a_picture_is_given(tmp_path: Path):
+def test_a_symlink_to_a_picture_is_yielded(tmp_path: Path):
     _make(tmp_path, "elsewhere/1.png")
     (tmp_path / "album").mkdir()
     (tmp_path / "album" / "linked.png").symlink_to(tmp_path / "elsewhere" / "1.png")
     assert _names(tmp_path, tmp_path / "album") == ["album/linked.png"]
 
 
-def test_folders_nested_deeper_than_python_calls_are_walked(tmp_path: Path):
+def test_folders_nested_deeper_than_the_recursion_limit_are_walked(tmp_path: Path):
     deep = tmp_path
-    for _ in range(1100):  # more than the recursion limit, less than the longest path
+    for _ in range(1100):  # above the recursion limit, below the path length limit
         deep /= "a"
         deep.mkdir()
     picture = deep / "1.png"
     picture.touch()
     try:
         assert list(walk(tmp_path)) == [picture]
-    finally:  # too deep for the tidying up after the test, too
+    finally:  # too deep for pytest's own cleanup
         picture.unlink()
         while deep != tmp_path:
             deep.rmdir()
             deep = deep.parent
 
 
-def test_a_folder_that_cannot_be_listed_is_given_itself_and_the_rest_is_done(tmp_path: Path, monkeypatch):
+def test_an_unlistable_folder_is_yielded_itself_and_the_walk_continues(tmp_path: Path, monkeypatch):
     _make(tmp_path, "locked/1.png", "open/2.png")
     list_folder = os.scandir
 
@@ -87,7 +87,7 @@ def test_a_folder_that_cannot_be_listed_is_given_itself_and_the_rest_is_done(tmp
     assert _names(tmp_path, tmp_path) == ["locked", "open/2.png"]
 
 
-def test_folders_of_systems_are_skipped_and_named(tmp_path: Path):
+def test_system_folders_are_skipped_and_reported(tmp_path: Path):
     _make(
         tmp_path,
         "real.jpg",
@@ -106,14 +106,12 @@ def test_folders_of_systems_are_skipped_and_named(tmp_path: Path):
         assert name in str(caught[0].message)
 
 
-def test_a_folder_of_a_system_that_is_named_is_entered(tmp_path: Path):
+def test_an_explicitly_named_system_folder_is_entered(tmp_path: Path):
     _make(tmp_path, "#recycle/1.jpg")
     assert _names(tmp_path, tmp_path / "#recycle") == ["#recycle/1.jpg"]
 
 
-def test_formats_that_are_not_read_are_counted_unless_they_are_excluded(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-):
+def test_unsupported_formats_are_counted_unless_excluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "rawpy", None)
     _make(tmp_path, "1.CR3", "2.cr3", "3.NEF", "4.jxl", "5.psd", "6.MOV", "7.jpg", "8.txt", "raw/9.dng")
     with pytest.warns(PassedOverWarning) as caught:
@@ -125,7 +123,7 @@ def test_formats_that_are_not_read_are_counted_unless_they_are_excluded(
     assert "dng" not in message
 
 
-def test_nothing_passed_over_is_nothing_said(tmp_path: Path, recwarn: pytest.WarningsRecorder):
+def test_no_warning_is_issued_if_nothing_is_skipped(tmp_path: Path, recwarn: pytest.WarningsRecorder):
     _make(tmp_path, "1.jpg", "notes.txt", "1.jpg.xmp")
     assert _names(tmp_path, tmp_path) == ["1.jpg"]
     assert not recwarn
