@@ -1,4 +1,4 @@
-"""Small random checkpoints of every family, whole folders as transformers writes them."""
+"""Small random checkpoints of every family, complete folders as transformers writes them."""
 
 import json
 import shutil
@@ -12,7 +12,7 @@ VISION = {**BLOCKS, "image_size": 48, "patch_size": 16}
 
 
 def write(kind: str, vocabulary: Path, folder: Path) -> Path:
-    """A ``clip``, ``siglip``, ``siglip2`` or ``chinese_clip`` with the tokenizer in the folder ``vocabulary``."""
+    """Write a ``clip``, ``siglip``, ``siglip2`` or ``chinese_clip`` with the tokenizer of the folder ``vocabulary``."""
     import transformers
 
     shutil.copytree(vocabulary, folder)
@@ -38,7 +38,7 @@ def write(kind: str, vocabulary: Path, folder: Path) -> Path:
 
 
 def enlarge(model: Any) -> None:
-    """Make random weights large enough to tell a wrong network from a right one."""
+    """Scale random weights so that errors in the network change its output."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():

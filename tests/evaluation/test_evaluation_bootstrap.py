@@ -13,7 +13,7 @@ def mean_metrics(names: tuple[str, ...], values: np.ndarray) -> MetricFunction:
     return measure
 
 
-def test_the_intervals_are_those_of_scipy() -> None:
+def test_the_intervals_equal_those_of_scipy() -> None:
     values = np.random.default_rng(1).gamma(2, size=(300, 2))
     ours = bootstrap_metrics(300, mean_metrics(("first", "second"), values), resamples=4000)
     for column, figure in enumerate(ours):
@@ -23,7 +23,7 @@ def test_the_intervals_are_those_of_scipy() -> None:
         np.testing.assert_allclose((figure.low, figure.high), (interval.low, interval.high), atol=0.02)
 
 
-def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
+def test_the_interval_has_approximately_its_nominal_coverage() -> None:
     generator = np.random.default_rng(3)
     held = 0
     for seed in range(200):
@@ -34,19 +34,19 @@ def test_the_interval_holds_the_truth_about_as_often_as_it_says() -> None:
     assert 0.90 <= held / 200 <= 0.99
 
 
-def test_the_same_seed_gives_the_same_interval_however_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_interval_depends_on_the_seed_and_not_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     values = np.random.default_rng(4).random((50, 1))
     whole = bootstrap_metrics(50, mean_metrics(("mean",), values), resamples=100)
     monkeypatch.setattr("beholder.evaluation.bootstrap.MAX_COUNTS", 350)
     assert bootstrap_metrics(50, mean_metrics(("mean",), values), resamples=100) == whole
 
 
-def test_a_sample_that_says_nothing_is_left_out() -> None:
-    right, asked = np.array([1.0, 0, 0, 0]), np.array([1.0, 0, 0, 0])
+def test_undefined_resamples_are_excluded() -> None:
+    right, counted = np.array([1.0, 0, 0, 0]), np.array([1.0, 0, 0, 0])
 
     def measure(counts: np.ndarray) -> dict[str, np.ndarray]:
         with np.errstate(invalid="ignore"):
-            return {"rare": counts @ right / (counts @ asked)}
+            return {"rare": counts @ right / (counts @ counted)}
 
     (figure,) = bootstrap_metrics(4, measure)
     assert (figure.value, figure.low, figure.high) == (1, 1, 1)

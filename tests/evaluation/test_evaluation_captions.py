@@ -15,25 +15,25 @@ REFERENCES = [
 CAPTIONS = ["a man rides a red bike.", "Two dogs run in the snow.", "a girl and a cat", "a brown horse jumps"]
 
 
-def test_words() -> None:
+def test_captions_are_split_into_words() -> None:
     assert tokenize_caption("The man's T-shirt, (red) isn't new.") == "the man 's t-shirt red is n't new"
 
 
 @pytest.mark.skipif(shutil.which("java") is None, reason="pycocoevalcap's tokenizer needs Java")
-def test_words_are_those_of_the_reference_tokenizer() -> None:
+def test_words_equal_those_of_the_reference_tokenizer() -> None:
     from pycocoevalcap.tokenizer.ptbtokenizer import PTBTokenizer
 
-    sentences = [*CAPTIONS, *(said for several in REFERENCES for said in several)]
-    theirs = PTBTokenizer().tokenize({number: [{"caption": said}] for number, said in enumerate(sentences)})
+    sentences = [*CAPTIONS, *(caption for several in REFERENCES for caption in several)]
+    theirs = PTBTokenizer().tokenize({number: [{"caption": caption}] for number, caption in enumerate(sentences)})
     different = [
-        (said, tokenize_caption(said), theirs[number][0])
-        for number, said in enumerate(sentences)
-        if tokenize_caption(said) != theirs[number][0].replace("-lrb- ", "").replace(" -rrb-", "")
+        (caption, tokenize_caption(caption), theirs[number][0])
+        for number, caption in enumerate(sentences)
+        if tokenize_caption(caption) != theirs[number][0].replace("-lrb- ", "").replace(" -rrb-", "")
     ]
-    assert [said for said, _, _ in different] == ["A girl is at St. Mary's", "The U.S. flag"], different
+    assert [caption for caption, _, _ in different] == ["A girl is at St. Mary's", "The U.S. flag"], different
 
 
-def test_the_metrics_of_the_references_themselves_are_the_highest() -> None:
+def test_the_references_themselves_have_the_highest_scores() -> None:
     own = caption_metrics([several[0] for several in REFERENCES], REFERENCES)
     some = caption_metrics(CAPTIONS, REFERENCES)
     none = caption_metrics(["zebra xylophone"] * 4, REFERENCES)
@@ -41,7 +41,7 @@ def test_the_metrics_of_the_references_themselves_are_the_highest() -> None:
     assert 0 < some["BLEU-1"] < 1
 
 
-def test_exchanged_captions_score_less() -> None:
+def test_permuted_captions_score_lower() -> None:
     assert (
         caption_metrics(CAPTIONS[1:] + CAPTIONS[:1], REFERENCES)["CIDEr"]
         < caption_metrics(CAPTIONS, REFERENCES)["CIDEr"]
@@ -49,34 +49,43 @@ def test_exchanged_captions_score_less() -> None:
 
 
 @pytest.mark.parametrize("wrong", [([], []), (["a"], []), (["a"], [[]])])
-def test_what_can_not_be_judged(wrong: tuple[list[str], list[list[str]]]) -> None:
+def test_invalid_input_is_refused(wrong: tuple[list[str], list[list[str]]]) -> None:
     with pytest.raises(InvalidSetting, match="one caption per picture"):
         caption_metrics(*wrong)
 
 
-def test_the_metrics_are_those_of_pycocoevalcap() -> None:
+def test_the_metrics_equal_those_of_pycocoevalcap() -> None:
     from pycocoevalcap.bleu.bleu import Bleu
     from pycocoevalcap.cider.cider import Cider
     from pycocoevalcap.rouge.rouge import Rouge
 
-    said = {number: [tokenize_caption(caption)] for number, caption in enumerate(CAPTIONS)}
+    candidates = {number: [tokenize_caption(caption)] for number, caption in enumerate(CAPTIONS)}
     expected = {number: [tokenize_caption(text) for text in several] for number, several in enumerate(REFERENCES)}
-    bleu, _ = Bleu(4).compute_score(expected, said, verbose=0)
+    bleu, _ = Bleu(4).compute_score(expected, candidates, verbose=0)
     theirs = {f"BLEU-{order + 1}": value for order, value in enumerate(bleu)}
-    theirs |= {"CIDEr": Cider().compute_score(expected, said)[0], "ROUGE-L": Rouge().compute_score(expected, said)[0]}
+    theirs |= {
+        "CIDEr": Cider().compute_score(expected, candidates)[0],
+        "ROUGE-L": Rouge().compute_score(expected, candidates)[0],
+    }
     assert caption_metrics(CAPTIONS, REFERENCES) == pytest.approx(theirs, abs=1e-6)
 
 
-def test_a_sample_of_captions_has_the_bleu_of_its_captions_repeated() -> None:
+def test_a_resample_scores_like_repeated_captions() -> None:
     scores = score_captions(CAPTIONS, REFERENCES)
     measured = scores.measure(np.array([[2.0, 0, 1, 1]]))
     rows = [0, 0, 2, 3]
     expected = caption_metrics([CAPTIONS[row] for row in rows], [REFERENCES[row] for row in rows])
-    for name in ("BLEU-1", "BLEU-2", "BLEU-3", "BLEU-4", "ROUGE-L"):  # CIDEr's rare words are those of all references
+    for name in (
+        "BLEU-1",
+        "BLEU-2",
+        "BLEU-3",
+        "BLEU-4",
+        "ROUGE-L",
+    ):  # CIDEr's document frequencies come from all references
         assert float(measured[name][0]) == pytest.approx(expected[name], abs=1e-9)
 
 
-def test_a_caption_that_is_empty_scores_nothing() -> None:
+def test_an_empty_caption_scores_zero() -> None:
     measured = caption_metrics(["", *CAPTIONS[1:]], REFERENCES)
     assert np.isfinite(list(measured.values())).all()
     assert score_captions(["", *CAPTIONS[1:]], REFERENCES).cider[0] == 0

@@ -7,14 +7,14 @@ from beholder.evaluation.classification import accuracy_metric, confusion_counts
 
 def some(pictures: int, labels: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
     generator = np.random.default_rng(seed)
-    truth = generator.integers(0, labels - 1, pictures)  # of the last label there is no picture
+    truth = generator.integers(0, labels - 1, pictures)  # the last label has no picture
     scores = generator.normal(size=(pictures, labels))
     scores[np.arange(pictures), truth] += 1
     return scores, truth
 
 
 @pytest.mark.parametrize(("pictures", "labels"), [(200, 12), (31, 6), (40, 3)])
-def test_the_figures_are_those_of_scikit_learn(pictures: int, labels: int) -> None:
+def test_the_metrics_equal_those_of_scikit_learn(pictures: int, labels: int) -> None:
     scores, truth = some(pictures, labels, seed=pictures)
     measured = accuracy_metric(scores, truth)(np.ones((1, pictures)))
     expected = {
@@ -26,7 +26,7 @@ def test_the_figures_are_those_of_scikit_learn(pictures: int, labels: int) -> No
     assert {name: float(value[0]) for name, value in measured.items()} == pytest.approx(expected, abs=1e-6)
 
 
-def test_a_sample_has_the_figures_of_its_pictures_repeated() -> None:
+def test_a_resample_scores_like_repeated_pictures() -> None:
     scores, truth = some(60, 7, seed=2)
     counts = np.random.default_rng(0).multinomial(60, np.full(60, 1 / 60), size=3)
     measured = accuracy_metric(scores, truth)(counts.astype(float))
@@ -37,7 +37,7 @@ def test_a_sample_has_the_figures_of_its_pictures_repeated() -> None:
         assert measured["mean_per_class"][number] == pytest.approx(balanced)
 
 
-def test_the_confusion_is_that_of_scikit_learn() -> None:
+def test_the_confusion_matrix_equals_that_of_scikit_learn() -> None:
     scores, truth = some(100, 5, seed=3)
     names = ["a", "b", "c", "d", "e"]
     found = confusion_counts(scores.argmax(1), truth, names)
@@ -47,5 +47,5 @@ def test_the_confusion_is_that_of_scikit_learn() -> None:
     assert all(list(row.values()) == sorted(row.values(), reverse=True) for row in found.values())
 
 
-def test_a_tie_counts_against_us() -> None:
+def test_a_tie_counts_as_an_error() -> None:
     assert label_ranks(np.array([[1.0, 1.0, 0.0], [1.0, 0.5, 0.5]]), np.array([0, 0])).tolist() == [1, 0]

@@ -21,7 +21,7 @@ def write(folder: Path, *rows: Any) -> Path:
     return file
 
 
-def test_the_three_forms_of_lines(tmp_path: Path) -> None:
+def test_all_three_kinds_of_json_lines_are_read(tmp_path: Path) -> None:
     file = write(tmp_path, {"image": "a/b.jpg", "captions": ["一只狗", "a dog"], "source": "x"}, "", "  ")
     assert read_caption_examples(file) == [CaptionExample(tmp_path / "a/b.jpg", ("一只狗", "a dog"))]
     rows = [{"image": "b.jpg", "question": "how many?", "answer": "2"}]
@@ -37,7 +37,7 @@ def test_the_three_forms_of_lines(tmp_path: Path) -> None:
     ]
 
 
-def test_a_folder_of_classes(tmp_path: Path) -> None:
+def test_a_class_folder_is_read(tmp_path: Path) -> None:
     for name in ("dog/2.jpg", "dog/1.png", "cat/deeper/3.jpg", "dog/notes.txt", ".hidden/4.jpg", "5.jpg"):
         (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).touch()
@@ -52,19 +52,19 @@ def test_a_folder_of_classes(tmp_path: Path) -> None:
     ["{", "[]", {"image": "a.jpg"}, {"captions": ["a"]}, {"image": 3, "captions": ["a"]}]
     + [{"image": "a.jpg", "captions": wrong} for wrong in ("a dog", [], [3], [""], None)],
 )
-def test_a_line_of_another_form_is_named_by_its_number(tmp_path: Path, row: Any) -> None:
+def test_an_invalid_line_is_reported_by_its_number(tmp_path: Path, row: Any) -> None:
     file = write(tmp_path, {"image": "a.jpg", "captions": ["a"]}, row)
     with pytest.raises(InvalidSetting, match="line 2: not a JSON object with image and captions"):
         read_caption_examples(file)
 
 
 @pytest.mark.parametrize("row", [{"image": "a", "question": "b"}, {"image": "a", "question": 1, "answer": "c"}])
-def test_a_question_needs_an_answer(tmp_path: Path, row: Any) -> None:
+def test_a_question_without_an_answer_is_refused(tmp_path: Path, row: Any) -> None:
     with pytest.raises(InvalidSetting, match="line 1: not a JSON object with image, question and answer"):
         read_vqa_examples(write(tmp_path, row))
 
 
-def test_what_is_no_data_says_what_is_wanted(tmp_path: Path) -> None:
+def test_missing_data_is_reported_with_the_expected_format(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match=r"missing\.jsonl: cannot be read .*JSON lines with image"):
         read_caption_examples(tmp_path / "missing.jsonl")
     with pytest.raises(InvalidSetting, match="is empty"):

@@ -33,13 +33,13 @@ def failed(folder: Path) -> list[Check]:
 
 @pytest.fixture(scope="module")
 def sound(vocabularies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A CLIP that transformers wrote."""
+    """A valid CLIP checkpoint written by transformers."""
     return checkpoints.write("clip", vocabularies / "clip", tmp_path_factory.mktemp("doctor") / "clip")
 
 
 @pytest.fixture
 def clip(sound: Path, tmp_path: Path) -> Path:
-    """A copy of it, to be broken."""
+    """A copy of the valid checkpoint, to be damaged."""
     return Path(shutil.copytree(sound, tmp_path / "clip"))
 
 
@@ -50,21 +50,21 @@ def edit(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
 
 
 @pytest.mark.parametrize("kind", VOCABULARY_OF)
-def test_a_sound_checkpoint_passes_every_check(vocabularies: Path, tmp_path: Path, kind: str) -> None:
+def test_a_valid_checkpoint_passes_every_check(vocabularies: Path, tmp_path: Path, kind: str) -> None:
     folder = checkpoints.write(kind, vocabularies / VOCABULARY_OF[kind], tmp_path / kind)
     checks = list(diagnose(folder))
     assert [check for check in checks if not check.ok] == []
     assert {"pixels", "tokens", "image network", "text network", "saving and loading"} <= {row.check for row in checks}
 
 
-def test_a_sound_folder_of_our_own_passes_and_has_no_reference(sound: Path, tmp_path: Path) -> None:
+def test_a_valid_folder_in_our_own_format_passes_without_a_reference(sound: Path, tmp_path: Path) -> None:
     save_dual_encoder(load_dual_encoder(sound), tmp_path / "ours")
     checks = {check.check: check for check in diagnose(tmp_path / "ours")}
     assert [name for name, check in checks.items() if check.ok is None] == ["reference implementation"]
     assert all(check.ok is not False for check in checks.values())
 
 
-def test_a_sound_sentence_transformers_folder_is_compared_with_it(sound: Path, tmp_path: Path) -> None:
+def test_a_valid_sentence_transformers_folder_is_compared_with_that_library(sound: Path, tmp_path: Path) -> None:
     library = pytest.importorskip("sentence_transformers")
     from sentence_transformers.base.modules import Transformer
 
@@ -74,18 +74,18 @@ def test_a_sound_sentence_transformers_folder_is_compared_with_it(sound: Path, t
     assert False not in checks.values()
 
 
-def test_nothing_there_is_one_failed_check(tmp_path: Path) -> None:
+def test_a_missing_folder_is_one_failed_check(tmp_path: Path) -> None:
     assert [(check.check, check.ok) for check in diagnose(tmp_path / "nowhere")] == [("loading", False)]
 
 
-def test_an_activation_flipped_in_one_tower_is_named(clip: Path) -> None:
+def test_a_wrong_activation_in_one_tower_is_reported(clip: Path) -> None:
     edit(clip / "config.json", lambda config: config["text_config"].update(hidden_act="gelu"))
     (fault,) = failed(clip)
     assert fault.check == "settings"
     assert "activation: the config asks for quick_gelu in the image tower and gelu in the text tower" in fault.detail
 
 
-def test_an_activation_that_contradicts_open_clips_config_is_named(clip: Path) -> None:
+def test_an_activation_that_contradicts_the_open_clip_config_is_reported(clip: Path) -> None:
     model = {
         "embed_dim": 512,
         "quick_gelu": False,
@@ -102,20 +102,18 @@ def test_an_activation_that_contradicts_open_clips_config_is_named(clip: Path) -
     assert failed(clip) == []
 
 
-def test_an_activation_read_wrongly_shows_in_the_network_that_has_it(
-    sound: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_misread_activation_fails_the_check_of_its_network(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_another_network(monkeypatch, lambda settings: {"text": dataclasses.replace(settings.text, activation="gelu")})
     assert [check.check for check in failed(sound) if check.check != "settings"] == ["text network"]
 
 
-def test_a_pooling_read_wrongly_shows_in_the_text_network(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misread_pooling_fails_the_check_of_the_text_network(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     with_another_network(monkeypatch, lambda settings: {"text": dataclasses.replace(settings.text, pooling="first")})
     assert [check.check for check in failed(sound)] == ["text network"]
 
 
 def with_another_network(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], dict[str, Any]]) -> None:
-    """Have the doctor load networks whose settings were misread."""
+    """Make the doctor load networks with misread settings."""
 
     def load(name: Path, allow_pickle: bool = False) -> LoadedDualEncoder:
         loaded = load_dual_encoder(name, allow_pickle=allow_pickle)
@@ -128,21 +126,21 @@ def with_another_network(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any]
 
 
 @pytest.mark.parametrize("change", [{"image_mean": [0.5, 0.4, 0.5]}, {"image_std": [0.1, 0.2, 0.3]}])
-def test_another_mean_or_std_is_named(clip: Path, change: dict[str, list[float]]) -> None:
+def test_a_wrong_mean_or_std_is_reported(clip: Path, change: dict[str, list[float]]) -> None:
     edit(clip / "preprocessor_config.json", lambda config: config.update(change))
     (fault,) = failed(clip)
     assert fault.check == "settings"
     assert fault.detail.startswith("mean and std: pictures are normalised by mean (")
 
 
-def test_pictures_of_another_size_than_the_networks_are_named(clip: Path) -> None:
+def test_a_picture_size_other_than_the_networks_is_reported(clip: Path) -> None:
     size = {"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}}
     edit(clip / "preprocessor_config.json", lambda config: config.update(size))
     faults = {check.check: check.detail for check in failed(clip)}
     assert "size: pictures are made 32 x 32 and the network was made for 48 x 48" in faults["settings"]
 
 
-def test_a_preprocessing_read_wrongly_shows_in_the_pixels(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misread_preprocessing_fails_the_check_of_the_pixels(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: Path, allow_pickle: bool = False) -> LoadedDualEncoder:
         loaded = load_dual_encoder(name, allow_pickle=allow_pickle)
         return dataclasses.replace(
@@ -156,7 +154,7 @@ def test_a_preprocessing_read_wrongly_shows_in_the_pixels(sound: Path, monkeypat
 
 
 @pytest.mark.parametrize("pieces", [40, -40])
-def test_the_tokenizer_of_another_model_is_named(clip: Path, pieces: int) -> None:
+def test_the_tokenizer_of_another_model_is_reported(clip: Path, pieces: int) -> None:
     vocabulary = json.loads((clip / "vocab.json").read_text("utf-8"))
     marks = [vocabulary.pop("<|startoftext|>"), vocabulary.pop("<|endoftext|>")]
     if pieces > 0:
@@ -173,14 +171,14 @@ def test_the_tokenizer_of_another_model_is_named(clip: Path, pieces: int) -> Non
     assert "another model's" in fault.detail
 
 
-def test_a_wrong_end_mark_in_the_config_is_named(clip: Path) -> None:
+def test_a_wrong_end_token_in_the_config_is_reported(clip: Path) -> None:
     edit(clip / "config.json", lambda config: config["text_config"].update(eos_token_id=7))
     fault = failed(clip)[0]
     assert fault.check == "vocabulary"
     assert "the network pools at the end token 7" in fault.detail
 
 
-def test_tokens_that_differ_are_named_with_their_sentence(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_tokens_are_reported_with_their_sentence(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def load(name: Path, allow_pickle: bool = False) -> LoadedDualEncoder:
         loaded = load_dual_encoder(name, allow_pickle=allow_pickle)
         loaded.tokenizer.settings = dataclasses.replace(loaded.tokenizer.settings, cleaning=("no_punctuation",))
@@ -192,7 +190,7 @@ def test_tokens_that_differ_are_named_with_their_sentence(sound: Path, monkeypat
     assert 'of "Two cats sleep on the RED sofa, don\'t th" is' in fault.detail
 
 
-def test_an_end_mark_that_is_not_the_highest_id_is_named_where_the_highest_is_taken_for_it(clip: Path) -> None:
+def test_an_end_token_below_the_highest_id_is_reported_if_pooling_uses_the_highest(clip: Path) -> None:
     vocabulary = json.loads((clip / "vocab.json").read_text("utf-8"))
     end, other = vocabulary["<|endoftext|>"], vocabulary["!"]
     vocabulary |= {"<|endoftext|>": other, "!": end}
@@ -202,7 +200,7 @@ def test_an_end_mark_that_is_not_the_highest_id_is_named_where_the_highest_is_ta
     assert "pools at the highest id of a sentence" in faults["vocabulary"]
 
 
-def test_nan_in_the_weights_is_named(clip: Path) -> None:
+def test_nan_in_the_weights_is_reported(clip: Path) -> None:
     tensors = load_file(clip / "model.safetensors")
     tensors["visual_projection.weight"][0, 0] = float("nan")
     save_file(tensors, clip / "model.safetensors", metadata={"format": "pt"})
@@ -212,7 +210,7 @@ def test_nan_in_the_weights_is_named(clip: Path) -> None:
     assert "sentences in a batch" not in faults
 
 
-def test_a_missing_tensor_is_named(clip: Path) -> None:
+def test_a_missing_tensor_is_reported(clip: Path) -> None:
     tensors = load_file(clip / "model.safetensors")
     del tensors["text_projection.weight"]
     save_file(tensors, clip / "model.safetensors", metadata={"format": "pt"})
@@ -221,13 +219,15 @@ def test_a_missing_tensor_is_named(clip: Path) -> None:
     assert "missing: text_projection.weight" in fault.detail
 
 
-def test_a_vector_that_depends_on_its_batch_is_found(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_that_depends_on_its_batch_is_detected(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     embed = TwoTowers.embed_image
     monkeypatch.setattr(TwoTowers, "embed_image", lambda self, pixels: embed(self, pixels - pixels.mean(0)))
     assert "pictures in a batch" in {check.check for check in failed(sound)}
 
 
-def test_without_the_reference_the_line_says_what_to_install(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_reference_library_is_reported_with_the_install_command(
+    sound: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
     checks = {check.check: check for check in diagnose(sound)}
     assert checks["reference implementation"] == Check(
@@ -236,9 +236,7 @@ def test_without_the_reference_the_line_says_what_to_install(sound: Path, monkey
     assert "pixels" not in checks
 
 
-def test_a_reference_that_cannot_load_a_part_is_no_fault_of_the_checkpoint(
-    sound: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_part_that_the_reference_cannot_load_is_not_a_failure(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     import transformers
 
     def refuse(*_: object, **__: object) -> None:
@@ -251,9 +249,7 @@ def test_a_reference_that_cannot_load_a_part_is_no_fault_of_the_checkpoint(
     assert checks["text network"].ok is True
 
 
-def test_a_diagnosis_says_nothing_beside_its_lines_and_leaves_no_files(
-    sound: Path, capfd: pytest.CaptureFixture[str]
-) -> None:
+def test_a_diagnosis_prints_nothing_else_and_leaves_no_files(sound: Path, capfd: pytest.CaptureFixture[str]) -> None:
     before = {path: path.stat().st_mtime_ns for path in sound.iterdir()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -263,7 +259,7 @@ def test_a_diagnosis_says_nothing_beside_its_lines_and_leaves_no_files(
     assert {path: path.stat().st_mtime_ns for path in sound.iterdir()} == before
 
 
-def test_two_sound_implementations_differ_by_far_less_than_the_smallest_mistake(sound: Path) -> None:
+def test_correct_implementations_differ_far_less_than_the_smallest_error(sound: Path) -> None:
     loaded = load_dual_encoder(sound)
     settings = loaded.network.settings
     other = TwoTowers(dataclasses.replace(settings, text=dataclasses.replace(settings.text, activation="gelu")))
@@ -298,4 +294,4 @@ print(json.dumps({check.check: check.ok for check in diagnose(folder)}))
     assert done.returncode == 0, done.stderr
     checks = json.loads(done.stdout.splitlines()[-1])
     assert {checks.pop(check) for check in ("tokens", "image network", "text network")} == {True}
-    assert {check for check, ok in checks.items() if not ok} == {"settings", "pixels"}  # invented mean; no torchvision
+    assert {check for check, ok in checks.items() if not ok} == {"settings", "pixels"}  # made-up mean; no torchvision

@@ -1,4 +1,4 @@
-"""Whole evaluations with small random models: their figures, what they leave out, and what they keep."""
+"""Complete evaluations with small random models: metrics, skipped pictures and caches."""
 
 import json
 from pathlib import Path
@@ -31,7 +31,7 @@ CAPTIONS = (("a dog in the snow", "two cats"), ("a red boat",), ("the lake", "a 
 
 
 class Listener(NullProgress):
-    """Remembers which pictures failed, and how many things were done."""
+    """Record which pictures failed and how many items were processed."""
 
     def __init__(self) -> None:
         self.names: list[str] = []
@@ -68,7 +68,7 @@ def values(report: Report) -> dict[str, float]:
     return {figure.metric: figure.value for figure in report.metrics}
 
 
-def test_retrieval_has_the_recall_of_a_plain_count(
+def test_retrieval_recall_equals_a_naive_computation(
     encoder: DualEncoder, captioned: list[CaptionExample], tmp_path: Path
 ) -> None:
     listener = Listener()
@@ -86,7 +86,7 @@ def test_retrieval_has_the_recall_of_a_plain_count(
 
 
 def labelled(folder: Path, classes: int, each: int) -> list[LabeledExample]:
-    """Pictures of a class have its colour, more or less; its name is two words that the tiny tokenizer knows."""
+    """Paint pictures with roughly the color of their class, whose name is two words of the tiny vocabulary."""
     from PIL import Image
 
     generator = np.random.default_rng(0)
@@ -101,7 +101,7 @@ def labelled(folder: Path, classes: int, each: int) -> list[LabeledExample]:
     return examples
 
 
-def test_zero_shot_has_the_accuracy_of_scikit_learn(encoder: DualEncoder, tmp_path: Path) -> None:
+def test_zero_shot_accuracy_equals_that_of_scikit_learn(encoder: DualEncoder, tmp_path: Path) -> None:
     examples = labelled(tmp_path / "classes", 7, 4)
     report = evaluate_zero_shot(encoder, examples)
     labels = sorted({example.label for example in examples})
@@ -122,20 +122,20 @@ def test_zero_shot_has_the_accuracy_of_scikit_learn(encoder: DualEncoder, tmp_pa
         evaluate_zero_shot(encoder, examples, labels=["red", "green"])
 
 
-def test_more_labels_make_the_choice_harder(encoder: DualEncoder, captioned: list[CaptionExample]) -> None:
+def test_additional_labels_reduce_the_accuracy(encoder: DualEncoder, captioned: list[CaptionExample]) -> None:
     examples = [LabeledExample(example.image, "dog" if number else "cat") for number, example in enumerate(captioned)]
     few = values(evaluate_zero_shot(encoder, examples))["top1"]
     many = values(evaluate_zero_shot(encoder, examples, labels=["dog", "cat", *"abcdefghijklmnopqrstuvwxyz"]))["top1"]
     assert many < few
 
 
-def test_a_linear_probe_is_scikit_learns_on_the_tower_s_own_vectors(encoder: DualEncoder, tmp_path: Path) -> None:
+def test_a_linear_probe_equals_scikit_learn_on_the_pooled_features(encoder: DualEncoder, tmp_path: Path) -> None:
     examples = labelled(tmp_path / "classes", 3, 15)
     report = evaluate_linear_probe(encoder, examples)
     features = np.stack(
         [picture.embedding for picture in encoder.stream_images([e.image for e in examples], features=True)]
     )
-    assert features.shape == (45, 16)  # the width of the tower, not the 8 of the shared space
+    assert features.shape == (45, 16)  # the width of the tower, not the embedding dimension, 8
     truth = np.repeat(np.arange(3), 15)
     out = holdout_mask(truth)
     probe = LogisticRegression(C=1 / report.settings["strength"], max_iter=1000).fit(features[~out], truth[~out])
@@ -147,24 +147,24 @@ def test_a_linear_probe_is_scikit_learns_on_the_tower_s_own_vectors(encoder: Dua
         evaluate_linear_probe(encoder, examples[:30], test=examples[28:])
 
 
-def test_two_classes_can_be_probed(encoder: DualEncoder, tmp_path: Path) -> None:
+def test_a_linear_probe_supports_two_classes(encoder: DualEncoder, tmp_path: Path) -> None:
     report = evaluate_linear_probe(encoder, labelled(tmp_path / "classes", 2, 10))
     assert set(values(report)) == {"top1", "mean_per_class"} and report.pictures == 4
 
 
-def test_captions_are_judged_as_by_themselves(
+def test_the_caption_report_equals_the_metrics_of_the_captions(
     writer: VisionLanguageModel, captioned: list[CaptionExample], tmp_path: Path
 ) -> None:
     listener = Listener()
     examples = [*captioned, CaptionExample(tmp_path / "missing.jpg", ("a",))]
     report = evaluate_captions(writer, examples, num_beams=1, progress=listener)
-    said = writer.caption([example.image for example in captioned], num_beams=1)
-    assert [result.prediction for result in report.examples] == said
-    assert values(report) == pytest.approx(caption_metrics(said, CAPTIONS), abs=1e-6)
+    captions = writer.caption([example.image for example in captioned], num_beams=1)
+    assert [result.prediction for result in report.examples] == captions
+    assert values(report) == pytest.approx(caption_metrics(captions, CAPTIONS), abs=1e-6)
     assert listener.names == [str(tmp_path / "missing.jpg")]
 
 
-def test_captions_that_are_in_the_file_are_not_written_again(
+def test_captions_in_the_file_are_not_generated_again(
     writer: VisionLanguageModel, captioned: list[CaptionExample], tmp_path: Path
 ) -> None:
     kept = tmp_path / "written.jsonl"
@@ -176,7 +176,7 @@ def test_captions_that_are_in_the_file_are_not_written_again(
     assert again.metrics == report.metrics and len(kept.read_text().splitlines()) == 4
 
 
-def test_answers_are_judged_as_by_themselves(
+def test_the_vqa_report_equals_the_accuracy_of_the_answers(
     writer: VisionLanguageModel, photographs: list[Path], tmp_path: Path
 ) -> None:
     listener = Listener()
@@ -186,16 +186,16 @@ def test_answers_are_judged_as_by_themselves(
     report = evaluate_vqa(
         writer, [VQAExample(bad, "a?", ("b",)), *examples, VQAExample(bad, "a?", ("b",))], progress=listener
     )
-    said = writer.answers([(example.image, example.question) for example in examples])
-    assert [result.prediction for result in report.examples] == said
-    expected = vqa_accuracy(said, [example.answers for example in examples])
+    answers = writer.answers([(example.image, example.question) for example in examples])
+    assert [result.prediction for result in report.examples] == answers
+    expected = vqa_accuracy(answers, [example.answers for example in examples])
     assert values(report)["accuracy"] == pytest.approx(expected, abs=1e-6)
     assert set(values(report)) == {"accuracy", "accuracy yes/no", "accuracy number", "accuracy other"}
     assert listener.names == [str(bad)] and report.pictures == 4 and report.details["questions"] == 12
 
 
 @pytest.mark.parametrize("suffix", ["jsonl", "csv"])
-def test_answers_that_are_in_the_file_are_not_asked_for_again(
+def test_answers_in_the_file_are_not_generated_again(
     writer: VisionLanguageModel, photographs: list[Path], tmp_path: Path, suffix: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     examples = [VQAExample(path, question, ("dog",)) for path in photographs for question in ("what?", "who, there?")]
@@ -205,7 +205,7 @@ def test_answers_that_are_in_the_file_are_not_asked_for_again(
     assert [result.prediction for result in every.examples[:3]] == [result.prediction for result in first.examples]
     lines = kept.read_text("utf-8").splitlines()
     assert len(lines) == 8 + (suffix == "csv")
-    monkeypatch.setattr(VisionLanguageModel, "answers", None)  # would fail if it were called
+    monkeypatch.setattr(VisionLanguageModel, "answers", None)  # a call would fail
     assert evaluate_vqa(writer, examples, answers_file=kept).metrics == every.metrics
     kept.write_text(
         kept.read_text("utf-8").replace(lines[-1], lines[-1].replace(every.examples[-1].prediction, "dog")), "utf-8"
@@ -213,7 +213,7 @@ def test_answers_that_are_in_the_file_are_not_asked_for_again(
     assert evaluate_vqa(writer, examples, answers_file=kept).examples[-1].score == 1
 
 
-def test_vectors_are_kept_by_content_and_by_model(
+def test_vectors_are_cached_by_content_and_model(
     encoder: DualEncoder, captioned: list[CaptionExample], tiny_model: Path, tmp_path: Path
 ) -> None:
     first = evaluate_retrieval(encoder, captioned)
@@ -243,7 +243,7 @@ def test_a_truncated_cached_embedding_is_computed_again(encoder: DualEncoder, ca
     assert evaluate_retrieval(encoder, captioned).metrics == first.metrics
 
 
-def test_where_no_picture_can_be_used_there_is_no_report(
+def test_an_evaluation_without_usable_pictures_is_an_error(
     encoder: DualEncoder, writer: VisionLanguageModel, tmp_path: Path
 ) -> None:
     bad = broken(tmp_path)
@@ -255,7 +255,7 @@ def test_where_no_picture_can_be_used_there_is_no_report(
         evaluate_vqa(writer, [VQAExample(bad, "a?", ("b",))])
 
 
-def test_a_report_is_json_with_everything_in_it(
+def test_a_report_is_written_as_complete_json(
     encoder: DualEncoder, captioned: list[CaptionExample], tmp_path: Path
 ) -> None:
     report = evaluate_retrieval(encoder, [*captioned, CaptionExample(broken(tmp_path), ("a",))], data="photographs")

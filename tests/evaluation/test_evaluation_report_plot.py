@@ -1,4 +1,4 @@
-"""A report drawn: whatever it holds, there is a picture, and it shows the examples."""
+"""Plots of reports: any report can be drawn, and its examples are shown."""
 
 from pathlib import Path
 
@@ -39,7 +39,7 @@ def report(task: str, paths: list[Path], labels: int = 3) -> Report:
 
 
 @pytest.mark.parametrize("task", ["retrieval", "zero-shot", "linear-probe", "caption", "vqa"])
-def test_every_task_is_drawn_with_its_pictures(task: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
+def test_the_plot_of_every_task_shows_its_pictures(task: str, tmp_path: Path, recwarn: pytest.WarningsRecorder) -> None:
     paths = []
     for name, colour in (("a", "red"), ("b", "lime"), ("c", "yellow"), ("d", "cyan")):
         paths.append(tmp_path / f"{name}.png")
@@ -59,12 +59,12 @@ def test_any_number_of_labels_can_be_drawn(labels: int, tmp_path: Path) -> None:
     assert (tmp_path / "report.png").stat().st_size > 10_000
 
 
-def test_what_is_no_png_is_refused(tmp_path: Path) -> None:
+def test_a_file_name_other_than_png_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match="PNG"):
         plot_report(tmp_path / "report.pdf", report("vqa", []))
 
 
-def test_the_examples_are_half_good_and_half_bad_and_of_different_pictures() -> None:
+def test_half_of_the_examples_are_good_half_are_bad_and_all_pictures_differ() -> None:
     scores = [*np.linspace(0, 1, 20), 1.0, 1.0, 0.0]
     many = [ScoredExample(f"{number // 2}.jpg", "", "", float(score)) for number, score in enumerate(scores)]
     chosen = select_examples(many)

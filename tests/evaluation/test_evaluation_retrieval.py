@@ -6,7 +6,7 @@ from beholder.evaluation.retrieval import recall, recall_metric, retrieval_ranks
 
 
 def literal_recall(images: np.ndarray, texts: np.ndarray, owner: np.ndarray, k: int) -> tuple[float, float]:
-    """The protocol, read aloud: sort by score, whatever ties with the right one before it, look at the first k."""
+    """Compute recall literally: sort by score with ties before the correct item, and check the first k."""
     hits = 0
     for text, own in zip(texts, owner, strict=True):
         order = sorted(range(len(images)), key=lambda row: (-float(images[row] @ text), row == own))
@@ -19,9 +19,9 @@ def literal_recall(images: np.ndarray, texts: np.ndarray, owner: np.ndarray, k: 
 
 
 @pytest.mark.parametrize("seed", range(5))
-def test_recall_equals_a_literal_reading_of_the_protocol(seed: int) -> None:
+def test_recall_equals_a_literal_implementation(seed: int) -> None:
     random = np.random.default_rng(seed)
-    images = random.integers(-2, 3, (12, 3)).astype(np.float64)  # whole numbers, so that many scores tie
+    images = random.integers(-2, 3, (12, 3)).astype(np.float64)  # integers, so that many scores tie
     owner = np.concatenate([np.arange(12), random.integers(0, 12, 20)])
     texts = random.integers(-2, 3, (32, 3)).astype(np.float64)
     found = recall(images, texts, owner, ks=(1, 3, 10))
@@ -31,19 +31,19 @@ def test_recall_equals_a_literal_reading_of_the_protocol(seed: int) -> None:
         assert (found[f"text_to_image@{k}"], found[f"image_to_text@{k}"]) == pytest.approx(expected)
 
 
-def test_a_perfect_space_has_a_recall_of_one_and_a_shifted_one_of_zero() -> None:
+def test_perfect_embeddings_have_a_recall_of_one_and_shifted_ones_of_zero() -> None:
     same = np.eye(4)
     assert set(recall(same, same, np.arange(4), ks=(1,)).values()) == {1.0}
     assert set(recall(same, np.roll(same, 1, axis=0), np.arange(4), ks=(1,)).values()) == {0.0}
 
 
-def test_a_space_where_all_is_the_same_finds_nothing_at_first() -> None:
+def test_identical_embeddings_have_a_recall_at_1_of_zero() -> None:
     same = np.ones((4, 2))
     found = recall(same, same, np.arange(4), ks=(1, 3, 4))
     assert list(found.values()) == [0, 0, 1, 0, 0, 1]
 
 
-def test_from_picture_to_text_the_best_of_its_own_captions_counts() -> None:
+def test_image_to_text_recall_uses_the_best_of_a_pictures_captions() -> None:
     images = np.eye(2)
     texts = np.array([[1.0, 0.0], [0.0, 1.0], [0.2, 0.9]])  # the second caption of picture 0 fits picture 1
     found = recall(images, texts, np.array([0, 0, 1]), ks=(1, 2))
@@ -55,7 +55,7 @@ def test_from_picture_to_text_the_best_of_its_own_captions_counts() -> None:
     }
 
 
-def test_the_ranks_are_the_same_however_the_work_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_ranks_do_not_depend_on_the_chunk_size(monkeypatch: pytest.MonkeyPatch) -> None:
     generator = np.random.default_rng(5)
     images, texts = generator.normal(size=(40, 8)), generator.normal(size=(90, 8))
     owner = np.r_[np.arange(40), generator.integers(0, 40, 50)]
@@ -66,12 +66,12 @@ def test_the_ranks_are_the_same_however_the_work_is_cut(monkeypatch: pytest.Monk
 
 
 @pytest.mark.parametrize("owner", [[0, 0, 2], [0, 1], [0, 1, 3]])
-def test_a_picture_without_a_text_is_refused(owner: list[int]) -> None:
+def test_a_picture_without_a_caption_is_refused(owner: list[int]) -> None:
     with pytest.raises(InvalidSetting, match="each text needs an image"):
         recall(np.eye(3), np.eye(3), np.array(owner))
 
 
-def test_a_sample_of_pictures_is_counted_with_its_captions() -> None:
+def test_a_resample_of_pictures_includes_their_captions() -> None:
     measure = recall_metric(np.array([0, 0, 3, 9]), np.array([0, 2]), np.array([0, 0, 0, 1]), ks=(1,))
     measured = measure(np.array([[1.0, 1.0], [2.0, 0.0], [0.0, 2.0]]))
     np.testing.assert_allclose(measured["text_to_image@1"], [2 / 4, 2 / 3, 0])

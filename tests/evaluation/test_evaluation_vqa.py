@@ -1,4 +1,4 @@
-"""Answers made alike by the challenge's published rules."""
+"""Answers are normalized by the VQA challenge's published rules."""
 
 import pytest
 
@@ -46,23 +46,23 @@ RULES = {
 
 
 @pytest.mark.parametrize(("answer", "expected"), RULES.values(), ids=RULES.keys())
-def test_an_answer_is_normalised(answer: str, expected: str) -> None:
+def test_an_answer_is_normalized(answer: str, expected: str) -> None:
     assert normalize_answer(answer) == expected
 
 
 @pytest.mark.parametrize(("agree", "score"), [(0, 0), (1, 0.3), (2, 0.6), (3, 0.9), (4, 1), (10, 1)])
-def test_three_who_agree_are_enough(agree: int, score: float) -> None:
+def test_agreement_with_three_people_is_enough(agree: int, score: float) -> None:
     people = ["dog"] * agree + [f"thing {number}" for number in range(10 - agree)]
     assert answer_score("a dog", people) == pytest.approx(score)
 
 
-def test_each_person_is_left_out_in_turn() -> None:
+def test_the_score_averages_over_leaving_out_each_person() -> None:
     people = ["two"] * 3 + ["three"] * 7
     assert vqa_accuracy(["2"], [people]) == pytest.approx((7 * 1 + 3 * 2 / 3) / 10)
     assert vqa_accuracy(["three", "dog"], [people, ["a dog"]]) == 1
 
 
-def test_a_single_answer_must_be_met() -> None:
+def test_a_single_reference_answer_must_be_matched() -> None:
     assert vqa_accuracy(["two", "cat"], [["2"], ["dog"]]) == 0.5
 
 
@@ -77,5 +77,5 @@ def test_a_single_answer_must_be_met() -> None:
         (["no one"], "other"),
     ],
 )
-def test_what_most_people_say_makes_the_kind(people: list[str], kind: str) -> None:
+def test_the_answer_type_is_that_of_the_majority(people: list[str], kind: str) -> None:
     assert answer_type(people) == kind

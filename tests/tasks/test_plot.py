@@ -1,4 +1,4 @@
-"""The drawn matrix: its size, its cells, and labels that would break a careless drawing."""
+"""The similarity plot: its size, its cells, and labels that are difficult to draw."""
 
 from pathlib import Path
 
@@ -14,12 +14,12 @@ pytest.importorskip("matplotlib", reason="drawing needs the extra beholder[plot]
 
 @pytest.fixture
 def pictures(tmp_path: Path) -> list[str]:
-    made = []
+    paths = []
     for index, (colour, size) in enumerate([("red", (300, 100)), ("lime", (100, 300)), ("yellow", (50, 50))]):
         path = tmp_path / f"{index}.png"
         Image.new("RGB", size, colour).save(path)
-        made.append(str(path))
-    return made
+        paths.append(str(path))
+    return paths
 
 
 def colours(path: Path) -> set[tuple[int, int, int]]:
@@ -28,7 +28,7 @@ def colours(path: Path) -> set[tuple[int, int, int]]:
     return {colour for count, colour in found if count > 200}
 
 
-def test_the_drawing_shows_each_picture_and_grows_with_pictures_and_sentences(tmp_path: Path, pictures: list[str]):
+def test_the_plot_shows_each_picture_and_grows_with_pictures_and_sentences(tmp_path: Path, pictures: list[str]):
     plot_similarity(tmp_path / "small.png", pictures[:1], ["a"], np.array([[0.5]]), "match")
     plot_similarity(
         tmp_path / "large.png", pictures, ["a", "b", "c", "d"], np.linspace(0, 1, 12).reshape(3, 4), "match"
@@ -39,7 +39,7 @@ def test_the_drawing_shows_each_picture_and_grows_with_pictures_and_sentences(tm
     assert {(255, 0, 0), (0, 255, 0), (255, 255, 0)} <= colours(tmp_path / "large.png")
 
 
-def test_the_numbers_are_drawn_into_the_cells(
+def test_the_values_are_printed_in_the_cells(
     tmp_path: Path, pictures: list[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from matplotlib.axes import Axes
@@ -53,7 +53,7 @@ def test_the_numbers_are_drawn_into_the_cells(
     assert {"0.11", "0.22", "0.33", "0.44", "a", "b", "cosine"} == set(written)
 
 
-def test_equal_values_get_the_shade_that_the_limits_give_them(tmp_path: Path, pictures: list[str]):
+def test_the_color_of_a_value_follows_from_the_limits(tmp_path: Path, pictures: list[str]):
     for name, value in (("low", 0.0), ("high", 1.0)):
         plot_similarity(tmp_path / f"{name}.png", pictures[:1], ["a"], np.array([[value]]), "match", limits=(0.0, 1.0))
     low, high = (min(map(sum, colours(tmp_path / f"{name}.png") - {(255, 0, 0)})) for name in ("low", "high"))
@@ -74,9 +74,7 @@ def test_equal_values_get_the_shade_that_the_limits_give_them(tmp_path: Path, pi
         "w" * 500,
     ],
 )
-def test_no_sentence_breaks_the_drawing(
-    tmp_path: Path, pictures: list[str], text: str, recwarn: pytest.WarningsRecorder
-):
+def test_any_sentence_can_be_a_label(tmp_path: Path, pictures: list[str], text: str, recwarn: pytest.WarningsRecorder):
     plot_similarity(tmp_path / "m.png", pictures[:1], [text], np.array([[0.5]]), "match")
     with Image.open(tmp_path / "m.png") as drawn:
         assert drawn.width < 2000
@@ -84,7 +82,7 @@ def test_no_sentence_breaks_the_drawing(
     assert not recwarn
 
 
-def test_a_picture_that_is_gone_is_shown_by_its_name(tmp_path: Path, pictures: list[str]):
+def test_a_missing_picture_is_replaced_by_its_name(tmp_path: Path, pictures: list[str]):
     values = np.full((2, 1), 0.5)
     plot_similarity(tmp_path / "m.png", [pictures[0], str(tmp_path / "gone.png")], ["a"], values, "match")
     assert (255, 0, 0) in colours(tmp_path / "m.png")
@@ -100,7 +98,7 @@ def test_a_picture_that_is_gone_is_shown_by_its_name(tmp_path: Path, pictures: l
         ("m.png", np.zeros((1, 0))),
     ],
 )
-def test_what_cannot_be_drawn_is_said_and_leaves_no_file(
+def test_invalid_arguments_are_refused_and_no_file_is_written(
     tmp_path: Path, pictures: list[str], name: str, values: np.ndarray
 ):
     texts = ["a"] * values.shape[1]

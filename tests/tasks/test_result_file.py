@@ -9,7 +9,7 @@ from beholder.tasks.result_file import CaptionFile
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_existing_rows_are_known_and_new_ones_are_appended(suffix: str, tmp_path: Path) -> None:
+def test_existing_rows_are_read_and_new_ones_are_appended(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"captions{suffix}"
     first = CaptionFile(path)
     first.append({"image": "a, b.jpg", "caption": 'A "dog",\nrunning'})
@@ -26,7 +26,7 @@ def test_existing_rows_are_known_and_new_ones_are_appended(suffix: str, tmp_path
     assert [row["caption"] for row in rows] == ['A "dog",\nrunning', "猫"]
 
 
-def test_a_line_cut_short_is_written_again(tmp_path: Path) -> None:
+def test_a_truncated_line_is_written_again(tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
     path.write_text('{"image": "a.jpg", "caption": "one"}\n{"image": "b.jp')
     file = CaptionFile(path)
@@ -37,13 +37,13 @@ def test_a_line_cut_short_is_written_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", ["captions.txt", "captions"])
-def test_another_kind_of_file_is_refused(name: str, tmp_path: Path) -> None:
+def test_a_file_of_another_type_is_refused(name: str, tmp_path: Path) -> None:
     with pytest.raises(InvalidSetting, match=r"jsonl or a \.csv"):
         CaptionFile(tmp_path / name)
 
 
 @pytest.mark.parametrize("content", [b'{"name": 1}\n', b"[1]\n", b"not json\n", b"\xff\xfe\n"])
-def test_a_file_with_something_else_is_left_alone(content: bytes, tmp_path: Path) -> None:
+def test_a_file_with_other_content_is_refused_and_not_changed(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
     path.write_bytes(content)
     with pytest.raises(InvalidSetting, match="something else"):
@@ -52,7 +52,7 @@ def test_a_file_with_something_else_is_left_alone(content: bytes, tmp_path: Path
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
-def test_a_full_disk_says_what_is_there(tmp_path: Path) -> None:
+def test_a_full_disk_is_reported_with_what_was_written(tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
     file = CaptionFile(path)
     file.append({"image": "a.jpg", "caption": "one"})
@@ -75,7 +75,7 @@ def test_a_full_disk_says_what_is_there(tmp_path: Path) -> None:
         (".csv", '\ufeffimage,caption\r\na.jpg,one\r\n"b.jpg","by hand"'),
     ],
 )
-def test_a_last_row_without_a_newline_counts_and_a_persons_file_stays_as_it_was(
+def test_a_last_row_without_a_newline_is_read_and_the_existing_content_is_preserved(
     suffix: str, text: str, tmp_path: Path
 ) -> None:
     path = tmp_path / f"captions{suffix}"
@@ -92,9 +92,7 @@ def test_a_last_row_without_a_newline_counts_and_a_persons_file_stays_as_it_was(
 @pytest.mark.parametrize(
     "tail", ['b.jpg,"two\nli', "b", 'b.jpg,"two ""quo', "b.jpg,\udcff".encode(errors="surrogateescape")]
 )
-def test_a_csv_row_that_was_cut_off_is_dropped_and_the_quoted_newline_before_it_is_not(
-    tail: str | bytes, tmp_path: Path
-) -> None:
+def test_a_truncated_csv_row_is_dropped_and_earlier_quoted_newlines_are_kept(tail: str | bytes, tmp_path: Path) -> None:
     path = tmp_path / "captions.csv"
     whole = b'image,caption,score,weak\na.jpg,"one\nline, and ""another""",,\n'
     path.write_bytes(whole + (tail if isinstance(tail, bytes) else tail.encode()))
@@ -105,7 +103,7 @@ def test_a_csv_row_that_was_cut_off_is_dropped_and_the_quoted_newline_before_it_
     assert path.read_bytes() == whole + b"b.jpg,two,,\n"
 
 
-def test_separators_that_are_no_newlines_stay_within_a_json_line(tmp_path: Path) -> None:
+def test_unicode_line_separators_do_not_end_a_json_line(tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
     file = CaptionFile(path)
     file.append({"image": "a.jpg", "caption": "one\u2028two\x85three"})
@@ -114,7 +112,7 @@ def test_separators_that_are_no_newlines_stay_within_a_json_line(tmp_path: Path)
 
 
 @pytest.mark.parametrize("suffix", [".jsonl", ".csv"])
-def test_a_name_that_is_not_unicode_is_known_again(suffix: str, tmp_path: Path) -> None:
+def test_a_name_that_is_not_unicode_is_recognized_again(suffix: str, tmp_path: Path) -> None:
     path = tmp_path / f"captions{suffix}"
     file = CaptionFile(path)
     file.append({"image": "\udcff.jpg", "caption": "one"})
@@ -122,7 +120,7 @@ def test_a_name_that_is_not_unicode_is_known_again(suffix: str, tmp_path: Path) 
     assert CaptionFile(path).done == {"\udcff.jpg"}
 
 
-def test_a_spreadsheet_in_another_encoding_is_refused_and_left_alone(tmp_path: Path) -> None:
+def test_a_csv_file_in_another_encoding_is_refused_and_not_changed(tmp_path: Path) -> None:
     path = tmp_path / "captions.csv"
     content = "image,caption\na.jpg,Zürich\n".encode("cp1252")
     path.write_bytes(content)

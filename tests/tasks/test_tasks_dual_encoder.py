@@ -20,17 +20,15 @@ def encoder(tiny_model: Path) -> DualEncoder:
     return DualEncoder.from_pretrained(tiny_model, device="cpu")
 
 
-def test_vectors_are_float32_of_unit_length(encoder: DualEncoder, photographs: list[Path]) -> None:
+def test_embeddings_are_float32_with_unit_norm(encoder: DualEncoder, photographs: list[Path]) -> None:
     for vectors in (encoder.embed_images(photographs), encoder.embed_texts(SENTENCES)):
         assert vectors.shape == (4, tiny.EMBEDDING)
         assert vectors.dtype == np.float32
         np.testing.assert_allclose(np.linalg.norm(vectors, axis=1), 1, atol=1e-6)
 
 
-def test_a_path_its_bytes_its_image_and_its_array_give_the_same_vector(
-    encoder: DualEncoder, photographs: list[Path]
-) -> None:
-    path = photographs[1]  # a PNG, so nothing is lost on the way
+def test_path_bytes_image_and_array_give_the_same_embedding(encoder: DualEncoder, photographs: list[Path]) -> None:
+    path = photographs[1]  # a PNG, hence lossless
     image = Image.open(path)
     sources = [path, str(path), path.read_bytes(), image, np.asarray(image)]
     vectors = encoder.embed_images(sources)
@@ -40,30 +38,30 @@ def test_a_path_its_bytes_its_image_and_its_array_give_the_same_vector(
 
 
 @pytest.mark.parametrize("batch_size", [1, 3, 16])
-def test_the_batch_does_not_change_a_vector_or_the_order(
+def test_embeddings_and_their_order_do_not_depend_on_the_batch_size(
     encoder: DualEncoder, photographs: list[Path], batch_size: int
 ) -> None:
     alone = np.concatenate([encoder.embed_images([path]) for path in photographs])
     np.testing.assert_allclose(encoder.embed_images(photographs, batch_size=batch_size), alone, atol=1e-6)
-    said = np.concatenate([encoder.embed_texts([sentence]) for sentence in SENTENCES])
-    np.testing.assert_allclose(encoder.embed_texts(SENTENCES, batch_size=batch_size), said, atol=1e-6)
-    assert np.ptp(alone, axis=0).max() > 1e-3  # the pictures do differ
-    assert np.ptp(said, axis=0).max() > 1e-3
+    alone_texts = np.concatenate([encoder.embed_texts([sentence]) for sentence in SENTENCES])
+    np.testing.assert_allclose(encoder.embed_texts(SENTENCES, batch_size=batch_size), alone_texts, atol=1e-6)
+    assert np.ptp(alone, axis=0).max() > 1e-3  # the pictures are different
+    assert np.ptp(alone_texts, axis=0).max() > 1e-3
 
 
-def test_nothing_gives_no_vectors(encoder: DualEncoder) -> None:
+def test_empty_input_gives_empty_embeddings(encoder: DualEncoder) -> None:
     assert encoder.embed_images([]).shape == (0, tiny.EMBEDDING)
     assert encoder.embed_texts([]).shape == (0, tiny.EMBEDDING)
     assert list(encoder.stream_images([])) == []
 
 
-def test_similarity_is_the_cosine_of_the_vectors(encoder: DualEncoder, photographs: list[Path]) -> None:
+def test_similarity_is_the_cosine_of_the_embeddings(encoder: DualEncoder, photographs: list[Path]) -> None:
     expected = encoder.embed_images(photographs) @ encoder.embed_texts(SENTENCES).T
     np.testing.assert_allclose(encoder.similarity(photographs, SENTENCES), expected, atol=1e-6)
     assert encoder.similarity(photographs[0], SENTENCES[0]).shape == (1, 1)
 
 
-def test_a_broken_picture_is_reported_in_its_place_and_the_rest_go_on(
+def test_a_broken_picture_is_reported_in_place_and_the_others_are_embedded(
     encoder: DualEncoder, photographs: list[Path], tmp_path: Path
 ) -> None:
     cut = tmp_path / "cut.jpg"
@@ -79,9 +77,7 @@ def test_a_broken_picture_is_reported_in_its_place_and_the_rest_go_on(
         encoder.embed_images(sources)
 
 
-def test_pictures_are_taken_from_an_endless_stream_only_as_far_as_needed(
-    encoder: DualEncoder, photographs: list[Path]
-) -> None:
+def test_an_infinite_iterator_is_consumed_only_as_far_as_needed(encoder: DualEncoder, photographs: list[Path]) -> None:
     taken = 0
 
     def endless() -> Iterator[Path]:
@@ -96,7 +92,7 @@ def test_pictures_are_taken_from_an_endless_stream_only_as_far_as_needed(
     assert taken <= 10
 
 
-def test_leaving_a_stream_early_leaves_no_threads_behind(encoder: DualEncoder, photographs: list[Path]) -> None:
+def test_leaving_a_stream_early_ends_its_threads(encoder: DualEncoder, photographs: list[Path]) -> None:
     before = set(threading.enumerate())
     stream = encoder.stream_images(photographs * 10, batch_size=1)
     next(stream)
@@ -106,7 +102,9 @@ def test_leaving_a_stream_early_leaves_no_threads_behind(encoder: DualEncoder, p
         assert not thread.is_alive()
 
 
-def test_classify_orders_the_labels_and_the_shares_add_up_to_one(encoder: DualEncoder, photographs: list[Path]) -> None:
+def test_classify_sorts_the_labels_and_their_probabilities_sum_to_one(
+    encoder: DualEncoder, photographs: list[Path]
+) -> None:
     labels = ["dog", "cat", "fox"]
     ranked = encoder.classify(photographs[0], labels)
     assert sorted(label for label, _ in ranked) == sorted(labels)
@@ -118,28 +116,28 @@ def test_classify_orders_the_labels_and_the_shares_add_up_to_one(encoder: DualEn
     assert dict(ranked) == pytest.approx(dict(zip(labels, scaled / scaled.sum(), strict=True)), abs=1e-4)
 
 
-def test_none_adds_an_answer_and_multi_gives_each_label_its_own_match(
+def test_none_adds_a_label_and_multi_returns_each_match_independently(
     encoder: DualEncoder, photographs: list[Path]
 ) -> None:
     with_none = encoder.classify(photographs[0], ["dog", "cat"], none=True)
     assert {label for label, _ in with_none} == {"dog", "cat", NONE}
     assert sum(share for _, share in with_none) == pytest.approx(1, abs=1e-5)
-    judged = dict(encoder.classify(photographs[0], ["dog", "cat"], multi=True))
+    multi = dict(encoder.classify(photographs[0], ["dog", "cat"], multi=True))
     texts = encoder.embed_texts(["a photo of a dog", "a photo of a cat"])
     match = encoder.match(encoder.embed_images(photographs[0]), texts)[0]
-    assert judged == pytest.approx({"dog": match[0], "cat": match[1]}, abs=1e-5)
+    assert multi == pytest.approx({"dog": match[0], "cat": match[1]}, abs=1e-5)
 
 
-def test_an_ensemble_of_templates_is_the_mean_of_their_vectors_at_unit_length(encoder: DualEncoder) -> None:
+def test_a_template_ensemble_is_the_normalized_mean_embedding(encoder: DualEncoder) -> None:
     templates = ["a photo of a {}", "two {} together"]
-    made = encoder.embed_labels(["dog", "cat"], templates)
-    for label, vector in zip(["dog", "cat"], made, strict=True):
+    embeddings = encoder.embed_labels(["dog", "cat"], templates)
+    for label, vector in zip(["dog", "cat"], embeddings, strict=True):
         mean = encoder.embed_texts([template.replace("{}", label) for template in templates]).mean(axis=0)
         np.testing.assert_allclose(vector, mean / np.linalg.norm(mean), atol=1e-6)
 
 
 @pytest.mark.parametrize(
-    ("call", "said"),
+    ("call", "message"),
     [
         ({"labels": []}, "no labels"),
         ({"labels": "dog"}, "list"),
@@ -147,12 +145,14 @@ def test_an_ensemble_of_templates_is_the_mean_of_their_vectors_at_unit_length(en
         ({"labels": ["dog"], "none": True, "multi": True}, "exclude"),
     ],
 )
-def test_a_wrong_call_says_what_is_wrong(encoder: DualEncoder, photographs: list[Path], call: dict, said: str) -> None:
-    with pytest.raises(InvalidSetting, match=said):
+def test_an_invalid_call_is_refused_with_the_reason(
+    encoder: DualEncoder, photographs: list[Path], call: dict, message: str
+) -> None:
+    with pytest.raises(InvalidSetting, match=message):
         encoder.classify(photographs[0], **call)
 
 
-def test_match_comes_from_the_calibration_or_from_the_logits_of_a_sigmoid_loss(photographs: list[Path]) -> None:
+def test_match_is_computed_from_the_calibration_or_from_sigmoid_logits(photographs: list[Path]) -> None:
     calibrated = DualEncoder(tiny.build(), "cpu")
     images, texts = calibrated.embed_images(photographs), calibrated.embed_texts(SENTENCES)
     assert calibrated.calibrated
@@ -168,7 +168,7 @@ def test_match_comes_from_the_calibration_or_from_the_logits_of_a_sigmoid_loss(p
     np.testing.assert_allclose(sigmoid.match(images, texts), torch.sigmoid(logits).numpy(), atol=1e-5)
 
 
-def test_a_model_without_calibration_says_so(photographs: list[Path]) -> None:
+def test_match_without_calibration_is_an_error(photographs: list[Path]) -> None:
     encoder = DualEncoder(tiny.build(calibrated=False), "cpu")
     assert not encoder.calibrated
     assert encoder.classify(photographs[0], ["dog", "cat"])
@@ -177,7 +177,7 @@ def test_a_model_without_calibration_says_so(photographs: list[Path]) -> None:
             encoder.classify(photographs[0], ["dog", "cat"], **{way: True})
 
 
-def test_weights_that_give_nan_are_an_error_and_not_a_vector(photographs: list[Path]) -> None:
+def test_nan_embeddings_raise_an_error(photographs: list[Path]) -> None:
     encoder = DualEncoder(tiny.build(), "cpu")
     with torch.no_grad():
         for parameter in encoder.network.parameters():
@@ -188,7 +188,9 @@ def test_weights_that_give_nan_are_an_error_and_not_a_vector(photographs: list[P
         encoder.embed_texts(SENTENCES)
 
 
-def test_a_saved_encoder_gives_the_same_vectors(encoder: DualEncoder, photographs: list[Path], tmp_path: Path) -> None:
+def test_a_saved_encoder_gives_the_same_embeddings(
+    encoder: DualEncoder, photographs: list[Path], tmp_path: Path
+) -> None:
     encoder.save_pretrained(tmp_path / "saved")
     again = DualEncoder.from_pretrained(str(tmp_path / "saved"), device="cpu")
     assert np.array_equal(again.embed_images(photographs), encoder.embed_images(photographs))
@@ -196,7 +198,7 @@ def test_a_saved_encoder_gives_the_same_vectors(encoder: DualEncoder, photograph
     assert again.loaded.name == encoder.loaded.name
 
 
-def test_a_large_photograph_at_reduced_scale_gives_nearly_the_exact_vector(
+def test_decoding_a_large_photograph_at_reduced_scale_gives_nearly_the_exact_embedding(
     encoder: DualEncoder, tmp_path: Path
 ) -> None:
     random = np.random.default_rng(2)
@@ -206,12 +208,12 @@ def test_a_large_photograph_at_reduced_scale_gives_nearly_the_exact_vector(
     assert (quick @ exact.T).item() > 0.999
 
 
-def test_the_device_is_checked(tiny_model: Path) -> None:
+def test_an_invalid_device_is_refused(tiny_model: Path) -> None:
     with pytest.raises(InvalidSetting, match="abacus"):
         DualEncoder.from_pretrained(tiny_model, device="abacus")
 
 
-def test_sentences_keep_their_places_although_like_lengths_are_computed_together(encoder: DualEncoder) -> None:
+def test_sentences_keep_their_order_when_batched_by_length(encoder: DualEncoder) -> None:
     sentences = ["a dog " * (1 + number % 5) for number in range(20)]
     together = encoder.embed_texts(sentences, batch_size=4)
     for number in range(5):

@@ -1,4 +1,4 @@
-"""Every error that a caller can cause is a BeholderError, and models and errors go to other processes."""
+"""Every error that a caller can cause is a BeholderError; models and errors can be pickled."""
 
 import pickle
 from collections.abc import Callable
@@ -90,18 +90,20 @@ VLM_CALLS: dict[str, Call] = {
 
 
 @pytest.mark.parametrize("name", ENCODER_CALLS)
-def test_a_wrong_call_of_an_encoder_is_a_beholder_error(name: str, encoder: DualEncoder) -> None:
+def test_an_invalid_call_of_an_encoder_raises_a_beholder_error(name: str, encoder: DualEncoder) -> None:
     with pytest.raises(BeholderError):
         ENCODER_CALLS[name](encoder)
 
 
 @pytest.mark.parametrize("name", VLM_CALLS)
-def test_a_wrong_call_of_a_vision_language_model_is_a_beholder_error(name: str, vlm: VisionLanguageModel) -> None:
+def test_an_invalid_call_of_a_vision_language_model_raises_a_beholder_error(
+    name: str, vlm: VisionLanguageModel
+) -> None:
     with pytest.raises(BeholderError):
         VLM_CALLS[name](vlm)
 
 
-def test_settings_are_checked_once_when_they_are_made() -> None:
+def test_options_are_validated_on_construction() -> None:
     assert CaptionOptions().candidates(12) == 12 and CaptionOptions(num_beams=1).candidates(12) == 1
     assert CaptionOptions(num_beams=1, num_candidates=4).candidates(12) == 4
     assert CaptionOptions(top_p=0.9).decoding().num_beams == 1 and CaptionOptions().decoding().num_beams == 3
@@ -110,7 +112,7 @@ def test_settings_are_checked_once_when_they_are_made() -> None:
             CaptionOptions(**wrong)  # type: ignore[arg-type]
 
 
-def test_a_model_pickles_as_where_it_came_from(
+def test_a_model_is_pickled_as_its_source(
     encoder: DualEncoder, vlm: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     data = pickle.dumps((encoder, vlm))
@@ -121,7 +123,7 @@ def test_a_model_pickles_as_where_it_came_from(
     assert vlm_again.caption(IMAGE) == vlm.caption(IMAGE)
 
 
-def test_a_folder_named_from_here_is_found_from_elsewhere(
+def test_a_relative_folder_is_found_from_another_working_directory(
     tiny_model: Path, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     monkeypatch.chdir(tiny_model.parent)
@@ -130,7 +132,7 @@ def test_a_folder_named_from_here_is_found_from_elsewhere(
     assert pickle.loads(data).embed_texts("a").shape == (1, 8)
 
 
-def test_a_model_from_nowhere_says_how_to_pickle_it(encoder: DualEncoder) -> None:
+def test_pickling_a_model_without_a_source_explains_what_to_do(encoder: DualEncoder) -> None:
     with pytest.raises(ModelError, match="save_pretrained"):
         pickle.dumps(DualEncoder(encoder.loaded))
 
@@ -146,12 +148,12 @@ def test_every_error_can_be_pickled() -> None:
 
 
 @pytest.mark.parametrize("images", [IMAGE, np.zeros((8, 8, 3), np.uint8)], ids=["PIL", "array"])
-def test_one_picture_has_one_caption_and_several_have_a_list(images: Any, vlm: VisionLanguageModel) -> None:
+def test_one_picture_gives_a_caption_and_several_give_a_list(images: Any, vlm: VisionLanguageModel) -> None:
     one = vlm.caption(images, num_beams=1)
     assert isinstance(one, str) and vlm.caption([images, images], num_beams=1) == [one, one]
 
 
-def test_options_and_single_settings_go_together(vlm: VisionLanguageModel) -> None:
+def test_options_can_be_combined_with_keyword_arguments(vlm: VisionLanguageModel) -> None:
     options = CaptionOptions(num_beams=1, max_new_tokens=3)
     (short,) = vlm.stream_captions([IMAGE], options=options)
     (longer,) = vlm.stream_captions([IMAGE], options=options, max_new_tokens=9)

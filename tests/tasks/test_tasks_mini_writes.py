@@ -1,4 +1,4 @@
-"""The default vision-language model on the demo's photographs: put together from its parts, and sensible."""
+"""The default vision-language model on the demo's photographs: its parts fit, and its texts are sensible."""
 
 from pathlib import Path
 
@@ -17,7 +17,7 @@ def mini() -> VisionLanguageModel:
     return VisionLanguageModel.from_pretrained("mini")
 
 
-def test_captions_are_sentences_that_differ(mini: VisionLanguageModel) -> None:
+def test_captions_are_distinct_sentences(mini: VisionLanguageModel) -> None:
     paths = sorted(PHOTOGRAPHS.glob("*.jpg"))[:8]
     captions = mini.caption(paths)
     assert all(caption[0].isupper() and len(caption.split()) > 1 for caption in captions), captions
@@ -26,7 +26,7 @@ def test_captions_are_sentences_that_differ(mini: VisionLanguageModel) -> None:
     assert captions[0] == mini.caption(paths[0])
 
 
-def test_the_dual_encoder_chooses_among_captions(mini: VisionLanguageModel) -> None:
+def test_the_dual_encoder_reranks_the_captions(mini: VisionLanguageModel) -> None:
     paths = [PHOTOGRAPHS / "cat.jpg", PHOTOGRAPHS / "windmill.jpg"]
     encoder = DualEncoder.from_pretrained("mini")
     likeliest = []
@@ -44,7 +44,7 @@ def test_the_dual_encoder_chooses_among_captions(mini: VisionLanguageModel) -> N
     assert [picture.score for picture in mini.stream_captions(paths, top_p=0.9)] == [None, None]
 
 
-def test_yes_and_no_depend_on_the_picture(mini: VisionLanguageModel) -> None:
+def test_yes_no_answers_depend_on_the_picture(mini: VisionLanguageModel) -> None:
     shares = {}
     for name in ("astronaut.jpg", "windmill.jpg"):
         answer = mini.ask(PHOTOGRAPHS / name, "Is there a person in the picture?", choices=["yes", "no"])
@@ -52,13 +52,13 @@ def test_yes_and_no_depend_on_the_picture(mini: VisionLanguageModel) -> None:
     assert shares["astronaut.jpg"] > shares["windmill.jpg"]
 
 
-def test_a_conversation_goes_on(mini: VisionLanguageModel) -> None:
+def test_a_conversation_can_be_continued(mini: VisionLanguageModel) -> None:
     chat = mini.chat(PHOTOGRAPHS / "cat.jpg", max_new_tokens=12)
     answers = [chat.ask(question) for question in ("Is there a dog in the picture?", "Where is this?")]
     assert all(answers) and len(chat.history) == 2
 
 
-def test_where_it_cannot_be_compiled_it_writes_all_the_same(
+def test_a_model_that_cannot_be_compiled_still_writes(
     mini: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
     from beholder.runtime import compiled_vision_language

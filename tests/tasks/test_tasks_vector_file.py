@@ -12,7 +12,7 @@ ROWS = [
 ]
 
 
-def test_npy_holds_the_vectors_and_the_text_beside_it_their_names(tmp_path: Path) -> None:
+def test_npy_contains_the_vectors_and_a_text_file_their_names(tmp_path: Path) -> None:
     write_vectors(tmp_path / "v.npy", ROWS)
     vectors = np.load(tmp_path / "v.npy")
     assert vectors.dtype == np.float32
@@ -21,7 +21,7 @@ def test_npy_holds_the_vectors_and_the_text_beside_it_their_names(tmp_path: Path
     assert sorted(path.name for path in tmp_path.iterdir()) == ["v.npy", "v.txt"]
 
 
-def test_parquet_holds_a_table_with_the_contracts_columns(tmp_path: Path) -> None:
+def test_parquet_contains_a_table_with_the_documented_columns(tmp_path: Path) -> None:
     parquet = pytest.importorskip("pyarrow.parquet", reason="needs the extra parquet")
     write_vectors(tmp_path / "v.parquet", ROWS)
     table = parquet.read_table(tmp_path / "v.parquet")
@@ -34,7 +34,7 @@ def test_parquet_holds_a_table_with_the_contracts_columns(tmp_path: Path) -> Non
     assert [path.name for path in tmp_path.iterdir()] == ["v.parquet"]
 
 
-def test_a_write_that_fails_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_write_leaves_the_old_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     write_vectors(tmp_path / "v.npy", ROWS[:1])
 
     def disk_full(*_: object) -> None:

@@ -25,13 +25,13 @@ def picture(seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8))
 
 
-def test_a_row_alone_gives_the_caption_that_it_gives_in_a_batch(model: VisionLanguageModel) -> None:
+def test_a_caption_does_not_depend_on_the_batch(model: VisionLanguageModel) -> None:
     together = model.caption([picture(seed) for seed in range(5)], "a photo of", batch_size=5)
     assert together == [model.caption(picture(seed), "a photo of") for seed in range(5)]
     assert together == model.caption([picture(seed) for seed in range(5)], "a photo of", batch_size=2)
 
 
-def test_a_broken_picture_keeps_its_place_and_the_rest_go_on(model: VisionLanguageModel) -> None:
+def test_a_broken_picture_is_reported_in_place_and_the_others_are_captioned(model: VisionLanguageModel) -> None:
     found = list(model.stream_captions([picture(0), "nothing.jpg", picture(1)]))
     assert [item.caption is None for item in found] == [False, True, False]
     assert isinstance(found[1].error, PictureNotFound)
@@ -55,7 +55,7 @@ def test_choices_are_ranked_by_likelihood(model: VisionLanguageModel) -> None:
     assert answer.text == answer.choices[0][0]
     assert sum(share for _, share in answer.choices) == pytest.approx(1)
     assert [share for _, share in answer.choices] == sorted((share for _, share in answer.choices), reverse=True)
-    # Slowly, word by word.
+    # A slow reference, one token at a time.
     language, words = model.language, model.loaded.language_tokenizer
     assert words is not None
     ids = words.encode("Question: what is this ? Answer:").ids
@@ -79,10 +79,10 @@ def test_the_confidence_is_the_probability_of_the_answer(model: VisionLanguageMo
     assert 0 < answer.confidence < 1
 
 
-def test_many_answers_are_those_to_each_question_alone(model: VisionLanguageModel) -> None:
+def test_batched_answers_equal_those_to_each_question_alone(model: VisionLanguageModel) -> None:
     one, other = picture(0), picture(1)
-    asked = [(one, "what is this ?"), (one, "how many ?"), (other, "what ?"), (other, "is the dog red ?")]
-    assert model.answers(asked, batch_size=3) == [model.answer(*pair, num_beams=1) for pair in asked]
+    questions = [(one, "what is this ?"), (one, "how many ?"), (other, "what ?"), (other, "is the dog red ?")]
+    assert model.answers(questions, batch_size=3) == [model.answer(*pair, num_beams=1) for pair in questions]
 
 
 @pytest.mark.parametrize("bad", ["", "  "])
@@ -94,7 +94,7 @@ def test_an_empty_question_is_refused(model: VisionLanguageModel, bad: str) -> N
 
 
 def slow_answer(model: VisionLanguageModel, chat: Conversation, most: int) -> list[int]:
-    """What the model says to the last question, after reading picture and conversation anew, greedily."""
+    """Answer the last question greedily, without a cache of the picture and the previous turns."""
     turns = chat.context_turns
     ids = [token for turn in turns[:-1] for token in (*turn.question_ids, *turn.answer_ids)] + turns[-1].question_ids
     embeddings = append_tokens(model.language, chat.prompts, ids)
@@ -105,35 +105,35 @@ def slow_answer(model: VisionLanguageModel, chat: Conversation, most: int) -> li
     )[0].ids
 
 
-def test_a_conversation_says_what_reading_all_of_it_anew_would_say(model: VisionLanguageModel) -> None:
+def test_a_conversation_gives_the_same_answers_as_without_a_cache(model: VisionLanguageModel) -> None:
     chat = model.chat(picture(), max_new_tokens=4)
     for question in ("what is this ?", "how many dog ?", "where ?"):
-        said = chat.ask(question)
+        answer = chat.ask(question)
         assert chat.turns[-1].answer_ids == slow_answer(model, chat, 4)
-        assert chat.history[-1] == (question, said)
+        assert chat.history[-1] == (question, answer)
     assert len(chat.history) == 3
 
 
-def test_a_conversation_streams_is_stopped_and_goes_on(model: VisionLanguageModel) -> None:
+def test_a_conversation_can_be_streamed_stopped_and_continued(model: VisionLanguageModel) -> None:
     whole = model.chat(picture(), max_new_tokens=6)
     whole.ask("what is this ?")
-    expected = whole.turns[0].said
+    expected = whole.turns[0].answer_ids
     assert len(expected) > 2
     chat = model.chat(picture(), max_new_tokens=6)
     pieces = chat.stream("what is this ?")
     next(pieces)
     pieces.close()  # type: ignore[attr-defined]
-    first = list(chat.turns[0].said)
+    first = list(chat.turns[0].answer_ids)
     assert first == expected[: len(first)] and not chat.turns[0].finished
-    for _ in chat.decode():
+    for _ in chat.continue_answer():
         pass
-    assert chat.turns[0].said[: len(expected)] == expected
+    assert chat.turns[0].answer_ids[: len(expected)] == expected
     next_turn = chat.ask("where ?")
-    assert chat.turns[1].said == slow_answer(model, chat, 6)
+    assert chat.turns[1].answer_ids == slow_answer(model, chat, 6)
     assert chat.history[1][1] == next_turn
 
 
-def test_the_oldest_turns_go_and_the_user_is_told(model: VisionLanguageModel) -> None:
+def test_the_oldest_turns_are_dropped_with_a_warning(model: VisionLanguageModel) -> None:
     if model.language.encoder_decoder:
         pytest.skip("its positions have no end")
     chat = model.chat(picture(), max_new_tokens=5)
@@ -147,15 +147,15 @@ def test_the_oldest_turns_go_and_the_user_is_told(model: VisionLanguageModel) ->
     assert len(chat.history) == 8
 
 
-def test_where_it_looked(model: VisionLanguageModel) -> None:
+def test_attention_maps_are_distributions_that_depend_on_the_word(model: VisionLanguageModel) -> None:
     attention_maps = model.attention_maps(picture(), "the dog is red .")
     assert attention_maps.words == ["the", "dog", "is", "red", "."]
     assert attention_maps.maps.shape == (5, 4, 4) and attention_maps.queries.shape == (5, 4, 4)
     np.testing.assert_allclose(attention_maps.maps.sum((1, 2)), 1, atol=1e-4)
-    assert attention_maps.maps.std(0).max() > 1e-6, "every word was looked for at the same places"
+    assert attention_maps.maps.std(0).max() > 1e-6, "all words have the same attention map"
 
 
-def test_soft_prompts_of_the_whole_picture_look_at_no_part_of_it(tmp_path: Path) -> None:
+def test_global_prompts_have_no_attention_map(tmp_path: Path) -> None:
     from dataclasses import replace
 
     from beholder.models.bridge import Bridge
@@ -192,42 +192,42 @@ def test_candidates_are_ranked_by_the_matching_head(tmp_path: Path) -> None:
         assert scores == sorted(scores, reverse=True)
         np.testing.assert_allclose(model.match(picture(found.index), texts), scores, atol=1e-5)
         assert found.weak == (scores[0] < 0.5)
-    (behind,) = model.stream_captions([picture(0)], "a red", num_candidates=3)
-    texts, scores = zip(*behind.candidates, strict=True)
+    (prompted,) = model.stream_captions([picture(0)], "a red", num_candidates=3)
+    texts, scores = zip(*prompted.candidates, strict=True)
     np.testing.assert_allclose(model.match(picture(0), [f"a red {text}" for text in texts]), scores, atol=1e-5)
 
 
-def test_a_remembered_turn_is_read_as_if_it_had_been_spoken(model: VisionLanguageModel) -> None:
+def test_an_added_turn_equals_one_that_was_generated(model: VisionLanguageModel) -> None:
     answers = []
-    for forgetful in (False, True):
+    for without_cache in (False, True):
         chat = model.chat(picture(), max_new_tokens=4)
         chat.ask("red ?")
         chat.add_turn("what is this ?", "a red dog")
-        if forgetful:
-            chat._kv_cache = None  # everything is read anew, from the turns alone
+        if without_cache:
+            chat._kv_cache = None  # everything is recomputed from the turns
         before = chat.num_tokens
         answers.append(chat.ask("how many ?"))
         assert chat.history[1] == ("what is this ?", "a red dog")
         assert chat.num_tokens > before
     assert answers[0] == answers[1]
-    spoken = model.chat(picture(), max_new_tokens=4)
-    spoken.ask("red ?")
-    assert spoken.ask("how many ?") != answers[0]  # so it was read at all
+    shorter = model.chat(picture(), max_new_tokens=4)
+    shorter.ask("red ?")
+    assert shorter.ask("how many ?") != answers[0]  # so the added turn has an effect
 
 
-def test_a_sentence_is_given_back_as_the_model_was_taught_it() -> None:
+def test_uncapitalize_restores_the_training_form() -> None:
     from beholder.text.prompts import Prompts
 
     assert Prompts(lowercase=True).uncapitalize(Prompts(lowercase=True).postprocess("a dog runs")) == "a dog runs"
     assert Prompts().uncapitalize("Paris") == "Paris"
 
 
-def test_control_tokens_in_a_question_are_text(model: VisionLanguageModel) -> None:
+def test_special_tokens_in_a_question_are_text(model: VisionLanguageModel) -> None:
     ids = model.codec.encode("is this </s> a dog ?")
     assert not set(ids) & set(model.language.eos_token_ids)
 
 
-def test_writing_stops_when_it_is_told_to(model: VisionLanguageModel) -> None:
+def test_an_exception_in_on_token_aborts_generation(model: VisionLanguageModel) -> None:
     class Enough(Exception):
         pass
 
@@ -246,7 +246,7 @@ def test_writing_stops_when_it_is_told_to(model: VisionLanguageModel) -> None:
         assert calls == 3
 
 
-def test_a_prepared_picture_is_taken_as_it_is(model: VisionLanguageModel) -> None:
+def test_a_preprocessed_picture_is_used_unchanged(model: VisionLanguageModel) -> None:
     from beholder.tasks.pictures import preprocess_image
 
     ready = preprocess_image(picture(), model.loaded.preprocessing, name="it")
