@@ -1,4 +1,4 @@
-"""The widgets, with small random models; and the example notebook, run as a whole."""
+"""The widgets with small random models, and a complete run of the example notebook."""
 
 import os
 import subprocess
@@ -46,10 +46,10 @@ def encoder() -> DualEncoder:
     return serving.encoder()
 
 
-def test_a_question_that_is_typed_is_answered_as_in_the_library(writer: VisionLanguageModel) -> None:
+def test_a_typed_question_gets_the_answer_of_the_library(writer: VisionLanguageModel) -> None:
     box = chat(picture(), writer, max_new_tokens=8)
     plain = writer.chat(picture(), max_new_tokens=8)
-    box.question.value = "what is this ?"  # as the Enter key does
+    box.question.value = "what is this ?"  # as if submitted with the Enter key
     assert box.question.value == ""
     assert box.conversation.history == [("what is this ?", plain.ask("what is this ?"))]
     box.question.value = "how many ?"
@@ -60,7 +60,7 @@ def test_a_question_that_is_typed_is_answered_as_in_the_library(writer: VisionLa
     assert bytes(box.picture.value).startswith(b"\xff\xd8")
 
 
-def test_the_answer_is_shown_word_by_word(writer: VisionLanguageModel) -> None:
+def test_the_answer_is_streamed(writer: VisionLanguageModel) -> None:
     box = chat(picture(), writer, max_new_tokens=8)
     shown: list[str] = []
     box.transcript.observe(lambda change: shown.append(change["new"]), "value")
@@ -69,7 +69,7 @@ def test_the_answer_is_shown_word_by_word(writer: VisionLanguageModel) -> None:
     assert all(len(one) <= len(two) for one, two in pairwise(shown))
 
 
-def test_what_is_wrong_is_said_in_the_box(writer: VisionLanguageModel) -> None:
+def test_errors_are_shown_in_the_box(writer: VisionLanguageModel) -> None:
     box = chat(picture(), writer, max_new_tokens=8)
     box.ask("dog " * 80)
     assert "tokens" in box.transcript.value and box.conversation.history == []
@@ -81,7 +81,7 @@ def test_what_is_wrong_is_said_in_the_box(writer: VisionLanguageModel) -> None:
     assert any("dropped" in note for note in box.notes), ConversationTruncatedWarning
 
 
-def test_markup_in_words_stays_words(writer: VisionLanguageModel, tmp_path: Path) -> None:
+def test_markup_in_text_is_escaped(writer: VisionLanguageModel, tmp_path: Path) -> None:
     box = chat(picture(), writer, max_new_tokens=4)
     box.ask(MARKUP)
     assert "<img" not in box.transcript.value and "&lt;img" in box.transcript.value
@@ -91,7 +91,7 @@ def test_markup_in_words_stays_words(writer: VisionLanguageModel, tmp_path: Path
         assert html.count("<img") == 1 and "&lt;img" in html
 
 
-def test_a_gallery_takes_what_searches_and_streams_give(
+def test_a_gallery_accepts_streams_scores_and_pictures(
     writer: VisionLanguageModel, encoder: DualEncoder, photographs: list[Path]
 ) -> None:
     captions = writer.caption(photographs)
@@ -103,13 +103,13 @@ def test_a_gallery_takes_what_searches_and_streams_give(
     assert len(gallery(encoder.stream_images(photographs))) == 4
 
 
-def test_a_picture_that_cannot_be_shown_keeps_its_place(photographs: list[Path]) -> None:
+def test_a_picture_that_cannot_be_shown_is_reported_in_place(photographs: list[Path]) -> None:
     found = gallery([photographs[0], "nothing.jpg", photographs[1]])
     assert [error is None for _, _, error in found.rows] == [True, False, True]
     assert isinstance(found.rows[1][2], PictureNotFound) and "no such file" in found._repr_html_()
 
 
-def test_what_was_imported_stays_a_function_after_its_first_use(photographs: list[Path], encoder: DualEncoder) -> None:
+def test_functions_of_the_module_can_be_called_repeatedly(photographs: list[Path], encoder: DualEncoder) -> None:
     import beholder.notebook
 
     for _ in range(2):
@@ -125,7 +125,7 @@ def album(tmp_path: Path, photographs: list[Path], encoder: DualEncoder) -> Albu
     return album
 
 
-def test_a_gallery_takes_what_an_album_gives(album: Album, photographs: list[Path]) -> None:
+def test_a_gallery_accepts_album_results(album: Album, photographs: list[Path]) -> None:
     found = album.search("a meadow", top=3)
     shown = gallery(found)
     assert [name for name, _, _ in shown.rows] == [one.picture.path for one in found]
@@ -153,7 +153,7 @@ def test_a_gallery_takes_what_an_album_gives(album: Album, photographs: list[Pat
     assert answers.rows[1][2] is gone
 
 
-def test_results_show_themselves_in_a_notebook(
+def test_results_are_displayed_as_html_in_a_notebook(
     album: Album, writer: VisionLanguageModel, photographs: list[Path]
 ) -> None:
     shell = InteractiveShell()
@@ -175,7 +175,7 @@ def test_results_show_themselves_in_a_notebook(
     assert "&lt;img" in html(talk) and "<img" not in html(talk)
 
 
-def test_importing_it_in_a_notebook_is_enough_for_results_to_show_themselves() -> None:
+def test_importing_the_module_in_a_notebook_registers_the_formatters() -> None:
     code = """
 from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
@@ -189,7 +189,7 @@ print(shell.display_formatter.format(Answer("yes", 0.5))[0]["text/html"])
 
 
 @pytest.mark.parametrize("calibrated", [True, False])
-def test_a_matrix_holds_the_numbers_of_the_library(calibrated: bool, photographs: list[Path]) -> None:
+def test_a_similarity_matrix_contains_the_values_of_the_library(calibrated: bool, photographs: list[Path]) -> None:
     import tiny_model
 
     encoder = DualEncoder(tiny_model.build(calibrated=calibrated), "cpu")
@@ -225,7 +225,7 @@ def test_the_example_notebook_runs(tiny_model: Path, folder: Path) -> None:
     assert "What animal is in the picture?" in notebook.cells[-1].outputs[-1].data["text/plain"]
 
 
-def test_the_example_notebook_is_kept_without_outputs() -> None:
+def test_the_example_notebook_is_stored_without_outputs() -> None:
     assert not any(cell.get("outputs") for cell in nbformat.read(EXAMPLE, 4).cells)
 
 

@@ -1,4 +1,4 @@
-"""One conversation in a real JupyterLab, driven in a real browser."""
+"""A conversation in JupyterLab, driven by a browser."""
 
 import os
 import socket
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.slow
 
 @pytest.fixture
 def lab(tmp_path: Path) -> Iterator[str]:
-    """A JupyterLab of its own, with a notebook in which the conversation begins."""
+    """Start a JupyterLab server with a notebook that opens the conversation widget."""
     serving.vision_language_model(tmp_path / "writer")
     serving.picture().save(tmp_path / "picture.png")
     code = "from beholder.notebook import chat\nchat('picture.png', 'writer', max_new_tokens=8)"
@@ -55,7 +55,7 @@ def lab(tmp_path: Path) -> Iterator[str]:
     process.wait(30)
 
 
-def test_a_question_that_is_typed_into_the_box_is_answered(lab: str, chromium: Any, tmp_path: Path) -> None:
+def test_a_question_typed_into_the_box_is_answered(lab: str, chromium: Any, tmp_path: Path) -> None:
     model = VisionLanguageModel.from_pretrained(tmp_path / "writer", device="cpu")
     expected = model.chat(tmp_path / "picture.png", max_new_tokens=8).ask("what is this ?")
     page = chromium.new_page(viewport={"width": 1280, "height": 800})
@@ -67,8 +67,8 @@ def test_a_question_that_is_typed_into_the_box_is_answered(lab: str, chromium: A
     box = page.get_by_placeholder("Ask about the picture")
     box.fill("what is this ?")
     box.press("Enter")
-    said = page.locator(".widget-html-content", has_text="what is this ?")
-    said.filter(has_text=" ".join(expected.split())).wait_for()
-    assert said.inner_text().startswith("what is this ?")
+    transcript = page.locator(".widget-html-content", has_text="what is this ?")
+    transcript.filter(has_text=" ".join(expected.split())).wait_for()
+    assert transcript.inner_text().startswith("what is this ?")
     page.screenshot(path=Path(os.environ.get("BEHOLDER_TEST_SCREENSHOTS", tmp_path)) / "lab.png")
     page.close()

@@ -1,6 +1,6 @@
-"""Open folders as open_clip does and write the vectors that it gives: ``open_clip_opens.py FOLDER...``.
+"""Load folders with open_clip and write the embeddings it computes: ``open_clip_opens.py FOLDER...``.
 
-Run in a process of its own, as ``open_clip_reference.py`` is, and for the same reason.
+Run in a separate process, for the same reason as ``open_clip_reference.py``.
 """
 
 import json

@@ -1,7 +1,7 @@
-"""Write small random open_clip checkpoints and the vectors that open_clip gives: ``open_clip_reference.py FOLDER``.
+"""Write small random open_clip checkpoints and the embeddings of open_clip: ``open_clip_reference.py FOLDER``.
 
-Run in a process of its own. open_clip imports torchvision for its training transforms; empty stand-ins take its place,
-because torchvision's presence changes what other libraries do. The networks are open_clip's own.
+Run in a separate process: open_clip imports torchvision for its training transforms, which is replaced by empty stubs,
+because other libraries behave differently with torchvision. The networks are open_clip's own.
 """
 
 import importlib.machinery
@@ -35,8 +35,8 @@ CASES: dict[str, dict[str, Any]] = {
 }
 
 
-class Anything(type):
-    """A class that has every constant that is asked of it."""
+class StubClass(type):
+    """A class with arbitrary constants: each attribute is its own name."""
 
     def __getattr__(cls, name: str) -> str:
         if name.startswith("__"):
@@ -44,26 +44,26 @@ class Anything(type):
         return name
 
 
-class Stand(types.ModuleType):
-    """A module that has every class that is asked of it, all empty."""
+class StubModule(types.ModuleType):
+    """A module with arbitrary attributes, all of them empty classes."""
 
     def __getattr__(self, name: str) -> type:
         if name.startswith("__"):
             raise AttributeError(name)
-        return Anything(name, (), {})
+        return StubClass(name, (), {})
 
 
 def import_open_clip() -> Any:
     names = ("", ".transforms", ".transforms.functional", ".ops", ".ops.misc", ".datasets")
     for name in [f"torchvision{name}" for name in names]:
-        stand = Stand(name)
-        stand.__spec__ = importlib.machinery.ModuleSpec(name, None)
-        stand.__path__ = []
-        sys.modules[name] = stand
+        stub = StubModule(name)
+        stub.__spec__ = importlib.machinery.ModuleSpec(name, None)
+        stub.__path__ = []
+        sys.modules[name] = stub
         parent, _, child = name.rpartition(".")
         if parent:
-            setattr(sys.modules[parent], child, stand)
-    sys.modules["timm"] = None  # type: ignore[assignment]  # open_clip does without it, and it wants torchvision too
+            setattr(sys.modules[parent], child, stub)
+    sys.modules["timm"] = None  # type: ignore[assignment]  # optional for open_clip; it would import torchvision, too
     import open_clip
 
     return open_clip

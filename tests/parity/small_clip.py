@@ -1,4 +1,4 @@
-"""A small random CLIP with tokenizer and image processor, in a folder that transformers wrote."""
+"""A small random CLIP with tokenizer and image processor, written by transformers."""
 
 import json
 from pathlib import Path
@@ -15,7 +15,7 @@ SENTENCES = ["the dog", "A cat runs, the dog runs!", "", "zebra? 42 the cat the 
 
 
 def write_small_clip(folder: Path, end_id: int | None = None) -> Any:
-    """Write the folder and return transformers' model; ``end_id`` is what the config says, right by default."""
+    """Write the folder and return transformers' model; ``end_id`` overrides the end token of the config."""
     import transformers
 
     folder.mkdir(parents=True, exist_ok=True)
@@ -43,7 +43,7 @@ def write_small_clip(folder: Path, end_id: int | None = None) -> Any:
 
 
 def pictures() -> list[Image.Image]:
-    """Three of different shapes, smooth enough that resizing leaves something of them."""
+    """Return three pictures of different shapes, smooth enough to survive resizing."""
     noise = np.random.default_rng(4).integers(0, 256, (3, 9, 9, 3), np.uint8)
     sizes = ((60, 80), (200, 96), (48, 48))
     return [

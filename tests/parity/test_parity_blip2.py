@@ -1,4 +1,4 @@
-"""BLIP-2 against transformers, on small random checkpoints that transformers wrote."""
+"""BLIP-2 against transformers, on small random checkpoints written by transformers."""
 
 from pathlib import Path
 
@@ -29,7 +29,7 @@ def picture(seed: int = 0) -> Image.Image:
 
 
 @pytest.mark.parametrize("kind", [*WRITING, "retrieval"])
-def test_picture_features_and_query_outputs(kind: str, tmp_path: Path) -> None:
+def test_image_features_and_query_outputs_equal_those_of_transformers(kind: str, tmp_path: Path) -> None:
     reference = make(kind, tmp_path)
     loaded = load_vision_language(tmp_path)
     with torch.no_grad():
@@ -42,7 +42,7 @@ def test_picture_features_and_query_outputs(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", WRITING)
-def test_logits_of_the_words_behind_a_picture(kind: str, tmp_path: Path) -> None:
+def test_teacher_forced_logits_equal_those_of_transformers(kind: str, tmp_path: Path) -> None:
     reference = make(kind, tmp_path)
     model = VisionLanguageModel.from_pretrained(tmp_path, device="cpu")
     ids = torch.tensor([[2, 9, 11, 12]])
@@ -59,7 +59,7 @@ def test_logits_of_the_words_behind_a_picture(kind: str, tmp_path: Path) -> None
 
 @pytest.mark.parametrize("wide", [1, 3])
 @pytest.mark.parametrize("kind", WRITING)
-def test_the_same_captions(kind: str, wide: int, tmp_path: Path) -> None:
+def test_captions_equal_those_of_transformers(kind: str, wide: int, tmp_path: Path) -> None:
     reference = make(kind, tmp_path)
     model = VisionLanguageModel.from_pretrained(tmp_path, device="cpu")
     prompt = [9, 11, 12, 7] if kind == "t5" else [2, 9, 11, 12]
@@ -83,7 +83,7 @@ def test_the_same_captions(kind: str, wide: int, tmp_path: Path) -> None:
     assert all(text.ids for text in ours), "empty captions test little"
 
 
-def test_matching_and_contrast(tmp_path: Path) -> None:
+def test_matching_logits_and_contrastive_similarity_equal_those_of_transformers(tmp_path: Path) -> None:
     reference = make("retrieval", tmp_path)
     loaded = load_vision_language(tmp_path)
     assert loaded.tokenizer is not None
@@ -92,16 +92,16 @@ def test_matching_and_contrast(tmp_path: Path) -> None:
     )
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
     with torch.no_grad():
-        seen = image_tokens(loaded.image, pixels())
+        tokens = image_tokens(loaded.image, pixels())
         options = {"pixel_values": pixels(), "input_ids": ids, "attention_mask": mask.long()}
         expected = reference(**options, use_image_text_matching_head=True).logits_per_image
-        torch.testing.assert_close(loaded.bridge.match(seen, ids, mask), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(loaded.bridge.match(tokens, ids, mask), expected, atol=1e-4, rtol=0)
         expected = reference(**options).logits_per_image
-        ours = pair_similarity(loaded.bridge.image_features(seen), loaded.bridge.text_features(ids, mask))
+        ours = pair_similarity(loaded.bridge.image_features(tokens), loaded.bridge.text_features(ids, mask))
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
-def test_pixels_as_the_reference_processor_makes_them(tmp_path: Path) -> None:
+def test_pixels_equal_those_of_the_reference_processor(tmp_path: Path) -> None:
     make("opt", tmp_path)
     from transformers import BlipImageProcessorPil
 
@@ -111,11 +111,11 @@ def test_pixels_as_the_reference_processor_makes_them(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", [*WRITING, "retrieval"])
-def test_saved_and_loaded_bit_for_bit(kind: str, tmp_path: Path) -> None:
+def test_a_saved_model_is_restored_bit_for_bit(kind: str, tmp_path: Path) -> None:
     make(kind, tmp_path / "theirs")
     model = VisionLanguageModel.from_pretrained(tmp_path / "theirs", device="cpu")
     model.save_pretrained(tmp_path / "ours")
-    model.save_pretrained(tmp_path / "ours")  # over itself
+    model.save_pretrained(tmp_path / "ours")  # overwrites its own folder
     again = VisionLanguageModel.from_pretrained(tmp_path / "ours", device="cpu")
     for name, tensor in model.bridge.state_dict().items():
         assert torch.equal(tensor, again.bridge.state_dict()[name]), name
@@ -131,7 +131,7 @@ def test_saved_and_loaded_bit_for_bit(kind: str, tmp_path: Path) -> None:
             again.match(picture(), ["a dog"])
 
 
-def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
+def test_a_missing_tensor_is_reported_by_name(tmp_path: Path) -> None:
     from safetensors.torch import load_file, save_file
 
     make("opt", tmp_path)
@@ -146,7 +146,7 @@ def test_a_tensor_that_is_missing_is_named(tmp_path: Path) -> None:
         load_vision_language(tmp_path)
 
 
-def test_an_unknown_model_says_what_is_known(tmp_path: Path) -> None:
+def test_an_unknown_model_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "llava"}')
     with pytest.raises(ModelError, match=r"llava is not known; known are .*blip-2"):
         load_vision_language(tmp_path)

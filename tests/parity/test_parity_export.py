@@ -1,4 +1,4 @@
-"""Models of ours opened by others, and models of others brought in and given back tensor by tensor."""
+"""Our models loaded by other libraries, and their checkpoints imported and exported tensor by tensor."""
 
 import importlib.util
 import json
@@ -44,7 +44,7 @@ SQUASH = Preprocessing(48, 48, "squash", interpolation="bilinear", mean=(0.5, 0.
 
 
 def enlarged(network: Any) -> Any:
-    """Random weights that are large enough to tell a wrong network from a right one."""
+    """Enlarge random weights so that errors in the network change its output."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in network.parameters():
@@ -54,7 +54,7 @@ def enlarged(network: Any) -> Any:
 
 
 def build(kind: str, vocabularies: Path, **changes: Any) -> LoadedDualEncoder:
-    """A random dual encoder of ours; ``changes`` are settings of its image tower."""
+    """Build a random dual encoder of ours; ``changes`` override settings of its image tower."""
     vocabulary = {"clip": "clip", "highest": "clip", "siglip": "siglip", "chinese": "bert", "grid": "bert"}[kind]
     tokenizer = tokenizer_from_folder(vocabularies / vocabulary, vocabulary, 24)  # type: ignore[arg-type]
     marks, pieces = tokenizer.settings, tokenizer.backend.get_vocab_size()
@@ -122,7 +122,7 @@ def embed(loaded: LoadedDualEncoder) -> tuple[torch.Tensor, torch.Tensor, torch.
         ("chinese", {}, "ChineseCLIPModel"),
     ],
 )
-def test_transformers_gives_our_vectors_from_picture_and_sentence(
+def test_transformers_computes_our_embeddings_from_an_exported_folder(
     kind: str, changes: dict[str, Any], named: str, vocabularies: Path, tmp_path: Path
 ) -> None:
     loaded = build(kind, vocabularies, **changes)
@@ -145,10 +145,10 @@ def test_transformers_gives_our_vectors_from_picture_and_sentence(
 
 
 @pytest.mark.parametrize("kind", ["clip", "highest", "siglip", "chinese"])
-def test_what_was_exported_comes_back_the_same(kind: str, vocabularies: Path, tmp_path: Path) -> None:
+def test_an_exported_model_can_be_imported_again(kind: str, vocabularies: Path, tmp_path: Path) -> None:
     loaded = build(kind, vocabularies)
     export(loaded, "transformers", tmp_path / "exported")
-    export(loaded, "transformers", tmp_path / "exported")  # over itself
+    export(loaded, "transformers", tmp_path / "exported")  # overwrites its own folder
     again = load_dual_encoder(tmp_path / "exported")
     for name, tensor in loaded.network.state_dict().items():
         assert torch.equal(tensor, again.network.state_dict()[name]), name
@@ -187,7 +187,7 @@ def theirs_chinese() -> Any:
         ("ChineseCLIPModel", theirs_chinese(), chinese_clip),
     ],
 )
-def test_tensors_of_transformers_come_back_as_they_were(name: str, config: Any, layout: Any, tmp_path: Path) -> None:
+def test_tensors_of_transformers_survive_import_and_export(name: str, config: Any, layout: Any, tmp_path: Path) -> None:
     model = enlarged(getattr(transformers, name)(config))
     model.save_pretrained(tmp_path)
     before = load_file(tmp_path / "model.safetensors")
@@ -213,7 +213,7 @@ def in_open_clip(script: str, *folders: Path) -> None:
 
 
 @needs_open_clip
-def test_tensors_of_open_clip_come_back_as_they_were(tmp_path: Path) -> None:
+def test_tensors_of_open_clip_survive_import_and_export(tmp_path: Path) -> None:
     in_open_clip("open_clip_reference.py", tmp_path)
     for case in CASES:
         before = load_file(tmp_path / case / "open_clip_model.safetensors")
@@ -223,12 +223,12 @@ def test_tensors_of_open_clip_come_back_as_they_were(tmp_path: Path) -> None:
         assert open_clip.settings(open_clip.config(settings)) == settings, case
         after = to_foreign(network.state_dict(), rows)
         assert set(after) == set(before) - set(open_clip.IGNORED), case
-        # the temperature may be stored as one number or as a list of one
+        # the logit scale may be stored as a scalar or with shape (1,)
         assert all(torch.equal(tensor, before[key].reshape(tensor.shape)) for key, tensor in after.items()), case
 
 
 @needs_open_clip
-def test_open_clip_opens_a_folder_and_gives_our_vectors(vocabularies: Path, tmp_path: Path) -> None:
+def test_open_clip_computes_our_embeddings_from_an_exported_folder(vocabularies: Path, tmp_path: Path) -> None:
     cases = ({}, {"pooling": "mean", "layer_scale": True, "final_norm": "tokens"})
     expected = []
     for number, changes in enumerate(cases):
@@ -252,12 +252,12 @@ def test_open_clip_opens_a_folder_and_gives_our_vectors(vocabularies: Path, tmp_
         torch.testing.assert_close(logits, theirs["logits"], atol=2e-5 * float(logits.abs().max()), rtol=0)
         read = theirs["tokens"][:, : tokens.ids.shape[1]].numpy()
         np.testing.assert_array_equal(read[tokens.mask], tokens.ids[tokens.mask])
-        seen = json.loads((tmp_path / str(number) / "preprocess.json").read_text())
-        assert seen["mean"] == list(CROP.mean) and seen["resize_mode"] == "shortest"
+        settings = json.loads((tmp_path / str(number) / "preprocess.json").read_text())
+        assert settings["mean"] == list(CROP.mean) and settings["resize_mode"] == "shortest"
 
 
 @pytest.mark.parametrize(
-    ("kind", "changes", "format", "said"),
+    ("kind", "changes", "format", "message"),
     [
         ("grid", {}, "transformers", "EfficientNetLiteSettings, and is no vision transformer"),
         ("grid", {}, "open_clip", "not both transformers"),
@@ -269,17 +269,19 @@ def test_open_clip_opens_a_folder_and_gives_our_vectors(vocabularies: Path, tmp_
         ("chinese", {}, "open_clip", "not both transformers"),
     ],
 )
-def test_what_a_layout_can_not_hold_is_refused_with_the_format_that_can(
-    kind: str, changes: dict[str, Any], format: Any, said: str, vocabularies: Path, tmp_path: Path
+def test_an_unsupported_model_is_refused_with_the_format_that_supports_it(
+    kind: str, changes: dict[str, Any], format: Any, message: str, vocabularies: Path, tmp_path: Path
 ) -> None:
     loaded = build(kind, vocabularies, **changes)
-    with pytest.raises(ModelError, match=said) as caught:
+    with pytest.raises(ModelError, match=message) as caught:
         export(loaded, format, tmp_path / "exported")
     assert "onnx works for every dual encoder" in str(caught.value) and kind in str(caught.value)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_pictures_that_are_padded_are_refused_and_half_a_pixel_is_said(vocabularies: Path, tmp_path: Path) -> None:
+def test_padded_preprocessing_is_refused_and_a_half_pixel_shift_gives_a_warning(
+    vocabularies: Path, tmp_path: Path
+) -> None:
     loaded = build("clip", vocabularies)
     with pytest.raises(ModelError, match="fitted by pad"):
         export(replace(loaded, preprocessing=replace(CROP, fit="pad")), "transformers", tmp_path / "exported")
@@ -288,7 +290,7 @@ def test_pictures_that_are_padded_are_refused_and_half_a_pixel_is_said(vocabular
         export(rounded, "transformers", tmp_path / "exported")
 
 
-def test_a_folder_with_other_files_is_left_alone(vocabularies: Path, tmp_path: Path) -> None:
+def test_a_folder_with_other_files_is_not_overwritten(vocabularies: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
     with pytest.raises(InvalidSetting, match="something else"):
         export(build("clip", vocabularies), "transformers", tmp_path)
@@ -297,7 +299,7 @@ def test_a_folder_with_other_files_is_left_alone(vocabularies: Path, tmp_path: P
 
 
 @pytest.mark.parametrize("kind", ["clip", "grid", pytest.param("siglip", marks=pytest.mark.slow)])
-def test_onnx_runtime_gives_our_vectors_of_any_number_of_pictures_and_words(
+def test_onnx_runtime_computes_our_embeddings_for_any_batch_size_and_length(
     kind: str,
     vocabularies: Path,
     tmp_path: Path,
@@ -321,7 +323,7 @@ def test_onnx_runtime_gives_our_vectors_of_any_number_of_pictures_and_words(
     written = json.loads((tmp_path / "exported" / "export.json").read_text())
     assert Preprocessing(**written["preprocessing"]) == loaded.preprocessing
     assert written["logit_scale"] == pytest.approx(float(loaded.network.logit_scale.exp()))
-    if kind == "grid":  # whose pictures are squashed, as the card shows it
+    if kind == "grid":  # its pictures are squashed, as in the example of the model card
         pictures()[0].save(tmp_path / "exported" / "photo.jpg", quality=95)
         monkeypatch.chdir(tmp_path / "exported")
         (program,) = re.findall(r"```python\n(.*?)```", Path("README.md").read_text("utf-8"), re.S)
@@ -331,7 +333,7 @@ def test_onnx_runtime_gives_our_vectors_of_any_number_of_pictures_and_words(
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5", "retrieval"])
-def test_blip2_comes_back_tensor_by_tensor(kind: str, tmp_path: Path) -> None:
+def test_blip2_survives_import_and_export_tensor_by_tensor(kind: str, tmp_path: Path) -> None:
     reference = make(kind, tmp_path / "theirs")
     export(load_vision_language(tmp_path / "theirs"), "transformers", tmp_path / "exported")
     before, after = (load_file(tmp_path / name / "model.safetensors") for name in ("theirs", "exported"))
@@ -342,7 +344,7 @@ def test_blip2_comes_back_tensor_by_tensor(kind: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("kind", ["opt", "t5"])
-def test_transformers_writes_our_captions(kind: str, tmp_path: Path) -> None:
+def test_transformers_generates_our_captions_from_an_exported_folder(kind: str, tmp_path: Path) -> None:
     make(kind, tmp_path / "theirs")
     ours = VisionLanguageModel.from_pretrained(tmp_path / "theirs", device="cpu")
     export(ours.loaded, "transformers", tmp_path / "exported")
@@ -354,12 +356,12 @@ def test_transformers_writes_our_captions(kind: str, tmp_path: Path) -> None:
     if kind == "opt":
         written = written[:, inputs["input_ids"].shape[1] :]
     theirs = [" ".join(text.split()) for text in processor.batch_decode(written, skip_special_tokens=True)]
-    said = ours.caption(pictures(), prompt="a photo of", max_new_tokens=8, num_beams=1, no_repeat_ngram_size=0)
-    assert [" ".join(text.split()) for text in said] == theirs
+    captions = ours.caption(pictures(), prompt="a photo of", max_new_tokens=8, num_beams=1, no_repeat_ngram_size=0)
+    assert [" ".join(text.split()) for text in captions] == theirs
     assert any(theirs)
 
 
-def test_a_bridge_of_both_stages_becomes_the_writing_kind_and_says_what_it_loses(tmp_path: Path) -> None:
+def test_a_bridge_with_both_heads_is_exported_for_generation_with_a_warning(tmp_path: Path) -> None:
     make("opt", tmp_path / "theirs")
     loaded = load_vision_language(tmp_path / "theirs")
     settings = loaded.bridge.settings
@@ -377,8 +379,8 @@ def test_a_bridge_of_both_stages_becomes_the_writing_kind_and_says_what_it_loses
     again = load_vision_language(tmp_path / "exported")
     pixels = torch.randn(2, 3, 28, 28, generator=torch.Generator().manual_seed(3))
     with torch.no_grad():
-        seen = image_tokens(loaded.image, pixels)
-        torch.testing.assert_close(loaded.bridge.soft_prompts(seen), again.bridge.soft_prompts(seen), **TOLERANCE)
+        tokens = image_tokens(loaded.image, pixels)
+        torch.testing.assert_close(loaded.bridge.soft_prompts(tokens), again.bridge.soft_prompts(tokens), **TOLERANCE)
 
 
 def test_bridges_of_another_architecture_are_refused(tmp_path: Path) -> None:

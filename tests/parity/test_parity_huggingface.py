@@ -1,4 +1,4 @@
-"""Our networks against transformers', with small random checkpoints that transformers wrote."""
+"""Our networks against transformers', on small random checkpoints written by transformers."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ TOLERANCE = {"atol": 1e-5, "rtol": 0}
 
 
 def write(model: Any, folder: Path) -> Any:
-    """Make the weights large enough to tell a wrong network from a right one, and save them."""
+    """Enlarge the weights so that errors in the network change its output, and save the model."""
     generator = torch.Generator().manual_seed(5)
     with torch.no_grad():
         for parameter in model.parameters():
@@ -40,7 +40,7 @@ def pictures(height: int = 48, width: int = 48, count: int = 3) -> torch.Tensor:
 
 
 def sentences(lengths: tuple[int, ...], end_id: int, pad_id: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Random ids, an end mark after each sentence, padding after that: ids and mask (B, T)."""
+    """Return random sentences with an end token and padding: ids and mask (B, T)."""
     generator = torch.Generator().manual_seed(7)
     ids = torch.full((len(lengths), max(lengths) + 1), pad_id)
     for row, length in enumerate(lengths):
@@ -63,7 +63,7 @@ def unit(features: Any) -> torch.Tensor:
         ({"eos_token_id": 58}, {"layer_norm_eps": 1e-2, "num_attention_heads": 2, "image_size": 50}, {}),
     ],
 )
-def test_clip_gives_the_vectors_of_transformers(
+def test_clip_embeddings_equal_those_of_transformers(
     tmp_path: Path, text: dict[str, Any], vision: dict[str, Any], shared: dict[str, Any]
 ) -> None:
     config = transformers.CLIPConfig(text_config={**TEXT, **text}, vision_config={**VISION, **vision}, **shared)
@@ -81,17 +81,17 @@ def test_clip_gives_the_vectors_of_transformers(
         torch.testing.assert_close(network.image(pictures(size, size)).tokens, tokens, atol=1e-4, rtol=0)
 
 
-def test_clip_takes_other_sizes_by_interpolating_positions_as_transformers_does(tmp_path: Path) -> None:
+def test_clip_interpolates_position_embeddings_like_transformers(tmp_path: Path) -> None:
     reference = write(transformers.CLIPModel(transformers.CLIPConfig(text_config=TEXT, vision_config=VISION)), tmp_path)
     network, _ = load_foreign_network(tmp_path)
     for height, width in ((64, 64), (32, 80), (96, 40)):
-        seen = pictures(height, width)
+        pixels = pictures(height, width)
         with torch.no_grad():
-            expected = unit(reference.get_image_features(seen, interpolate_pos_encoding=True))
-            torch.testing.assert_close(network.embed_image(seen), expected, **TOLERANCE)
+            expected = unit(reference.get_image_features(pixels, interpolate_pos_encoding=True))
+            torch.testing.assert_close(network.embed_image(pixels), expected, **TOLERANCE)
 
 
-def test_a_config_that_leaves_out_the_defaults_is_read_as_transformers_reads_it(tmp_path: Path) -> None:
+def test_a_config_without_default_values_is_read_like_in_transformers(tmp_path: Path) -> None:
     text = {"num_hidden_layers": 1, "vocab_size": 60, "hidden_size": 512}
     vision = {"num_hidden_layers": 1, "image_size": 32}
     reference = write(transformers.CLIPModel(transformers.CLIPConfig(text_config=text, vision_config=vision)), tmp_path)
@@ -111,7 +111,7 @@ def test_a_config_that_leaves_out_the_defaults_is_read_as_transformers_reads_it(
         ("CLIPVision", clip.VISION_DEFAULTS),
         ("ChineseCLIPVision", clip.VISION_DEFAULTS),
         ("SiglipVision", siglip.VISION_DEFAULTS),
-        ("SiglipText", {**siglip.TEXT_DEFAULTS, "projection_size": 768}),  # that is, the hidden size
+        ("SiglipText", {**siglip.TEXT_DEFAULTS, "projection_size": 768}),  # i.e. the hidden size
         ("Bert", bert.DEFAULTS),
         ("ChineseCLIPText", bert.DEFAULTS),
         ("ViT", {**vit.DEFAULTS, "pooler_output_size": 768}),
@@ -119,20 +119,20 @@ def test_a_config_that_leaves_out_the_defaults_is_read_as_transformers_reads_it(
         ("Dinov2WithRegisters", dinov2.WITH_REGISTERS_DEFAULTS),
     ],
 )
-def test_the_defaults_are_those_of_transformers(kind: str, defaults: dict[str, Any]) -> None:
+def test_the_default_settings_equal_those_of_transformers(kind: str, defaults: dict[str, Any]) -> None:
     config = getattr(transformers, f"{kind}Config")()
-    defaults = {key: value for key, value in defaults.items() if key != "position_embedding_type"}  # gone since 5.0
+    defaults = {key: value for key, value in defaults.items() if key != "position_embedding_type"}  # removed in 5.0
     assert {key: getattr(config, key) for key in defaults} == defaults
 
 
-def test_a_legacy_section_wins_over_its_successor_as_in_transformers(tmp_path: Path) -> None:
+def test_a_legacy_section_takes_precedence_as_in_transformers(tmp_path: Path) -> None:
     config = {
         "model_type": "clip",
         "text_config": {**TEXT, "hidden_act": "gelu", "eos_token_id": 2},
         "text_config_dict": {**TEXT, "layer_norm_eps": 1e-3},
         "vision_config": VISION,
     }
-    written = json.dumps(config)  # before transformers changes it in place
+    written = json.dumps(config)  # before transformers modifies it in place
     reference = write(transformers.CLIPModel(transformers.CLIPConfig(**config)), tmp_path)
     (tmp_path / "config.json").write_text(written)
     network, _ = load_foreign_network(tmp_path)
@@ -146,7 +146,9 @@ def test_a_legacy_section_wins_over_its_successor_as_in_transformers(tmp_path: P
     ("text", "vision"),
     [({}, {}), ({"projection_size": 32, "hidden_size": 16}, {"hidden_act": "gelu"}), ({}, {"patch_size": 12})],
 )
-def test_siglip_gives_the_vectors_of_transformers(tmp_path: Path, text: dict[str, Any], vision: dict[str, Any]) -> None:
+def test_siglip_embeddings_equal_those_of_transformers(
+    tmp_path: Path, text: dict[str, Any], vision: dict[str, Any]
+) -> None:
     config = transformers.SiglipConfig(
         text_config={**TEXT, "hidden_size": 32, **text}, vision_config={**VISION, **vision}
     )
@@ -166,7 +168,7 @@ def test_siglip_gives_the_vectors_of_transformers(tmp_path: Path, text: dict[str
 
 
 @pytest.mark.parametrize("activation", ["gelu", "quick_gelu"])
-def test_chinese_clip_gives_the_vectors_of_transformers(tmp_path: Path, activation: str) -> None:
+def test_chinese_clip_embeddings_equal_those_of_transformers(tmp_path: Path, activation: str) -> None:
     config = transformers.ChineseCLIPConfig(
         text_config={**TEXT, "hidden_act": activation}, vision_config=VISION, projection_dim=20
     )
@@ -181,7 +183,7 @@ def test_chinese_clip_gives_the_vectors_of_transformers(tmp_path: Path, activati
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])
-def test_bert_by_itself_gives_the_tokens_of_transformers_and_their_pooled_vector(tmp_path: Path, pooling: Any) -> None:
+def test_a_standalone_bert_equals_transformers_in_tokens_and_pooled_output(tmp_path: Path, pooling: Any) -> None:
     reference = write(transformers.BertModel(transformers.BertConfig(**TEXT)), tmp_path)
     config = json.loads((tmp_path / "config.json").read_text())
     tensors = read_tensors(tmp_path, huggingface.STEMS)
@@ -191,11 +193,11 @@ def test_bert_by_itself_gives_the_tokens_of_transformers_and_their_pooled_vector
         expected, encoded = reference(ids, mask.long()).last_hidden_state, network(ids, mask)
     torch.testing.assert_close(encoded.tokens[mask], expected[mask], **TOLERANCE)
     means = [tokens[words].mean(dim=0) for tokens, words in zip(expected, mask, strict=True)]
-    wanted = expected[:, 0] if pooling == "first" else torch.stack(means)
-    torch.testing.assert_close(encoded.pooled, wanted, **TOLERANCE)
+    pooled = expected[:, 0] if pooling == "first" else torch.stack(means)
+    torch.testing.assert_close(encoded.pooled, pooled, **TOLERANCE)
 
 
-def test_a_checkpoint_in_half_precision_is_loaded_as_float32(tmp_path: Path) -> None:
+def test_a_half_precision_checkpoint_is_loaded_as_float32(tmp_path: Path) -> None:
     config = transformers.CLIPConfig(text_config=TEXT, vision_config=VISION)
     reference = write(transformers.CLIPModel(config).half(), tmp_path)
     network, _ = load_foreign_network(tmp_path)
@@ -205,7 +207,7 @@ def test_a_checkpoint_in_half_precision_is_loaded_as_float32(tmp_path: Path) -> 
         torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
 
 
-def test_a_checkpoint_in_shards_gives_the_same_vectors_as_a_whole_one(tmp_path: Path) -> None:
+def test_a_sharded_checkpoint_gives_the_same_embeddings(tmp_path: Path) -> None:
     reference = write(transformers.CLIPModel(transformers.CLIPConfig(text_config=TEXT, vision_config=VISION)), tmp_path)
     whole, _ = load_foreign_network(tmp_path)
     (tmp_path / "model.safetensors").unlink()
@@ -216,7 +218,7 @@ def test_a_checkpoint_in_shards_gives_the_same_vectors_as_a_whole_one(tmp_path: 
 
 
 @pytest.mark.parametrize("settings", [{}, {"qkv_bias": False, "patch_size": 8, "hidden_act": "gelu_new"}])
-def test_vit_gives_the_tokens_and_pooled_vectors_of_transformers(tmp_path: Path, settings: dict[str, Any]) -> None:
+def test_vit_tokens_and_pooled_output_equal_those_of_transformers(tmp_path: Path, settings: dict[str, Any]) -> None:
     reference = write(transformers.ViTModel(transformers.ViTConfig(**{**VISION, **settings})), tmp_path)
     network = load_image_encoder(tmp_path).network
     for size in ((48, 48), (64, 80)):
@@ -233,7 +235,7 @@ def test_vit_without_a_pooler_pools_its_class_token(tmp_path: Path) -> None:
     torch.testing.assert_close(encoded.pooled, reference(pictures()).last_hidden_state[:, 0], **TOLERANCE)
 
 
-def test_vit_classifies_as_transformers_does(tmp_path: Path) -> None:
+def test_vit_logits_equal_those_of_transformers(tmp_path: Path) -> None:
     names = {index: f"class {index}" for index in range(11)}
     config = transformers.ViTConfig(**VISION, id2label=names, label2id={name: key for key, name in names.items()})
     reference = write(transformers.ViTForImageClassification(config), tmp_path)
@@ -255,7 +257,7 @@ DINO = {key: value for key, value in VISION.items() if key != "intermediate_size
         ("Dinov2WithRegisters", {"use_swiglu_ffn": True}),
     ],
 )
-def test_dinov2_gives_the_tokens_and_pooled_vectors_of_transformers(
+def test_dinov2_tokens_and_pooled_output_equal_those_of_transformers(
     tmp_path: Path, kind: str, settings: dict[str, Any]
 ) -> None:
     config = getattr(transformers, f"{kind}Config")(**{**DINO, **settings})
@@ -269,7 +271,7 @@ def test_dinov2_gives_the_tokens_and_pooled_vectors_of_transformers(
 
 
 @pytest.mark.parametrize("kind", ["Dinov2", "Dinov2WithRegisters"])
-def test_dinov2_classifies_as_transformers_does(tmp_path: Path, kind: str) -> None:
+def test_dinov2_logits_equal_those_of_transformers(tmp_path: Path, kind: str) -> None:
     config = getattr(transformers, f"{kind}Config")(**DINO, num_labels=5)
     reference = write(getattr(transformers, f"{kind}ForImageClassification")(config), tmp_path)
     network = load_image_encoder(tmp_path).network
@@ -278,7 +280,7 @@ def test_dinov2_classifies_as_transformers_does(tmp_path: Path, kind: str) -> No
         torch.testing.assert_close(logits, reference(pictures()).logits, atol=1e-4, rtol=1e-5)
 
 
-def test_a_picture_or_sentence_alone_gives_the_vector_that_it_gives_in_a_batch(tmp_path: Path) -> None:
+def test_embeddings_do_not_depend_on_the_batch(tmp_path: Path) -> None:
     for kind in ("CLIP", "ChineseCLIP"):
         config = getattr(transformers, f"{kind}Config")(text_config=TEXT, vision_config=VISION)
         write(getattr(transformers, f"{kind}Model")(config), tmp_path / kind)

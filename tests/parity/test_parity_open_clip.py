@@ -1,4 +1,4 @@
-"""Our networks against open_clip's, with small random checkpoints that open_clip wrote in a process of its own."""
+"""Our networks against open_clip's, on small random checkpoints that open_clip wrote in a separate process."""
 
 import importlib.util
 import json
@@ -31,7 +31,7 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def differences(folder: Path, **options: Any) -> tuple[float, float]:
-    """The largest difference of a vector and of a logit."""
+    """Return the largest differences of embeddings and of logits."""
     network, _ = load_foreign_network(folder, **options)
     expected = load_file(folder / "outputs.safetensors")
     with torch.no_grad():
@@ -42,13 +42,13 @@ def differences(folder: Path, **options: Any) -> tuple[float, float]:
 
 
 @pytest.mark.parametrize("case", CASES)
-def test_open_clip_checkpoints_give_the_vectors_of_open_clip(checkpoints: Path, case: str) -> None:
+def test_embeddings_of_open_clip_checkpoints_equal_those_of_open_clip(checkpoints: Path, case: str) -> None:
     vectors, logits = differences(checkpoints / case)
     assert vectors < 1e-5
     assert logits < 2e-4
 
 
-def test_an_open_clip_pickle_is_read_only_where_it_is_allowed(checkpoints: Path, tmp_path: Path) -> None:
+def test_an_open_clip_pickle_is_read_only_if_allowed(checkpoints: Path, tmp_path: Path) -> None:
     for name in ("open_clip_config.json", "open_clip_pytorch_model.bin", "outputs.safetensors"):
         (tmp_path / name).symlink_to(checkpoints / "plain" / name)
     with pytest.raises(ModelError, match="allow_pickle"):
@@ -57,7 +57,7 @@ def test_an_open_clip_pickle_is_read_only_where_it_is_allowed(checkpoints: Path,
     assert vectors < 1e-5
 
 
-def test_the_preprocessing_is_that_of_open_clip(checkpoints: Path) -> None:
+def test_the_preprocessing_equals_that_of_open_clip(checkpoints: Path) -> None:
     _, pixels = load_foreign_network(checkpoints / "plain")
     assert (pixels.height, pixels.width, pixels.resize, pixels.fit) == (48, 48, 48, "crop")
     assert (pixels.centre, pixels.interpolation) == ("round", "bicubic")
@@ -65,7 +65,7 @@ def test_the_preprocessing_is_that_of_open_clip(checkpoints: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("part", "change", "said"),
+    ("part", "change", "message"),
     [
         ("vision_cfg", {"timm_model_name": "vit_base_patch16_siglip_224"}, "timm"),
         ("vision_cfg", {"layers": [3, 4, 6, 3]}, "ResNet"),
@@ -78,12 +78,12 @@ def test_the_preprocessing_is_that_of_open_clip(checkpoints: Path) -> None:
         ("text_cfg", {"embed_cls": True}, "CoCa"),
     ],
 )
-def test_open_clip_networks_that_are_not_covered_are_refused_with_a_reason(
-    checkpoints: Path, tmp_path: Path, part: str, change: dict[str, Any], said: str
+def test_unsupported_open_clip_networks_are_refused_with_the_reason(
+    checkpoints: Path, tmp_path: Path, part: str, change: dict[str, Any], message: str
 ) -> None:
     config = json.loads((checkpoints / "plain" / "open_clip_config.json").read_text())
     config["model_cfg"][part] |= change
     (tmp_path / "open_clip_config.json").write_text(json.dumps(config))
     (tmp_path / "open_clip_model.safetensors").symlink_to(checkpoints / "plain" / "open_clip_model.safetensors")
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         load_foreign_network(tmp_path)

@@ -1,4 +1,4 @@
-"""to_pixels gives what transformers' Pillow processors give, and what open_clip's transform is defined to give."""
+"""`to_pixels` against transformers' Pillow processors and against the definition of open_clip's transform."""
 
 import numpy as np
 import pytest
@@ -10,7 +10,7 @@ CLIP_MEAN, CLIP_STD = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.261302
 HALF = {"mean": (0.5, 0.5, 0.5), "std": (0.5, 0.5, 0.5)}
 CLIP = {"mean": CLIP_MEAN, "std": CLIP_STD}
 
-# Module and class of the reference, what it is made with, and our settings for the same.
+# Module and class of the reference, its arguments, and our equivalent settings.
 PROCESSORS = {
     "clip": ("clip", "CLIPImageProcessorPil", {}, Preprocessing(224, 224, resize=224, **CLIP)),
     "clip at 336": (
@@ -69,7 +69,7 @@ SHAPES = [(640, 480), (481, 641), (224, 224), (225, 223), (1, 1), (3, 2), (7, 30
 
 
 def _picture(width: int, height: int) -> Image.Image:
-    """Smooth colours with noise on top, so that neither filters nor offsets can hide."""
+    """Return smooth colors plus noise, which reveal differences of filters and offsets."""
     rng = np.random.default_rng(1000 * width + height)
     x, y = np.meshgrid(np.linspace(0, 6, width), np.linspace(0, 4, height))
     smooth = np.stack([np.sin(x + y), np.cos(2 * x - y), np.sin(x * y)], axis=-1) * 90 + 128
@@ -87,7 +87,7 @@ def _reference(module: str, name: str, settings: dict, picture: Image.Image) -> 
 @pytest.mark.filterwarnings("ignore::beholder.pictures.transform.ExtremeShapeWarning")
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.parametrize("case", PROCESSORS)
-def test_pixels_equal_those_of_the_processor_of_transformers(case: str, shape: tuple[int, int]):
+def test_pixels_equal_those_of_the_transformers_processor(case: str, shape: tuple[int, int]):
     module, name, settings, preprocessing = PROCESSORS[case]
     picture = _picture(*shape)
     expected = _reference(module, name, settings, picture)
@@ -107,7 +107,7 @@ def test_every_interpolation_equals_that_of_transformers(interpolation: str):
 
 
 def _place(picture: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
-    """The values in 0..1 of a box (left, top, right, bottom), black outside the picture."""
+    """Crop a box (left, top, right, bottom) with values in 0..1, black outside the picture."""
     left, top, right, bottom = box
     canvas = np.zeros((bottom - top, right - left, 3), np.uint8)
     for row in range(top, bottom):
@@ -117,8 +117,8 @@ def _place(picture: Image.Image, box: tuple[int, int, int, int]) -> np.ndarray:
     return canvas.transpose(2, 0, 1) / 255
 
 
-# Of open_clip 3.3.0 and torchvision's Resize and CenterCrop, for validation, worked out by hand: the size of the
-# picture, the mode, the size of the network, and then the size after resizing and where the crop begins.
+# The validation transform of open_clip 3.3.0 with torchvision's Resize and CenterCrop, computed by hand: size of the
+# picture, mode, input size of the network; then the size after resizing and the offset of the crop.
 OPEN_CLIP = [
     # shortest, square: the longer side is int(32 * long / short); the offset is round((long - 32) / 2), half to even
     ((99, 50), "shortest", (32, 32), (63, 32), (16, 0)),  # 63.36; 15.5 to even
@@ -126,16 +126,16 @@ OPEN_CLIP = [
     ((60, 50), "shortest", (32, 32), (38, 32), (3, 0)),  # 38.4
     # shortest, not square: the ratio that covers, both sides rounded to nearest
     ((99, 50), "shortest", (30, 20), (59, 30), (20, 0)),  # 59.4; 19.5 to even
-    # longest: the ratio at which the whole picture fits; padding of the smaller half before
+    # longest: the ratio at which the whole picture fits; the smaller half of the padding comes first
     ((99, 50), "longest", (32, 32), (32, 16), (0, -8)),  # 16.2
     ((50, 97), "longest", (32, 32), (16, 32), (-8, 0)),  # 16.5 to even
-    ((99, 53), "longest", (32, 32), (32, 17), (0, -7)),  # 17.1; 15 rows are missing
+    ((99, 53), "longest", (32, 32), (32, 17), (0, -7)),  # 17.1; 15 rows of padding
     ((99, 50), "squash", (30, 20), (20, 30), (0, 0)),
 ]
 
 
 @pytest.mark.parametrize(("size", "mode", "network", "resized", "start"), OPEN_CLIP)
-def test_pixels_equal_the_transform_of_open_clip_worked_by_hand(size, mode, network, resized, start):
+def test_pixels_equal_the_open_clip_transform_computed_by_hand(size, mode, network, resized, start):
     height, width = network
     fit = {"shortest": "crop", "longest": "pad", "squash": "squash"}[mode]
     resize = height if mode == "shortest" and height == width else None

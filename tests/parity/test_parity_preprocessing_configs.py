@@ -1,4 +1,4 @@
-"""The preprocessing that we read from a config gives the pixels of the processor that wrote the config."""
+"""Preprocessing read from a config gives the pixels of the processor that wrote the config."""
 
 import json
 from pathlib import Path
@@ -36,10 +36,10 @@ transformers = pytest.importorskip("transformers")
 )
 @pytest.mark.parametrize("nested", [False, True])
 @pytest.mark.filterwarnings("ignore::beholder.pictures.transform.ExtremeShapeWarning")
-def test_pixels_are_those_of_the_processor(tmp_path: Path, kind: str, changes: dict[str, Any], nested: bool) -> None:
+def test_pixels_equal_those_of_the_processor(tmp_path: Path, kind: str, changes: dict[str, Any], nested: bool) -> None:
     processor = getattr(transformers, f"{kind}ImageProcessorPil")(**changes)
     processor.save_pretrained(tmp_path)
-    if nested:  # as the processors of whole models write it
+    if nested:  # as written by the processors of multimodal models
         config = json.loads((tmp_path / "preprocessor_config.json").read_text())
         (tmp_path / "preprocessor_config.json").unlink()
         (tmp_path / "processor_config.json").write_text(json.dumps({"image_processor": config}))
@@ -50,7 +50,7 @@ def test_pixels_are_those_of_the_processor(tmp_path: Path, kind: str, changes: d
 
 
 @pytest.mark.parametrize("kind", PROCESSORS)
-def test_a_config_that_leaves_out_everything_means_the_defaults_of_its_processor(tmp_path: Path, kind: str) -> None:
+def test_an_empty_config_means_the_defaults_of_its_processor(tmp_path: Path, kind: str) -> None:
     (tmp_path / "preprocessor_config.json").write_text("{}")
     processor = getattr(transformers, f"{kind}ImageProcessorPil")()
     expected = np.asarray(processor(pictures()[0])["pixel_values"][0])
@@ -59,7 +59,7 @@ def test_a_config_that_leaves_out_everything_means_the_defaults_of_its_processor
 
 
 @pytest.mark.parametrize("kind", ["CLIP", "ViT"])
-def test_old_configs_with_lone_numbers_mean_what_transformers_takes_them_for(tmp_path: Path, kind: str) -> None:
+def test_scalar_sizes_of_old_configs_are_read_like_in_transformers(tmp_path: Path, kind: str) -> None:
     config = {"feature_extractor_type": f"{kind}FeatureExtractor", "size": 56, "do_resize": True, "resample": 3}
     if kind == "CLIP":
         config |= {"crop_size": 48, "do_center_crop": True}
@@ -71,7 +71,7 @@ def test_old_configs_with_lone_numbers_mean_what_transformers_takes_them_for(tmp
 
 
 @pytest.mark.parametrize(
-    ("config", "said"),
+    ("config", "message"),
     [
         ({"do_center_crop": False}, "one size"),
         ({"do_resize": False}, "one size"),
@@ -81,9 +81,9 @@ def test_old_configs_with_lone_numbers_mean_what_transformers_takes_them_for(tmp
         ({"image_processor_type": "BridgeTowerImageProcessor"}, "BridgeTower is not known"),
     ],
 )
-def test_preprocessing_that_is_not_covered_is_refused(tmp_path: Path, config: dict[str, Any], said: str) -> None:
+def test_unsupported_preprocessing_is_refused(tmp_path: Path, config: dict[str, Any], message: str) -> None:
     (tmp_path / "preprocessor_config.json").write_text(json.dumps(config))
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         from_huggingface(tmp_path, "CLIP")
 
 
@@ -92,7 +92,7 @@ def test_a_folder_without_a_preprocessing_config_is_refused(tmp_path: Path) -> N
         from_huggingface(tmp_path, "CLIP")
 
 
-def test_open_clip_settings_become_ours() -> None:
+def test_open_clip_settings_are_converted() -> None:
     square, oblong = VisionSettings(), VisionSettings(image_height=224, image_width=288)
     read = from_open_clip({}, square)
     assert (read.fit, read.resize, read.interpolation, read.centre) == ("crop", 224, "bicubic", "round")

@@ -1,4 +1,4 @@
-"""Our tokenizers against the reference ones, from the same files."""
+"""Our tokenizers against the reference tokenizers, with the same files."""
 
 import importlib.util
 import json
@@ -69,7 +69,9 @@ def ids_of(tokenizer: Tokenizer, sentences: list[str]) -> np.ndarray:
 
 @pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: ascii(sentence[:20]))
 @pytest.mark.parametrize("kind", REFERENCES)
-def test_a_sentence_has_the_ids_of_the_reference(vocabularies: Path, kind: TokenizerKind, sentence: str) -> None:
+def test_the_ids_of_a_sentence_equal_those_of_the_reference(
+    vocabularies: Path, kind: TokenizerKind, sentence: str
+) -> None:
     padding = "max_length" if kind.startswith("siglip") else True
     expected = reference(vocabularies, kind)([sentence], padding=padding, truncation=True, max_length=CONTEXT[kind])[
         "input_ids"
@@ -78,7 +80,7 @@ def test_a_sentence_has_the_ids_of_the_reference(vocabularies: Path, kind: Token
 
 
 @pytest.mark.parametrize("kind", REFERENCES)
-def test_a_batch_has_the_ids_and_the_mask_of_the_reference(vocabularies: Path, kind: TokenizerKind) -> None:
+def test_ids_and_mask_of_a_batch_equal_those_of_the_reference(vocabularies: Path, kind: TokenizerKind) -> None:
     sentences = ["a dog", "a photo of two cats in the snow", "x"]
     padding = "max_length" if kind.startswith("siglip") else True
     expected = reference(vocabularies, kind)(
@@ -90,24 +92,24 @@ def test_a_batch_has_the_ids_and_the_mask_of_the_reference(vocabularies: Path, k
 
 
 @pytest.mark.parametrize("kind", REFERENCES)
-def test_a_tokenizer_json_that_transformers_saved_gives_the_same_ids(
+def test_a_tokenizer_json_saved_by_transformers_gives_the_same_ids(
     vocabularies: Path, kind: TokenizerKind, tmp_path: Path
 ) -> None:
     REFERENCES[kind](vocabularies / kind).save_pretrained(tmp_path)
-    if kind != "siglip":  # whose reference has no such file
+    if kind != "siglip":  # its reference writes no such file
         assert (tmp_path / "tokenizer.json").is_file()
     again, before = ours(tmp_path, kind), ours(vocabularies / kind, kind)
     np.testing.assert_array_equal(ids_of(again, SENTENCES), ids_of(before, SENTENCES))
 
 
-# Characters that this Python knows: newer ones may have a lower case for one side only.
+# Characters known to this Python's Unicode version: newer ones may be lowercased by only one of the two.
 KNOWN = st.characters(exclude_categories=["Cs", "Cn"])
 
 
 @hypothesis.settings(max_examples=100, deadline=None)
 @hypothesis.given(st.lists(st.text(KNOWN, max_size=40), min_size=1, max_size=3))
 @pytest.mark.parametrize("kind", REFERENCES)
-def test_any_sentence_without_a_control_token_has_the_ids_of_the_reference(
+def test_the_ids_of_any_sentence_without_special_tokens_equal_those_of_the_reference(
     vocabularies: Path, kind: TokenizerKind, sentences: list[str]
 ) -> None:
     hypothesis.assume(not any(mark in sentence for sentence in sentences for mark in "<[Σ"))
@@ -117,7 +119,7 @@ def test_any_sentence_without_a_control_token_has_the_ids_of_the_reference(
 
 
 @pytest.mark.parametrize("options", [{"do_lower_case": False}, {"strip_accents": False}])
-def test_the_options_of_bert_are_those_of_its_config(
+def test_the_options_of_bert_are_read_from_its_config(
     vocabularies: Path, options: dict[str, bool], tmp_path: Path
 ) -> None:
     (tmp_path / "vocab.txt").write_bytes((vocabularies / "bert" / "vocab.txt").read_bytes())
@@ -129,7 +131,7 @@ def test_the_options_of_bert_are_those_of_its_config(
 
 
 @pytest.mark.parametrize(("kind", "typed"), [("clip", "<|endoftext|>"), ("bert", "[SEP]"), ("siglip2", "<eos>")])
-def test_a_typed_control_token_is_text_here_and_control_in_the_reference(
+def test_a_typed_special_token_is_text_here_and_special_in_the_reference(
     vocabularies: Path, kind: TokenizerKind, typed: str
 ) -> None:
     tokenizer = ours(vocabularies / kind, kind)
@@ -138,7 +140,7 @@ def test_a_typed_control_token_is_text_here_and_control_in_the_reference(
     assert ids_of(tokenizer, [sentence])[0].tolist().count(tokenizer.settings.end_id) == 1
 
 
-def test_the_end_of_a_greek_word_is_lowered_as_in_training_and_not_as_in_the_reference(vocabularies: Path) -> None:
+def test_a_final_greek_sigma_is_lowercased_as_in_training_and_not_as_in_the_reference(vocabularies: Path) -> None:
     tokenizer = ours(vocabularies / "siglip2", "siglip2")
     siglip2 = reference(vocabularies, "siglip2")
     assert ids_of(tokenizer, ["ΟΔΟΣ"]).tolist() == ids_of(tokenizer, ["οδος"]).tolist()
@@ -147,7 +149,7 @@ def test_the_end_of_a_greek_word_is_lowered_as_in_training_and_not_as_in_the_ref
 
 @pytest.fixture(scope="session")
 def open_clip_tokenizer() -> Any:
-    """The module by itself: the package around it wants torchvision."""
+    """Return the tokenizer module alone, since the package imports torchvision."""
     package = importlib.util.find_spec("open_clip")
     if package is None or package.origin is None:
         pytest.skip("open_clip is not installed")
@@ -160,13 +162,13 @@ def open_clip_tokenizer() -> Any:
 
 
 @pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: ascii(sentence[:20]))
-def test_a_sentence_has_the_ids_of_open_clip(open_clip_tokenizer: Any, sentence: str) -> None:
+def test_the_ids_of_a_sentence_equal_those_of_open_clip(open_clip_tokenizer: Any, sentence: str) -> None:
     folder = Path(open_clip_tokenizer.default_bpe()).parent
     tokenizer = tokenizer_from_folder(folder, "open_clip", 77, full_length=True)
     np.testing.assert_array_equal(ids_of(tokenizer, [sentence]), open_clip_tokenizer.SimpleTokenizer()([sentence]))
 
 
-def test_the_list_of_pairs_of_open_clip_is_the_vocabulary_of_openai(open_clip_tokenizer: Any) -> None:
+def test_the_merges_of_open_clip_are_the_vocabulary_of_openai(open_clip_tokenizer: Any) -> None:
     backend = tokenizer_from_folder(Path(open_clip_tokenizer.default_bpe()).parent, "open_clip", 77).backend
     # Ids in openai/clip-vit-base-patch32.
     known = {"!": 0, "a</w>": 320, "photo</w>": 1125, "dog</w>": 1929, "<|startoftext|>": 49406, "<|endoftext|>": 49407}

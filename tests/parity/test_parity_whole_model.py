@@ -1,4 +1,4 @@
-"""From pictures and sentences to vectors: the front door against transformers and sentence-transformers."""
+"""From pictures and sentences to embeddings: the public API against transformers and sentence-transformers."""
 
 import importlib.util
 import json
@@ -37,9 +37,7 @@ def reference(folder: Path, images: list, texts: list[str]) -> tuple[np.ndarray,
 
 
 @pytest.mark.parametrize("end_id", [None, 2])
-def test_the_front_door_gives_the_vectors_of_transformers_from_picture_and_sentence(
-    tmp_path: Path, end_id: int | None
-) -> None:
+def test_embeddings_of_pictures_and_sentences_equal_those_of_transformers(tmp_path: Path, end_id: int | None) -> None:
     write_small_clip(tmp_path, end_id)
     images, texts = embed(load_dual_encoder(tmp_path), pictures(), SENTENCES)
     expected_images, expected_texts = reference(tmp_path, pictures(), SENTENCES)
@@ -47,7 +45,7 @@ def test_the_front_door_gives_the_vectors_of_transformers_from_picture_and_sente
     np.testing.assert_allclose(texts, expected_texts, atol=1e-5, rtol=0)
 
 
-def test_a_sentence_padded_in_full_gives_the_vector_that_it_gives_alone(tmp_path: Path) -> None:
+def test_padding_to_full_length_does_not_change_the_embedding(tmp_path: Path) -> None:
     write_small_clip(tmp_path)
     loaded = load_dual_encoder(tmp_path)
     _, together = embed(loaded, pictures(), SENTENCES)
@@ -61,7 +59,7 @@ BLOCKS = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size":
 VISION = {**BLOCKS, "image_size": 48, "patch_size": 16}
 
 
-def test_chinese_clip_comes_with_its_tokenizer(tmp_path: Path) -> None:
+def test_chinese_clip_is_loaded_with_its_tokenizer(tmp_path: Path) -> None:
     words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "一", "只", "狗", "猫", "dog"]
     (tmp_path / "vocab.txt").write_text("\n".join(words))
     tokenizer = transformers.BertTokenizer.from_pretrained(tmp_path)
@@ -78,7 +76,7 @@ def test_chinese_clip_comes_with_its_tokenizer(tmp_path: Path) -> None:
     np.testing.assert_allclose(texts, torch.nn.functional.normalize(features, dim=-1), atol=1e-5, rtol=0)
 
 
-def test_siglip_sees_every_sentence_padded_in_full(tmp_path: Path) -> None:
+def test_siglip_pads_every_sentence_to_full_length(tmp_path: Path) -> None:
     vocabulary = {"</s>": 0, "<unk>": 1, "a": 2, "dog": 3}
     backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="<unk>"))
     backend.pre_tokenizer = tokenizers.pre_tokenizers.Whitespace()
@@ -99,14 +97,14 @@ def test_siglip_sees_every_sentence_padded_in_full(tmp_path: Path) -> None:
 
 @pytest.mark.skipif(importlib.util.find_spec("sentence_transformers") is None, reason="needs sentence-transformers")
 @pytest.mark.parametrize("path", ["", "0_CLIPModel"])
-def test_the_layout_of_sentence_transformers_gives_its_vectors(tmp_path: Path, path: str) -> None:
+def test_embeddings_of_a_sentence_transformers_folder_equal_those_of_the_library(tmp_path: Path, path: str) -> None:
     from sentence_transformers import SentenceTransformer
     from sentence_transformers.base.modules import Transformer
 
     write_small_clip(tmp_path / "clip")
     saved = tmp_path / "saved"
     SentenceTransformer(modules=[Transformer(str(tmp_path / "clip"))], device="cpu").save_pretrained(str(saved))
-    if path:  # as versions before 5.4 wrote it, and as the published checkpoints are
+    if path:  # the layout of versions before 5.4 and of the published checkpoints
         (saved / path).mkdir()
         for file in saved.glob("*.*"):
             if file.name not in ("modules.json", "config_sentence_transformers.json"):
@@ -121,7 +119,7 @@ def test_the_layout_of_sentence_transformers_gives_its_vectors(tmp_path: Path, p
 
 
 @pytest.mark.parametrize(
-    ("modules", "said"),
+    ("modules", "message"),
     [
         (
             '[{"type": "a.Transformer", "path": ""}, {"type": "a.Pooling", "path": "1_Pooling"}]',
@@ -134,15 +132,15 @@ def test_the_layout_of_sentence_transformers_gives_its_vectors(tmp_path: Path, p
         ('[{"path": ""}]', "not a list of modules"),
     ],
 )
-def test_modules_that_are_not_one_clip_are_refused(tmp_path: Path, modules: str, said: str) -> None:
+def test_modules_other_than_a_single_clip_are_refused(tmp_path: Path, modules: str, message: str) -> None:
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "model").mkdir()
     (tmp_path / "model" / "modules.json").write_text(modules)
-    with pytest.raises(ModelError, match=said):
+    with pytest.raises(ModelError, match=message):
         load_dual_encoder(tmp_path / "model")
 
 
-def test_folders_that_hold_no_dual_encoder_say_what_they_hold(tmp_path: Path) -> None:
+def test_a_folder_without_a_dual_encoder_is_refused_with_what_it_contains(tmp_path: Path) -> None:
     cases = {
         '{"model_type": "siglip2"}': "NaFlex",
         '{"model_type": "vit"}': "load_image_encoder",
@@ -150,9 +148,9 @@ def test_folders_that_hold_no_dual_encoder_say_what_they_hold(tmp_path: Path) ->
         "{": "cannot be read as JSON",
         "[]": "no JSON object",
     }
-    for text, said in cases.items():
+    for text, message in cases.items():
         (tmp_path / "config.json").write_text(text)
-        with pytest.raises(ModelError, match=said) as caught:
+        with pytest.raises(ModelError, match=message) as caught:
             load_dual_encoder(tmp_path)
         assert str(tmp_path) in str(caught.value)
     with pytest.raises(ModelError, match=r"config\.json"):
@@ -164,7 +162,7 @@ def test_folders_that_hold_no_dual_encoder_say_what_they_hold(tmp_path: Path) ->
 
 @pytest.mark.hub
 @pytest.mark.skipif(os.environ.get("BEHOLDER_TEST_HUB") != "1", reason="needs the hub: set BEHOLDER_TEST_HUB=1")
-def test_the_real_clip_gives_the_vectors_of_transformers() -> None:
+def test_the_published_clip_has_the_embeddings_of_transformers() -> None:
     name = "openai/clip-vit-base-patch32"
     images, texts = embed(load_dual_encoder(name), pictures(), SENTENCES)
     from huggingface_hub import snapshot_download
@@ -180,7 +178,7 @@ def test_the_real_clip_gives_the_vectors_of_transformers() -> None:
     os.environ.get("BEHOLDER_TEST_HUB") != "1" or "BEHOLDER_TEST_PUPPY" not in os.environ,
     reason="needs the hub and the picture: set BEHOLDER_TEST_HUB=1 and BEHOLDER_TEST_PUPPY to its path or address",
 )
-def test_the_real_clip_gives_the_published_cosine_of_the_puppy_in_the_snow() -> None:
+def test_the_published_clip_gives_the_documented_cosine_of_the_puppy_in_the_snow() -> None:
     from beholder.pictures.read import read_picture
 
     picture = read_picture(os.environ["BEHOLDER_TEST_PUPPY"], allow_urls=True)

@@ -1,4 +1,4 @@
-"""The recipe of easy-VQA from the wheel's files to answers, with few drawings and steps."""
+"""The easy-VQA recipe from the wheel's files to answers, with few drawings and steps."""
 
 import json
 import subprocess
@@ -20,7 +20,7 @@ COLOURS, SHAPES = ("red", "blue"), ("circle", "rectangle")
 
 
 def draw(folder: Path, count: int) -> None:
-    """A split as the wheel has it; the last drawing's questions tell its shape alone."""
+    """Write a split in the wheel's format; the questions about the last drawing reveal only its shape."""
     (folder / "images").mkdir(parents=True)
     questions = []
     for number in range(count):
@@ -76,6 +76,8 @@ def test_the_recipe_runs_with_few_drawings_and_steps(tmp_path: Path) -> None:
     train_clip(read_clip_config(tower), folder / "tower", device="cpu")
     small = {"steps": 2, "batch": 4}
     bridge = with_steps(RECIPES / "easy_vqa" / "bridge.json", folder, stage_1=small, stage_2=small)
-    made = train_bridge(read_bridge_config(bridge), folder / "bridge", device="cpu")
-    answer = VisionLanguageModel.from_pretrained(made).answer(folder / "test" / "0.png", "what shape is in the image?")
+    trained = train_bridge(read_bridge_config(bridge), folder / "bridge", device="cpu")
+    answer = VisionLanguageModel.from_pretrained(trained).answer(
+        folder / "test" / "0.png", "what shape is in the image?"
+    )
     assert isinstance(answer, str)

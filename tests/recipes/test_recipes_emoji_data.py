@@ -1,4 +1,4 @@
-"""The emoji recipe's data, from made packages in the shapes of the real ones."""
+"""The emoji recipe's data preparation, with synthetic packages in the format of the real ones."""
 
 import io
 import json
@@ -47,7 +47,7 @@ def datasource(folder: Path, vendor: str, version: str, codes: list[str], colour
     return package(folder / f"emoji-datasource-{vendor}-{version}.tgz", {"emoji.json": signs, **pictures})
 
 
-def made(out: Path, *packages: Path, held_out: str = "twitter") -> subprocess.CompletedProcess[str]:
+def prepare(out: Path, *packages: Path, held_out: str = "twitter") -> subprocess.CompletedProcess[str]:
     order = [sys.executable, str(RECIPE), *map(str, packages), "--out", str(out), "--held-out", held_out]
     return subprocess.run(order, capture_output=True, text=True, check=False)
 
@@ -63,7 +63,7 @@ def test_the_held_out_vendor_is_never_trained_on(tmp_path: Path) -> None:
         datasource(tmp_path, "google", "16.0.0", [CAT, KEYCAP], "red"),
         datasource(tmp_path, "google", "3.0.0", [CAT], "pink"),
     ]
-    run = made(tmp_path / "out", *packages)
+    run = prepare(tmp_path / "out", *packages)
     assert run.stdout.splitlines()[-1] == "2 emoji of twitter held out; 3 drawings of 2 packages to train on"
     train, held_out = (rows(tmp_path / "out" / f"{part}.jsonl") for part in ("train", "held_out"))
     assert [(row["image"], row["label"]) for row in train] == [
@@ -81,17 +81,17 @@ def test_the_held_out_vendor_is_never_trained_on(tmp_path: Path) -> None:
             assert picture.tobytes() == Image.new("RGB", (64, 64), colour).tobytes()
 
 
-def test_what_a_vendor_draws_under_another_name_is_held_out_too(tmp_path: Path) -> None:
+def test_packages_of_the_held_out_vendor_under_another_name_are_excluded(tmp_path: Path) -> None:
     packages = [
         datasource(tmp_path, "facebook", "16.0.0", [CAT], "blue"),
         datasource(tmp_path, "messenger", "4.1.0", [CAT], "navy"),
         datasource(tmp_path, "google", "16.0.0", [CAT], "red"),
     ]
-    assert made(tmp_path / "out", *packages, held_out="facebook").returncode == 0
+    assert prepare(tmp_path / "out", *packages, held_out="facebook").returncode == 0
     assert [row["image"] for row in rows(tmp_path / "out" / "train.jsonl")] == ["google-16/1f408.png"]
 
 
-def test_drawings_in_svg_are_found_by_sign_or_by_name(tmp_path: Path) -> None:
+def test_svg_drawings_are_found_by_code_or_by_name(tmp_path: Path) -> None:
     pytest.importorskip("resvg_py", reason="resvg-py renders the drawings in SVG")
     twitter = datasource(tmp_path, "twitter", "16.0.0", [CAT, KEYCAP, NEW], "blue")
     body = '<path fill="{}" d="M0 0h36v36H0z"/>'
@@ -106,14 +106,14 @@ def test_drawings_in_svg_are_found_by_sign_or_by_name(tmp_path: Path) -> None:
             {"icons.json": known, "chars.json": {CAT.lower(): "kitty", "1f600": "grin"}},
         ),
         package(tmp_path / "iconify-json-emojione-v1-1.2.3.tgz", {"icons.json": known}),
-        package(tmp_path / "iconify-json-twemoji-1.2.5.tgz", {"icons.json": known}),  # Twitter's, too
+        package(tmp_path / "iconify-json-twemoji-1.2.5.tgz", {"icons.json": known}),  # also Twitter's
     ]
-    run = made(tmp_path / "out", twitter, *packages)
+    run = prepare(tmp_path / "out", twitter, *packages)
     assert run.returncode == 0, run.stderr
     assert [row["image"] for row in rows(tmp_path / "out" / "train.jsonl")] == [
         "open/1f408.png",
         "open/1fae8.png",
-        "emojione-v1/1f408.png",  # what one set calls a sign others call it, too
+        "emojione-v1/1f408.png",  # a name in one set is valid for the others
         "emojione-v1/1fae8.png",
     ]
     for name, height, colour in (("1f408", 64, (255, 0, 0)), ("1fae8", 32, (0, 255, 0))):  # the latter is twice as wide
@@ -121,8 +121,8 @@ def test_drawings_in_svg_are_found_by_sign_or_by_name(tmp_path: Path) -> None:
             assert picture.size == (64, height) and picture.convert("RGB").getpixel((16, 16)) == colour
 
 
-def test_without_a_package_of_the_held_out_vendor_it_says_so(tmp_path: Path) -> None:
+def test_a_missing_package_of_the_held_out_vendor_is_an_error(tmp_path: Path) -> None:
     google = datasource(tmp_path, "google", "16.0.0", [CAT], "red")
-    assert "there must be a package emoji-datasource-twitter" in made(tmp_path / "out", google).stderr
+    assert "there must be a package emoji-datasource-twitter" in prepare(tmp_path / "out", google).stderr
     (tmp_path / "other.tgz").touch()
-    assert "is named neither" in made(tmp_path / "out", google, tmp_path / "other.tgz").stderr
+    assert "is named neither" in prepare(tmp_path / "out", google, tmp_path / "other.tgz").stderr

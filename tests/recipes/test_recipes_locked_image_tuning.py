@@ -10,7 +10,7 @@ from locked_image_tuning import (
 )
 
 
-def test_the_map_to_captions_is_ridge_regression_on_rooted_features() -> None:
+def test_the_caption_map_is_ridge_regression_on_square_root_features() -> None:
     torch.manual_seed(0)
     images, captions = torch.rand(40, 2, 6), torch.randn(40, 3, 4)
     data = LockedImageData(images, captions, torch.randn(5, 1, 4), torch.randn(5, 6), torch.zeros(5))
@@ -27,18 +27,20 @@ def test_the_map_to_captions_is_ridge_regression_on_rooted_features() -> None:
     found = fit_caption_map(data, settings)
     assert torch.allclose(found.weight.T.double(), solved, atol=1e-4)
     mean = found(prepare_features(images, "root").flatten(0, 1)).mean(0)
-    assert torch.allclose(mean, torch.zeros(4), atol=1e-5), "the mean picture has the mean caption"
+    assert torch.allclose(mean, torch.zeros(4), atol=1e-5), "the mean picture is mapped to the mean caption"
 
 
-def test_other_pictures_with_captions_count_as_much_as_they_weigh() -> None:
+def test_additional_caption_moments_count_by_their_weight() -> None:
     torch.manual_seed(0)
     images, captions = torch.rand(40, 2, 6), torch.randn(40, 3, 4)
     data = LockedImageData(images, captions, torch.randn(5, 1, 4), torch.randn(5, 6), torch.zeros(5))
     settings = LockedImageConfig(distillation=0.0)
-    drawings, said = torch.rand(30, 1, 6), torch.randn(30, 1, 4)
-    found = fit_caption_map(data, settings, caption_moments(drawings, said) * 0.1).weight
+    drawings, drawing_captions = torch.rand(30, 1, 6), torch.randn(30, 1, 4)
+    found = fit_caption_map(data, settings, caption_moments(drawings, drawing_captions) * 0.1).weight
     assert not torch.allclose(found, fit_caption_map(data, settings).weight, atol=1e-3)
-    heavy = fit_caption_map(data, settings, caption_moments(drawings, said) * 1e6).weight
-    of_drawings = LockedImageData(drawings, said, data.names, data.classifier, data.classifier_bias)
-    alone = fit_caption_map(of_drawings, settings).weight / 1e6**0.5  # whitened by moments a million times as large
-    assert torch.allclose(heavy, alone, rtol=1e-3, atol=1e-6), "the photographs are outweighed"
+    heavy = fit_caption_map(data, settings, caption_moments(drawings, drawing_captions) * 1e6).weight
+    of_drawings = LockedImageData(drawings, drawing_captions, data.names, data.classifier, data.classifier_bias)
+    alone = (
+        fit_caption_map(of_drawings, settings).weight / 1e6**0.5
+    )  # whitened by moments that are a million times larger
+    assert torch.allclose(heavy, alone, rtol=1e-3, atol=1e-6), "the photographs have negligible weight"

@@ -1,4 +1,4 @@
-"""The reader and the split of the photographs that mini learns from."""
+"""Reading and splitting the photographs that mini is trained on."""
 
 import json
 from pathlib import Path
@@ -24,7 +24,7 @@ FOLDER = Path("/work/shared/data/photographs")
 
 
 def scene(seed: int) -> Image.Image:
-    """Large soft shapes, as a photograph has them."""
+    """Return a picture of large soft shapes, similar to a photograph."""
     grid = np.random.default_rng(seed).integers(0, 255, (5, 6, 3), np.uint8)
     return Image.fromarray(grid).resize((240, 200), Image.Resampling.BICUBIC)
 
@@ -33,12 +33,12 @@ def write(file: Path, *rows: dict) -> None:
     file.write_text("".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows), "utf-8")
 
 
-def test_captions_labels_and_questions_are_read_as_one_collection(tmp_path: Path) -> None:
+def test_captions_labels_and_questions_of_a_folder_are_read(tmp_path: Path) -> None:
     both = {"image": "a.jpg", "captions": ["A dog.", "A brown dog."], "source": "flickr8k", "captions_zh": ["一只狗。"]}
     write(tmp_path / "captions.jsonl", both, {"image": "b.jpg", "captions": ["A room."], "source": "web"})
     write(tmp_path / "labels.jsonl", {"image": "c.jpg", "label": "Hat", "source": "clothes"})
-    asked = [{"image": "d.jpg", "question": f"what {n}?", "answer": "lamp", "source": "daquar"} for n in range(2)]
-    write(tmp_path / "questions.jsonl", *asked)
+    questions = [{"image": "d.jpg", "question": f"what {n}?", "answer": "lamp", "source": "daquar"} for n in range(2)]
+    write(tmp_path / "questions.jsonl", *questions)
     first, second, third, fourth = read_collection(tmp_path)
     assert first == Photograph(tmp_path / "a.jpg", ("A dog.", "A brown dog."), "flickr8k", ("一只狗。",))
     assert (second.source, second.chinese) == ("web", ())
@@ -48,13 +48,13 @@ def test_captions_labels_and_questions_are_read_as_one_collection(tmp_path: Path
 
 
 @pytest.mark.parametrize("line", ["[]", "{", '{"image": "a.jpg"}', '{"image": "a.jpg", "captions": "A dog."}'])
-def test_a_line_that_is_not_of_the_form_is_named(tmp_path: Path, line: str) -> None:
+def test_an_invalid_line_is_reported_by_its_number(tmp_path: Path, line: str) -> None:
     (tmp_path / "captions.jsonl").write_text('{"image": "a.jpg", "captions": []}\n' + line + "\n")
     with pytest.raises(InvalidSetting, match="line 2"):
         read_collection(tmp_path)
 
 
-def test_a_perceptual_hash_survives_size_and_exposure_but_not_another_scene(tmp_path: Path) -> None:
+def test_a_perceptual_hash_is_robust_to_size_and_exposure_and_distinguishes_scenes(tmp_path: Path) -> None:
     picture = scene(0)
     smaller = ImageOps.autocontrast(picture.resize((97, 111))).crop((1, 1, 96, 110))
     others = np.array([perceptual_hash(scene(seed)) for seed in range(1, 40)])
@@ -70,33 +70,33 @@ def test_a_perceptual_hash_survives_size_and_exposure_but_not_another_scene(tmp_
     assert perceptual_hashes(paths, tmp_path / "hashes.json") == hashes, "they are computed once"
 
 
-def test_the_split_holds_out_each_source_and_all_near_duplicates_of_the_test() -> None:
+def test_the_split_covers_each_source_and_excludes_near_duplicates_of_the_test_set() -> None:
     random = np.random.default_rng(0)
-    made = [
+    photographs = [
         *(Photograph(Path(f"{source}-{n}.jpg"), ("A dog.",), source) for source in TEST for n in range(600)),
         *(Photograph(Path(f"hat-{n}.jpg"), (), "clothes", label="hat") for n in range(50)),
     ]
-    hashes = {one.path: random.integers(0, 2**64, dtype=np.uint64) for one in made}
-    parts = split_by_source(made, hashes)
+    hashes = {one.path: random.integers(0, 2**64, dtype=np.uint64) for one in photographs}
+    parts = split_by_source(photographs, hashes)
     counts = {
         part: {source: sum(one.source == source for one in found) for source in {*TEST, "clothes"}}
         for part, found in parts.items()
     }
     assert counts["test"] == {**TEST, "clothes": 10}
     assert counts["calibration"] == {**dict.fromkeys(TEST, 0), **CALIBRATION, "clothes": 5}
-    assert sum(map(len, parts.values())) == len(made)
+    assert sum(map(len, parts.values())) == len(photographs)
 
     sibling, elsewhere = parts["training"][:2]
     hashes[sibling.path] = hashes[parts["test"][0].path] ^ np.uint64(0b111)
-    again = split_by_source(made, hashes, [hashes[elsewhere.path]])
+    again = split_by_source(photographs, hashes, [hashes[elsewhere.path]])
     assert again["test"] == parts["test"]
     assert set(parts["training"]) - set(again["training"]) == {sibling, elsewhere}
-    fewer = split_by_source(made[1:], hashes)
-    assert set(again["test"]) - set(fewer["test"]) <= {made[0]}, "no photograph moves when another one goes"
+    fewer = split_by_source(photographs[1:], hashes)
+    assert set(again["test"]) - set(fewer["test"]) <= {photographs[0]}, "removing a photograph does not move the others"
 
 
 @pytest.mark.skipif(not FOLDER.is_dir(), reason="the photographs are not here")
-def test_the_photographs_are_read_whole() -> None:
+def test_the_real_photographs_can_be_read() -> None:
     found = read_collection(FOLDER)
     assert len(found) > 18_000
     assert all(one.captions or one.label or one.questions for one in found)

@@ -17,20 +17,20 @@ CAPTIONS = (
 )
 
 
-def made(captions: tuple[str, ...], yes_no: int = 2) -> list[tuple[str, str]]:
+def generate(captions: tuple[str, ...], yes_no: int = 2) -> list[tuple[str, str]]:
     found = questions_from_captions(captions, noun_odds([captions]), np.random.default_rng(0), yes_no)
     return [(question.question, question.answer) for question in found]
 
 
-def test_what_captions_name() -> None:
+def test_nouns_are_extracted_from_captions() -> None:
     assert named_nouns(CAPTIONS) == {"dog", "snow", "woman", "person", "shirt"}
     away = absent_nouns(CAPTIONS)
     assert "car" in away and "horse" in away
-    assert not {"man", "jacket", "dog"} & set(away), "what may be meant by another word is not asked for in vain"
+    assert not {"man", "jacket", "dog"} & set(away), "possible synonyms of a named noun are not absent"
 
 
-def test_questions_of_every_kind() -> None:
-    found = dict(made(CAPTIONS))
+def test_every_kind_of_question_is_generated() -> None:
+    found = dict(generate(CAPTIONS))
     assert found["What animal is in the picture?"] == "dog"
     assert found["What colour is the dog?"] == "brown"
     assert found["How many dogs are there?"] == "two"
@@ -42,51 +42,51 @@ def test_questions_of_every_kind() -> None:
     )
 
 
-def test_what_people_do_not_agree_on_is_not_asked() -> None:
-    found = dict(made(("A brown dog", "A black dog sits", "A white dog runs", "Two dogs", "Three dogs")))
+def test_no_question_is_generated_where_captions_disagree() -> None:
+    found = dict(generate(("A brown dog", "A black dog sits", "A white dog runs", "Two dogs", "Three dogs")))
     assert "What colour is the dog?" not in found
     assert "How many dogs are there?" not in found
     assert "What is the dog doing?" not in found
 
 
-def test_as_many_yes_as_no() -> None:
+def test_answers_of_yes_and_no_are_balanced() -> None:
     for count in range(1, 5):
-        answers = Counter(answer for question, answer in made(CAPTIONS, count) if question.startswith("Is there"))
+        answers = Counter(answer for question, answer in generate(CAPTIONS, count) if question.startswith("Is there"))
         assert answers["yes"] == answers["no"] == count
 
 
-def test_how_common_a_noun_is() -> None:
+def test_the_odds_of_a_noun_are_present_over_absent() -> None:
     common = noun_odds([("a man",), ("a man", "a dog"), ("a car",)])
     assert common["man"] == 2 / (1 + 1)
     assert common["dog"] == 1 / (2 + 1)
-    assert 0 < common["woman"] < 0.001, "where a man is, a woman is not surely away"
+    assert 0 < common["woman"] < 0.001, "a woman is not counted as absent where a man is named"
     assert 0 < common["snow"] < common["woman"]
 
 
-def test_what_most_photographs_show_is_asked_for_in_vain_about_as_often() -> None:
+def test_questions_about_a_frequent_noun_have_about_as_many_no_answers() -> None:
     things = ("ball", "dog", "guitar", "bike", "rope")
     several = [(f"A man with a {thing}",) for thing in things] + [("A bird in a tree",)] * 3
     common, generator = noun_odds(several), np.random.default_rng(0)
-    asked = [
+    answers = [
         question.answer
         for _ in range(50)
         for captions in several
         for question in questions_from_captions(captions, common, generator)
         if question.question == "Is there a person in the picture?"
     ]
-    assert len(asked) > 50
-    assert 0.4 < asked.count("no") / len(asked) < 0.6
+    assert len(answers) > 50
+    assert 0.4 < answers.count("no") / len(answers) < 0.6
 
 
-def test_articles() -> None:
-    questions = {question for question, _ in made(("The ocean, grass and a dog",), 3)}
+def test_nouns_have_the_right_article() -> None:
+    questions = {question for question, _ in generate(("The ocean, grass and a dog",), 3)}
     assert questions >= {f"Is there {noun} in the picture?" for noun in ("an ocean", "grass", "a dog")}
 
 
-def test_easy_vqa(tmp_path: Path) -> None:
+def test_easy_vqa_is_read_from_the_unpacked_wheel(tmp_path: Path) -> None:
     folder = tmp_path / "easy_vqa" / "data" / "test"
     folder.mkdir(parents=True)
-    (tmp_path / "test").mkdir()  # the wheel brings its own tests along
+    (tmp_path / "test").mkdir()  # the wheel contains tests of its own
     (folder / "questions.json").write_text('[["what shape?", "circle", 1], ["red?", "no", 0], ["blue?", "yes", 1]]')
     found = read_easy_vqa(tmp_path, "test")
     assert [drawing.path.name for drawing in found] == ["0.png", "1.png"]
@@ -106,5 +106,5 @@ def test_easy_vqa(tmp_path: Path) -> None:
         ([("is there a circle?", "no")], "a shape"),
     ],
 )
-def test_a_drawing_is_called_what_its_questions_tell(questions: list[tuple[str, str]], caption: str) -> None:
+def test_the_caption_of_a_drawing_follows_from_its_questions(questions: list[tuple[str, str]], caption: str) -> None:
     assert caption_of_drawing(Drawing(Path("1.png"), tuple(questions))) == caption

@@ -1,4 +1,4 @@
-"""Sentences put together from captions, and the tokens that a picture of one would have."""
+"""Sentences recombined from captions, and the global tokens of an imagined picture."""
 
 import numpy as np
 import pytest
@@ -25,16 +25,16 @@ CAPTIONS = [
         (CAPTIONS[4], None),
     ],
 )
-def test_who_does_what_where(caption: str, found: tuple[str, str, str] | None) -> None:
+def test_a_caption_is_split_into_subject_action_and_place(caption: str, found: tuple[str, str, str] | None) -> None:
     assert parse_caption(caption) == found
 
 
-def test_parts_of_different_captions_come_together() -> None:
-    made = recombine_captions(CAPTIONS, 400, np.random.default_rng(0))
-    assert len(made) == len(set(made)) > 20
-    assert {"two girls are running in the snow", "a black dog wearing a hat on the beach"} <= set(made)
+def test_parts_of_different_captions_are_recombined() -> None:
+    sentences = recombine_captions(CAPTIONS, 400, np.random.default_rng(0))
+    assert len(sentences) == len(set(sentences)) > 20
+    assert {"two girls are running in the snow", "a black dog wearing a hat on the beach"} <= set(sentences)
     whos, does, places = zip(*(found for caption in CAPTIONS if (found := parse_caption(caption))), strict=True)
-    for sentence in made:
+    for sentence in sentences:
         who = next(who for who in whos if sentence.startswith(who))
         rest = sentence.removeprefix(who).strip()
         verb, _, later = rest.partition(" ")
@@ -42,27 +42,27 @@ def test_parts_of_different_captions_come_together() -> None:
         rest = later if verb in ("is", "are") else rest
         done = next(done for done in does if rest.startswith(done))
         assert rest.removeprefix(done).strip() in places
-    assert made == recombine_captions(CAPTIONS, 400, np.random.default_rng(0))
+    assert sentences == recombine_captions(CAPTIONS, 400, np.random.default_rng(0))
 
 
-def test_captions_without_these_parts_are_an_error() -> None:
+def test_captions_without_the_required_parts_are_an_error() -> None:
     with pytest.raises(InvalidSetting, match="who does what"):
         recombine_captions(["Snow.", "A red car."], 10, np.random.default_rng(0))
 
 
-def test_a_sentence_has_the_tokens_of_its_picture_but_for_what_is_left_open() -> None:
+def test_a_sentence_has_the_tokens_of_its_picture_up_to_the_residual() -> None:
     random = np.random.default_rng(0)
     captions = random.normal(size=(300, 5, 6)).astype(np.float32)
     matrix = random.normal(size=(6, 4))
     tokens = captions.mean(1) @ matrix + 3 + 0.1 * random.normal(size=(300, 4))
-    imagination = ImageTokenRegression.fit(captions, tokens, ridge=1e-6)
+    regression = ImageTokenRegression.fit(captions, tokens, ridge=1e-6)
     sentences = random.normal(size=(2000, 6)).astype(np.float32)
-    found = imagination.tokens(sentences, np.random.default_rng(1))
+    found = regression.tokens(sentences, np.random.default_rng(1))
     assert found.shape == (2000, 4)
     np.testing.assert_allclose(found.mean(0), tokens.mean(0), atol=0.3)
-    # A fifth of a mean of five captions is due to one of them, and the rest is left open.
+    # One caption contributes a fifth of the mean of five; the rest is residual.
     slope = np.linalg.lstsq(np.c_[sentences, np.ones(2000)], found, rcond=None)[0][:6]
     np.testing.assert_allclose(slope, matrix / 5, atol=0.15)
     spread = (found - sentences @ slope).var(0) + (sentences @ slope).var(0)
     np.testing.assert_allclose(spread, tokens.var(0), rtol=0.2)
-    assert not np.allclose(found, imagination.tokens(sentences, np.random.default_rng(2)))
+    assert not np.allclose(found, regression.tokens(sentences, np.random.default_rng(2)))
