@@ -92,12 +92,12 @@ def test_matching_logits_and_contrastive_similarity_equal_those_of_transformers(
     )
     ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
     with torch.no_grad():
-        tokens = image_tokens(loaded.image, pixels())
+        features = image_tokens(loaded.image, pixels())
         options = {"pixel_values": pixels(), "input_ids": ids, "attention_mask": mask.long()}
         expected = reference(**options, use_image_text_matching_head=True).logits_per_image
-        torch.testing.assert_close(loaded.bridge.match(tokens, ids, mask), expected, atol=1e-4, rtol=0)
+        torch.testing.assert_close(loaded.bridge.match(features, ids, mask), expected, atol=1e-4, rtol=0)
         expected = reference(**options).logits_per_image
-        ours = pair_similarity(loaded.bridge.image_features(tokens), loaded.bridge.text_features(ids, mask))
+        ours = pair_similarity(loaded.bridge.image_features(features), loaded.bridge.text_features(ids, mask))
         torch.testing.assert_close(ours, expected, atol=1e-4, rtol=0)
 
 
