@@ -132,7 +132,7 @@ def test_two_writers_without_the_lock_do_not_corrupt_the_album(
         """
 indexing.COMMIT_AFTER = 8
 from contextlib import nullcontext
-Album._indexing_alone = lambda self: nullcontext()
+Album._writer_lock = lambda self: nullcontext()
 """,
     )
     both = [start(tmp_path, folder, tiny_model, unlocked) for _ in range(2)]

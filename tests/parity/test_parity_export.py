@@ -292,7 +292,7 @@ def test_padded_preprocessing_is_refused_and_a_half_pixel_shift_gives_a_warning(
 
 def test_a_folder_with_other_files_is_not_overwritten(vocabularies: Path, tmp_path: Path) -> None:
     (tmp_path / "notes.txt").write_text("mine")
-    with pytest.raises(InvalidSetting, match="something else"):
+    with pytest.raises(InvalidSetting, match="something other than a model"):
         export(build("clip", vocabularies), "transformers", tmp_path)
     with pytest.raises(InvalidSetting, match="none of transformers, open_clip, onnx"):
         export(build("clip", vocabularies), "tflite", tmp_path / "new")  # type: ignore[arg-type]
