@@ -118,7 +118,7 @@ def test_attention_pooling_equals_torch_multihead_attention() -> None:
         ({"pooling": "class", "class_token": False}, "class token"),
         ({"pooling": "middle"}, "middle"),
         ({"final_norm": "none"}, "final_norm"),
-        ({"patch_size": 64}, "no patch"),
+        ({"patch_size": 64}, "fewer than one patch"),
         ({"heads": 3}, "3 heads"),
         ({"activation": "relu"}, "relu"),
     ],
