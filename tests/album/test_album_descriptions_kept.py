@@ -284,7 +284,7 @@ def test_a_file_outside_the_album_cannot_be_described(album: Album, photos: Path
         album.describe(photos / "none.jpg", caption="x")
 
 
-class Files(RuleBasedStateMachine):
+class FileOperations(RuleBasedStateMachine):
     """Files are added, changed, moved and removed; after each index run every present picture has its user description.
 
     The reference model: which picture each path shows, and the description of each picture. A changed file is a
@@ -297,8 +297,8 @@ class Files(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        Files.turn += 1
-        self.home = self.root / str(Files.turn)
+        FileOperations.turn += 1
+        self.home = self.root / str(FileOperations.turn)
         self.folder, self.stash = self.home / "photos", self.home / "stash"
         (self.folder / "drive").mkdir(parents=True)
         self.stash.mkdir()
@@ -306,22 +306,24 @@ class Files(RuleBasedStateMachine):
         self.number = 0
         self.shows: dict[str, int] = {}  # by path below the folder, including unavailable files
         self.indexed: dict[str, int] = {}  # what each path showed when last indexed
-        self.words: dict[int, tuple[str, tuple[str, ...]]] = {}
-        self.away: set[str] = set()
+        self.user_descriptions: dict[int, tuple[str, tuple[str, ...]]] = {}
+        self.moved_away: set[str] = set()
         self.mounted = True
         self.broken: dict[str, bytes] = {}
         self.described = 0
 
-    def there(self) -> list[str]:
+    def present(self) -> list[str]:
         return sorted(
             name
             for name in self.shows
-            if name not in self.away and name not in self.broken and (self.mounted or not name.startswith("drive/"))
+            if name not in self.moved_away
+            and name not in self.broken
+            and (self.mounted or not name.startswith("drive/"))
         )
 
-    def clean(self) -> list[str]:
+    def unchanged(self) -> list[str]:
         """Return the paths that are unchanged since they were indexed."""
-        return [name for name in self.there() if self.indexed.get(name) == self.shows[name]]
+        return [name for name in self.present() if self.indexed.get(name) == self.shows[name]]
 
     def next(self) -> int:
         self.number += 1
@@ -338,7 +340,7 @@ class Files(RuleBasedStateMachine):
 
     @rule(data=st.data(), pixels=st.booleans())
     def edit(self, data: st.DataObject, pixels: bool) -> None:
-        names = [name for name in self.there() if name in self.indexed]
+        names = [name for name in self.present() if name in self.indexed]
         if names:
             name, number = data.draw(st.sampled_from(names)), self.next()
             if pixels:
@@ -350,7 +352,7 @@ class Files(RuleBasedStateMachine):
 
     @rule(data=st.data(), copy=st.booleans())
     def move_or_copy(self, data: st.DataObject, copy: bool) -> None:
-        if names := self.clean():
+        if names := self.unchanged():
             name, new = data.draw(st.sampled_from(names)), f"{self.next()}.png"
             if copy:
                 shutil.copy(self.folder / name, self.folder / new)
@@ -360,18 +362,18 @@ class Files(RuleBasedStateMachine):
                 self.shows[new] = self.shows.pop(name)
 
     @rule(data=st.data())
-    def take_away(self, data: st.DataObject) -> None:
-        if names := [name for name in self.there() if not name.startswith("drive/")]:
+    def move_away(self, data: st.DataObject) -> None:
+        if names := [name for name in self.present() if not name.startswith("drive/")]:
             name = data.draw(st.sampled_from(names))
             (self.folder / name).rename(self.stash / name)
-            self.away.add(name)
+            self.moved_away.add(name)
 
-    @precondition(lambda self: self.away)
+    @precondition(lambda self: self.moved_away)
     @rule(data=st.data())
     def bring_back(self, data: st.DataObject) -> None:
-        name = data.draw(st.sampled_from(sorted(self.away)))
+        name = data.draw(st.sampled_from(sorted(self.moved_away)))
         (self.stash / name).rename(self.folder / name)
-        self.away.remove(name)
+        self.moved_away.remove(name)
 
     @rule()
     def mount_or_unmount(self) -> None:
@@ -385,8 +387,8 @@ class Files(RuleBasedStateMachine):
         self.mounted = not self.mounted
 
     @rule(data=st.data())
-    def synchronize_half(self, data: st.DataObject) -> None:
-        if names := self.there():
+    def synchronize_partially(self, data: st.DataObject) -> None:
+        if names := self.present():
             name = data.draw(st.sampled_from(names))
             self.broken[name] = (self.folder / name).read_bytes()
             (self.folder / name).write_bytes(self.broken[name][:40])
@@ -399,39 +401,39 @@ class Files(RuleBasedStateMachine):
 
     @rule(data=st.data())
     def describe(self, data: st.DataObject) -> None:
-        if names := self.clean():
+        if names := self.unchanged():
             name = data.draw(st.sampled_from(names))
             self.described += 1
             caption, tags = f"words {self.described}", (f"tag{self.described}", "heirloom")
             self.album.describe(self.folder / name, caption=caption, tags=tags)
-            self.words[self.shows[name]] = caption, tags
+            self.user_descriptions[self.shows[name]] = caption, tags
 
     @rule(data=st.data())
     def caption_in_file(self, data: st.DataObject) -> None:
         """The album writes to all copies, which stay indexed."""
-        names = [name for name in self.clean() if self.shows[name] in self.words]
+        names = [name for name in self.unchanged() if self.shows[name] in self.user_descriptions]
         if names:
             name = data.draw(st.sampled_from(names))
             shown = self.shows[name]
             (content,) = self.album.content_ids([str(self.folder / name)]).values()
             copies = {str(Path(path).relative_to(self.folder)) for path in self.album.copies(content)}
-            if copies <= set(self.clean()) and copies == {one for one in self.shows if self.shows[one] == shown}:
-                self.album.write_caption_to_files(content, self.words[shown][0])
+            if copies <= set(self.unchanged()) and copies == {one for one in self.shows if self.shows[one] == shown}:
+                self.album.write_caption_to_files(content, self.user_descriptions[shown][0])
 
     @rule()
     def index(self) -> None:
         self.album.index(self.folder, model=self.encoder)
-        seen = set(self.indexed.values())
-        for name in self.there():
+        indexed_before = set(self.indexed.values())
+        for name in self.present():
             shown, before = self.shows[name], self.indexed.get(name)
-            if before in self.words and shown not in self.words and shown not in seen:
-                self.words[shown] = self.words[before]
+            if before in self.user_descriptions and shown not in self.user_descriptions and shown not in indexed_before:
+                self.user_descriptions[shown] = self.user_descriptions[before]
             self.indexed[name] = shown
         found = {one.content: one for one in self.album.pictures()}
-        contents = self.album.content_ids([str(self.folder / name) for name in self.there()])
-        for name in self.there():
+        contents = self.album.content_ids([str(self.folder / name) for name in self.present()])
+        for name in self.present():
             picture = found[contents[str(self.folder / name)]]
-            caption, tags = self.words.get(self.shows[name], (None, ()))
+            caption, tags = self.user_descriptions.get(self.shows[name], (None, ()))
             if caption is not None:
                 assert (picture.caption, set(picture.tags)) == (caption, set(tags)), name
             else:
@@ -443,9 +445,9 @@ class Files(RuleBasedStateMachine):
 
 
 def test_no_sequence_of_file_operations_loses_a_user_description(tmp_path: Path, encoder: DualEncoder) -> None:
-    Files.root, Files.encoder = tmp_path, encoder
+    FileOperations.root, FileOperations.encoder = tmp_path, encoder
     run_state_machine_as_test(
-        Files,
+        FileOperations,
         settings=settings(
             max_examples=30, stateful_step_count=25, deadline=None, suppress_health_check=list(HealthCheck)
         ),

@@ -272,7 +272,7 @@ def test_nothing_to_index_is_an_error(album: Album) -> None:
         album.index([])
 
 
-class Life(RuleBasedStateMachine):
+class FileOperations(RuleBasedStateMachine):
     """Whatever happens to files between index runs, the album equals one built from scratch."""
 
     root: Path
@@ -281,8 +281,8 @@ class Life(RuleBasedStateMachine):
 
     @initialize()
     def begin(self) -> None:
-        Life.turn += 1
-        self.home = self.root / str(Life.turn)
+        FileOperations.turn += 1
+        self.home = self.root / str(FileOperations.turn)
         self.folder = self.home / "photographs"
         self.folder.mkdir(parents=True)
         self.album = Album.open(self.home / "album")
@@ -328,7 +328,7 @@ class Life(RuleBasedStateMachine):
         self.indexed = True
 
     @invariant()
-    def it_is_whole(self) -> None:
+    def database_is_consistent(self) -> None:
         if getattr(self, "indexed", False):
             assert self.album.store.scalar("PRAGMA quick_check") == "ok"
 
@@ -344,9 +344,9 @@ class Life(RuleBasedStateMachine):
 def test_after_any_file_operations_the_album_equals_one_built_from_scratch(
     tmp_path: Path, encoder: DualEncoder
 ) -> None:
-    Life.root, Life.encoder = tmp_path, encoder
+    FileOperations.root, FileOperations.encoder = tmp_path, encoder
     run_state_machine_as_test(
-        Life,
+        FileOperations,
         settings=settings(
             max_examples=25, stateful_step_count=12, deadline=None, suppress_health_check=list(HealthCheck)
         ),

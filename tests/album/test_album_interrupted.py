@@ -41,8 +41,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def undisturbed(folder: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
-    album = Album.open(tmp_path_factory.mktemp("undisturbed"))
+def uninterrupted(folder: Path, tiny_model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, object]:
+    album = Album.open(tmp_path_factory.mktemp("uninterrupted"))
     album.index(folder, model=str(tiny_model))
     return content(album)
 
@@ -54,7 +54,7 @@ def start(album: Path, folder: Path, model: Path, program: str = INDEX) -> subpr
 
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_indexing_interrupted_at_random_resumes_and_equals_an_uninterrupted_run(
-    stop: signal.Signals, folder: Path, tiny_model: Path, undisturbed: dict[str, object], tmp_path: Path
+    stop: signal.Signals, folder: Path, tiny_model: Path, uninterrupted: dict[str, object], tmp_path: Path
 ) -> None:
     drawn = random.Random(int(stop))
     acknowledged: set[str] = set()
@@ -82,7 +82,7 @@ def test_indexing_interrupted_at_random_resumes_and_equals_an_uninterrupted_run(
     assert stops >= 2
     with Album.open(tmp_path) as album:
         album.index(folder, model=str(tiny_model))
-        assert_same(content(album), undisturbed)
+        assert_same(content(album), uninterrupted)
 
 
 def test_search_works_while_another_process_indexes(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
@@ -125,7 +125,7 @@ def test_an_album_can_be_created_concurrently(tmp_path: Path) -> None:
 
 @pytest.mark.slow
 def test_two_writers_without_the_lock_do_not_corrupt_the_album(
-    folder: Path, tiny_model: Path, undisturbed: dict[str, object], tmp_path: Path
+    folder: Path, tiny_model: Path, uninterrupted: dict[str, object], tmp_path: Path
 ) -> None:
     unlocked = INDEX.replace(
         "indexing.COMMIT_AFTER = 8",
@@ -139,11 +139,11 @@ Album._writer_lock = lambda self: nullcontext()
     errors = [process.communicate()[1] for process in both]
     assert [process.returncode for process in both] == [0, 0], errors
     with Album.open(tmp_path) as album:
-        assert_same(content(album), undisturbed)
+        assert_same(content(album), uninterrupted)
 
 
 def test_a_full_disk_is_reported_and_loses_nothing(
-    folder: Path, tiny_model: Path, undisturbed: dict[str, object], tmp_path: Path
+    folder: Path, tiny_model: Path, uninterrupted: dict[str, object], tmp_path: Path
 ) -> None:
     """The kernel limits the size of every file that the process writes, as a full disk would."""
     program = "import resource, signal\nsignal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
@@ -157,7 +157,7 @@ def test_a_full_disk_is_reported_and_loses_nothing(
         assert 0 < len(acknowledged) <= len(album) < PICTURES
         assert album.search("a dog", top=1)
         album.index(folder, model=str(tiny_model))
-        assert_same(content(album), undisturbed)
+        assert_same(content(album), uninterrupted)
 
 
 @pytest.fixture
@@ -177,7 +177,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
 
 
 def test_search_works_on_a_full_disk_and_indexing_resumes_once_space_is_freed(
-    small_disk: Path, folder: Path, tiny_model: Path, undisturbed: dict[str, object]
+    small_disk: Path, folder: Path, tiny_model: Path, uninterrupted: dict[str, object]
 ) -> None:
     process = start(small_disk / "album", folder, tiny_model)
     _, errors = process.communicate()
@@ -188,38 +188,38 @@ def test_search_works_on_a_full_disk_and_indexing_resumes_once_space_is_freed(
         subprocess.run(["mount", "-o", "remount,size=20m", small_disk], check=True)
         assert album.index(folder, model=str(tiny_model)).unchanged == there
         assert album.store.scalar("PRAGMA integrity_check") == "ok"
-        assert_same(content(album), undisturbed)
+        assert_same(content(album), uninterrupted)
 
 
-class Failing(apsw.VFS):
+class FailingVFS(apsw.VFS):
     """A VFS whose n-th write or sync fails."""
 
     def __init__(self, name: str):
-        self.left = -1
+        self.remaining = -1
         self.fired = False
         super().__init__(name, base="")
 
     def xOpen(self, name, flags):  # noqa: N802 (apsw's names)
         return FailingFile(self, name, flags)
 
-    def spend(self) -> None:
-        if self.left == 0:
+    def count_operation(self) -> None:
+        if self.remaining == 0:
             self.fired = True
             raise apsw.IOError
-        self.left -= 1
+        self.remaining -= 1
 
 
 class FailingFile(apsw.VFSFile):
-    def __init__(self, system: Failing, name, flags):
+    def __init__(self, system: FailingVFS, name, flags):
         self.system = system
         super().__init__("", name, flags)
 
     def xWrite(self, data: bytes, offset: int) -> None:  # noqa: N802
-        self.system.spend()
+        self.system.count_operation()
         super().xWrite(data, offset)
 
     def xSync(self, flags: int) -> None:  # noqa: N802
-        self.system.spend()
+        self.system.count_operation()
         super().xSync(flags)
 
 
@@ -232,18 +232,18 @@ def test_indexing_resumes_after_any_failed_write_or_sync(tmp_path: Path, monkeyp
         draw(folder / f"{number}.png", number)
     whole = Album.open(tmp_path / "whole")
     whole.index(folder, model=encoder)
-    system = Failing("failing")
+    system = FailingVFS("failing")
     connection = apsw.Connection
     failures = 0
     for nth in range(0, 400, 3):
         place = tmp_path / str(nth)
-        system.left, system.fired = nth, False
+        system.remaining, system.fired = nth, False
         monkeypatch.setattr(schema.apsw, "Connection", lambda name, flags: connection(name, flags=flags, vfs="failing"))
         try:
             Album.open(place).index(folder, model=encoder)
         except WriteFailed:
             failures += 1
-        system.left = -1
+        system.remaining = -1
         monkeypatch.setattr(schema.apsw, "Connection", connection)
         with Album.open(place) as album:
             assert album.store.scalar("PRAGMA integrity_check") == "ok"

@@ -33,11 +33,11 @@ def library(album_site: Running) -> Album:
     return album_site.service.albums["holiday"].search_album
 
 
-def found(page: Any, words: str | re.Pattern[str]) -> None:
-    page.locator("#found").filter(has_text=words).wait_for()
+def wait_for_count(page: Any, text: str | re.Pattern[str]) -> None:
+    page.locator("#found").filter(has_text=text).wait_for()
 
 
-def go(page: Any, part: str) -> None:
+def open_section(page: Any, part: str) -> None:
     page.get_by_role("navigation").get_by_role("link", name=part).click()
 
 
@@ -51,39 +51,39 @@ def shown_names(page: Any) -> list[str]:
 
 
 def test_the_album_is_searched_while_typing(page: Any, album_site: Running) -> None:
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
     assert len(shown_names(page)) == 24
     results = album_site.post("/v1/search", {"query": "red boat", "top": 500}).json["data"]
     fits = [row for row in results if row["fits"]]
     page.get_by_role("searchbox", name="Describe what to find").press_sequentially("red boat", delay=30)
-    found(page, f"{len(fits)} matching pictures" if fits else "No match. The closest pictures:")
+    wait_for_count(page, f"{len(fits)} matching pictures" if fits else "No match. The closest pictures:")
     expected = [(row["caption"] or Path(row["name"]).name) for row in fits or results]
     assert [text.split("\n")[0] for text in shown_names(page)] == expected[: len(shown_names(page))]
     assert len(shown_names(page)) >= min(len(expected), 10)
     page.get_by_role("searchbox").fill("")
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
 
 
 def test_filters_can_be_picked_or_typed(page: Any) -> None:
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
     page.get_by_text("Filter and sort").click()
     page.locator("#camera").select_option("Canon")
-    found(page, "4 pictures")
+    wait_for_count(page, "4 pictures")
     assert page.locator("#where").input_value() == 'camera:"Canon"'
     page.locator("#year").select_option("2023")
-    found(page, "1 picture")
+    wait_for_count(page, "1 picture")
     page.locator("#camera").select_option("")
-    found(page, "3 pictures")
+    wait_for_count(page, "3 pictures")
     assert page.locator("#where").input_value() == 'date:"2023"'
     page.locator("#where").fill("tag:sea")
-    found(page, "2 pictures")
+    wait_for_count(page, "2 pictures")
     page.locator("#where").press("Tab")
     assert page.locator("#tag").input_value() == "sea"
     page.locator("#where").fill("colour:red")
     page.get_by_role("alert").filter(has_text="unknown field colour").wait_for()
     assert page.locator("#where").get_attribute("aria-invalid") == "true"
     page.locator("#where").fill("")
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
     assert page.locator("#whereerror").is_hidden()
     page.locator("#order").select_option("newest")
     page.wait_for_function("document.querySelector('#albumgrid li').innerText.includes('2023')")
@@ -92,7 +92,7 @@ def test_filters_can_be_picked_or_typed(page: Any) -> None:
 
 
 def test_a_picture_view_is_complete(page: Any, album_site: Running, vision_language_model: VisionLanguageModel) -> None:
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
     page.locator("#albumgrid .card", has_text="a red boat").click()
     assert page.locator("#name").inner_text() == "picture 01.jpg"
     assert page.locator("#picture").evaluate("image => image.decode().then(() => image.naturalWidth)") == 160
@@ -124,7 +124,7 @@ def test_a_picture_view_is_complete(page: Any, album_site: Running, vision_langu
 
 
 def test_similar_pictures_are_shown_and_can_be_followed(page: Any, album_site: Running) -> None:
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
     page.locator("#albumgrid .card", has_text="a red boat").click()
     album = library(album_site)
     number = next(content for content in album.contents() if "picture 01" in album.copies(content)[0])
@@ -140,9 +140,9 @@ def test_similar_pictures_are_shown_and_can_be_followed(page: Any, album_site: R
     page.keyboard.press("Enter")
     page.locator("#likes").get_by_role("button", name="Show all").click()
     page.locator("#example", has_text="Similar to picture 01.jpg").wait_for()
-    found(page, "23 matching pictures")
+    wait_for_count(page, "23 matching pictures")
     page.get_by_role("button", name="Show the whole album").click()
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
 
 
 def test_captions_and_keywords_are_saved(own: Any, own_album: Path, encoder: DualEncoder) -> None:
@@ -168,7 +168,7 @@ def test_captions_and_keywords_are_saved(own: Any, own_album: Path, encoder: Dua
     own.locator("#albumgrid .card", has_text="into the file").wait_for()
     own.get_by_text("Filter and sort").click()
     own.locator("#tag").select_option("two")
-    found(own, "1 picture")
+    wait_for_count(own, "1 picture")
     with Album.open(own_album) as album:
         assert album.index(photos, model=encoder).unchanged == 8
 
@@ -187,7 +187,7 @@ def test_a_read_only_server_offers_no_editing(
 
 
 def test_clusters_take_the_given_keywords(page: Any, album_site: Running, screenshots: Path) -> None:
-    go(page, "Groups")
+    open_section(page, "Groups")
     page.locator("#groupsnote", has_text="groups, largest first").wait_for()
     page.get_by_label("Number of groups").select_option("3")
     page.get_by_label("Candidate names").fill("dogs, boats，the sea")
@@ -199,8 +199,8 @@ def test_clusters_take_the_given_keywords(page: Any, album_site: Running, screen
     page.screenshot(path=screenshots / "groups.png")
     page.locator("#groups section").nth(1).get_by_role("button", name="Show all").click()
     page.locator("#example", has_text=f"Group: {groups[1].name}").wait_for()
-    found(page, re.compile(rf"^{len(groups[1].pictures)} pictures?"))
-    go(page, "Groups")
+    wait_for_count(page, re.compile(rf"^{len(groups[1].pictures)} pictures?"))
+    open_section(page, "Groups")
     page.locator("#groups .small").first.click()
     assert page.locator("#view").is_visible()
     page.keyboard.press("Escape")
@@ -208,7 +208,7 @@ def test_clusters_take_the_given_keywords(page: Any, album_site: Running, screen
 
 
 def test_the_map_can_be_panned_and_its_pictures_opened(page: Any, screenshots: Path) -> None:
-    go(page, "Map")
+    open_section(page, "Map")
     page.locator("#mapstatus", has_text="24 pictures").wait_for()
     canvas = page.locator("#mapcanvas")
     canvas.focus()
@@ -243,7 +243,7 @@ def test_the_map_can_be_panned_and_its_pictures_opened(page: Any, screenshots: P
 
 
 def test_duplicates_can_be_reviewed(own: Any, own_album: Path, screenshots: Path) -> None:
-    go(own, "Duplicates")
+    open_section(own, "Duplicates")
     own.locator("#duplicates form").first.wait_for()
     with Album.open(own_album) as album:
         groups = album.duplicates()
@@ -263,31 +263,31 @@ def test_duplicates_can_be_reviewed(own: Any, own_album: Path, screenshots: Path
         own.locator("#duplicatesnote", has_text=left).wait_for()
         assert len(list(album.pictures('tag:"no duplicate"'))) == len(groups[1].paths)
         own.get_by_role("button", name="Show marked pictures").click()
-        found(own, "1 picture")
+        wait_for_count(own, "1 picture")
         assert len(list((own_album.parent / "photos").iterdir())) == 8
     own.reload()
-    go(own, "Duplicates")
+    open_section(own, "Duplicates")
     own.locator("#duplicatesnote", has_text=left).wait_for()
 
 
 def test_markup_in_names_and_captions_is_shown_as_text(page: Any) -> None:
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
     texts = shown_names(page)
     assert any(f"{MARKUP}.jpg" in text for text in texts) and any(text.startswith(MARKUP) for text in texts)
     page.get_by_text("Filter and sort").click()
     page.locator("#tag").select_option("<b>bold</b>")
-    found(page, "1 picture")
+    wait_for_count(page, "1 picture")
     page.locator("#albumgrid .card").first.click()
     page.wait_for_function("document.querySelector('#tags').value === '<b>bold</b>'")
     page.keyboard.press("Escape")
     for part in ("Groups", "Map", "Duplicates"):
-        go(page, part)
+        open_section(page, part)
         page.wait_for_timeout(600)
     assert page.evaluate("document.querySelectorAll('img[src=x], main b, [onerror]').length") == 0
 
 
 def test_uploaded_pictures_find_similar_ones_in_the_album(page: Any) -> None:
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
     page.evaluate(
         """async bytes => {
             const data = new DataTransfer();
@@ -305,7 +305,7 @@ def test_uploaded_pictures_find_similar_ones_in_the_album(page: Any) -> None:
 
 
 def test_the_grid_is_navigable_by_keyboard(page: Any) -> None:
-    found(page, "24 pictures")
+    wait_for_count(page, "24 pictures")
     shown_names(page)
     page.locator("#albumgrid .card").first.focus()
     places = []
@@ -330,15 +330,15 @@ def two_albums(
     other = tmp_path_factory.mktemp("other") / "empty album"
     Album.open(other).close()
     with serving.running({"tiny": encoder}, {}, [own_album, other]) as running, opened(chromium, running) as page:
-        found(page, "8 pictures")
+        wait_for_count(page, "8 pictures")
         yield page
 
 
 def test_one_of_several_albums_can_be_selected(two_albums: Any) -> None:
     two_albums.locator("#album").select_option("empty album")
-    found(two_albums, "0 pictures")
+    wait_for_count(two_albums, "0 pictures")
     two_albums.locator("#album").select_option("holiday")
-    found(two_albums, "8 pictures")
+    wait_for_count(two_albums, "8 pictures")
 
 
 def test_ids_of_one_album_are_never_requested_from_another(two_albums: Any) -> None:
@@ -350,7 +350,7 @@ def test_ids_of_one_album_are_never_requested_from_another(two_albums: Any) -> N
     page.evaluate("dispatchEvent(new Event('scroll'))")
     page.wait_for_timeout(300)  # the grid settles; failed requests would appear on the console
     held[0].continue_()
-    found(page, "0 pictures")
+    wait_for_count(page, "0 pictures")
 
 
 def test_the_last_selected_album_is_shown(two_albums: Any) -> None:
@@ -406,7 +406,7 @@ def test_the_album_is_accessible(page: Any, screenshots: Path, theme: str, langu
 @pytest.mark.slow
 def test_scrolling_a_hundred_thousand_pictures_is_smooth(chromium: Any, large_site: Running) -> None:
     with opened(chromium, large_site, bypass_csp=True) as page:
-        found(page, "100,000 pictures")
+        wait_for_count(page, "100,000 pictures")
         names = shown_names(page)
         assert 10 < len(names) < 120
         page.evaluate(

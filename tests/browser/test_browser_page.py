@@ -29,7 +29,7 @@ def strict(chromium: Any, site: Running) -> Iterator[Any]:
         yield page
 
 
-def three(page: Any) -> None:
+def add_three_pictures(page: Any) -> None:
     drop(page, *((f"picture {seed}.png", file_of(picture(seed, (300, 200)))) for seed in range(3)))
     for place in range(3):
         page.locator(".card").nth(place).filter(has_not_text="Generating").filter(has_not_text="正在").wait_for()
@@ -42,7 +42,7 @@ def caption_of(site: Running, seed: int) -> str:
 
 
 def test_dropped_pictures_get_captions(page: Any, site: Running) -> None:
-    three(page)
+    add_three_pictures(page)
     cards = page.locator(".card")
     assert page.locator("#count").inner_text() == "3 pictures"
     for seed in range(3):
@@ -51,7 +51,7 @@ def test_dropped_pictures_get_captions(page: Any, site: Running) -> None:
 
 
 def test_the_whole_page_works_under_the_content_security_policy(strict: Any, site: Running) -> None:
-    three(strict)
+    add_three_pictures(strict)
     strict.locator(".card img").nth(2).wait_for()
     strict.locator(".card").first.click()
     strict.locator("#labels").fill("a dog, a cat")
@@ -92,7 +92,7 @@ def test_a_pasted_picture_is_accepted(page: Any) -> None:
 
 
 def test_a_caption_can_be_edited_regenerated_and_downloaded(page: Any, site: Running) -> None:
-    three(page)
+    add_three_pictures(page)
     page.locator(".card").first.click()
     caption = page.get_by_role("textbox", name="Caption")
     assert caption.input_value() == caption_of(site, 0)
@@ -114,7 +114,7 @@ def test_a_caption_can_be_edited_regenerated_and_downloaded(page: Any, site: Run
 
 
 def test_labels_are_ranked_with_probabilities(page: Any, site: Running) -> None:
-    three(page)
+    add_three_pictures(page)
     page.locator(".card").nth(1).click()
     page.get_by_role("textbox", name="Candidate labels").fill("a dog, a cat，the sea")
     page.get_by_role("button", name="Classify", exact=True).click()
@@ -127,7 +127,7 @@ def test_labels_are_ranked_with_probabilities(page: Any, site: Running) -> None:
 
 
 def test_attention_is_shown_for_each_word(page: Any, screenshots: Path) -> None:
-    three(page)
+    add_three_pictures(page)
     page.locator(".card").first.click()
     page.get_by_role("button", name="Show attention").click()
     page.locator("#map").wait_for()
@@ -144,7 +144,7 @@ def test_attention_is_shown_for_each_word(page: Any, screenshots: Path) -> None:
 
 
 def test_a_conversation_is_streamed_and_continues(page: Any, site: Running) -> None:
-    three(page)
+    add_three_pictures(page)
     page.locator(".card").nth(2).click()
     chat = site.service.vlms["tiny"].model.chat(file_of(picture(2, (300, 200))), max_new_tokens=40)
     page.route("**/v1/chat/completions", lambda route: shorten(route))
@@ -162,7 +162,7 @@ def test_a_conversation_is_streamed_and_continues(page: Any, site: Running) -> N
 
 
 def test_everything_is_reachable_by_keyboard(page: Any) -> None:
-    three(page)
+    add_three_pictures(page)
     page.locator(".card").first.focus()
     page.keyboard.press("ArrowRight")
     page.keyboard.press("Enter")
@@ -204,7 +204,7 @@ def test_the_page_is_accessible(page: Any, screenshots: Path, theme: str, langua
     assert page.locator("html").get_attribute("lang") == language
     assert violations(page) == []
     page.screenshot(path=screenshots / f"empty-{theme}-{language}-{width}.png")
-    three(page)
+    add_three_pictures(page)
     assert violations(page) == []
     assert page.evaluate("document.documentElement.scrollWidth <= innerWidth")
     page.screenshot(path=screenshots / f"grid-{theme}-{language}-{width}.png")

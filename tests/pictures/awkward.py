@@ -210,7 +210,7 @@ def _with_alpha() -> Image.Image:
 
 HALF_GREEN = (142, 217, 157)  # 128/255 of green over white
 OVER_WHITE = (RED, HALF_GREEN, (255, 255, 255), YELLOW)
-GREYS = ((0,) * 3, (85,) * 3, (170,) * 3, (255,) * 3)
+GRAYS = ((0,) * 3, (85,) * 3, (170,) * 3, (255,) * 3)
 
 
 def _palette_with_alpha() -> bytes:
@@ -237,7 +237,7 @@ def _lab() -> Image.Image:
     return Image.frombytes("LAB", (WIDTH, HEIGHT), _fill(values).tobytes())
 
 
-LAB_COLOURS = ((0, 0, 0), (119, 119, 119), (255, 255, 255), (240, 0, 6))
+LAB_COLORS = ((0, 0, 0), (119, 119, 119), (255, 255, 255), (240, 0, 6))
 
 
 def _deep(values: Sequence[float], kind: Any) -> bytes:
@@ -394,7 +394,7 @@ AWKWARD: list[Awkward] = [
     # JPEG
     good("plain.jpg", lambda: encoded(quadrants(), "JPEG", quality=95), shows(within=6)),
     good("progressive.jpg", lambda: encoded(quadrants(), "JPEG", quality=95, progressive=True), shows(within=6)),
-    good("grey.jpg", lambda: encoded(Image.fromarray(_fill((0, 85, 170, 255))), "JPEG"), shows(GREYS, within=3)),
+    good("grey.jpg", lambda: encoded(Image.fromarray(_fill((0, 85, 170, 255))), "JPEG"), shows(GRAYS, within=3)),
     good("inks.jpg", lambda: encoded(_cmyk(), "JPEG", quality=98), shows(INKS, within=12)),
     good(
         "inks with profile.jpg",
@@ -431,28 +431,28 @@ AWKWARD: list[Awkward] = [
     good(
         "grey with alpha.png",
         lambda: encoded(Image.fromarray(np.dstack([_fill((0, 85, 170, 255)), _fill((255, 255, 0, 255))]), "LA"), "PNG"),
-        shows((GREYS[0], GREYS[1], (255, 255, 255), GREYS[3])),
+        shows((GRAYS[0], GRAYS[1], (255, 255, 255), GRAYS[3])),
     ),
     good(
         "black and white.png",
         lambda: encoded(Image.fromarray(_fill((0, 255, 255, 0))).convert("1"), "PNG"),
-        shows((GREYS[0], GREYS[3], GREYS[3], GREYS[0])),
+        shows((GRAYS[0], GRAYS[3], GRAYS[3], GRAYS[0])),
     ),
     good(
         "deep grey.png",
         lambda: encoded(Image.fromarray(_fill((0, 21845, 43690, 65535), np.uint16)), "PNG"),
-        shows(GREYS),
+        shows(GRAYS),
     ),
     good("deep colour.png", _deep_png, shows()),
     good(
         "linear grey.png",
         lambda: encoded(Image.fromarray(_fill((0, 55, 127, 255))), "PNG", icc_profile=linear_gray_profile()),
-        shows((GREYS[0], (128,) * 3, (187,) * 3, GREYS[3]), within=3),
+        shows((GRAYS[0], (128,) * 3, (187,) * 3, GRAYS[3]), within=3),
     ),
     good(
         "grey in a profile for colours.png",
         lambda: encoded(Image.fromarray(_fill((0, 85, 170, 255))), "PNG", icc_profile=swapped_profile()),
-        shows(GREYS, within=3),
+        shows(GRAYS, within=3),
     ),
     good("animated.png", lambda: _frames("PNG"), shows()),
     good("one pixel.png", lambda: encoded(Image.new("RGB", (1, 1), RED), "PNG"), is_uniform((1, 1), RED)),
@@ -480,17 +480,17 @@ AWKWARD: list[Awkward] = [
     good("packed.tif", lambda: encoded(quadrants(), "TIFF", compression="tiff_lzw"), shows()),
     good("jpeg inside.tif", lambda: encoded(quadrants(), "TIFF", compression="jpeg", quality=95), shows(within=12)),
     good("inks.tif", lambda: encoded(_cmyk(), "TIFF"), shows(INKS)),
-    good("lab.tif", lambda: encoded(_lab(), "TIFF"), shows(LAB_COLOURS, within=6)),
+    good("lab.tif", lambda: encoded(_lab(), "TIFF"), shows(LAB_COLORS, within=6)),
     good("alpha.tif", lambda: encoded(_with_alpha(), "TIFF"), shows(OVER_WHITE, within=1)),
     good("two pages.tif", lambda: _frames("TIFF"), shows()),
-    good("16 bits.tif", lambda: _deep((0, 21845, 43690, 65535), np.uint16), shows(GREYS)),
-    good("16 bits, high byte first.tif", lambda: _deep((0, 21845, 43690, 65535), ">u2"), shows(GREYS)),
-    good("32 bits.tif", lambda: _deep((0, 85, 170, 255), np.int32), shows(GREYS)),
+    good("16 bits.tif", lambda: _deep((0, 21845, 43690, 65535), np.uint16), shows(GRAYS)),
+    good("16 bits, high byte first.tif", lambda: _deep((0, 21845, 43690, 65535), ">u2"), shows(GRAYS)),
+    good("32 bits.tif", lambda: _deep((0, 85, 170, 255), np.int32), shows(GRAYS)),
     good(
-        "32 bits, wide range.tif", lambda: _deep((-3_000_000, -1_000_000, 1_000_000, 3_000_000), np.int32), shows(GREYS)
+        "32 bits, wide range.tif", lambda: _deep((-3_000_000, -1_000_000, 1_000_000, 3_000_000), np.int32), shows(GRAYS)
     ),
-    good("floats to 1.tif", lambda: _deep((0, 1 / 3, 2 / 3, 1), np.float32), shows(GREYS)),
-    good("floats to 65535.tif", lambda: _deep((0, 21845, 43690, 65535), np.float32), shows(GREYS)),
+    good("floats to 1.tif", lambda: _deep((0, 1 / 3, 2 / 3, 1), np.float32), shows(GRAYS)),
+    good("floats to 65535.tif", lambda: _deep((0, 21845, 43690, 65535), np.float32), shows(GRAYS)),
     bad("not a number.tif", lambda: _deep((0, np.nan, 0.5, 1), np.float32), PictureBroken, "finite"),
     bad("cut.tif", lambda: _cut(encoded(_detailed(), "TIFF", compression="tiff_lzw"), 0.3), PictureBroken),
     bad("bomb.tif", _tiff_bomb, PictureTooLarge, "4000000000 x 3"),

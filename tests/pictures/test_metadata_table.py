@@ -10,7 +10,7 @@ from beholder.pictures.caption_metadata import read_caption
 from beholder.pictures.photo_metadata import photo_metadata
 
 
-def written(case: Case, folder: Path) -> Path:
+def write_case(case: Case, folder: Path) -> Path:
     for name, data in case.files.items():
         (folder / name).write_bytes(data)
     return folder / next(iter(case.files))
@@ -19,7 +19,7 @@ def written(case: Case, folder: Path) -> Path:
 @pytest.mark.filterwarnings("ignore::UserWarning")
 @pytest.mark.parametrize("case", METADATA, ids=lambda case: case.name)
 def test_metadata_is_read_as_expected(case: Case, tmp_path: Path) -> None:
-    path = written(case, tmp_path)
+    path = write_case(case, tmp_path)
     found = photo_metadata(path.read_bytes(), path)
     for field, value in case.expected.items():
         expected = pytest.approx(value, abs=1e-5) if isinstance(value, float) else value

@@ -50,7 +50,7 @@ def fetching(encoder: DualEncoder, vision_language_model: VisionLanguageModel) -
         yield running
 
 
-def still_well(running: Running, **headers: str) -> bool:
+def still_healthy(running: Running, **headers: str) -> bool:
     return running.ask("GET", "/readyz", headers=headers).status == 200
 
 
@@ -154,7 +154,7 @@ def test_a_foreign_host_or_origin_is_refused(
     assert answer.json["error"]["message"] and answer.headers["content-type"] == "application/json"
     assert not [name for name in answer.headers if name.startswith("access-control")]
     assert b"root:" not in answer.data
-    assert still_well(plain)
+    assert still_healthy(plain)
 
 
 def test_the_servers_own_page_and_links_to_it_are_allowed(plain: Running) -> None:
@@ -214,7 +214,7 @@ def test_a_hostile_picture_is_refused(plain: Running, path: str, address: str, c
     assert answer.status == 400, answer.data
     assert code in (None, answer.code)
     assert b"/etc" not in answer.data and b"Traceback" not in answer.data
-    assert still_well(plain)
+    assert still_healthy(plain)
 
 
 def chat(url: str) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def test_a_hostile_body_is_refused(plain: Running, path: str, body: Any, status:
     assert answer.status == status, answer.data
     assert answer.json["error"]["message"] and b"Traceback" not in answer.data
     assert b"<img" not in answer.data
-    assert still_well(plain)
+    assert still_healthy(plain)
 
 
 PICTURE = f"{ALBUM}/pictures/1"
@@ -309,7 +309,7 @@ def test_no_hostile_write_changes_anything(plain: Running, album: Path) -> None:
         assert answer.status == status, (name, answer.data)
         assert answer.json["error"]["message"] and b"secret" not in answer.data
         assert state() == before, name
-    assert still_well(plain)
+    assert still_healthy(plain)
 
 
 @pytest.mark.parametrize("kind", ["text/plain", "application/x-www-form-urlencoded", "multipart/form-data; boundary=x"])
@@ -365,7 +365,7 @@ def test_malformed_http_is_refused(plain: Running, sent: bytes, status: bytes) -
             # the connection was closed while the client was still sending
             got = b" 400 " if len(sent) > 100_000 else b""
     assert status in got.split(b"\r\n")[0] or (status == b" 501 " and b" 400 " in got), got
-    assert still_well(plain)
+    assert still_healthy(plain)
 
 
 def test_an_endless_chunked_body_is_cut_off_at_the_limit(plain: Running) -> None:
@@ -389,7 +389,7 @@ def test_an_endless_chunked_body_is_cut_off_at_the_limit(plain: Running) -> None
                 break
     assert b" 413 " in got.split(b"\r\n")[0]
     assert sent < 3 * BODY * 1e6
-    assert still_well(plain)
+    assert still_healthy(plain)
 
 
 KEYS: list[tuple[str, dict[str, str], int]] = [

@@ -25,7 +25,7 @@ def chat(seed: int, tokens: int = 10) -> dict[str, Any]:
     return {"model": "tiny", "messages": [{"role": "user", "content": content}], "max_tokens": tokens}
 
 
-def counted(running: Running, name: str) -> float:
+def metric_value(running: Running, name: str) -> float:
     lines = running.ask("GET", "/metrics").data.decode().splitlines()
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
@@ -42,10 +42,10 @@ def test_concurrent_responses_equal_those_of_lone_requests(server: Running) -> N
             ("/v1/caption", {"image": "rubbish"}),
         ]
     alone = [server.post(*request) for request in requests]
-    before = counted(server, 'beholder_batch_inputs_count{work="captions"}')
+    before = metric_value(server, 'beholder_batch_inputs_count{work="captions"}')
     with ThreadPoolExecutor(32) as pool:
         together = list(pool.map(lambda request: server.post(*request), requests))
-    assert counted(server, 'beholder_batch_inputs_count{work="captions"}') - before < 24  # some were batched
+    assert metric_value(server, 'beholder_batch_inputs_count{work="captions"}') - before < 24  # some were batched
     for one, many in zip(alone, together, strict=True):
         assert one.status == many.status != 500
         if "data" in one.json:
@@ -57,17 +57,19 @@ def test_concurrent_responses_equal_those_of_lone_requests(server: Running) -> N
             assert one.json == many.json
 
 
-def slow(vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, seconds: float) -> list[float]:
+def slow_down_decoding(
+    vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, seconds: float
+) -> list[float]:
     """Slow the language model down to ``seconds`` per token; return the times at which tokens began."""
     times: list[float] = []
     decode = vision_language_model.language.decode
 
-    def slowly(*arguments: Any, **options: Any) -> Any:
+    def slow_decode(*arguments: Any, **options: Any) -> Any:
         times.append(time.monotonic())
         time.sleep(seconds)
         return decode(*arguments, **options)
 
-    monkeypatch.setattr(vision_language_model.language, "decode", slowly)
+    monkeypatch.setattr(vision_language_model.language, "decode", slow_decode)
     return times
 
 
@@ -75,7 +77,7 @@ def slow(vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyP
 def test_a_client_disconnect_cancels_its_work(
     vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, path: str
 ) -> None:
-    times = slow(vision_language_model, monkeypatch, 0.03)
+    times = slow_down_decoding(vision_language_model, monkeypatch, 0.03)
     # generation would continue up to max_tokens
     monkeypatch.setattr(type(vision_language_model.language), "eos_token_ids", (99,))
     body = chat(1, 30) if "chat" in path else {"image": data_address(picture()), "max_new_tokens": 40, "num_beams": 1}
@@ -90,14 +92,14 @@ def test_a_client_disconnect_cancels_its_work(
         count = len(times)
         time.sleep(0.3)
         assert 3 <= len(times) == count < 25
-        assert counted(running, "beholder_clients_left_total") == 1
+        assert metric_value(running, "beholder_clients_left_total") == 1
         assert running.service.pending() == 0
 
 
 def test_requests_beyond_capacity_are_told_to_retry(
     vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow(vision_language_model, monkeypatch, 0.02)
+    slow_down_decoding(vision_language_model, monkeypatch, 0.02)
     with (
         serving.running(vision_language_models={"tiny": vision_language_model}, requests=4) as running,
         ThreadPoolExecutor(16) as pool,
@@ -145,7 +147,7 @@ def test_a_slowly_sent_body_is_cut_off(encoder: DualEncoder) -> None:
 def test_a_request_over_the_time_limit_is_aborted(
     vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, stream: bool
 ) -> None:
-    slow(vision_language_model, monkeypatch, 0.1)
+    slow_down_decoding(vision_language_model, monkeypatch, 0.1)
     monkeypatch.setattr(type(vision_language_model.language), "eos_token_ids", (99,))
     with serving.running(vision_language_models={"tiny": vision_language_model}, seconds=0.6) as running:
         if stream:
@@ -204,7 +206,7 @@ def test_requests_are_refused_until_the_models_are_loaded(encoder: DualEncoder) 
 def test_unfinished_work_at_shutdown_ends_with_a_reason(
     vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow(vision_language_model, monkeypatch, 0.05)
+    slow_down_decoding(vision_language_model, monkeypatch, 0.05)
     monkeypatch.setattr(type(vision_language_model.language), "eos_token_ids", (99,))
     with (
         serving.running(vision_language_models={"tiny": vision_language_model}, stop_seconds=0.3) as running,
@@ -250,11 +252,11 @@ def test_label_embeddings_are_cached(encoder: DualEncoder) -> None:
     with serving.running({"tiny": encoder}) as running:
         body = {"image": data_address(picture()), "labels": ["a dog", "a cat"], "template": ["a {}", "the {}"]}
         first = running.post("/v1/classify", body).json
-        before = counted(running, 'beholder_batch_inputs_count{work="embed texts"}')
+        before = metric_value(running, 'beholder_batch_inputs_count{work="embed texts"}')
         assert running.post("/v1/classify", body).json == first
-        assert counted(running, 'beholder_batch_inputs_count{work="embed texts"}') == before
+        assert metric_value(running, 'beholder_batch_inputs_count{work="embed texts"}') == before
         assert running.post("/v1/classify", body | {"template": "one {}"}).json != first
-        assert counted(running, 'beholder_batch_inputs_count{work="embed texts"}') > before
+        assert metric_value(running, 'beholder_batch_inputs_count{work="embed texts"}') > before
 
 
 def test_slow_urls_do_not_block_other_requests(encoder: DualEncoder, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -107,16 +107,16 @@ def test_conversations_take_turns(worker: Worker) -> None:
     order: list[tuple[int, Any]] = []
     done = threading.Event()
 
-    def teller(number: int) -> Callable[[Any], None]:
-        def tell(piece: Any) -> None:
+    def make_callback(number: int) -> Callable[[Any], None]:
+        def on_piece(piece: Any) -> None:
             order.append((number, piece))
             if len(order) == 4 * (MAX_STREAMS + 2):
                 done.set()
 
-        return tell
+        return on_piece
 
     for number in range(MAX_STREAMS + 2):
-        worker.submit(ConversationStream(lambda: iter("abc"), teller(number)))
+        worker.submit(ConversationStream(lambda: iter("abc"), make_callback(number)))
     may.set()
     assert done.wait(5)
     assert [number for number, piece in order[:MAX_STREAMS]] == list(range(MAX_STREAMS))
