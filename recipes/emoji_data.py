@@ -8,9 +8,10 @@
     python recipes/emoji_data.py *.tgz --out runs/emoji-data --held-out twitter
     beholder train clip recipes/clip/emoji.json --data runs/emoji-data --out runs/emoji
 
-The emoji are those of the newest list that the held-out vendor draws and at least one other, without skin tones. Older
-packages draw fewer of them, in another style; those of Iconify contain SVG, which resvg renders. Nothing of the
-held-out vendor, old or new, is trained on. The drawings belong to their vendors and are not redistributed.
+The emoji are those in the latest package of the held-out vendor that at least one other vendor draws, too, without skin
+tones. Older packages contain fewer of them, in another style; those of Iconify contain SVG, rendered by resvg. No
+package of the held-out vendor, old or new, is used for training. The drawings belong to their vendors and are not
+redistributed.
 """
 
 import argparse
@@ -31,8 +32,8 @@ VENDOR_ALIASES = {
     "emojione-v1": "emojione",
     "messenger": "facebook",
 }
-EMOJI_PRESENTATION = "-FE0F"  # variation selector; lists differ in where they use it
-SIDE = 64  # pixels of a drawing
+EMOJI_PRESENTATION = "-FE0F"  # variation selector, which lists use inconsistently
+SIDE = 64  # pixels per side of a drawing
 
 Sign = dict[str, Any]
 
@@ -42,10 +43,11 @@ class Package:
     """Drawings of one vendor.
 
     Attributes:
-        path: the package.
-        folder: name of the folder for its drawings.
-        render: yields the drawings of some emoji, given by their codes, as PNG.
-        signs: its metadata of the emoji by code; Iconify's have none.
+        path: Path of the package.
+        vendor: Name of the vendor.
+        folder: Name of the folder for its drawings.
+        render: Yields code and PNG file of each of the given emoji that the package contains.
+        signs: Metadata of the emoji by code; empty for packages of Iconify.
     """
 
     path: Path
@@ -56,7 +58,7 @@ class Package:
 
 
 def read_json(package: Path, name: str) -> Any:
-    """Read a JSON file of a package; None if there is none of this name."""
+    """Read a JSON file of a package; return None if the package has no such file."""
     with tarfile.open(package) as files:
         try:
             file = files.extractfile(f"package/{name}")
@@ -66,12 +68,12 @@ def read_json(package: Path, name: str) -> Any:
 
 
 def normalize_code(code: str) -> str:
-    """Return an emoji's code in the form that all lists share."""
+    """Return an emoji's code without variation selectors, in upper case."""
     return code.upper().replace(EMOJI_PRESENTATION, "")
 
 
 def normalize_name(name: str) -> str:
-    """Return a name without punctuation and case, in which lists differ."""
+    """Return a name in lower case without punctuation, so that names of different lists match."""
     return re.sub(r"[^a-z0-9]", "", name.lower())
 
 
@@ -82,13 +84,13 @@ def texts_of(sign: Sign) -> list[str]:
 
 
 def from_datasource(path: Path, vendor: str, version: str) -> Package:
-    """Open a package of emoji-datasource, whose drawings are PNG."""
+    """Open a package of emoji-datasource, which contains PNG drawings."""
     signs = {
         normalize_code(sign["unified"]): sign for sign in read_json(path, "emoji.json") if sign[f"has_img_{vendor}"]
     }
 
-    def render(wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
-        files = {f"package/img/{vendor}/{SIDE}/{signs[code]['image']}": code for code in wanted if code in signs}
+    def render(requested: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+        files = {f"package/img/{vendor}/{SIDE}/{signs[code]['image']}": code for code in requested if code in signs}
         with tarfile.open(path) as package:
             for member in package:
                 picture = package.extractfile(member) if member.name in files else None
@@ -99,16 +101,16 @@ def from_datasource(path: Path, vendor: str, version: str) -> Package:
 
 
 def from_iconify(path: Path, name: str, named: dict[str, str], codes: dict[str, str]) -> Package:
-    """Open a package of Iconify: SVG drawings by name.
+    """Open a package of Iconify, which contains SVG drawings by name.
 
     Args:
-        path: the package.
-        name: of the set.
-        named: names by code, according to the package.
-        codes: codes by name, according to other lists.
+        path: Path of the package.
+        name: Name of the icon set.
+        named: Icon names by code, according to the package.
+        codes: Codes by normalized name, according to other lists.
     """
 
-    def render(wanted: Iterable[str]) -> Iterator[tuple[str, bytes]]:
+    def render(requested: Iterable[str]) -> Iterator[tuple[str, bytes]]:
         import resvg_py
 
         known = dict(named)
@@ -116,7 +118,7 @@ def from_iconify(path: Path, name: str, named: dict[str, str], codes: dict[str, 
         for icon in icons["icons"]:
             if normalize_name(icon) in codes:
                 known.setdefault(codes[normalize_name(icon)], icon)
-        for code in wanted:
+        for code in requested:
             drawing = icons["icons"].get(known.get(code, ""))
             if drawing is not None:
                 width, height = (drawing.get(size, icons.get(size, 16)) for size in ("width", "height"))
@@ -127,7 +129,7 @@ def from_iconify(path: Path, name: str, named: dict[str, str], codes: dict[str, 
 
 
 def read_packages(paths: Iterable[Path], held_out: str) -> tuple[Package, list[Package]]:
-    """Return the held-out vendor's newest package, and those of the others, newest first."""
+    """Return the held-out vendor's latest package, and the packages of the other vendors, latest first."""
     found, sets = [], []
     for path in paths:
         if named := DATASOURCE.fullmatch(path.name):
@@ -150,42 +152,42 @@ def read_packages(paths: Iterable[Path], held_out: str) -> tuple[Package, list[P
     return held, [package for package in packages if package.vendor != held_out]
 
 
-def unpack(package: Package, wanted: Iterable[str], out: Path) -> dict[str, str]:
-    """Write the drawings of these emoji, and return their files, relative to ``out``, by code."""
+def unpack(package: Package, requested: Iterable[str], out: Path) -> dict[str, str]:
+    """Write the drawings of the given emoji; return their files, relative to ``out``, by code."""
     (out / package.folder).mkdir(parents=True, exist_ok=True)
     files = {}
-    for code, picture in package.render(wanted):
+    for code, picture in package.render(requested):
         files[code] = f"{package.folder}/{code.lower()}.png"
         (out / files[code]).write_bytes(picture)
     return files
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("packages", type=Path, nargs="+")
-    options.add_argument("--out", type=Path, required=True)
-    options.add_argument("--held-out", default="twitter")
-    given = options.parse_args()
-    held_out, others = read_packages(given.packages, given.held_out)
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("packages", type=Path, nargs="+", help="packages of emoji-datasource and Iconify")
+    parser.add_argument("--out", type=Path, required=True, help="output folder")
+    parser.add_argument("--held-out", default="twitter", help="vendor held out from training")
+    options = parser.parse_args()
+    held_out, others = read_packages(options.packages, options.held_out)
     signs = held_out.signs
     if not others:
         raise SystemExit("there must be a package of another vendor")
-    given.out.mkdir(parents=True, exist_ok=True)
+    options.out.mkdir(parents=True, exist_ok=True)
     trained: set[str] = set()
     drawn = 0
-    with (given.out / "train.jsonl").open("w", encoding="utf-8") as lines:
+    with (options.out / "train.jsonl").open("w", encoding="utf-8") as lines:
         for package in others:
-            files = unpack(package, signs, given.out)
-            for code, file in files.items():  # other drawings and names of an emoji are no negatives: hence the label
+            files = unpack(package, signs, options.out)
+            for code, file in files.items():  # the label: other drawings and names of an emoji are not negatives
                 lines.write(json.dumps({"image": file, "captions": texts_of(signs[code]), "label": code}) + "\n")
             print(f"{package.path.name}: {len(files)} drawings of {package.vendor}")
             trained |= files.keys()
             drawn += len(files)
-    with (given.out / "held_out.jsonl").open("w", encoding="utf-8") as lines:
-        files = unpack(held_out, [code for code in signs if code in trained], given.out)
+    with (options.out / "held_out.jsonl").open("w", encoding="utf-8") as lines:
+        files = unpack(held_out, [code for code in signs if code in trained], options.out)
         for code, file in files.items():
             lines.write(json.dumps({"image": file, "captions": texts_of(signs[code])[:1]}) + "\n")
-    print(f"{len(files)} emoji of {given.held_out} held out; {drawn} drawings of {len(others)} packages to train on")
+    print(f"{len(files)} emoji of {options.held_out} held out; {drawn} drawings of {len(others)} packages to train on")
 
 
 if __name__ == "__main__":

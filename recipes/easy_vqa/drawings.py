@@ -31,24 +31,27 @@ def read_easy_vqa(folder: Path, split: str) -> list[Drawing]:
     data = next((place for place in places if (place / split / "questions.json").is_file()), None)
     if data is None:
         raise InvalidSetting(f"{folder}: no easy-VQA split {split!r} here; unpack the wheel of easy-vqa 1.0 there")
-    asked: dict[int, list[tuple[str, str]]] = {}
+    questions_by_number: dict[int, list[tuple[str, str]]] = {}
     for question, answer, number in json.loads((data / split / "questions.json").read_text(encoding="utf-8")):
-        asked.setdefault(number, []).append((question, answer))
-    return [Drawing(data / split / "images" / f"{number}.png", tuple(asked[number])) for number in sorted(asked)]
+        questions_by_number.setdefault(number, []).append((question, answer))
+    return [
+        Drawing(data / split / "images" / f"{number}.png", tuple(questions_by_number[number]))
+        for number in sorted(questions_by_number)
+    ]
 
 
 def caption_of_drawing(drawing: Drawing) -> str:
     """Return color and shape as far as the questions reveal them: "a teal circle", "a teal shape", "a circle"."""
-    colours: set[str] = set()
+    colors: set[str] = set()
     shapes: set[str] = set()
     for question, answer in drawing.questions:
         words = question.rstrip("?").split()
         if words[0] == "what":
-            (colours if "color" in words else shapes).add(answer)
+            (colors if "color" in words else shapes).add(answer)
         elif (answer == "yes") == ({"no", "not"}.isdisjoint(words)):  # the question is about something present
             before = words.index("shape") - 1 if "shape" in words else None
-            colours |= set() if before is None else {words[before]}
+            colors |= set() if before is None else {words[before]}
         else:
             continue
         shapes |= SHAPES.intersection(words)
-    return " ".join(["a", *colours, *(shapes or ["shape"])])
+    return " ".join(["a", *colors, *(shapes or ["shape"])])

@@ -21,11 +21,11 @@ PROMPTS = (*SINGLE, "{}", "a picture of a {}.", *ENSEMBLE[1:])
 
 def split(photographs: list[Photograph]) -> dict[str, list[Photograph]]:
     """Split into test (all of `OTHER_COLLECTION`, and others up to 250), calibration (60) and training (the rest)."""
-    away = [photograph for photograph in photographs if photograph.source == OTHER_COLLECTION]
-    home = by_hash([photograph for photograph in photographs if photograph.source != OTHER_COLLECTION])
-    first = max(TEST_PHOTOGRAPHS - len(away), 0)
+    other = [photograph for photograph in photographs if photograph.source == OTHER_COLLECTION]
+    main = by_hash([photograph for photograph in photographs if photograph.source != OTHER_COLLECTION])
+    first = max(TEST_PHOTOGRAPHS - len(other), 0)
     second = first + CALIBRATION_PHOTOGRAPHS
-    return {"test": away + home[:first], "calibration": home[first:second], "training": home[second:]}
+    return {"test": other + main[:first], "calibration": main[first:second], "training": main[second:]}
 
 
 def class_names() -> list[str]:
@@ -55,10 +55,10 @@ def load_features(file: Path, work: Path) -> tuple[LockedImageData, dict[str, to
         classifier.weight.detach(),
         classifier.bias.detach(),
     )
-    kept_back = len(parts["calibration"])
+    calibration = len(parts["calibration"])
     rows = {
         "test": torch.arange(0),
-        "calibration": torch.arange(kept_back),
-        "training": torch.arange(kept_back, len(photographs)),
+        "calibration": torch.arange(calibration),
+        "training": torch.arange(calibration, len(photographs)),
     }
     return data, rows

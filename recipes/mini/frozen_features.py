@@ -20,21 +20,21 @@ from beholder.training.augmentation import views_of
 
 
 def image_features(
-    tower: EfficientNetLite, preprocessing: Preprocessing, paths: Sequence[Path], views: int, kept: Path
+    tower: EfficientNetLite, preprocessing: Preprocessing, paths: Sequence[Path], views: int, cache: Path
 ) -> np.ndarray:
-    """Return pooled features (n, V, D), float32, of every view, cached in the folder ``kept``.
+    """Return pooled features (n, V, D), float32, of every view, cached in the folder ``cache``.
 
     An interrupted run resumes. The views of a photograph depend on its file name alone.
     """
-    pooled = extract_features(lambda pixels: tower(pixels).pooled, preprocessing, paths, views, kept)
+    pooled = extract_features(lambda pixels: tower(pixels).pooled, preprocessing, paths, views, cache)
     return np.stack(pooled).astype(np.float32)
 
 
 def grid_features(
-    tower: EfficientNetLite, preprocessing: Preprocessing, paths: Sequence[Path], views: int, kept: Path
+    tower: EfficientNetLite, preprocessing: Preprocessing, paths: Sequence[Path], views: int, cache: Path
 ) -> list[np.ndarray]:
     """Return each photograph's grid features (V, N, D), float16, cached as by `image_features`."""
-    return extract_features(lambda pixels: image_tokens(tower, pixels), preprocessing, paths, views, kept)
+    return extract_features(lambda pixels: image_tokens(tower, pixels), preprocessing, paths, views, cache)
 
 
 def extract_features(
@@ -42,24 +42,24 @@ def extract_features(
     preprocessing: Preprocessing,
     paths: Sequence[Path],
     views: int,
-    kept: Path,
+    cache: Path,
 ) -> list[np.ndarray]:
     """Run an encoder on every view of every photograph, once, and cache its output in half precision."""
-    kept.mkdir(parents=True, exist_ok=True)
-    missing = [path for path in paths if not (kept / f"{path.name}.npy").exists()]
+    cache.mkdir(parents=True, exist_ok=True)
+    missing = [path for path in paths if not (cache / f"{path.name}.npy").exists()]
 
     def prepare(path: Path) -> tuple[Path, np.ndarray]:
         generator = np.random.default_rng(list(path.name.encode()))
-        made = [to_pixels(view, preprocessing) for view in views_of(read_picture(path), views, generator)]
-        return path, np.stack(made)
+        pixels = [to_pixels(view, preprocessing) for view in views_of(read_picture(path), views, generator)]
+        return path, np.stack(pixels)
 
     with torch.inference_mode():
         for path, pixels in map_ahead(prepare, missing, ahead=4):
-            said = tower(torch.from_numpy(pixels)).numpy()
-            aside = kept / f".{path.name}.npy"
-            np.save(aside, said.astype(np.float16))
-            aside.replace(kept / f"{path.name}.npy")
-    return [np.load(kept / f"{path.name}.npy") for path in paths]
+            features = tower(torch.from_numpy(pixels)).numpy()
+            aside = cache / f".{path.name}.npy"
+            np.save(aside, features.astype(np.float16))
+            aside.replace(cache / f"{path.name}.npy")
+    return [np.load(cache / f"{path.name}.npy") for path in paths]
 
 
 def text_features(tower: Bert, tokenizer: Tokenizer, sentences: Sequence[str]) -> np.ndarray:

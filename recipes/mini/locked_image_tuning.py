@@ -239,7 +239,7 @@ def train_projections(
     decayed = [p for name, p in trained if p.ndim > 1 and "network" in name]
     linear = [p for name, p in trained if p.ndim > 1 and "network" not in name]
     plain = [p for _, p in trained if p.ndim <= 1] + [caption_scale, name_scale, bias]
-    optimiser = torch.optim.AdamW(
+    optimizer = torch.optim.AdamW(
         [
             {"params": decayed, "weight_decay": settings.weight_decay, "factor": 1.0},
             {"params": linear, "weight_decay": 0.0, "factor": settings.linear_rate},  # stay near the closed form
@@ -258,7 +258,7 @@ def train_projections(
     text.train()
     for step in range(settings.steps):
         rate = min(1, (step + 1) / 40) * (1 + math.cos(math.pi * step / settings.steps)) / 2
-        for group in optimiser.param_groups:
+        for group in optimizer.param_groups:
             group["lr"] = settings.learning_rate * rate * group["factor"]
 
         rows = torch.randperm(photographs)[:batch]
@@ -277,9 +277,9 @@ def train_projections(
                 name_scale.exp(),
                 data.class_probabilities(features),
             )
-        optimiser.zero_grad()
+        optimizer.zero_grad()
         loss.backward()
-        optimiser.step()
+        optimizer.step()
         with torch.no_grad():
             for scale in (caption_scale, name_scale):
                 scale.clamp_(max=math.log(100))

@@ -1,7 +1,7 @@
 """Photographs with captions, labels and questions, and a split that is the same for everyone.
 
-The split depends on the hash of each file name alone, so adding a photograph never moves another one by more than a
-place. Near-duplicates of a test photograph (siblings of a series, other crops of the same picture) are found by a
+The split depends on the hash of each file name alone, so adding a photograph never moves another one by more than one
+position. Near-duplicates of a test photograph (siblings of a series, other crops of the same picture) are found by a
 perceptual hash and left out of training.
 """
 
@@ -19,24 +19,25 @@ from beholder.errors import InvalidSetting
 from beholder.pictures.read import read_picture
 from beholder.runtime.pipeline import map_ahead
 
-TEST = {"flickr8k": 250, "coco": 250, "web": 250, "daquar": 60}  # photographs of a source
+TEST = {"flickr8k": 250, "coco": 250, "web": 250, "daquar": 60}  # test photographs of each source
 TEST_LABELS = 0.2  # share of the labeled photographs of a source
-CALIBRATION = {"flickr8k": 100, "coco": 50, "web": 100}  # after the test's; of the labeled ones, every tenth
+CALIBRATION = {"flickr8k": 100, "coco": 50, "web": 100}  # calibration photographs of each source, after the test set
 CALIBRATION_LABELS = 0.1
 HASH_SIDE = 8
-NEAR = 8  # of the 64 bits of a perceptual hash; two photographs that differ in no more are near-duplicates
+NEAR = 8  # photographs whose 64-bit hashes differ in at most this many bits are near-duplicates
 
 
 @dataclass(frozen=True)
 class Photograph:
-    """A photograph and what is known of it.
+    """A photograph with its annotations.
 
     Attributes:
-        captions: in English.
-        source: the collection it comes from.
-        chinese: captions in Chinese.
-        label: the name of what it shows, for collections of labeled photographs.
-        questions: with their answers.
+        path: Path of the image file.
+        captions: Captions in English.
+        source: Name of the collection.
+        chinese: Captions in Chinese.
+        label: Class name, in collections of labeled photographs.
+        questions: Pairs of question and answer.
     """
 
     path: Path
@@ -48,10 +49,10 @@ class Photograph:
 
 
 def read_photographs(file: Path) -> list[Photograph]:
-    """JSON lines with ``image`` (relative to the file), ``captions`` (a list) and, where known, ``source``.
+    """Read JSON lines with ``image`` (relative to the file), ``captions`` (a list) and, optionally, ``source``.
 
     Raises:
-        InvalidSetting: the file is missing, or a line is not of this form; the message has its number.
+        InvalidSetting: The file is missing, or a line is invalid; the message contains its number.
     """
     return [_captioned(file, row) for row in _rows(file, "captions")]
 
@@ -59,21 +60,21 @@ def read_photographs(file: Path) -> list[Photograph]:
 def read_collection(folder: Path) -> list[Photograph]:
     """Read ``captions.jsonl`` and, where they exist, ``labels.jsonl`` and ``questions.jsonl`` of a folder.
 
-    Each has an ``image`` (relative to the folder) and a ``source``; beside it ``captions`` and perhaps ``captions_zh``,
-    or a ``label``, or a ``question`` with its ``answer`` (several lines of the same photograph are joined).
+    Each line has an ``image`` (relative to the folder) and a ``source``, and either ``captions`` and optionally
+    ``captions_zh``, or a ``label``, or a ``question`` and its ``answer`` (lines of the same photograph are merged).
 
     Raises:
-        InvalidSetting: a line is not of this form; the message has its number.
+        InvalidSetting: A line is invalid; the message contains its number.
     """
     photographs = [_captioned(folder / "captions.jsonl", row) for row in _rows(folder / "captions.jsonl", "captions")]
     if (labels := folder / "labels.jsonl").is_file():
         for row in _rows(labels, "label"):
             photographs.append(Photograph(folder / row["image"], (), row["source"], label=row["label"]))
     if (questions := folder / "questions.jsonl").is_file():
-        asked: dict[tuple[str, str], list[tuple[str, str]]] = {}
+        questions_by_image: dict[tuple[str, str], list[tuple[str, str]]] = {}
         for row in _rows(questions, "question", "answer"):
-            asked.setdefault((row["image"], row["source"]), []).append((row["question"], row["answer"]))
-        for (image, source), pairs in asked.items():
+            questions_by_image.setdefault((row["image"], row["source"]), []).append((row["question"], row["answer"]))
+        for (image, source), pairs in questions_by_image.items():
             photographs.append(Photograph(folder / image, (), source, questions=tuple(pairs)))
     return photographs
 
@@ -89,8 +90,8 @@ def _rows(file: Path, *fields: str) -> Iterator[dict[str, Any]]:
             for field in fields:
                 row[field]
         except (ValueError, KeyError, TypeError) as error:
-            wanted = " and ".join(("image", *fields))
-            raise InvalidSetting(f"{file}, line {number}: not a JSON object with {wanted}") from error
+            expected = " and ".join(("image", *fields))
+            raise InvalidSetting(f"{file}, line {number}: not a JSON object with {expected}") from error
         yield {"source": "", **row}
 
 
@@ -110,12 +111,12 @@ def split_by_source(
     """Split every source into ``test``, ``calibration`` and ``training``.
 
     Args:
-        photographs: those of `read_collection`.
-        hashes: the perceptual hash of each path (`perceptual_hashes`).
-        held_out: hashes of further photographs whose near-duplicates must not be trained on.
+        photographs: Photographs of `read_collection`.
+        hashes: Perceptual hash of each path (`perceptual_hashes`).
+        held_out: Hashes of further photographs whose near-duplicates must not be trained on.
 
     Returns:
-        the three parts. Near-duplicates of test photographs are in neither of the other two.
+        The three parts. Near-duplicates of test photographs are excluded from the other two.
     """
     parts: dict[str, list[Photograph]] = {"test": [], "calibration": [], "training": []}
     for source in sorted({photograph.source for photograph in photographs}):
@@ -134,7 +135,7 @@ def split_by_source(
 
 
 def near_duplicates(hashes: np.ndarray, others: np.ndarray, near: int = NEAR) -> np.ndarray:
-    """Which of n hashes differ from at least one of the others in at most ``near`` bits: (n,) bool."""
+    """Return a mask (n,) of the hashes that differ from at least one of ``others`` in at most ``near`` bits."""
     if not len(hashes) or not len(others):
         return np.zeros(len(hashes), bool)
     return np.concatenate(
@@ -146,7 +147,7 @@ def near_duplicates(hashes: np.ndarray, others: np.ndarray, near: int = NEAR) ->
 
 
 def perceptual_hash(picture: Image.Image) -> np.uint64:
-    """64 bits, each of them whether a pixel of a 9 × 8 thumbnail in gray is brighter than its right neighbor.
+    """Return 64 bits, each of which is set if a pixel of a gray 9 × 8 thumbnail is brighter than its right neighbor.
 
     Source: the difference hash of N. Krawetz, *Kind of Like That* (2013).
     """
@@ -155,12 +156,12 @@ def perceptual_hash(picture: Image.Image) -> np.uint64:
 
 
 def perceptual_hashes(paths: Sequence[Path], cache: Path) -> dict[Path, np.ndarray]:
-    """The hash of every picture, computed once and cached in a JSON file by name."""
-    known: dict[str, str] = json.loads(cache.read_text("utf-8")) if cache.is_file() else {}
-    missing = [path for path in paths if path.name not in known]
+    """Return the hash of every picture, computed once and cached by name in a JSON file."""
+    cached: dict[str, str] = json.loads(cache.read_text("utf-8")) if cache.is_file() else {}
+    missing = [path for path in paths if path.name not in cached]
     for path, found in map_ahead(lambda path: (path, perceptual_hash(read_picture(path))), missing, ahead=16):
-        known[path.name] = f"{int(found):016x}"
+        cached[path.name] = f"{int(found):016x}"
     if missing:
         cache.parent.mkdir(parents=True, exist_ok=True)
-        cache.write_text(json.dumps(known), "utf-8")
-    return {path: np.uint64(int(known[path.name], 16)) for path in paths}
+        cache.write_text(json.dumps(cached), "utf-8")
+    return {path: np.uint64(int(cached[path.name], 16)) for path in paths}

@@ -48,7 +48,7 @@ DOERS = ("dog", "man", "woman", "boy", "girl", "person")
 NUMBERS = ("one", "two", "three", "four", "five", "six")
 COUNTED = ("dogs", "men", "women", "boys", "girls", "children", "people", "kids")
 IMPLIED = {"man": "person", "woman": "person", "boy": "person", "girl": "person", "child": "person", "baby": "person"}
-ALIKE = (  # naming one may mean another, so none of them is asked for as absent where another is named
+ALIKE = (  # naming one may mean another, so none of them counts as absent if another is named
     {"man", "woman", "person", "boy", "girl", "child", "baby", "crowd"},
     {"water", "ocean", "pool", "river", "lake", "beach", "sand"},
     {"street", "road"},
@@ -82,25 +82,25 @@ def named_nouns(captions: Sequence[str]) -> set[str]:
 
 def absent_nouns(captions: Sequence[str]) -> list[str]:
     """Return the nouns of `NOUNS` that the photograph does not show, as far as the captions tell."""
-    there = named_nouns(captions)
-    near = {word for group in ALIKE if group & there for word in group}
-    return [noun for noun in NOUNS if noun not in there | near]
+    present = named_nouns(captions)
+    near = {word for group in ALIKE if group & present for word in group}
+    return [noun for noun in NOUNS if noun not in present | near]
 
 
-def noun_odds(said: Iterable[Sequence[str]]) -> dict[str, float]:
+def noun_odds(captions_of_images: Iterable[Sequence[str]]) -> dict[str, float]:
     """Return the odds of each noun of `NOUNS`: photographs that show it over photographs that do not.
 
     Args:
-        said: The captions of each photograph.
+        captions_of_images: The captions of each photograph.
 
     Returns:
         Positive odds, so that they can be divided by; close to 0 for a noun that never occurs.
     """
-    there, away = Counter[str](), Counter[str]()
-    for captions in said:
-        there.update(named_nouns(captions))
-        away.update(absent_nouns(captions))
-    return {noun: max(there[noun], 1e-6) / (away[noun] + 1) for noun in NOUNS}
+    present, absent = Counter[str](), Counter[str]()
+    for captions in captions_of_images:
+        present.update(named_nouns(captions))
+        absent.update(absent_nouns(captions))
+    return {noun: max(present[noun], 1e-6) / (absent[noun] + 1) for noun in NOUNS}
 
 
 def questions_from_captions(
@@ -118,25 +118,27 @@ def questions_from_captions(
         generator: Samples the nouns.
         yes_no: Maximum number of each of the two kinds of yes/no questions.
     """
-    there = sorted(named_nouns(captions))
-    away = absent_nouns(captions)
-    asked = min(yes_no, len(there), len(away))
-    made = [
+    present = sorted(named_nouns(captions))
+    absent = absent_nouns(captions)
+    count = min(yes_no, len(present), len(absent))
+    questions = [
         Question(f"Is there {article(noun)}{noun} in the picture?", answer, "yes/no")
-        for nouns, answer, power in ((there, "yes", -1), (away, "no", 1))
-        for noun in _drawn(nouns, asked, [common[noun] ** power for noun in nouns], generator)
+        for nouns, answer, power in ((present, "yes", -1), (absent, "no", 1))
+        for noun in _drawn(nouns, count, [common[noun] ** power for noun in nouns], generator)
     ]
-    animals = [animal for animal in ANIMALS if animal in there]
+    animals = [animal for animal in ANIMALS if animal in present]
     if len(animals) == 1:
-        made.append(Question("What animal is in the picture?", animals[0], "animal"))
+        questions.append(Question("What animal is in the picture?", animals[0], "animal"))
     text = " . ".join(captions).lower()
     for thing in COLOURED:
-        made += agreed_questions(rf"\b({'|'.join(COLOURS)}) {thing}\b", text, f"What colour is the {thing}?", "colour")
+        questions += agreed_questions(
+            rf"\b({'|'.join(COLOURS)}) {thing}\b", text, f"What colour is the {thing}?", "colour"
+        )
     for thing in COUNTED:
-        made += agreed_questions(
+        questions += agreed_questions(
             rf"\b({'|'.join(NUMBERS)}) (?:[a-z]+ )?{thing}\b", text, f"How many {thing} are there?", "count"
         )
-    made += [
+    questions += [
         Question(where.question, PLACES[where.answer], where.kind)
         for where in agreed_questions(rf"\b({'|'.join(PLACES)})\b", text, "Where is this?", "place")
     ]
@@ -147,8 +149,8 @@ def questions_from_captions(
             for _ in re.findall(rf"\b{doer} (?:is |that is |who is )?(?:{forms.replace(' ', '|')})\b", text)
         )
         if len(done) == 1 and sum(done.values()) >= 2:
-            made.append(Question(f"What is the {doer} doing?", next(iter(done)), "action"))
-    return made
+            questions.append(Question(f"What is the {doer} doing?", next(iter(done)), "action"))
+    return questions
 
 
 def _drawn(nouns: list[str], count: int, weights: list[float], generator: np.random.Generator) -> list[str]:

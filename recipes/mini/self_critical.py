@@ -35,12 +35,12 @@ class CiderReward:
         except ImportError as error:
             raise MissingExtra("judging captions", "evaluate") from error
         self.make = CiderScorer
-        self.references = [[f"{tokenize_caption(said)} {END}" for said in several] for several in references]
-        whole = CiderScorer()
+        self.references = [[f"{tokenize_caption(caption)} {END}" for caption in several] for several in references]
+        scorer_of_all = CiderScorer()
         for several in self.references:
-            whole += ("", several)
-        whole.compute_doc_freq()
-        self.rarity, self.collection = whole.document_frequency, whole.crefs
+            scorer_of_all += ("", several)
+        scorer_of_all.compute_doc_freq()
+        self.rarity, self.collection = scorer_of_all.document_frequency, scorer_of_all.crefs
 
     def __call__(self, picture: int, captions: Sequence[str]) -> list[float]:
         """Score captions of one image; a caption without a final period counts as truncated."""
@@ -59,8 +59,8 @@ def sample_captions(
 ) -> list[list[list[int]]]:
     """Sample ``count`` captions for each image (B, N, Di); return their token ids without the end token."""
     prompts = bridge.soft_prompts(image)
-    asked = language.embed(torch.tensor([list(prompt)], device=prompts.device)).expand(len(prompts), -1, -1)
-    embeddings = torch.cat([prompts.to(asked.dtype), asked], 1)
+    prompt_embeddings = language.embed(torch.tensor([list(prompt)], device=prompts.device)).expand(len(prompts), -1, -1)
+    embeddings = torch.cat([prompts.to(prompt_embeddings.dtype), prompt_embeddings], 1)
     logits, kv_cache = language.prefill(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
     rows = torch.arange(len(image)).repeat_interleave(count)
     kv_cache.select(rows)
@@ -79,9 +79,9 @@ def score_captions(
     captions: Sequence[Sequence[list[int]]],
     pictures: Sequence[int],
     decode: Callable[[list[int]], str],
-    judge: CiderReward,
+    reward: CiderReward,
 ) -> Tensor:
     """Return the scores (B, K) of captions sampled for these images."""
     return torch.tensor(
-        [judge(picture, [decode(ids) for ids in several]) for picture, several in zip(pictures, captions, strict=True)]
+        [reward(picture, [decode(ids) for ids in several]) for picture, several in zip(pictures, captions, strict=True)]
     )

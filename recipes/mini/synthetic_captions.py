@@ -32,9 +32,9 @@ def parse_caption(caption: str) -> tuple[str, str, str] | None:
 
     The place may be empty.
     """
-    said = " ".join(caption.lower().split()).rstrip(" .")
-    found = SENTENCE.fullmatch(said)
-    if not found or re.search(r"[,.\"]", said):
+    text = " ".join(caption.lower().split()).rstrip(" .")
+    found = SENTENCE.fullmatch(text)
+    if not found or re.search(r"[,.\"]", text):
         return None
     does = found["does"]
     places = [place.start() for place in PLACE.finditer(does)]
@@ -48,17 +48,17 @@ def recombine_captions(captions: Sequence[str], count: int, generator: np.random
     Raises:
         InvalidSetting: No caption has these parts.
     """
-    known = [found for caption in captions if (found := parse_caption(caption))]
-    if not known:
+    parsed = [found for caption in captions if (found := parse_caption(caption))]
+    if not parsed:
         raise InvalidSetting("none of the captions tells who does what, as 'a dog is running in the snow' does")
-    made: dict[str, None] = {}
-    for one, two, three in generator.integers(len(known), size=(count, 3)):
-        who, does, where = known[one][0], known[two][1], known[three][2]
+    sentences: dict[str, None] = {}
+    for one, two, three in generator.integers(len(parsed), size=(count, 3)):
+        who, does, where = parsed[one][0], parsed[two][1], parsed[three][2]
         verb = ("are" if SEVERAL.search(who) else "is") if generator.random() < WITH_VERB else ""
         sentence = " ".join(part for part in (who, verb, does, where) if part)
         if len(sentence.split()) <= LONGEST:
-            made[sentence] = None
-    return list(made)
+            sentences[sentence] = None
+    return list(sentences)
 
 
 @dataclass(frozen=True)
@@ -80,12 +80,12 @@ class ImageTokenRegression:
             ridge: Ridge in units of the mean variance of an embedding dimension.
         """
         sentences = captions.reshape(-1, captions.shape[-1]).astype(np.float64)
-        said = np.repeat(tokens.astype(np.float64), captions.shape[1], axis=0)
-        middle, centre = sentences.mean(0), said.mean(0)
+        targets = np.repeat(tokens.astype(np.float64), captions.shape[1], axis=0)
+        middle, centre = sentences.mean(0), targets.mean(0)
         moment = (sentences - middle).T @ (sentences - middle)
         moment += ridge * np.trace(moment) / len(moment) * np.eye(len(moment))
-        matrix = np.linalg.solve(moment, (sentences - middle).T @ (said - centre))
-        rest = said - centre - (sentences - middle) @ matrix
+        matrix = np.linalg.solve(moment, (sentences - middle).T @ (targets - centre))
+        rest = targets - centre - (sentences - middle) @ matrix
         return cls(*(part.astype(np.float32) for part in (middle, centre, matrix, rest)))
 
     def tokens(self, sentences: np.ndarray, generator: np.random.Generator) -> np.ndarray:

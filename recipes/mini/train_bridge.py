@@ -8,7 +8,7 @@ long. Then the global prompts are trained alone for sixteen minutes, at a higher
 and synthetic captions (`synthetic_captions`). Finally everything is trained jointly for fifty minutes, with more
 questions and drawings. An interrupted run resumes.
 
---start begins with an already trained bridge instead of stages 1 and 2. With --judged, a last stage applies
+--start continues from a trained bridge instead of running stages 1 and 2. With --judged, a last stage applies
 self-critical training to sampled captions; the weights in the package were trained without it.
 
 The log regularly reports the loss on the calibration photographs, once with their own images and once with the images
@@ -84,56 +84,56 @@ Texts = list[tuple[list[int], list[int]]]
 
 
 def main() -> None:
-    options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
-    options.add_argument("--drawings", type=Path, required=True, help="the unpacked wheel of easy-vqa 1.0")
-    options.add_argument("--work", type=Path, required=True, help="folder for features, checkpoints and results")
-    options.add_argument("--config", type=Path, default=Path(__file__).parent.parent / "bridge" / "mini.json")
-    options.add_argument(
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
+    parser.add_argument("--drawings", type=Path, required=True, help="the unpacked wheel of easy-vqa 1.0")
+    parser.add_argument("--work", type=Path, required=True, help="folder for features, checkpoints and results")
+    parser.add_argument("--config", type=Path, default=Path(__file__).parent.parent / "bridge" / "mini.json")
+    parser.add_argument(
         "--start", type=Path, help="folder of a trained bridge to start from, instead of stages 1 and 2"
     )
-    options.add_argument("--steps-1", type=int, help="overrides the config; 0 skips stage 1")
-    options.add_argument("--steps-2", type=int, help="overrides the config")
-    options.add_argument("--judged", type=int, default=0, help="steps of a last stage of self-critical training")
-    options.add_argument("--queries", type=int, help="overrides the config")
-    options.add_argument("--name", default="bridge", help="name of this training run below --work")
-    given = options.parse_args()
+    parser.add_argument("--steps-1", type=int, help="overrides the config; 0 skips stage 1")
+    parser.add_argument("--steps-2", type=int, help="overrides the config")
+    parser.add_argument("--judged", type=int, default=0, help="steps of a last stage of self-critical training")
+    parser.add_argument("--queries", type=int, help="overrides the config")
+    parser.add_argument("--name", default="bridge", help="name of this training run below --work")
+    options = parser.parse_args()
     keep_freed_memory()
-    config = read_bridge_config(given.config)
+    config = read_bridge_config(options.config)
     stage_1, stage_2 = config.stage_1, config.stage_2
-    stage_1 = stage_1 if given.steps_1 is None else replace(stage_1, steps=given.steps_1)
-    stage_2 = stage_2 if given.steps_2 is None else replace(stage_2, steps=given.steps_2)
+    stage_1 = stage_1 if options.steps_1 is None else replace(stage_1, steps=options.steps_1)
+    stage_2 = stage_2 if options.steps_2 is None else replace(stage_2, steps=options.steps_2)
     settings = config.bridge
-    if given.queries:
-        settings = replace(settings, qformer=replace(settings.qformer, queries=given.queries))
-    place = given.work / given.name
-    place.mkdir(parents=True, exist_ok=True)
+    if options.queries:
+        settings = replace(settings, qformer=replace(settings.qformer, queries=options.queries))
+    run_folder = options.work / options.name
+    run_folder.mkdir(parents=True, exist_ok=True)
     torch.manual_seed(0)
 
-    parts = split(read_photographs(given.photographs))
+    parts = split(read_photographs(options.photographs))
     photographs = parts["training"]
-    drawings = read_easy_vqa(given.drawings, "train")
+    drawings = read_easy_vqa(options.drawings, "train")
     tower = mini.image_tower().folded().eval()
     grids = {
-        name: grid_features(tower, mini.PREPROCESSING, [p.path for p in parts[name]], VIEWS, given.work / "grid")
+        name: grid_features(tower, mini.PREPROCESSING, [p.path for p in parts[name]], VIEWS, options.work / "grid")
         for name in ("training", "calibration")
     }
-    shapes = grid_features(tower, mini.PREPROCESSING, [d.path for d in drawings], 1, given.work / "grid-drawings")
+    shapes = grid_features(tower, mini.PREPROCESSING, [d.path for d in drawings], 1, options.work / "grid-drawings")
     names = [name.split(" (")[0] for name in class_names()]
     tower, out_of_fold, captions = fit_sentence_tokens(photographs, grids["training"], drawings, shapes)
     classifier = tower.tower.classifier
     if classifier is None:
         raise TypeError("the image tower came without its classifier")
     weight, bias = classifier.weight.detach(), classifier.bias.detach()
-    seen = {
+    image_features = {
         "training": [tokens(tower, grid, out_of_fold[row % FOLDS]) for row, grid in enumerate(grids["training"])],
         "calibration": [tokens(tower, grid) for grid in grids["calibration"]],
     }
     drawn = [tokens(tower, grid) for grid in shapes]
     common = noun_odds(photograph.captions for photograph in photographs)
     bridge = mini_bridge.initial_bridge(settings)
-    if given.start:
-        bridge.load_state_dict(mini_bridge.load(given.start)[0].state_dict())
+    if options.start:
+        bridge.load_state_dict(mini_bridge.load(options.start)[0].state_dict())
     half = torch.bfloat16 if bfloat16_is_faster(torch.device("cpu")) else torch.float32
 
     tokenizer = mini_bridge.tokenizer()
@@ -142,7 +142,7 @@ def main() -> None:
         return patch_dropout(image, CELLS_KEPT, generator, settings.global_tokens)
 
     def first(generator: torch.Generator) -> dict[str, Tensor]:
-        chosen, image = sample_images(seen["training"], stage_1.batch, generator)
+        chosen, image = sample_images(image_features["training"], stage_1.batch, generator)
         image = sample_cells(image, generator)
         which = [int(torch.randint(len(photographs[row].captions), (), generator=generator)) for row in chosen]
         tokens = tokenizer([photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)])
@@ -150,8 +150,8 @@ def main() -> None:
         with torch.autocast("cpu", torch.bfloat16, enabled=half == torch.bfloat16):
             return stage_1_losses(bridge, image, ids, mask, torch.tensor(chosen), generator)
 
-    if stage_1.steps and not given.start:
-        run_stage(bridge, stage_1, first, place / "stage-1.pt", report(place / "stage-1.jsonl", lambda: {}))
+    if stage_1.steps and not options.start:
+        run_stage(bridge, stage_1, first, run_folder / "stage-1.pt", report(run_folder / "stage-1.jsonl", lambda: {}))
 
     language, words = mini_bridge.language_model(half)
 
@@ -161,11 +161,11 @@ def main() -> None:
     def questions_of(
         captions: Sequence[str], common: Mapping[str, float], questions: int, random: np.random.Generator
     ) -> Texts:
-        asked = questions_from_captions(captions, common, random)
-        kept = sorted(random.permutation(len(asked)).tolist(), key=lambda number: asked[number].kind == "yes/no")[
-            :questions
-        ]
-        pairs = [mini_bridge.question_pair(asked[number].question, asked[number].answer) for number in kept]
+        candidates = questions_from_captions(captions, common, random)
+        kept = sorted(
+            random.permutation(len(candidates)).tolist(), key=lambda number: candidates[number].kind == "yes/no"
+        )[:questions]
+        pairs = [mini_bridge.question_pair(candidates[number].question, candidates[number].answer) for number in kept]
         if random.random() < CONVERSATIONS:
             return conversation(pairs)
         return [encoded(*pair) for pair in pairs]
@@ -184,8 +184,8 @@ def main() -> None:
         ]
 
     def texts_of_drawing(drawing: Drawing, random: np.random.Generator) -> Texts:
-        asked = random.permutation(len(drawing.questions))[:DRAWING_QUESTIONS]
-        pairs = [mini_bridge.question_pair(*drawing.questions[number]) for number in asked]
+        chosen = random.permutation(len(drawing.questions))[:DRAWING_QUESTIONS]
+        pairs = [mini_bridge.question_pair(*drawing.questions[number]) for number in chosen]
         return [encoded(*pair) for pair in [mini_bridge.caption_pair(caption_of_drawing(drawing)), *pairs]]
 
     def texts_of_class(name: str) -> Texts:
@@ -199,27 +199,27 @@ def main() -> None:
         before: list[int] = []
         turns = []
         for prompt, answer in pairs:
-            asked, said = (
+            question_ids, answer_ids = (
                 words.encode(mini_bridge.PROMPTS.separator + prompt if before else prompt).ids,
                 words.encode(answer).ids,
             )
-            turns.append((before + asked, [*said, mini_bridge.EOS_TOKEN_ID]))
-            before = before + asked + said
+            turns.append((before + question_ids, [*answer_ids, mini_bridge.EOS_TOKEN_ID]))
+            before = before + question_ids + answer_ids
         return turns
 
     def imagined_loss(random: np.random.Generator, count: int) -> Tensor:
         """Loss of the global prompts alone."""
         sentences, tokens = imagine(random, count)
-        imagined = torch.zeros(count, settings.global_tokens, seen["training"][0].shape[2])
+        imagined = torch.zeros(count, settings.global_tokens, image_features["training"][0].shape[2])
         imagined[:, 0, width:] = torch.from_numpy(tokens)
-        said = [
+        texts = [
             [
                 encoded(*mini_bridge.caption_pair(sentence)),
                 *questions_of([sentence], common_in_sentences, QUESTIONS, random),
             ]
             for sentence in sentences
         ]
-        return prompted_loss(language, global_prompts(imagined), said)
+        return prompted_loss(language, global_prompts(imagined), texts)
 
     def drawings_loss(
         count: int,
@@ -228,8 +228,8 @@ def main() -> None:
         prompts: Callable[[Tensor], Tensor] = bridge.soft_prompts,
     ) -> Tensor:
         chosen, image = sample_images(drawn, count, generator)
-        said = [texts_of_drawing(drawings[row], random) for row in chosen]
-        return 0.4 * prompted_loss(language, prompts(sample_cells(image, generator)), said)
+        texts = [texts_of_drawing(drawings[row], random) for row in chosen]
+        return 0.4 * prompted_loss(language, prompts(sample_cells(image, generator)), texts)
 
     def auxiliary_losses(
         random: np.random.Generator, generator: torch.Generator, drawings: int = DRAWINGS
@@ -250,7 +250,7 @@ def main() -> None:
     ) -> dict[str, Tensor]:
         """Losses of photographs with their texts, of drawings and of synthetic captions."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = sample_images(seen["training"], batch, generator)
+        chosen, image = sample_images(image_features["training"], batch, generator)
         rows = texts_of_photographs(chosen, captions, questions, random)
         image = sample_cells(image, generator)
         losses = {"photographs": stage_2_loss(bridge, language, image, rows, per_text=True)}
@@ -269,17 +269,17 @@ def main() -> None:
     )
 
     width = tower.tower.settings.width
-    wholes = [views[0, : settings.global_tokens, width:] for views in seen["training"]]
+    global_tokens_of_views = [views[0, : settings.global_tokens, width:] for views in image_features["training"]]
     sentences = recombine_captions(
         [caption for one in photographs for caption in one.captions], SENTENCES, np.random.default_rng(0)
     )
     common_in_sentences = noun_odds([sentence] for sentence in sentences)
-    imagine = synthetic_batches(sentences, captions, wholes)
+    imagine = synthetic_batches(sentences, captions, global_tokens_of_views)
 
     def alone(generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of the global prompts alone on photographs, drawings and synthetic captions."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = sample_images(seen["training"], ALONE.batch, generator)
+        chosen, image = sample_images(image_features["training"], ALONE.batch, generator)
         rows = texts_of_photographs(chosen, CAPTIONS, QUESTIONS, random)
         return {
             "photographs": prompted_loss(language, global_prompts(image), rows),
@@ -292,29 +292,31 @@ def main() -> None:
             raise TypeError("the config has no global_prompts")
         return bridge.global_prompts(image)
 
-    noted: dict[str, float] = {}
-    judge = CiderReward([photograph.captions for photograph in photographs])
+    extra_metrics: dict[str, float] = {}
+    reward = CiderReward([photograph.captions for photograph in photographs])
     prompt = words.encode(mini_bridge.PROMPTS.caption).ids
 
     def last(generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = sample_images(seen["training"], LAST.batch, generator)
+        chosen, image = sample_images(image_features["training"], LAST.batch, generator)
         bridge.eval()  # no dropout: the sampled captions must be scored by the network that sampled them
         captions = sample_captions(
             bridge, language, image, prompt, SAMPLED_CAPTIONS, LONGEST, int(random.integers(2**31))
         )
-        scores = score_captions(captions, chosen, words.decode, judge)
+        scores = score_captions(captions, chosen, words.decode, reward)
         rows = [[(prompt, [*ids, mini_bridge.EOS_TOKEN_ID][:LONGEST]) for ids in several] for several in captions]
         losses = {"drawn": stage_2_loss(bridge, language, image, rows, weights=advantages(scores).flatten())}
         bridge.train()
-        asked = texts_of_photographs(chosen, 1, QUESTIONS, random)
+        texts = texts_of_photographs(chosen, 1, QUESTIONS, random)
         image = sample_cells(image, generator)
-        losses["photographs"] = 0.3 * stage_2_loss(bridge, language, image, asked, per_text=True)
-        noted["CIDEr of drawn captions"] = float(scores.mean())
+        losses["photographs"] = 0.3 * stage_2_loss(bridge, language, image, texts, per_text=True)
+        extra_metrics["CIDEr of drawn captions"] = float(scores.mean())
         return losses | auxiliary_losses(random, generator)
 
     checked = [captions_of(photograph, 5, np.random.default_rng(0)) for photograph in parts["calibration"]]
-    control_images = torch.from_numpy(np.stack([views[0] for views in seen["calibration"]]).astype(np.float32))
+    control_images = torch.from_numpy(
+        np.stack([views[0] for views in image_features["calibration"]]).astype(np.float32)
+    )
 
     @torch.no_grad()
     def control(prompts: Callable[[Tensor], Tensor] = bridge.soft_prompts) -> dict[str, float]:
@@ -328,21 +330,29 @@ def main() -> None:
         return {"calibration": float(np.mean(own)), "exchanged": float(np.mean(others))}
 
     with sdpa_kernel(SDPBackend.MATH):  # the other backends' backward passes take twice as long on a CPU
-        if not given.start:
-            run_stage(bridge, stage_2, second, place / "stage-2.pt", report(place / "stage-2.jsonl", control))
+        if not options.start:
+            run_stage(bridge, stage_2, second, run_folder / "stage-2.pt", report(run_folder / "stage-2.jsonl", control))
         with training_global_prompts_only(bridge):
             lone = partial(control, global_prompts)
-            run_stage(bridge, ALONE, alone, place / "alone.pt", report(place / "alone.jsonl", lone))
-        run_stage(bridge, TOGETHER, together, place / "together.pt", report(place / "together.jsonl", control))
-        if given.judged:
-            mini_bridge.save(bridge, tower, place / "before_judging")
-            judging = replace(LAST, steps=given.judged)
-            run_stage(bridge, judging, last, place / "last.pt", report(place / "last.jsonl", control, noted))
-    mini_bridge.save(bridge, tower, place / "mini_bridge")
+            run_stage(bridge, ALONE, alone, run_folder / "alone.pt", report(run_folder / "alone.jsonl", lone))
+        run_stage(
+            bridge, TOGETHER, together, run_folder / "together.pt", report(run_folder / "together.jsonl", control)
+        )
+        if options.judged:
+            mini_bridge.save(bridge, tower, run_folder / "before_judging")
+            self_critical_stage = replace(LAST, steps=options.judged)
+            run_stage(
+                bridge,
+                self_critical_stage,
+                last,
+                run_folder / "last.pt",
+                report(run_folder / "last.jsonl", control, extra_metrics),
+            )
+    mini_bridge.save(bridge, tower, run_folder / "mini_bridge")
 
 
 def synthetic_batches(
-    sentences: list[str], captions: np.ndarray, wholes: list[np.ndarray]
+    sentences: list[str], captions: np.ndarray, global_tokens_of_views: list[np.ndarray]
 ) -> Callable[[np.random.Generator, int], tuple[list[str], np.ndarray]]:
     """Return a sampler of synthetic captions with the global tokens (m, W) that an image of each would have.
 
@@ -350,7 +360,9 @@ def synthetic_batches(
     tokens (P, W).
     """
     vectors = text_features(mini.text_tower().eval(), mini.tokenizer(), sentences)
-    imagination = ImageTokenRegression.fit(captions, np.stack([tokens.sum(0, dtype=np.float32) for tokens in wholes]))
+    imagination = ImageTokenRegression.fit(
+        captions, np.stack([tokens.sum(0, dtype=np.float32) for tokens in global_tokens_of_views])
+    )
 
     def draw(random: np.random.Generator, count: int) -> tuple[list[str], np.ndarray]:
         drawn = random.permutation(len(sentences))[:count]
@@ -362,8 +374,11 @@ def synthetic_batches(
 def fit_sentence_tokens(
     photographs: list[Photograph], grids: list[np.ndarray], drawings: list[Drawing], shapes: list[np.ndarray]
 ) -> tuple[GlobalTokenEncoder, list[nn.Linear], np.ndarray]:
-    """The tower with its sentence tokens, for each fold of the photographs a map that has not seen its captions, and
-    the captions' sentence vectors (n, C, S). All maps have seen the drawings', of which there are enough.
+    """Return the tower with its caption and class projections, out-of-fold caption projections and caption embeddings.
+
+    Returns:
+        The tower; for each fold of the photographs, a projection fitted without their captions; and the embeddings
+        (n, C, S) of the captions. All projections are fitted on the drawings, of which there are enough.
     """
     tower = mini.image_tower().folded().eval()
     classifier = tower.classifier
@@ -386,13 +401,15 @@ def fit_sentence_tokens(
     out_of_fold = [
         fit_caption_map(data.subset((fold != number).nonzero()[:, 0]), settings, others) for number in range(FOLDS)
     ]
-    said = data.names.mean(1)
-    tower = mini_bridge.with_sentence_tokens(tower, fit_caption_map(data, settings, others), said - said.mean(0))
+    class_embeddings = data.names.mean(1)
+    tower = mini_bridge.with_sentence_tokens(
+        tower, fit_caption_map(data, settings, others), class_embeddings - class_embeddings.mean(0)
+    )
     return tower, out_of_fold, captions
 
 
 def pooled(grids: list[np.ndarray]) -> Tensor:
-    """The pooled features (n, V, D) of views of grids (V, N, D)."""
+    """Return the pooled features (n, V, D) of grids (V, N, D)."""
     return torch.from_numpy(np.stack([grid.mean(1, dtype=np.float32) for grid in grids]))
 
 
@@ -414,17 +431,17 @@ def training_global_prompts_only(bridge: Bridge) -> Iterator[None]:
 
 
 def report(
-    file: Path, control: Callable[[], dict[str, float]], noted: dict[str, float] | None = None
+    file: Path, control: Callable[[], dict[str, float]], extra_metrics: dict[str, float] | None = None
 ) -> Callable[[int, dict[str, float]], None]:
     """Write each step's losses as a JSON line, with other metrics and, regularly, the control losses."""
     log = file.open("a", encoding="utf-8")
-    began = time.monotonic()
+    start = time.monotonic()
 
     def line(step: int, losses: dict[str, float]) -> None:
         if step % EVALUATE_EVERY == 0:
             losses |= control()
-        seconds = round(time.monotonic() - began, 1)
-        log.write(json.dumps({"step": step, "seconds": seconds, **losses, **(noted or {})}) + "\n")
+        seconds = round(time.monotonic() - start, 1)
+        log.write(json.dumps({"step": step, "seconds": seconds, **losses, **(extra_metrics or {})}) + "\n")
         log.flush()
 
     return line

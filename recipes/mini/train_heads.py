@@ -29,7 +29,7 @@ from locked_image_tuning import LockedImageConfig, TrainedHeads, head_settings, 
 
 
 @torch.no_grad()
-def calibrate(heads: TrainedHeads, data, held_back, training) -> Calibration:
+def calibrate(heads: TrainedHeads, data, calibration_rows, training_rows) -> Calibration:
     """Calibrate `match` on held-out photographs: their captions, and the class names of what they show.
 
     A class name counts as matching if the image encoder's classifier assigns it at least 0.8, and as not matching below
@@ -40,18 +40,18 @@ def calibrate(heads: TrainedHeads, data, held_back, training) -> Calibration:
     def texts(features):
         return F.normalize(heads.text(features), dim=-1).numpy()
 
-    images = F.normalize(heads.image(data.images[held_back, 0]), dim=-1).numpy()
+    images = F.normalize(heads.image(data.images[calibration_rows, 0]), dim=-1).numpy()
     names = texts(data.names[:, 0])
-    captions = texts(data.captions[held_back].flatten(0, 1))
-    owner = np.arange(len(held_back)).repeat(data.captions.shape[1])
-    of_caption = owner[None, :] == np.arange(len(held_back))[:, None]
+    captions = texts(data.captions[calibration_rows].flatten(0, 1))
+    owner = np.arange(len(calibration_rows)).repeat(data.captions.shape[1])
+    of_caption = owner[None, :] == np.arange(len(calibration_rows))[:, None]
 
-    probabilities = data.class_probabilities(data.images[held_back, 0]).numpy()
+    probabilities = data.class_probabilities(data.images[calibration_rows, 0]).numpy()
     named = np.flatnonzero((probabilities > 0.8).any(axis=0))
     of_name = probabilities[:, named] > 0.8
     certain = of_name | (probabilities[:, named] < 0.001)
 
-    background = texts(data.captions[training].flatten(0, 1))
+    background = texts(data.captions[training_rows].flatten(0, 1))
     background = np.concatenate(
         [generator.choice(background, 256, replace=False), generator.choice(names, 256, replace=False)]
     )
