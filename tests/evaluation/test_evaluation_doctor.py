@@ -32,15 +32,15 @@ def failed(folder: Path) -> list[Check]:
 
 
 @pytest.fixture(scope="module")
-def sound(vocabularies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+def valid_checkpoint(vocabularies: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A valid CLIP checkpoint written by transformers."""
     return checkpoints.write("clip", vocabularies / "clip", tmp_path_factory.mktemp("doctor") / "clip")
 
 
 @pytest.fixture
-def clip(sound: Path, tmp_path: Path) -> Path:
+def clip(valid_checkpoint: Path, tmp_path: Path) -> Path:
     """A copy of the valid checkpoint, to be damaged."""
-    return Path(shutil.copytree(sound, tmp_path / "clip"))
+    return Path(shutil.copytree(valid_checkpoint, tmp_path / "clip"))
 
 
 def edit(file: Path, change: Callable[[dict[str, Any]], None]) -> None:
@@ -57,18 +57,22 @@ def test_a_valid_checkpoint_passes_every_check(vocabularies: Path, tmp_path: Pat
     assert {"pixels", "tokens", "image network", "text network", "saving and loading"} <= {row.check for row in checks}
 
 
-def test_a_valid_folder_in_our_own_format_passes_without_a_reference(sound: Path, tmp_path: Path) -> None:
-    save_dual_encoder(load_dual_encoder(sound), tmp_path / "ours")
+def test_a_valid_folder_in_our_own_format_passes_without_a_reference(valid_checkpoint: Path, tmp_path: Path) -> None:
+    save_dual_encoder(load_dual_encoder(valid_checkpoint), tmp_path / "ours")
     checks = {check.check: check for check in diagnose(tmp_path / "ours")}
     assert [name for name, check in checks.items() if check.ok is None] == ["reference implementation"]
     assert all(check.ok is not False for check in checks.values())
 
 
-def test_a_valid_sentence_transformers_folder_is_compared_with_that_library(sound: Path, tmp_path: Path) -> None:
+def test_a_valid_sentence_transformers_folder_is_compared_with_that_library(
+    valid_checkpoint: Path, tmp_path: Path
+) -> None:
     library = pytest.importorskip("sentence_transformers")
     from sentence_transformers.base.modules import Transformer
 
-    library.SentenceTransformer(modules=[Transformer(str(sound))], device="cpu").save_pretrained(str(tmp_path / "st"))
+    library.SentenceTransformer(modules=[Transformer(str(valid_checkpoint))], device="cpu").save_pretrained(
+        str(tmp_path / "st")
+    )
     checks = {check.check: check.ok for check in diagnose(tmp_path / "st")}
     assert checks["sentence-transformers"] is True
     assert False not in checks.values()
@@ -102,14 +106,18 @@ def test_an_activation_that_contradicts_the_open_clip_config_is_reported(clip: P
     assert failed(clip) == []
 
 
-def test_a_misread_activation_fails_the_check_of_its_network(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misread_activation_fails_the_check_of_its_network(
+    valid_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_another_network(monkeypatch, lambda settings: {"text": dataclasses.replace(settings.text, activation="gelu")})
-    assert [check.check for check in failed(sound) if check.check != "settings"] == ["text network"]
+    assert [check.check for check in failed(valid_checkpoint) if check.check != "settings"] == ["text network"]
 
 
-def test_a_misread_pooling_fails_the_check_of_the_text_network(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_misread_pooling_fails_the_check_of_the_text_network(
+    valid_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     with_another_network(monkeypatch, lambda settings: {"text": dataclasses.replace(settings.text, pooling="first")})
-    assert [check.check for check in failed(sound)] == ["text network"]
+    assert [check.check for check in failed(valid_checkpoint)] == ["text network"]
 
 
 def with_another_network(monkeypatch: pytest.MonkeyPatch, change: Callable[[Any], dict[str, Any]]) -> None:
@@ -140,7 +148,9 @@ def test_a_picture_size_other_than_the_networks_is_reported(clip: Path) -> None:
     assert "size: pictures are made 32 x 32 and the network was made for 48 x 48" in faults["settings"]
 
 
-def test_misread_preprocessing_fails_the_check_of_the_pixels(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_misread_preprocessing_fails_the_check_of_the_pixels(
+    valid_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(name: Path, allow_pickle: bool = False) -> LoadedDualEncoder:
         loaded = load_dual_encoder(name, allow_pickle=allow_pickle)
         return dataclasses.replace(
@@ -148,7 +158,7 @@ def test_misread_preprocessing_fails_the_check_of_the_pixels(sound: Path, monkey
         )
 
     monkeypatch.setattr(doctor, "load_dual_encoder", load)
-    (fault,) = failed(sound)
+    (fault,) = failed(valid_checkpoint)
     assert fault.check == "pixels"
     assert "largest difference" in fault.detail
 
@@ -178,14 +188,16 @@ def test_a_wrong_end_token_in_the_config_is_reported(clip: Path) -> None:
     assert "the network pools at the end token 7" in fault.detail
 
 
-def test_different_tokens_are_reported_with_their_sentence(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_different_tokens_are_reported_with_their_sentence(
+    valid_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def load(name: Path, allow_pickle: bool = False) -> LoadedDualEncoder:
         loaded = load_dual_encoder(name, allow_pickle=allow_pickle)
         loaded.tokenizer.settings = dataclasses.replace(loaded.tokenizer.settings, cleaning=("no_punctuation",))
         return loaded
 
     monkeypatch.setattr(doctor, "load_dual_encoder", load)
-    (fault,) = failed(sound)
+    (fault,) = failed(valid_checkpoint)
     assert fault.check == "tokens"
     assert 'of "Two cats sleep on the RED sofa, don\'t th" is' in fault.detail
 
@@ -219,48 +231,54 @@ def test_a_missing_tensor_is_reported(clip: Path) -> None:
     assert "missing: text_projection.weight" in fault.detail
 
 
-def test_a_vector_that_depends_on_its_batch_is_detected(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_vector_that_depends_on_its_batch_is_detected(
+    valid_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     embed = TwoTowers.embed_image
     monkeypatch.setattr(TwoTowers, "embed_image", lambda self, pixels: embed(self, pixels - pixels.mean(0)))
-    assert "pictures in a batch" in {check.check for check in failed(sound)}
+    assert "pictures in a batch" in {check.check for check in failed(valid_checkpoint)}
 
 
 def test_a_missing_reference_library_is_reported_with_the_install_command(
-    sound: Path, monkeypatch: pytest.MonkeyPatch
+    valid_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "transformers", None)
-    checks = {check.check: check for check in diagnose(sound)}
+    checks = {check.check: check for check in diagnose(valid_checkpoint)}
     assert checks["reference implementation"] == Check(
         "reference implementation", None, "transformers is not installed: pip install transformers"
     )
     assert "pixels" not in checks
 
 
-def test_a_part_that_the_reference_cannot_load_is_not_a_failure(sound: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_part_that_the_reference_cannot_load_is_not_a_failure(
+    valid_checkpoint: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     import transformers
 
     def refuse(*_: object, **__: object) -> None:
         raise RuntimeError("not today")
 
     monkeypatch.setattr(transformers.AutoTokenizer, "from_pretrained", refuse)
-    checks = {check.check: check for check in diagnose(sound)}
+    checks = {check.check: check for check in diagnose(valid_checkpoint)}
     assert checks["tokens"].ok is None
     assert "not today" in checks["tokens"].detail
     assert checks["text network"].ok is True
 
 
-def test_a_diagnosis_prints_nothing_else_and_leaves_no_files(sound: Path, capfd: pytest.CaptureFixture[str]) -> None:
-    before = {path: path.stat().st_mtime_ns for path in sound.iterdir()}
+def test_a_diagnosis_prints_nothing_else_and_leaves_no_files(
+    valid_checkpoint: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    before = {path: path.stat().st_mtime_ns for path in valid_checkpoint.iterdir()}
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
-        list(diagnose(sound))
+        list(diagnose(valid_checkpoint))
     assert [str(warning.message) for warning in caught if "beholder" in str(warning.category)] == []
     assert capfd.readouterr().out == ""
-    assert {path: path.stat().st_mtime_ns for path in sound.iterdir()} == before
+    assert {path: path.stat().st_mtime_ns for path in valid_checkpoint.iterdir()} == before
 
 
-def test_correct_implementations_differ_far_less_than_the_smallest_error(sound: Path) -> None:
-    loaded = load_dual_encoder(sound)
+def test_correct_implementations_differ_far_less_than_the_smallest_error(valid_checkpoint: Path) -> None:
+    loaded = load_dual_encoder(valid_checkpoint)
     settings = loaded.network.settings
     other = TwoTowers(dataclasses.replace(settings, text=dataclasses.replace(settings.text, activation="gelu")))
     other.load_state_dict(loaded.network.state_dict())

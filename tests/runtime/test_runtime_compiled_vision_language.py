@@ -67,8 +67,10 @@ def test_the_compiled_model_gives_the_same_answers(pair: tuple[VisionLanguageMod
     one, other = (model.ask(picture(), "what is this ?", choices=["dog", "red cat", "no"]) for model in pair)
     assert [text for text, _ in one.choices] == [text for text, _ in other.choices]
     np.testing.assert_allclose([share for _, share in one.choices], [share for _, share in other.choices], atol=1e-4)
-    asked = [(picture(seed % 2), question) for seed, question in enumerate(("what ?", "how many red dog ?", "a cat ?"))]
-    assert compiled.answers(asked) == network.answers(asked)  # of different lengths, hence padded
+    questions = [
+        (picture(seed % 2), question) for seed, question in enumerate(("what ?", "how many red dog ?", "a cat ?"))
+    ]
+    assert compiled.answers(questions) == network.answers(questions)  # of different lengths, hence padded
 
 
 def test_the_compiled_model_has_the_same_conversation(pair: tuple[VisionLanguageModel, ...]) -> None:

@@ -27,7 +27,7 @@ IMAGES = [
 TEXTS = ["a dog", "two dogs on the beach", "a", "the old harbour at night", "a red light", "no"]
 
 
-def together(call: Callable[[int], Any]) -> list[Any]:
+def run_in_threads(call: Callable[[int], Any]) -> list[Any]:
     """Return the results of calls 0, 1, … from threads that start simultaneously."""
     start = Barrier(THREADS)
 
@@ -52,12 +52,12 @@ def encoder(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 def test_an_encoder_can_be_shared_by_threads(encoder: DualEncoder) -> None:
     assert isinstance(encoder.towers, CompiledTowers)
-    found = together(lambda number: encoder.embed_images([IMAGES[number % 6]])[0])  # also loads the tower
+    found = run_in_threads(lambda number: encoder.embed_images([IMAGES[number % 6]])[0])  # also loads the tower
     expected = encoder.embed_images(IMAGES)
     atol = 1e-5 if encoder.towers.precision == "exact" else 1e-2
     for number, vector in enumerate(found):
         np.testing.assert_allclose(vector, expected[number % 6], atol=atol)
-    found = together(lambda number: encoder.embed_texts([TEXTS[number % 6]])[0])
+    found = run_in_threads(lambda number: encoder.embed_texts([TEXTS[number % 6]])[0])
     for number, vector in enumerate(found):
         np.testing.assert_allclose(vector, encoder.embed_texts([TEXTS[number % 6]])[0], atol=atol)
 
@@ -72,7 +72,7 @@ def test_a_vision_language_model_can_be_shared_by_threads(
         model = VisionLanguageModel.compile(tmp_path / "opt")
     else:
         model = VisionLanguageModel.from_pretrained(tmp_path / "opt", device="cpu")
-    found = together(lambda number: model.caption([IMAGES[number % 6]], num_beams=1 + number % 3)[0])
+    found = run_in_threads(lambda number: model.caption([IMAGES[number % 6]], num_beams=1 + number % 3)[0])
     expected = {
         (number % 6, number % 3): model.caption([IMAGES[number % 6]], num_beams=1 + number % 3)[0]
         for number in range(CALLS)
@@ -88,7 +88,7 @@ def test_attention_maps_are_correct_while_other_threads_generate(
     make("opt", tmp_path / "opt")
     model = VisionLanguageModel.from_pretrained(tmp_path / "opt", device="cpu")
     expected = model.attention_maps(IMAGES[0], "the dog is red .").maps
-    for maps in together(lambda _: model.attention_maps(IMAGES[0], "the dog is red .").maps):
+    for maps in run_in_threads(lambda _: model.attention_maps(IMAGES[0], "the dog is red .").maps):
         np.testing.assert_allclose(maps, expected, atol=1e-5)
 
 

@@ -74,7 +74,7 @@ exit_worker()
 """
 
 
-def together(*program: str) -> str:
+def run_processes(*program: str) -> str:
     order = [sys.executable, "-m", "torch.distributed.run", f"--nproc-per-node={WORLD}", "--master-port=0"]
     order += ["--rdzv-backend=c10d", "--rdzv-endpoint=localhost:0", *program]
     paths = os.pathsep.join([str(TESTS), os.environ.get("PYTHONPATH", "")])
@@ -90,7 +90,7 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], di
     program = tmp_path_factory.mktemp("program") / "losses.py"
     program.write_text(LOSSES)
     alone = subprocess.run([sys.executable, str(program)], capture_output=True, text=True, timeout=100, check=True)
-    return json.loads(alone.stdout), json.loads(together(str(program)).splitlines()[-1])
+    return json.loads(alone.stdout), json.loads(run_processes(str(program)).splitlines()[-1])
 
 
 @pytest.mark.parametrize("kind", ["contrastive global", "contrastive local", "sigmoid global", "sigmoid local"])
@@ -111,7 +111,7 @@ def test_two_processes_train_the_same_weights_as_one(parallel: str, tmp_path: Pa
     train_clip(config, tmp_path / "alone", device="cpu")
     path = tiny_pairs.write_config(tmp_path, train={**options, "parallel": parallel}, data={"evaluate": "pairs.jsonl"})
     command = ("-m", "beholder", "train", "clip", str(path), "--out", str(tmp_path / "twice"), "--device", "cpu")
-    assert "trained; DualEncoder.from_pretrained opens it" in together(*command)
+    assert "trained; DualEncoder.from_pretrained opens it" in run_processes(*command)
     one, two = (load_file(tmp_path / out / "model" / "model.safetensors") for out in ("alone", "twice"))
     assert set(one) == set(two)
     for name, tensor in one.items():
@@ -119,7 +119,7 @@ def test_two_processes_train_the_same_weights_as_one(parallel: str, tmp_path: Pa
 
     whole = (tmp_path / "twice" / "model" / "model.safetensors").read_bytes()
     (tmp_path / "twice" / "checkpoints" / "step-00000004.pt").unlink()
-    together(*command)
+    run_processes(*command)
     assert (tmp_path / "twice" / "model" / "model.safetensors").read_bytes() == whole, "resumed is as never stopped"
 
 
