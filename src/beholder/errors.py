@@ -2,6 +2,7 @@
 
     BeholderError
     ├── InvalidSetting        a setting, an option or an argument has an invalid value
+    │   └── InvalidFilter       a search filter has a syntax error
     ├── MissingExtra          an optional dependency is missing; the message has the pip command
     ├── PictureError          one picture can't be used; the others of the call can
     │   ├── PictureNotFound     there is no such file
@@ -31,6 +32,10 @@ class BeholderError(Exception):
 
 class InvalidSetting(BeholderError, ValueError):
     """A setting, an option or an argument has an invalid value."""
+
+
+class InvalidFilter(InvalidSetting):
+    """A search filter has a syntax error, an unknown field or an invalid value."""
 
 
 class MissingExtra(BeholderError, ImportError):

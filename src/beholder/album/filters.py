@@ -29,7 +29,7 @@ from typing import Any
 
 from beholder.album.fulltext import fold
 from beholder.album.store.files import UNDER, under
-from beholder.errors import InvalidSetting
+from beholder.errors import InvalidFilter
 
 MAX_DEPTH = 50  # nested brackets and negations
 MAX_LENGTH = 10_000  # characters
@@ -70,12 +70,12 @@ def parse(text: str | None) -> Condition:
     """Compile a filter.
 
     Raises:
-        InvalidSetting: syntax error; the message says where and why.
+        InvalidFilter: syntax error; the message says where and why.
     """
     if text is None or not text.strip():
         return MATCH_ALL
     if len(text) > MAX_LENGTH:
-        raise InvalidSetting(f"the filter is {len(text)} characters long; at most {MAX_LENGTH} are allowed")
+        raise InvalidFilter(f"the filter is {len(text)} characters long; at most {MAX_LENGTH} are allowed")
     parser = _Parser(text)
     condition = parser.parse_or(0)
     if parser.token is not None:
@@ -103,10 +103,10 @@ class _Parser:
         self.start = found.start() + len(found[0]) - len(found[0].lstrip())
         self.token, self.place = found.groupdict(), found.end()
 
-    def error(self, reason: str) -> InvalidSetting:
+    def error(self, reason: str) -> InvalidFilter:
         rest = self.text[self.start :].strip()
         where = f'at "{rest[:40]}"' if rest else "at its end"
-        return InvalidSetting(f"invalid filter {where}: {reason}")
+        return InvalidFilter(f"invalid filter {where}: {reason}")
 
     def named(self, *names: str) -> bool:
         return self.token is not None and (self.token["name"] or "").lower() in names

@@ -8,6 +8,7 @@ from beholder.errors import (
     AlbumBusy,
     AlbumError,
     BeholderError,
+    InvalidFilter,
     InvalidSetting,
     MissingExtra,
     ModelError,
@@ -66,6 +67,8 @@ def to_http_error(error: Exception) -> HTTPError:
             return HTTPError(400, str(error), code="image_too_large")
         case PictureError():
             return HTTPError(400, str(error), code="invalid_image")
+        case InvalidFilter():
+            return HTTPError(400, str(error), param="where", code="invalid_filter")
         case InvalidSetting():
             return HTTPError(400, str(error), code="invalid_value")
         case ModelError():

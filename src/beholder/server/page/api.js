@@ -2,9 +2,10 @@
 
 /** An error response, with the server's message. */
 export class ApiError extends Error {
-  constructor(status, message) {
+  constructor(status, message, code) {
     super(message);
     this.status = status;
+    this.code = code;
   }
 }
 
@@ -23,13 +24,13 @@ async function send(path, body, signal, method = body === undefined ? "GET" : "P
       continue;
     }
     if (answer.ok) return answer;
-    let message = `${answer.status}`;
+    let error = { message: `${answer.status}` };
     try {
-      message = (await answer.json()).error.message;
+      ({ error } = await answer.json());
     } catch {
       // not from our server: only the status is known
     }
-    throw new ApiError(answer.status, message);
+    throw new ApiError(answer.status, error.message, error.code);
   }
 }
 

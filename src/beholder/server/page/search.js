@@ -147,7 +147,7 @@ export async function runSearch() {
     }
   } catch (error) {
     if (error.name === "AbortError") return;
-    if (error instanceof ApiError && error.message.startsWith("the filter")) byId("where").setAttribute("aria-invalid", "true");
+    if (error instanceof ApiError && error.code === "invalid_filter") byId("where").setAttribute("aria-invalid", "true");
     byId("whereerror").textContent = error instanceof ApiError ? error.message : t("gone");
     byId("whereerror").hidden = false;
   }
