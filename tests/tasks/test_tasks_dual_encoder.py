@@ -141,7 +141,7 @@ def test_a_template_ensemble_is_the_normalized_mean_embedding(encoder: DualEncod
     [
         ({"labels": []}, "no labels"),
         ({"labels": "dog"}, "list"),
-        ({"labels": ["dog"], "template": "a photo"}, "place"),
+        ({"labels": ["dog"], "template": "a photo"}, "must occur once"),
         ({"labels": ["dog"], "none": True, "multi": True}, "exclude"),
     ],
 )
@@ -184,7 +184,7 @@ def test_nan_embeddings_raise_an_error(photographs: list[Path]) -> None:
             parameter.fill_(float("nan"))
     with pytest.raises(NotFinite, match=r"harbour\.jpg"):
         encoder.embed_images(photographs)
-    with pytest.raises(NotFinite, match="sentences"):
+    with pytest.raises(NotFinite, match="the texts"):
         encoder.embed_texts(SENTENCES)
 
 
