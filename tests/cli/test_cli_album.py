@@ -4,7 +4,6 @@ import html.parser
 import json
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -203,10 +202,10 @@ def test_watch_indexes_pictures_added_while_it_runs(tiny_model: Path, tmp_path: 
     )
     assert process.stdout is not None
     assert json.loads(process.stdout.readline())["status"] == "added"
-    time.sleep(2)  # wait until the watcher has started
-    draw(tmp_path / "p" / "b.png", 2)
+    draw(tmp_path / "b.png", 2)
+    (tmp_path / "b.png").rename(tmp_path / "p" / "b.png")  # observing started before the first run
     rows = [json.loads(process.stdout.readline()) for _ in range(2)]
     process.send_signal(2)
-    process.communicate(timeout=30)
+    process.communicate(timeout=300)
     assert {Path(row["image"]).name: row["status"] for row in rows} == {"a.png": "unchanged", "b.png": "added"}
     assert process.returncode == 130

@@ -195,15 +195,15 @@ def test_captions_survive_ctrl_c_and_the_same_command_resumes(
     out = tmp_path / "captions.jsonl"
     order = [sys.executable, "-c", RUN, "caption", str(many), "--out", str(out), "--model", str(vision_language_model)]
     running = subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=os.environ)
-    deadline = time.monotonic() + 60
+    deadline = time.monotonic() + 300
     while time.monotonic() < deadline and not (out.exists() and out.read_text().count("\n") >= 8):
         time.sleep(0.02)
     running.send_signal(signal.SIGINT)
-    _, stderr = running.communicate(timeout=60)
+    _, stderr = running.communicate(timeout=300)
     assert running.returncode == 130 and "Traceback" not in stderr
     half = out.read_text().splitlines()
     assert 8 <= len(half) < 300
-    again = subprocess.run(order, capture_output=True, text=True, timeout=120, check=False)
+    again = subprocess.run(order, capture_output=True, text=True, timeout=600, check=False)
     assert again.returncode == 0, again.stderr
     rows = [json.loads(line)["image"] for line in out.read_text().splitlines()]
     assert len(rows) == 300 == len(set(rows))

@@ -111,9 +111,9 @@ def command(
                 print(f"{opened.folder}: {outcome or 'no pictures'}{failed}", flush=True)
             return 1 if summary.failed else 0
 
-        code = run()
         if watch:
             _follow(folders, run)
+        code = run()
     raise typer.Exit(code)
 
 
@@ -189,7 +189,10 @@ def _require_watchdog() -> None:
 
 
 def _follow(folders: list[Path], run: Callable[[], int]) -> None:
-    """Index again shortly after something below the folders has changed."""
+    """Index, and again shortly after something below the folders has changed, until interrupted.
+
+    Observing starts before the first run, so that no change is missed in between.
+    """
     import threading
 
     from watchdog.events import FileSystemEvent, FileSystemEventHandler
@@ -207,6 +210,7 @@ def _follow(folders: list[Path], run: Callable[[], int]) -> None:
         observer.schedule(Handler(), str(folder.expanduser()), recursive=True)
     observer.start()
     try:
+        run()
         while True:
             changed.wait()
             while changed.is_set():  # copying many files takes a while: wait until nothing changes
