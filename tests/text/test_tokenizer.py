@@ -85,7 +85,7 @@ def test_the_truncation_warning_names_the_sentence_and_the_lost_text(clip: Token
     message = str(caught[0].message)
     kept, _, lost = message.partition("; lost: ")
     assert 'sentence 2 ("the quick brown fox jumps over' in kept
-    assert kept.endswith('cut after "the quick brown fox jumps over the"')
+    assert kept.endswith('truncated after "the quick brown fox jumps over the"')
     assert lost == '"lazy dog and a cat sleeps on the red sofa"'
 
 
