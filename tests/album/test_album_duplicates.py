@@ -151,6 +151,7 @@ def count_grouped_versions(album: Album, **options: object) -> tuple[dict[str, i
     return counts, names
 
 
+@pytest.mark.slow
 def test_product_versions_are_grouped_and_different_products_are_not(
     products: Album, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -52,6 +52,7 @@ def start(album: Path, folder: Path, model: Path, program: str = INDEX) -> subpr
     return subprocess.Popen(order, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", [signal.SIGKILL, signal.SIGINT], ids=["kill -9", "Ctrl-C"])
 def test_indexing_interrupted_at_random_resumes_and_equals_an_uninterrupted_run(
     stop: signal.Signals, folder: Path, tiny_model: Path, uninterrupted: dict[str, object], tmp_path: Path
@@ -85,6 +86,7 @@ def test_indexing_interrupted_at_random_resumes_and_equals_an_uninterrupted_run(
         assert_same(content(album), uninterrupted)
 
 
+@pytest.mark.slow
 def test_search_works_while_another_process_indexes(folder: Path, tiny_model: Path, tmp_path: Path) -> None:
     first = next(folder.rglob("*.png"))
     Album.open(tmp_path).index(first, model=str(tiny_model))
@@ -142,6 +144,7 @@ Album._writer_lock = lambda self: nullcontext()
         assert_same(content(album), uninterrupted)
 
 
+@pytest.mark.slow
 def test_a_full_disk_is_reported_and_loses_nothing(
     folder: Path, tiny_model: Path, uninterrupted: dict[str, object], tmp_path: Path
 ) -> None:
@@ -176,6 +179,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "-l", place], check=False)
 
 
+@pytest.mark.slow
 def test_search_works_on_a_full_disk_and_indexing_resumes_once_space_is_freed(
     small_disk: Path, folder: Path, tiny_model: Path, uninterrupted: dict[str, object]
 ) -> None:

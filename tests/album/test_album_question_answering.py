@@ -32,6 +32,7 @@ def test_the_subject_of_a_question_is_what_remains_without_question_words(questi
     assert strip_question(question) == about
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt"])
 def test_questions_are_answered_from_the_nearest_pictures_and_cite_them(
     kind: str, tiny_model: Path, tmp_path: Path

@@ -121,6 +121,7 @@ def test_unreadable_pictures_are_reported_and_the_rest_is_processed(tiny_model: 
     assert [folder for folder in folders_named if f"{folder}/" not in run.stderr] == []
 
 
+@pytest.mark.slow
 def test_a_closed_output_pipe_ends_the_command_quietly(tiny_model: Path, photographs: list[Path]) -> None:
     program = f"{sys.executable} -c 'from beholder.cli.main import run; run()'"
     pictures = " ".join(str(path) for path in photographs * 20)

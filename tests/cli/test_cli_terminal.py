@@ -134,6 +134,7 @@ def in_a_terminal(order: list[str], answer: bytes) -> bytes:
     return written
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("can", [True, False])
 def test_search_shows_thumbnails_if_the_terminal_supports_them(can: bool, tiny_model: Path, tmp_path: Path) -> None:
     path = draw(tmp_path / "p" / "a.png", 1)

@@ -167,6 +167,7 @@ def test_an_unknown_model_exits_with_2(photographs: list[Path], tmp_path: Path) 
     assert run.returncode == 2 and "no such folder" in run.stderr
 
 
+@pytest.mark.slow
 def test_a_full_disk_keeps_the_captions_written_so_far(
     vision_language_model: Path, photographs: list[Path], tmp_path: Path
 ) -> None:
@@ -185,6 +186,7 @@ def test_a_full_disk_keeps_the_captions_written_so_far(
     assert out.read_text() == "".join(lines[:2])
 
 
+@pytest.mark.slow
 def test_captions_survive_ctrl_c_and_the_same_command_resumes(
     vision_language_model: Path, photographs: list[Path], tmp_path: Path
 ) -> None:
@@ -209,6 +211,7 @@ def test_captions_survive_ctrl_c_and_the_same_command_resumes(
     assert len(rows) == 300 == len(set(rows))
 
 
+@pytest.mark.slow
 def test_a_compiled_model_writes_the_same_captions(
     vision_language_model: Path, photographs: list[Path], tmp_path: Path
 ) -> None:

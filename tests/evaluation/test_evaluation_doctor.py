@@ -288,6 +288,7 @@ def test_correct_implementations_differ_far_less_than_the_smallest_error(valid_c
     assert (here - there).abs().max() > 10 * doctor.TOLERANCE
 
 
+@pytest.mark.slow
 def test_an_open_clip_folder_is_compared_with_open_clip(tmp_path: Path) -> None:
     if find_spec("open_clip") is None:
         pytest.skip("open_clip is not installed")

@@ -175,6 +175,7 @@ def test_results_are_displayed_as_html_in_a_notebook(
     assert "&lt;img" in html(talk) and "<img" not in html(talk)
 
 
+@pytest.mark.slow
 def test_importing_the_module_in_a_notebook_registers_the_formatters() -> None:
     code = """
 from IPython.core.interactiveshell import InteractiveShell
@@ -216,6 +217,7 @@ def shown(notebook: Any) -> list[str]:
     return ["".join(output.get("data", {}).get("text/html", "")) for output in outputs]
 
 
+@pytest.mark.slow
 def test_the_example_notebook_runs(tiny_model: Path, folder: Path) -> None:
     notebook = execute(str(tiny_model), str(folder))
     pages = shown(notebook)

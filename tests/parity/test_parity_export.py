@@ -212,6 +212,7 @@ def in_open_clip(script: str, *folders: Path) -> None:
     assert done.returncode == 0, done.stderr
 
 
+@pytest.mark.slow
 @needs_open_clip
 def test_tensors_of_open_clip_survive_import_and_export(tmp_path: Path) -> None:
     in_open_clip("open_clip_reference.py", tmp_path)
@@ -227,6 +228,7 @@ def test_tensors_of_open_clip_survive_import_and_export(tmp_path: Path) -> None:
         assert all(torch.equal(tensor, before[key].reshape(tensor.shape)) for key, tensor in after.items()), case
 
 
+@pytest.mark.slow
 @needs_open_clip
 def test_open_clip_computes_our_embeddings_from_an_exported_folder(vocabularies: Path, tmp_path: Path) -> None:
     cases = ({}, {"pooling": "mean", "layer_scale": True, "final_norm": "tokens"})

@@ -41,6 +41,7 @@ def differences(folder: Path, **options: Any) -> tuple[float, float]:
     return float(vectors), float((logits - expected["logits"]).abs().max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_embeddings_of_open_clip_checkpoints_equal_those_of_open_clip(checkpoints: Path, case: str) -> None:
     vectors, logits = differences(checkpoints / case)

@@ -30,6 +30,7 @@ def metric_value(running: Running, name: str) -> float:
     return sum(float(line.rpartition(" ")[2]) for line in lines if line.startswith(name))
 
 
+@pytest.mark.slow
 def test_concurrent_responses_equal_those_of_lone_requests(server: Running) -> None:
     requests: list[tuple[str, dict[str, Any]]] = []
     for seed in range(24):

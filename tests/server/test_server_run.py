@@ -65,6 +65,7 @@ def ask(port: int, method: str, path: str, body: object = None, **headers: str) 
     return answer.status, answer.read()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 def test_shutdown_waits_for_running_responses(tiny_model: Path, folder: Path, number: signal.Signals) -> None:
     with served("--model", tiny_model, "--model", folder) as (process, port):
@@ -112,6 +113,7 @@ def refused(*options: str | Path, **environment: str) -> str:
     return run.stderr
 
 
+@pytest.mark.slow
 def test_an_invalid_command_line_is_refused(tmp_path: Path, tiny_model: Path) -> None:
     assert "needs a key" in refused("--host", "0.0.0.0")
     assert "cannot be read" in refused("--key-file", tmp_path / "nothing")
@@ -129,6 +131,7 @@ def test_an_invalid_host_name_is_refused(name: str) -> None:
         ServerSettings(allowed_hosts=(name,))
 
 
+@pytest.mark.slow
 def test_an_empty_key_is_refused(tiny_model: Path) -> None:
     assert "key is empty" in refused("--key", "", "--model", tiny_model)
     assert "key is empty" in refused("--model", tiny_model, BEHOLDER_KEY="")

@@ -17,6 +17,7 @@ def mini() -> VisionLanguageModel:
     return VisionLanguageModel.from_pretrained("mini")
 
 
+@pytest.mark.slow
 def test_captions_are_distinct_sentences(mini: VisionLanguageModel) -> None:
     paths = sorted(PHOTOGRAPHS.glob("*.jpg"))[:8]
     captions = mini.caption(paths)
@@ -26,6 +27,7 @@ def test_captions_are_distinct_sentences(mini: VisionLanguageModel) -> None:
     assert captions[0] == mini.caption(paths[0])
 
 
+@pytest.mark.slow
 def test_the_dual_encoder_reranks_the_captions(mini: VisionLanguageModel) -> None:
     paths = [PHOTOGRAPHS / "cat.jpg", PHOTOGRAPHS / "windmill.jpg"]
     encoder = DualEncoder.from_pretrained("mini")
@@ -58,6 +60,7 @@ def test_a_conversation_can_be_continued(mini: VisionLanguageModel) -> None:
     assert all(answers) and len(chat.history) == 2
 
 
+@pytest.mark.slow
 def test_a_model_that_cannot_be_compiled_still_writes(
     mini: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

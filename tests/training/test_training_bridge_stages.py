@@ -149,6 +149,7 @@ def test_a_resumed_run_matches_an_uninterrupted_one_bit_for_bit(tmp_path: Path, 
     assert all(torch.equal(tensor, whole.state_dict()[name]) for name, tensor in half.state_dict().items())
 
 
+@pytest.mark.slow
 def test_stage_1_learns_to_match(tmp_path: Path) -> None:
     part = bridge(dropout=0)
     tower = VisionTransformer(VISION).eval().requires_grad_(False)

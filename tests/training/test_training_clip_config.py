@@ -110,6 +110,7 @@ def test_a_file_without_settings_is_refused(content: str, tmp_path: Path) -> Non
         read_clip_config(tmp_path / "missing.json")
 
 
+@pytest.mark.slow
 def test_the_command_reports_the_error_and_exits_with_status_2(tmp_path: Path) -> None:
     path = tiny_pairs.write_config(tmp_path, train={"learning_rat": 1})
     order = [sys.executable, "-m", "beholder", "train", "clip", str(path), "--json"]
@@ -118,6 +119,7 @@ def test_the_command_reports_the_error_and_exits_with_status_2(tmp_path: Path) -
     assert "learning_rate" in run.stderr and "Traceback" not in run.stderr
 
 
+@pytest.mark.slow
 def test_check_prints_a_summary_and_trains_nothing(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path / "pictures", 9)
     path = tiny_pairs.write_config(tmp_path)

@@ -93,6 +93,7 @@ def losses(tmp_path_factory: pytest.TempPathFactory) -> tuple[dict[str, Any], di
     return json.loads(alone.stdout), json.loads(run_processes(str(program)).splitlines()[-1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["contrastive global", "contrastive local", "sigmoid global", "sigmoid local"])
 def test_two_processes_have_the_loss_and_gradients_of_one_with_the_combined_batch(
     losses: tuple[dict[str, Any], dict[str, Any]], kind: str
@@ -103,6 +104,7 @@ def test_two_processes_have_the_loss_and_gradients_of_one_with_the_combined_batc
         torch.testing.assert_close(torch.tensor(twice[name]), torch.tensor(value), atol=1e-7, rtol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("parallel", ["ddp", "fsdp"])
 def test_two_processes_train_the_same_weights_as_one(parallel: str, tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, broken=(3,))

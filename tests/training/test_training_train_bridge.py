@@ -138,6 +138,7 @@ def test_a_resumed_run_matches_an_uninterrupted_one_bit_for_bit(sides: Path, tmp
         train_bridge(config(tmp_path, sides), tmp_path / "whole", device="cpu")
 
 
+@pytest.mark.slow
 def test_the_bridge_learns_to_caption_its_training_pictures(sides: Path, tmp_path: Path) -> None:
     file = tiny_pairs.paint(tmp_path, 6)
     rows = [json.loads(line) for line in file.read_text().splitlines()]

@@ -35,6 +35,7 @@ def learned(out: Path) -> bytes:
     return (out / MODEL).read_bytes()
 
 
+@pytest.mark.slow
 def test_training_reduces_the_loss_and_the_result_loads_as_a_dual_encoder(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(
@@ -254,6 +255,7 @@ def start(config: Path, out: Path) -> subprocess.Popen[str]:
     return subprocess.Popen([*order, "--device", "cpu"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT], ids=["SIGTERM", "Ctrl-C"])
 def test_a_signal_saves_a_checkpoint_and_the_same_command_resumes(tmp_path: Path, number: signal.Signals) -> None:
     tiny_pairs.paint(tmp_path)
@@ -311,6 +313,7 @@ def test_tensorboard_receives_the_values_of_the_log(tmp_path: Path) -> None:
     assert [(row["step"], row["loss"]) for row in rows(tmp_path / "out")] == events
 
 
+@pytest.mark.slow
 def test_compiled_training_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pairs.paint(tmp_path)
     layers = {**tiny_pairs.BLOCKS, "layers": 1}
@@ -335,6 +338,7 @@ def test_compiled_training_gives_the_same_result(tmp_path: Path, monkeypatch: py
         torch.testing.assert_close(weight, weights[1][name], atol=1e-3, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("check", [(), ("--check",)])
 def test_a_missing_compiler_is_reported_before_training_starts(tmp_path: Path, check: tuple[str, ...]) -> None:
     tiny_pairs.paint(tmp_path)
@@ -418,6 +422,7 @@ run()
 """
 
 
+@pytest.mark.slow
 def test_a_second_ctrl_c_during_a_checkpoint_exits_at_once_and_leaves_the_previous_one(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     tiny_pairs.write_config(tmp_path)

@@ -41,6 +41,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_a_bridge_with_global_tokens_survives_both_formats(written: Path, tmp_path: Path) -> None:
     loaded = mini_bridge.assemble(written)
     assert isinstance(loaded.image, GlobalTokenEncoder)
@@ -58,6 +59,7 @@ def test_a_bridge_with_global_tokens_survives_both_formats(written: Path, tmp_pa
         assert again.bridge.eval().soft_prompts(tokens).shape == (1, 2, 576)
 
 
+@pytest.mark.slow
 def test_a_folder_with_another_reranker_is_refused(written: Path, tmp_path: Path) -> None:
     save_vision_language(replace(mini_bridge.assemble(written), reranker="somebody/elses-model"), tmp_path / "whole")
     with pytest.raises(ModelError, match="reranker 'somebody/elses-model'"):
@@ -73,6 +75,7 @@ def test_an_incomplete_set_of_projections_is_reported_by_name(written: Path, tmp
         mini_bridge.load(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_folder_of_version_1_is_read_with_its_former_names(written: Path, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
     loaded = mini_bridge.assemble(written)

@@ -123,6 +123,7 @@ def find_in_a_fresh_process(name: str, home: Path, endpoint: str, **more: str) -
     return subprocess.run(order, env={**kept, **settings, **more}, capture_output=True, text=True, timeout=60)
 
 
+@pytest.mark.slow
 def test_a_hub_model_is_downloaded_once_into_hf_home_and_then_available_offline(hub: str, tmp_path: Path) -> None:
     fetched = find_in_a_fresh_process("owner/model", tmp_path, hub)
     folder = Path(fetched.stdout.strip())
@@ -139,6 +140,7 @@ def test_a_hub_model_is_downloaded_once_into_hf_home_and_then_available_offline(
     assert Path(unreachable.stdout.strip()) == folder, unreachable.stderr
 
 
+@pytest.mark.slow
 def test_a_missing_model_and_an_unreachable_hub_are_different_errors(hub: str, tmp_path: Path) -> None:
     assert find_in_a_fresh_process("owner/other", tmp_path, hub).stdout.startswith("ModelNotFound owner/other: no such")
     offline = find_in_a_fresh_process("owner/model", tmp_path, hub, HF_HUB_OFFLINE="1")

@@ -166,6 +166,7 @@ def test_an_empty_network_has_the_right_shapes_and_uses_no_random_numbers() -> N
     }
 
 
+@pytest.mark.slow
 def test_loading_a_model_does_not_import_the_torch_compiler(tiny_model: Path) -> None:
     code = (
         f"import sys; from beholder import DualEncoder; DualEncoder.from_pretrained({str(tiny_model)!r}, device='cpu')"
