@@ -21,6 +21,7 @@ from beholder.weights.loaded import LoadedDualEncoder
 from beholder.weights.native import save_dual_encoder
 
 pytest.importorskip("openvino")
+pytestmark = pytest.mark.slow
 SENTENCES = ["a dog", "two dogs on the beach", "the old harbour at night", "a boat and a red light in front", "sea"]
 WIDE = {"width": 128, "layers": 2, "heads": 4, "mlp_width": 256}
 

@@ -19,6 +19,7 @@ from beholder.weights.native import save_dual_encoder
 from tiny_blip2 import make
 
 pytest.importorskip("openvino")
+pytestmark = pytest.mark.slow
 THREADS = 8
 CALLS = 32
 IMAGES = [
