@@ -1,6 +1,7 @@
 """Reading and splitting the photographs that mini is trained on."""
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
@@ -20,7 +21,7 @@ from photographs import (
     split_by_source,
 )
 
-FOLDER = Path("/work/shared/data/photographs")
+FOLDER = Path(os.environ.get("BEHOLDER_PHOTOGRAPHS", "photographs"))
 
 
 def scene(seed: int) -> Image.Image:
@@ -95,7 +96,7 @@ def test_the_split_covers_each_source_and_excludes_near_duplicates_of_the_test_s
     assert set(again["test"]) - set(fewer["test"]) <= {photographs[0]}, "removing a photograph does not move the others"
 
 
-@pytest.mark.skipif(not FOLDER.is_dir(), reason="the photographs are not here")
+@pytest.mark.skipif(not FOLDER.is_dir(), reason="BEHOLDER_PHOTOGRAPHS names no folder with the photographs")
 def test_the_real_photographs_can_be_read() -> None:
     found = read_collection(FOLDER)
     assert len(found) > 18_000
