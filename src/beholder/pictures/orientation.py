@@ -3,7 +3,7 @@
 from PIL import Image
 
 _ORIENTATION = 0x0112  # EXIF 2.3, section 4.6.4
-_TRANSPOSITIONS = {
+TRANSPOSITIONS = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
     4: Image.Transpose.FLIP_TOP_BOTTOM,
@@ -20,6 +20,6 @@ def exif_transposition(image: Image.Image) -> Image.Transpose | None:
     The decoders of TIFF and HEIC apply the orientation themselves and drop the tag.
     """
     try:
-        return _TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION, 1))
+        return TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF is no reason to refuse the pixels
         return None

@@ -15,6 +15,8 @@ import numpy as np
 from PIL import Image
 from PIL.TiffImagePlugin import TiffImageFile
 
+from beholder.pictures.orientation import TRANSPOSITIONS
+
 _WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC, _STRIP_OFFSETS, _ORIENTATION = 256, 257, 258, 259, 262, 273, 274
 _SAMPLES, _ROWS_PER_STRIP, _STRIP_SIZES, _PLANAR, _PREDICTOR, _EXTRA, _FORMAT, _ICC = (
     277,
@@ -41,15 +43,6 @@ _COMPRESSIONS = {
 }
 _CHANNELS = {_RGB: 3, _CMYK: 4}
 _FORMATS = {1: "", 2: "signed ", 3: "floating-point "}
-_TRANSPOSITIONS = {
-    2: Image.Transpose.FLIP_LEFT_RIGHT,
-    3: Image.Transpose.ROTATE_180,
-    4: Image.Transpose.FLIP_TOP_BOTTOM,
-    5: Image.Transpose.TRANSPOSE,
-    6: Image.Transpose.ROTATE_270,
-    7: Image.Transpose.TRANSVERSE,
-    8: Image.Transpose.ROTATE_90,
-}
 
 
 class UnsupportedTiff(Exception):
@@ -89,7 +82,7 @@ class DeepTiffImageFile(TiffImageFile):
             if not isinstance(self.fp, BytesIO):
                 raise UnsupportedTiff(_kind(self.tag_v2))
             image = _decoded(self.fp.getvalue(), self.tag_v2)
-            transposition = _TRANSPOSITIONS.get(self.tag_v2.get(_ORIENTATION, 1))
+            transposition = TRANSPOSITIONS.get(self.tag_v2.get(_ORIENTATION, 1))
             image = image if transposition is None else image.transpose(transposition)
             self.getexif().pop(_ORIENTATION, None)
             self._mode, self._size, self.tile = image.mode, image.size, []
