@@ -21,7 +21,7 @@ from dataset import load_features
 from locked_image_tuning import LockedImageConfig, LockedImageData, train_heads
 
 VARIANTS = {
-    "closed form, captions alone": LockedImageConfig(trained_share=0.0, distillation=0.0),
+    "closed form, captions alone": LockedImageConfig(trained_share=0.0, distillation_weight=0.0),
     "closed form, with class names": LockedImageConfig(trained_share=0.0),
     "trained part alone": LockedImageConfig(trained_share=1.0),
     "both (mini)": LockedImageConfig(),

@@ -7,15 +7,16 @@ the description by soft prompts. It is a causal model of transformers and can be
 """
 
 import argparse
-import json
 import random
 from pathlib import Path
+from typing import Any
 
 import torch
 from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_tokenizers, trainers
 from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
 
-from beholder.training.optimization import cosine_schedule
+from beholder.text.json_lines import read_json_lines
+from beholder.training.optimization import adamw, cosine_schedule, set_learning_rate
 
 END, UNKNOWN = "<end>", "<unknown>"
 IGNORED = -100
@@ -25,15 +26,17 @@ STEPS, BATCH, RATE = 1500, 64, 2e-3
 
 def read(folder: Path) -> list[tuple[str, str]]:
     """Return prompt and answer of every question about a captioned drawing, and of every caption."""
-    captions, pairs = {}, []
-    for line in (folder / "pairs.jsonl").read_text("utf-8").splitlines():
-        row = json.loads(line)
+    captions: dict[str, str] = {}
+
+    def pair(row: dict[str, Any]) -> tuple[str, str] | None:
         if "captions" in row:
-            captions[row["image"]] = row["captions"][0]
-            pairs.append((f"{row['captions'][0]}. it shows", row["captions"][0]))
-        elif row["image"] in captions:
-            pairs.append((f"{captions[row['image']]}. {row['question']}", row["answer"]))
-    return pairs
+            caption = captions[row["image"]] = row["captions"][0]
+            return f"{caption}. it shows", caption
+        caption = captions.get(row["image"])
+        return None if caption is None else (f"{caption}. {row['question']}", row["answer"])
+
+    form = "image and captions, or image, question and answer"
+    return [row for row in read_json_lines(folder / "pairs.jsonl", pair, form) if row is not None]
 
 
 def main() -> None:
@@ -84,11 +87,10 @@ def main() -> None:
         pad_token_id=end,
     )
     model = LlamaForCausalLM(config)
-    optimizer = torch.optim.AdamW(model.parameters(), lr=RATE, weight_decay=0.01, fused=True)
+    optimizer = adamw(model.named_parameters(), RATE, weight_decay=0.01)
     generator = random.Random(1)
     for step in range(options.steps):
-        for group in optimizer.param_groups:
-            group["lr"] = RATE * cosine_schedule(step / options.steps, 0.05)
+        set_learning_rate(optimizer, RATE * cosine_schedule(step / options.steps, 0.05))
         loss = model(**batch(generator.sample(pairs, min(BATCH, len(pairs))))).loss
         optimizer.zero_grad()
         loss.backward()

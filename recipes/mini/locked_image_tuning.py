@@ -14,7 +14,7 @@ B batch, E the shared space.
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -22,7 +22,8 @@ from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
 from beholder.models.layers import Head, HeadSettings
-from beholder.training.losses import contrastive_loss, distillation_loss, sigmoid_loss
+from beholder.training.losses import LOSSES, LossName, distillation_loss
+from beholder.training.optimization import ExponentialMovingAverage, adamw, cosine_schedule, set_learning_rate
 from canonical_correlation import Statistics, canonical_maps, covariance, inverse_square_root, statistics
 
 
@@ -35,34 +36,40 @@ class LockedImageConfig:
         trained_share: Weight of the trained part in the cosine; with 0 only the closed form is used, with 1 only the
             trained part.
         loss: ``contrastive`` for CLIP's symmetric cross-entropy, ``sigmoid`` for SigLIP's loss.
-        distillation: Weight of the distillation loss; 0 also removes the class names from the closed form.
-        push: Distance by which image features are shifted towards a random class, so that all classes occur.
+        distillation_weight: Weight of the distillation loss; 0 also removes the class names from the closed form.
+        caption_weight: Weight of the contrastive loss on captions.
+        class_shift: Distance by which image features are shifted towards a random class, so that all classes occur.
         class_weight: Weight of the class names relative to the captions in the closed form.
+        warmup: Share of the steps in which the learning rate rises.
+        linear_lr_scale: Learning rate of the linear layers relative to the others, so that they stay near the closed
+            form.
+        ema_decay: Decay of the exponential moving average of the weights, which is the result.
     """
 
     part: int = 256
     hidden: int = 512
     trained_share: float = 0.6
-    loss: Literal["contrastive", "sigmoid"] = "contrastive"
-    distillation: float = 1.0
-    captions: float = 0.3
-    push: float = 14.0
+    loss: LossName = "contrastive"
+    distillation_weight: float = 1.0
+    caption_weight: float = 0.3
+    class_shift: float = 14.0
     class_weight: float = 0.6
     image_ridge: float = 3.0
     text_ridge: float = 0.5
     steps: int = 300
     batch: int = 256
     learning_rate: float = 1e-3
-    linear_rate: float = 0.1
+    warmup: float = 0.13
+    linear_lr_scale: float = 0.1
     weight_decay: float = 0.5
     image_dropout: float = 0.1
     text_dropout: float = 0.1
-    averaging: float = 0.98
+    ema_decay: float = 0.98
     seed: int = 0
 
     def __post_init__(self) -> None:
-        if self.loss not in ("contrastive", "sigmoid"):
-            raise InvalidSetting(f"loss {self.loss!r} is neither contrastive nor sigmoid")
+        if self.loss not in LOSSES:
+            raise InvalidSetting(f"loss {self.loss!r} must be one of {', '.join(get_args(LossName))}")
         if not 0 <= self.trained_share <= 1:
             raise InvalidSetting(f"trained_share {self.trained_share} must be between 0 and 1")
 
@@ -99,12 +106,12 @@ class TrainedHeads:
     scale: float
 
 
-def pushed_features(data: LockedImageData, count: int, push: Tensor | float) -> Tensor:
+def shifted_features(data: LockedImageData, count: int, shift: Tensor | float) -> Tensor:
     """Sample features (count, D): random views of random photographs, each shifted towards a random class."""
     photographs, views = len(data.images), data.images.shape[1]
     features = data.images[torch.randint(photographs, (count,)), torch.randint(views, (count,))]
     towards = F.normalize(data.classifier[torch.randint(len(data.classifier), (count,))], dim=-1)
-    return F.relu(features + push * towards)
+    return F.relu(features + shift * towards)
 
 
 def prepare_features(features: Tensor, prepare: Literal["unit", "root"]) -> Tensor:
@@ -127,11 +134,11 @@ def caption_moments(images: Tensor, captions: Tensor) -> Statistics:
 
 
 def training_moments(data: LockedImageData, settings: LockedImageConfig) -> Statistics:
-    """Return the moments of the captioned photographs and, unless ``distillation`` is 0, of the class names."""
+    """Return the moments of the captioned photographs and, unless ``distillation_weight`` is 0, of the class names."""
     moments = caption_moments(data.images, data.captions)
-    if not settings.distillation:
+    if not settings.distillation_weight:
         return moments
-    features = pushed_features(data, 8 * len(data.classifier), settings.push)
+    features = shifted_features(data, 8 * len(data.classifier), settings.class_shift)
     names = prepare_features(data.names, "unit")
     expected_names = data.class_probabilities(features) @ names.mean(dim=1)  # (count, F)
     of_classes = statistics(prepare_features(features, "root")[:, None], expected_names[:, None])
@@ -232,46 +239,36 @@ def train_projections(
     images = prepare_features(data.images, "root")
     photographs, views, per_photograph = len(images), images.shape[1], captions.shape[1]
     batch = min(settings.batch, photographs)
+    loss_row = LOSSES[settings.loss]
     caption_scale, name_scale = (nn.Parameter(torch.tensor(math.log(20.0))) for _ in range(2))
-    bias = nn.Parameter(torch.tensor(-10.0))
+    bias = nn.Parameter(torch.tensor(loss_row.logit_bias))
 
-    trained = [*image.named_parameters(prefix="image"), *text.named_parameters(prefix="text")]
-    decayed = [p for name, p in trained if p.ndim > 1 and "network" in name]
-    linear = [p for name, p in trained if p.ndim > 1 and "network" not in name]
-    plain = [p for _, p in trained if p.ndim <= 1] + [caption_scale, name_scale, bias]
-    optimizer = torch.optim.AdamW(
-        [
-            {"params": decayed, "weight_decay": settings.weight_decay, "factor": 1.0},
-            {"params": linear, "weight_decay": 0.0, "factor": settings.linear_rate},  # stay near the closed form
-            {"params": plain, "weight_decay": 0.0, "factor": 1.0},
-        ],
-        betas=(0.9, 0.98),
+    projections = nn.ModuleDict({"image": image, "text": text})
+    weights = dict(projections.named_parameters())
+    linear = ("image.linear.weight", "text.linear.weight")
+    named = [(name, weight) for name, weight in weights.items() if name not in linear]
+    named += [("caption_scale", caption_scale), ("name_scale", name_scale), ("bias", bias)]
+    optimizer = adamw(named, settings.learning_rate, settings.weight_decay, eps=1e-8)
+    optimizer.add_param_group(
+        {"params": [weights[name] for name in linear], "weight_decay": 0.0, "lr_scale": settings.linear_lr_scale}
     )
-    averages = [
-        torch.optim.swa_utils.AveragedModel(
-            part, multi_avg_fn=torch.optim.swa_utils.get_ema_multi_avg_fn(settings.averaging)
-        )
-        for part in (image, text)
-    ]
+    average = ExponentialMovingAverage(weights, settings.ema_decay)
 
-    image.train()
-    text.train()
+    projections.train()
     for step in range(settings.steps):
-        rate = min(1, (step + 1) / 40) * (1 + math.cos(math.pi * step / settings.steps)) / 2
-        for group in optimizer.param_groups:
-            group["lr"] = settings.learning_rate * rate * group["factor"]
+        share = cosine_schedule(step / settings.steps, settings.warmup)
+        set_learning_rate(optimizer, settings.learning_rate * share)
 
         rows = torch.randperm(photographs)[:batch]
         image_embeddings = image(images[rows, torch.randint(views, (batch,))])  # (B, part)
         text_embeddings = text(captions[rows, torch.randint(per_photograph, (batch,))])
-        if settings.loss == "contrastive":
-            loss = settings.captions * contrastive_loss(image_embeddings, text_embeddings, caption_scale.exp())
-        else:
-            loss = settings.captions * sigmoid_loss(image_embeddings, text_embeddings, caption_scale.exp(), bias)
-        if settings.distillation:
-            features = pushed_features(data, batch, settings.push * torch.rand(batch, 1))
+        loss = settings.caption_weight * loss_row.compute(
+            image_embeddings, text_embeddings, caption_scale.exp(), bias, 0.0, None, None, None
+        )
+        if settings.distillation_weight:
+            features = shifted_features(data, batch, settings.class_shift * torch.rand(batch, 1))
             prompt = int(torch.randint(names.shape[1], ()))
-            loss = loss + settings.distillation * distillation_loss(
+            loss = loss + settings.distillation_weight * distillation_loss(
                 image(prepare_features(features, "root")),
                 text(names[:, prompt]),
                 name_scale.exp(),
@@ -283,14 +280,12 @@ def train_projections(
         with torch.no_grad():
             for scale in (caption_scale, name_scale):
                 scale.clamp_(max=math.log(100))
-        for average, part in zip(averages, (image, text), strict=True):
-            average.update_parameters(part)
+        average.update(weights)
         report(step, loss.item())
 
-    for average, part in zip(averages, (image, text), strict=True):
-        part.load_state_dict(average.module.state_dict())
-        part.eval()
-    return (name_scale if settings.distillation else caption_scale).exp().item()
+    projections.load_state_dict(average.weights)
+    projections.eval()
+    return (name_scale if settings.distillation_weight else caption_scale).exp().item()
 
 
 @torch.no_grad()

@@ -7,17 +7,17 @@ perceptual hash and left out of training.
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from PIL import Image
 
-from beholder.errors import InvalidSetting
 from beholder.pictures.read import read_picture
 from beholder.runtime.pipeline import map_ahead
+from beholder.text.json_lines import read_json_lines
 
 TEST = {"flickr8k": 250, "coco": 250, "web": 250, "daquar": 60}  # test photographs of each source
 TEST_LABELS = 0.2  # share of the labeled photographs of a source
@@ -54,7 +54,14 @@ def read_photographs(file: Path) -> list[Photograph]:
     Raises:
         InvalidSetting: The file is missing, or a line is invalid; the message contains its number.
     """
-    return [_captioned(file, row) for row in _rows(file, "captions")]
+
+    def captioned(row: dict[str, Any]) -> Photograph:
+        if not isinstance(row["captions"], list):
+            raise TypeError("captions must be a list")
+        photograph = _photograph(file.parent, row)
+        return replace(photograph, captions=tuple(row["captions"]), chinese=tuple(row.get("captions_zh", ())))
+
+    return list(read_json_lines(file, captioned, "image and captions (a list)"))
 
 
 def read_collection(folder: Path) -> list[Photograph]:
@@ -66,38 +73,28 @@ def read_collection(folder: Path) -> list[Photograph]:
     Raises:
         InvalidSetting: A line is invalid; the message contains its number.
     """
-    photographs = [_captioned(folder / "captions.jsonl", row) for row in _rows(folder / "captions.jsonl", "captions")]
+
+    def labeled(row: dict[str, Any]) -> Photograph:
+        return replace(_photograph(folder, row), label=row["label"])
+
+    def asked(row: dict[str, Any]) -> tuple[Photograph, tuple[str, str]]:
+        return _photograph(folder, row), (row["question"], row["answer"])
+
+    photographs = read_photographs(folder / "captions.jsonl")
     if (labels := folder / "labels.jsonl").is_file():
-        for row in _rows(labels, "label"):
-            photographs.append(Photograph(folder / row["image"], (), row["source"], label=row["label"]))
+        photographs += read_json_lines(labels, labeled, "image and label")
     if (questions := folder / "questions.jsonl").is_file():
-        questions_by_image: dict[tuple[str, str], list[tuple[str, str]]] = {}
-        for row in _rows(questions, "question", "answer"):
-            questions_by_image.setdefault((row["image"], row["source"]), []).append((row["question"], row["answer"]))
-        for (image, source), pairs in questions_by_image.items():
-            photographs.append(Photograph(folder / image, (), source, questions=tuple(pairs)))
+        questions_by_photograph: dict[Photograph, list[tuple[str, str]]] = {}
+        for photograph, pair in read_json_lines(questions, asked, "image, question and answer"):
+            questions_by_photograph.setdefault(photograph, []).append(pair)
+        photographs += [
+            replace(photograph, questions=tuple(pairs)) for photograph, pairs in questions_by_photograph.items()
+        ]
     return photographs
 
 
-def _rows(file: Path, *fields: str) -> Iterator[dict[str, Any]]:
-    if not file.is_file():
-        raise InvalidSetting(f"{file}: no such file; it should hold JSON lines with image and {', '.join(fields)}")
-    for number, line in enumerate(file.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            if not isinstance(row["image"], str) or (isinstance(row.get("captions", []), list) is False):
-                raise TypeError
-            for field in fields:
-                row[field]
-        except (ValueError, KeyError, TypeError) as error:
-            expected = " and ".join(("image", *fields))
-            raise InvalidSetting(f"{file}, line {number}: not a JSON object with {expected}") from error
-        yield {"source": "", **row}
-
-
-def _captioned(file: Path, row: Mapping[str, Any]) -> Photograph:
-    chinese = tuple(row.get("captions_zh", ()))
-    return Photograph(file.parent / row["image"], tuple(row["captions"]), row["source"], chinese)
+def _photograph(folder: Path, row: Mapping[str, Any]) -> Photograph:
+    return Photograph(folder / row["image"], (), row.get("source", ""))
 
 
 def by_hash(photographs: Sequence[Photograph]) -> list[Photograph]:

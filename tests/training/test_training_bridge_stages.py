@@ -16,7 +16,6 @@ from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_stages import (
     IGNORED,
     StageConfig,
-    cosine_schedule,
     pack,
     patch_dropout,
     prefix_split,
@@ -193,12 +192,6 @@ def test_patch_dropout_keeps_the_global_tokens_first() -> None:
     kept = patch_dropout(image, 0.5, torch.Generator().manual_seed(0), whole=2)
     assert kept.shape == (2, 7, 1) and torch.equal(kept[:, :2], image[:, :2])
     assert len(kept[0].unique()) == 7
-
-
-def test_the_learning_rate_warms_up_and_decays() -> None:
-    assert cosine_schedule(0, 0.1) < 0.02 and cosine_schedule(0.1, 0.1) == 1
-    assert cosine_schedule(1, 0.1) == pytest.approx(0) and cosine_schedule(1, 0.1, 0.5) == 0.5
-    assert cosine_schedule(0.55, 0.1) == pytest.approx(0.5)
 
 
 def test_a_prefix_is_cut_at_every_position() -> None:
