@@ -17,7 +17,7 @@ MIN_PROBABILITY = 0.5  # minimum probability that the classifier must assign to 
 
 
 def class_prototype_grids(
-    features: Sequence[np.ndarray], weight: Tensor, bias: Tensor, count: int, push: float, generator: torch.Generator
+    features: Sequence[np.ndarray], weight: Tensor, bias: Tensor, count: int, shift: float, generator: torch.Generator
 ) -> tuple[list[int], Tensor]:
     """Return at most ``count`` classes and grids (B, N, D) that the classifier assigns to them.
 
@@ -29,7 +29,7 @@ def class_prototype_grids(
         weight: Weights (K, D) of the classifier, which is applied to the mean over the cells.
         bias: Bias (K,) of the classifier.
         count: Number of grids to try.
-        push: Maximum shift of the mean over the cells.
+        shift: Maximum shift of the mean over the cells.
         generator: Source of all randomness.
     """
     cells = features[0].shape[1]
@@ -45,7 +45,7 @@ def class_prototype_grids(
     grids = torch.from_numpy(mixed.astype(np.float32))
     classes = torch.randint(len(weight), (count,), generator=generator)
     heights = torch.randint(side // 2, side + 1, (2, count), generator=generator)
-    strength = push * (0.5 + torch.rand(count, generator=generator) / 2)
+    strength = shift * (0.5 + torch.rand(count, generator=generator) / 2)
     for number in range(count):
         height, width = heights[:, number].tolist()
         top = int(torch.randint(side - height + 1, (1,), generator=generator))

@@ -8,11 +8,11 @@ long. Then the global prompts are trained alone for sixteen minutes, at a higher
 and synthetic captions (`synthetic_captions`). Finally everything is trained jointly for fifty minutes, with more
 questions and drawings. An interrupted run resumes.
 
---start continues from a trained bridge instead of running stages 1 and 2. With --judged, a last stage applies
-self-critical training to sampled captions; the weights in the package were trained without it.
+--start continues from a trained bridge instead of running stages 1 and 2. --self-critical-steps adds a last stage of
+self-critical training on sampled captions; the weights in the package were trained without it.
 
-The log regularly reports the loss on the calibration photographs, once with their own images and once with the images
-exchanged: a bridge that ignores the image has the same loss in both cases.
+The log regularly reports the loss on the calibration photographs, once with their own images and once with those of
+other photographs: a bridge that ignores the image has the same loss in both cases.
 """
 
 import argparse
@@ -66,17 +66,21 @@ DRAWINGS = 6  # per batch of stage 2
 DRAWING_QUESTIONS = 4  # per drawing
 DRAWINGS_WEIGHT = 0.1  # weight of their captions relative to those of photographs in the caption regression
 CLASSES = 4  # class prototypes per batch of stage 2
-NAMED = ("{}", *SINGLE)
-PUSH = 10.0
-ALONE = StageConfig(steps=120, batch=10, learning_rate=1.5e-3, weight_decay=0.05, ema_decay=0.96, save_every=20)
-IMAGINED = 20  # synthetic captions per batch of that stage, half as many in the next
-SENTENCES = 12_000  # synthetic captions in total
-TOGETHER = StageConfig(steps=250, batch=8, learning_rate=5e-4, weight_decay=0.1, ema_decay=0.98, save_every=20)
+CLASS_PROMPTS = ("{}", *SINGLE)
+CLASS_SHIFT = 10.0
+GLOBAL_PROMPTS_STAGE = StageConfig(
+    steps=120, batch=10, learning_rate=1.5e-3, weight_decay=0.05, ema_decay=0.96, save_every=20
+)
+SYNTHETIC_CAPTIONS = 20  # synthetic captions per batch of that stage, half as many in the next
+TOTAL_SYNTHETIC_CAPTIONS = 12_000  # synthetic captions in total
+JOINT_STAGE = StageConfig(steps=250, batch=8, learning_rate=5e-4, weight_decay=0.1, ema_decay=0.98, save_every=20)
 SAMPLED_CAPTIONS = 5  # captions sampled per photograph in the last stage
 LONGEST = 20  # tokens of a sampled caption
-LAST = StageConfig(steps=0, batch=8, learning_rate=1e-4, weight_decay=0.05, ema_decay=0.98, save_every=20)
-CELLS_KEPT = 0.8  # share of the grid cells kept during training
-FIRST_STAGE_EVERY = 3  # steps of stage 2 between two steps of stage 1, which prevent forgetting
+SELF_CRITICAL_STAGE = StageConfig(
+    steps=0, batch=8, learning_rate=1e-4, weight_decay=0.05, ema_decay=0.98, save_every=20
+)
+CELL_SHARE = 0.8  # share of the grid cells kept during training
+STAGE_1_EVERY = 3  # steps of stage 2 between two steps of stage 1, which prevent forgetting
 CONVERSATIONS = 0.3  # share of photographs whose questions form a conversation
 EVALUATE_EVERY = 50  # steps between two evaluations on the calibration photographs
 
@@ -94,7 +98,9 @@ def main() -> None:
     )
     parser.add_argument("--steps-1", type=int, help="overrides the config; 0 skips stage 1")
     parser.add_argument("--steps-2", type=int, help="overrides the config")
-    parser.add_argument("--judged", type=int, default=0, help="steps of a last stage of self-critical training")
+    parser.add_argument(
+        "--self-critical-steps", type=int, default=0, help="steps of a last stage of self-critical training"
+    )
     parser.add_argument("--queries", type=int, help="overrides the config")
     parser.add_argument("--name", default="bridge", help="name of this training run below --work")
     options = parser.parse_args()
@@ -118,9 +124,11 @@ def main() -> None:
         name: grid_features(tower, mini.PREPROCESSING, [p.path for p in parts[name]], VIEWS, options.work / "grid")
         for name in ("training", "calibration")
     }
-    shapes = grid_features(tower, mini.PREPROCESSING, [d.path for d in drawings], 1, options.work / "grid-drawings")
+    drawing_grids = grid_features(
+        tower, mini.PREPROCESSING, [d.path for d in drawings], 1, options.work / "grid-drawings"
+    )
     names = [name.split(" (")[0] for name in class_names()]
-    tower, out_of_fold, captions = fit_sentence_tokens(photographs, grids["training"], drawings, shapes)
+    tower, out_of_fold, captions = fit_sentence_tokens(photographs, grids["training"], drawings, drawing_grids)
     classifier = tower.tower.classifier
     if classifier is None:
         raise TypeError("the image tower came without its classifier")
@@ -129,39 +137,45 @@ def main() -> None:
         "training": [tokens(tower, grid, out_of_fold[row % FOLDS]) for row, grid in enumerate(grids["training"])],
         "calibration": [tokens(tower, grid) for grid in grids["calibration"]],
     }
-    drawn = [tokens(tower, grid) for grid in shapes]
-    common = noun_odds(photograph.captions for photograph in photographs)
+    drawing_features = [tokens(tower, grid) for grid in drawing_grids]
+    odds = noun_odds(photograph.captions for photograph in photographs)
     bridge = mini_bridge.initial_bridge(settings)
     if options.start:
         bridge.load_state_dict(mini_bridge.load(options.start)[0].state_dict())
-    half = torch.bfloat16 if bfloat16_is_faster(torch.device("cpu")) else torch.float32
+    dtype = torch.bfloat16 if bfloat16_is_faster(torch.device("cpu")) else torch.float32
 
     tokenizer = mini_bridge.tokenizer()
 
     def sample_cells(image: Tensor, generator: torch.Generator) -> Tensor:
-        return patch_dropout(image, CELLS_KEPT, generator, settings.global_tokens)
+        return patch_dropout(image, CELL_SHARE, generator, settings.global_tokens)
 
-    def first(generator: torch.Generator) -> dict[str, Tensor]:
+    def stage_1_losses_of_batch(generator: torch.Generator) -> dict[str, Tensor]:
         chosen, image = sample_images(image_features["training"], stage_1.batch, generator)
         image = sample_cells(image, generator)
         which = [int(torch.randint(len(photographs[row].captions), (), generator=generator)) for row in chosen]
         tokens = tokenizer([photographs[row].captions[number] for row, number in zip(chosen, which, strict=True)])
         ids, mask = torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)
-        with torch.autocast("cpu", torch.bfloat16, enabled=half == torch.bfloat16):
+        with torch.autocast("cpu", torch.bfloat16, enabled=dtype == torch.bfloat16):
             return stage_1_losses(bridge, image, ids, mask, torch.tensor(chosen), generator)
 
     if stage_1.steps and not options.start:
-        run_stage(bridge, stage_1, first, run_folder / "stage-1.pt", report(run_folder / "stage-1.jsonl", lambda: {}))
+        run_stage(
+            bridge,
+            stage_1,
+            stage_1_losses_of_batch,
+            run_folder / "stage-1.pt",
+            report(run_folder / "stage-1.jsonl", lambda: {}),
+        )
 
-    language, words = mini_bridge.language_model(half)
+    language, language_tokenizer = mini_bridge.language_model(dtype)
 
     def encoded(prompt: str, text: str) -> tuple[list[int], list[int]]:
-        return words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.EOS_TOKEN_ID]
+        return language_tokenizer.encode(prompt).ids, [*language_tokenizer.encode(text).ids, mini_bridge.EOS_TOKEN_ID]
 
     def questions_of(
-        captions: Sequence[str], common: Mapping[str, float], questions: int, random: np.random.Generator
+        captions: Sequence[str], odds: Mapping[str, float], questions: int, random: np.random.Generator
     ) -> Texts:
-        candidates = questions_from_captions(captions, common, random)
+        candidates = questions_from_captions(captions, odds, random)
         kept = sorted(
             random.permutation(len(candidates)).tolist(), key=lambda number: candidates[number].kind == "yes/no"
         )[:questions]
@@ -179,7 +193,7 @@ def main() -> None:
     ) -> list[Texts]:
         return [
             captions_of(photographs[row], captions, random)
-            + questions_of(photographs[row].captions, common, questions, random)
+            + questions_of(photographs[row].captions, odds, questions, random)
             for row in rows
         ]
 
@@ -200,26 +214,26 @@ def main() -> None:
         turns = []
         for prompt, answer in pairs:
             question_ids, answer_ids = (
-                words.encode(mini_bridge.PROMPTS.separator + prompt if before else prompt).ids,
-                words.encode(answer).ids,
+                language_tokenizer.encode(mini_bridge.PROMPTS.separator + prompt if before else prompt).ids,
+                language_tokenizer.encode(answer).ids,
             )
             turns.append((before + question_ids, [*answer_ids, mini_bridge.EOS_TOKEN_ID]))
             before = before + question_ids + answer_ids
         return turns
 
-    def imagined_loss(random: np.random.Generator, count: int) -> Tensor:
+    def synthetic_caption_loss(random: np.random.Generator, count: int) -> Tensor:
         """Loss of the global prompts alone."""
-        sentences, tokens = imagine(random, count)
-        imagined = torch.zeros(count, settings.global_tokens, image_features["training"][0].shape[2])
-        imagined[:, 0, width:] = torch.from_numpy(tokens)
+        sentences, tokens = sample_synthetic(random, count)
+        global_tokens = torch.zeros(count, settings.global_tokens, image_features["training"][0].shape[2])
+        global_tokens[:, 0, width:] = torch.from_numpy(tokens)
         texts = [
             [
                 encoded(*mini_bridge.caption_pair(sentence)),
-                *questions_of([sentence], common_in_sentences, QUESTIONS, random),
+                *questions_of([sentence], synthetic_odds, QUESTIONS, random),
             ]
             for sentence in sentences
         ]
-        return prompted_loss(language, global_prompts(imagined), texts)
+        return prompted_loss(language, global_prompts(global_tokens), texts)
 
     def drawings_loss(
         count: int,
@@ -227,7 +241,7 @@ def main() -> None:
         generator: torch.Generator,
         prompts: Callable[[Tensor], Tensor] = bridge.soft_prompts,
     ) -> Tensor:
-        chosen, image = sample_images(drawn, count, generator)
+        chosen, image = sample_images(drawing_features, count, generator)
         texts = [texts_of_drawing(drawings[row], random) for row in chosen]
         return 0.4 * prompted_loss(language, prompts(sample_cells(image, generator)), texts)
 
@@ -236,16 +250,16 @@ def main() -> None:
     ) -> dict[str, Tensor]:
         """Losses of drawings and of class prototypes, and occasionally of stage 1, which prevents forgetting."""
         losses = {"drawings": drawings_loss(drawings, random, generator)}
-        shown, grid = class_prototype_grids(grids["training"], weight, bias, CLASSES, PUSH, generator)
+        shown, grid = class_prototype_grids(grids["training"], weight, bias, CLASSES, CLASS_SHIFT, generator)
         if shown:
             image = sample_cells(tower.add_global_tokens(grid), generator)
             called = [texts_of_class(names[number]) for number in shown]
             losses["classes"] = 0.2 * stage_2_loss(bridge, language, image, called, per_text=True)
-        if random.random() < 1 / FIRST_STAGE_EVERY:
-            losses |= {name: 0.5 * loss for name, loss in first(generator).items()}
+        if random.random() < 1 / STAGE_1_EVERY:
+            losses |= {name: 0.5 * loss for name, loss in stage_1_losses_of_batch(generator).items()}
         return losses
 
-    def mixed(
+    def mixed_losses(
         generator: torch.Generator, batch: int, captions: int, questions: int, drawings: int, sentences: int
     ) -> dict[str, Tensor]:
         """Losses of photographs with their texts, of drawings and of synthetic captions."""
@@ -255,36 +269,38 @@ def main() -> None:
         image = sample_cells(image, generator)
         losses = {"photographs": stage_2_loss(bridge, language, image, rows, per_text=True)}
         if sentences:
-            losses["imagined"] = 0.3 * imagined_loss(random, sentences)
+            losses["synthetic_captions"] = 0.3 * synthetic_caption_loss(random, sentences)
         return losses | auxiliary_losses(random, generator, drawings)
 
-    second = partial(mixed, batch=stage_2.batch, captions=CAPTIONS, questions=QUESTIONS, drawings=DRAWINGS, sentences=0)
-    together = partial(
-        mixed,
-        batch=TOGETHER.batch,
+    stage_2_losses = partial(
+        mixed_losses, batch=stage_2.batch, captions=CAPTIONS, questions=QUESTIONS, drawings=DRAWINGS, sentences=0
+    )
+    joint_losses = partial(
+        mixed_losses,
+        batch=JOINT_STAGE.batch,
         captions=2,
         questions=2 * QUESTIONS,
         drawings=2 * DRAWINGS,
-        sentences=IMAGINED // 2,
+        sentences=SYNTHETIC_CAPTIONS // 2,
     )
 
     width = tower.tower.settings.width
     global_tokens_of_views = [views[0, : settings.global_tokens, width:] for views in image_features["training"]]
     sentences = recombine_captions(
-        [caption for one in photographs for caption in one.captions], SENTENCES, np.random.default_rng(0)
+        [caption for one in photographs for caption in one.captions], TOTAL_SYNTHETIC_CAPTIONS, np.random.default_rng(0)
     )
-    common_in_sentences = noun_odds([sentence] for sentence in sentences)
-    imagine = synthetic_batches(sentences, captions, global_tokens_of_views)
+    synthetic_odds = noun_odds([sentence] for sentence in sentences)
+    sample_synthetic = synthetic_batches(sentences, captions, global_tokens_of_views)
 
-    def alone(generator: torch.Generator) -> dict[str, Tensor]:
+    def global_prompts_losses(generator: torch.Generator) -> dict[str, Tensor]:
         """Losses of the global prompts alone on photographs, drawings and synthetic captions."""
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = sample_images(image_features["training"], ALONE.batch, generator)
+        chosen, image = sample_images(image_features["training"], GLOBAL_PROMPTS_STAGE.batch, generator)
         rows = texts_of_photographs(chosen, CAPTIONS, QUESTIONS, random)
         return {
             "photographs": prompted_loss(language, global_prompts(image), rows),
             "drawings": drawings_loss(2 * DRAWINGS, random, generator, global_prompts),
-            "imagined": 0.5 * imagined_loss(random, IMAGINED),
+            "synthetic_captions": 0.5 * synthetic_caption_loss(random, SYNTHETIC_CAPTIONS),
         }
 
     def global_prompts(image: Tensor) -> Tensor:
@@ -294,59 +310,73 @@ def main() -> None:
 
     extra_metrics: dict[str, float] = {}
     reward = CiderReward([photograph.captions for photograph in photographs])
-    prompt = words.encode(mini_bridge.PROMPTS.caption).ids
+    prompt = language_tokenizer.encode(mini_bridge.PROMPTS.caption).ids
 
-    def last(generator: torch.Generator) -> dict[str, Tensor]:
+    def self_critical_losses(generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        chosen, image = sample_images(image_features["training"], LAST.batch, generator)
+        chosen, image = sample_images(image_features["training"], SELF_CRITICAL_STAGE.batch, generator)
         bridge.eval()  # no dropout: the sampled captions must be scored by the network that sampled them
         captions = sample_captions(
             bridge, language, image, prompt, SAMPLED_CAPTIONS, LONGEST, int(random.integers(2**31))
         )
-        scores = score_captions(captions, chosen, words.decode, reward)
+        scores = score_captions(captions, chosen, language_tokenizer.decode, reward)
         rows = [[(prompt, [*ids, mini_bridge.EOS_TOKEN_ID][:LONGEST]) for ids in several] for several in captions]
-        losses = {"drawn": stage_2_loss(bridge, language, image, rows, weights=advantages(scores).flatten())}
+        losses = {"self_critical": stage_2_loss(bridge, language, image, rows, weights=advantages(scores).flatten())}
         bridge.train()
         texts = texts_of_photographs(chosen, 1, QUESTIONS, random)
         image = sample_cells(image, generator)
         losses["photographs"] = 0.3 * stage_2_loss(bridge, language, image, texts, per_text=True)
-        extra_metrics["CIDEr of drawn captions"] = float(scores.mean())
+        extra_metrics["cider"] = float(scores.mean())
         return losses | auxiliary_losses(random, generator)
 
-    checked = [captions_of(photograph, 5, np.random.default_rng(0)) for photograph in parts["calibration"]]
-    control_images = torch.from_numpy(
+    calibration_texts = [captions_of(photograph, 5, np.random.default_rng(0)) for photograph in parts["calibration"]]
+    calibration_images = torch.from_numpy(
         np.stack([views[0] for views in image_features["calibration"]]).astype(np.float32)
     )
 
     @torch.no_grad()
-    def control(prompts: Callable[[Tensor], Tensor] = bridge.soft_prompts) -> dict[str, float]:
+    def evaluate(prompts: Callable[[Tensor], Tensor] = bridge.soft_prompts) -> dict[str, float]:
         bridge.eval()
         own, others = [], []
-        for start in range(0, len(control_images), stage_2.batch):
+        for start in range(0, len(calibration_images), stage_2.batch):
             part = slice(start, start + stage_2.batch)
-            own.append(float(prompted_loss(language, prompts(control_images[part]), checked[part])))
-            others.append(float(prompted_loss(language, prompts(control_images.roll(1, 0)[part]), checked[part])))
+            own.append(float(prompted_loss(language, prompts(calibration_images[part]), calibration_texts[part])))
+            others.append(
+                float(prompted_loss(language, prompts(calibration_images.roll(1, 0)[part]), calibration_texts[part]))
+            )
         bridge.train()
-        return {"calibration": float(np.mean(own)), "exchanged": float(np.mean(others))}
+        return {"calibration": float(np.mean(own)), "calibration_mismatched": float(np.mean(others))}
 
     with sdpa_kernel(SDPBackend.MATH):  # the other backends' backward passes take twice as long on a CPU
         if not options.start:
-            run_stage(bridge, stage_2, second, run_folder / "stage-2.pt", report(run_folder / "stage-2.jsonl", control))
+            run_stage(
+                bridge,
+                stage_2,
+                stage_2_losses,
+                run_folder / "stage-2.pt",
+                report(run_folder / "stage-2.jsonl", evaluate),
+            )
         with training_global_prompts_only(bridge):
-            lone = partial(control, global_prompts)
-            run_stage(bridge, ALONE, alone, run_folder / "alone.pt", report(run_folder / "alone.jsonl", lone))
+            evaluate_global_prompts = partial(evaluate, global_prompts)
+            run_stage(
+                bridge,
+                GLOBAL_PROMPTS_STAGE,
+                global_prompts_losses,
+                run_folder / "global-prompts.pt",
+                report(run_folder / "global-prompts.jsonl", evaluate_global_prompts),
+            )
         run_stage(
-            bridge, TOGETHER, together, run_folder / "together.pt", report(run_folder / "together.jsonl", control)
+            bridge, JOINT_STAGE, joint_losses, run_folder / "joint.pt", report(run_folder / "joint.jsonl", evaluate)
         )
-        if options.judged:
-            mini_bridge.save(bridge, tower, run_folder / "before_judging")
-            self_critical_stage = replace(LAST, steps=options.judged)
+        if options.self_critical_steps:
+            mini_bridge.save(bridge, tower, run_folder / "before_self_critical")
+            self_critical_stage = replace(SELF_CRITICAL_STAGE, steps=options.self_critical_steps)
             run_stage(
                 bridge,
                 self_critical_stage,
-                last,
-                run_folder / "last.pt",
-                report(run_folder / "last.jsonl", control, extra_metrics),
+                self_critical_losses,
+                run_folder / "self-critical.pt",
+                report(run_folder / "self-critical.jsonl", evaluate, extra_metrics),
             )
     mini_bridge.save(bridge, tower, run_folder / "mini_bridge")
 
@@ -360,19 +390,19 @@ def synthetic_batches(
     tokens (P, W).
     """
     vectors = text_features(mini.text_tower().eval(), mini.tokenizer(), sentences)
-    imagination = ImageTokenRegression.fit(
+    regression = ImageTokenRegression.fit(
         captions, np.stack([tokens.sum(0, dtype=np.float32) for tokens in global_tokens_of_views])
     )
 
     def draw(random: np.random.Generator, count: int) -> tuple[list[str], np.ndarray]:
-        drawn = random.permutation(len(sentences))[:count]
-        return [sentences[number] for number in drawn], imagination.tokens(vectors[drawn], random)
+        chosen = random.permutation(len(sentences))[:count]
+        return [sentences[number] for number in chosen], regression.tokens(vectors[chosen], random)
 
     return draw
 
 
 def fit_sentence_tokens(
-    photographs: list[Photograph], grids: list[np.ndarray], drawings: list[Drawing], shapes: list[np.ndarray]
+    photographs: list[Photograph], grids: list[np.ndarray], drawings: list[Drawing], drawing_grids: list[np.ndarray]
 ) -> tuple[GlobalTokenEncoder, list[nn.Linear], np.ndarray]:
     """Return the tower with its caption and class projections, out-of-fold caption projections and caption embeddings.
 
@@ -386,13 +416,13 @@ def fit_sentence_tokens(
         raise TypeError("the image tower came without its classifier")
     text, tokenizer = mini.text_tower().eval(), mini.tokenizer()
     captions = np.stack([text_features(text, tokenizer, one.captions) for one in photographs])
-    names = torch.from_numpy(text_features(text, tokenizer, fill_templates(NAMED, class_names())))
+    names = torch.from_numpy(text_features(text, tokenizer, fill_templates(CLASS_PROMPTS, class_names())))
     of_drawings = text_features(text, tokenizer, [caption_of_drawing(drawing) for drawing in drawings])
-    others = caption_moments(pooled(shapes), torch.from_numpy(of_drawings)[:, None]) * DRAWINGS_WEIGHT
+    others = caption_moments(pooled(drawing_grids), torch.from_numpy(of_drawings)[:, None]) * DRAWINGS_WEIGHT
     data = LockedImageData(
         pooled(grids),
         torch.from_numpy(captions),
-        names.unflatten(0, (-1, len(NAMED))),
+        names.unflatten(0, (-1, len(CLASS_PROMPTS))),
         classifier.weight.detach(),
         classifier.bias.detach(),
     )
@@ -431,7 +461,7 @@ def training_global_prompts_only(bridge: Bridge) -> Iterator[None]:
 
 
 def report(
-    file: Path, control: Callable[[], dict[str, float]], extra_metrics: dict[str, float] | None = None
+    file: Path, evaluate: Callable[[], dict[str, float]], extra_metrics: dict[str, float] | None = None
 ) -> Callable[[int, dict[str, float]], None]:
     """Write each step's losses as a JSON line, with other metrics and, regularly, the control losses."""
     log = file.open("a", encoding="utf-8")
@@ -439,7 +469,7 @@ def report(
 
     def line(step: int, losses: dict[str, float]) -> None:
         if step % EVALUATE_EVERY == 0:
-            losses |= control()
+            losses |= evaluate()
         seconds = round(time.monotonic() - start, 1)
         log.write(json.dumps({"step": step, "seconds": seconds, **losses, **(extra_metrics or {})}) + "\n")
         log.flush()

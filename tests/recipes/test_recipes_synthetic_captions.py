@@ -1,4 +1,4 @@
-"""Sentences recombined from captions, and the global tokens of an imagined picture."""
+"""Sentences recombined from captions, and the global tokens predicted for them."""
 
 import numpy as np
 import pytest
