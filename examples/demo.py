@@ -76,7 +76,7 @@ def main() -> None:
     images = encoder.embed_images([photograph.path for photograph in photographs])  # (n, E)
     captions = [photograph.caption for photograph in photographs]
     texts = encoder.embed_texts(captions)  # (n, E)
-    cosines, match = images @ texts.T, encoder.match(images, texts)  # (n, n)
+    cosines, match = images @ texts.T, encoder.match(images, texts, captions)  # (n, n)
 
     best = int((cosines.argmax(axis=1) == np.arange(len(photographs))).sum())
     right, labels = zero_shot(encoder, photographs, images)
@@ -224,7 +224,7 @@ def zero_shot(encoder: DualEncoder, photographs: list[Photograph], images: np.nd
 def search(encoder: DualEncoder, photographs: list[Photograph], images: np.ndarray) -> str:
     """Return the section with the best photographs for sentences that are not captions."""
     vectors = encoder.embed_texts(SEARCHES)  # (m, E)
-    match = encoder.match(images, vectors)  # (n, m)
+    match = encoder.match(images, vectors, SEARCHES)  # (n, m)
     parts = []
     for column, sentence in enumerate(SEARCHES):
         order = np.argsort(-match[:, column])[:FOUND_SHOWN]

@@ -44,6 +44,8 @@ class LockedImageConfig:
         linear_lr_scale: Learning rate of the linear layers relative to the others, so that they stay near the closed
             form.
         ema_decay: Decay of the exponential moving average of the weights, which is the result.
+        label_weight: Weight of the cross-entropy over the label sets.
+        label_batch: Labeled photographs of a step.
     """
 
     part: int = 256
@@ -65,6 +67,8 @@ class LockedImageConfig:
     image_dropout: float = 0.1
     text_dropout: float = 0.1
     ema_decay: float = 0.98
+    label_weight: float = 0.5
+    label_batch: int = 256
     seed: int = 0
 
     def __post_init__(self) -> None:
@@ -75,9 +79,18 @@ class LockedImageConfig:
 
 
 @dataclass(frozen=True)
+class LabelSet:
+    """Photographs labeled with one of L classes: ``images`` (m, V, D), ``classes`` (m,) and ``names`` (L, P, F)."""
+
+    images: Tensor
+    classes: Tensor
+    names: Tensor
+
+
+@dataclass(frozen=True)
 class LockedImageData:
     """Features of the frozen encoders: ``images`` (n, V, D), ``captions`` (n, C, F), ``names`` (K, P, F), and the image
-    tower's classifier, ``classifier`` (K, D) and ``classifier_bias`` (K,).
+    tower's classifier, ``classifier`` (K, D) and ``classifier_bias`` (K,). Also sets of labeled photographs.
     """
 
     images: Tensor
@@ -85,12 +98,11 @@ class LockedImageData:
     names: Tensor
     classifier: Tensor
     classifier_bias: Tensor
+    label_sets: tuple[LabelSet, ...] = ()
 
     def subset(self, rows: Tensor) -> "LockedImageData":
         """Return the data of a subset of the photographs."""
-        return LockedImageData(
-            self.images[rows], self.captions[rows], self.names, self.classifier, self.classifier_bias
-        )
+        return replace(self, images=self.images[rows], captions=self.captions[rows])
 
     def class_probabilities(self, images: Tensor) -> Tensor:
         """Return the classifier's probabilities (…, K) for image features (…, D)."""
@@ -134,8 +146,11 @@ def caption_moments(images: Tensor, captions: Tensor) -> Statistics:
 
 
 def training_moments(data: LockedImageData, settings: LockedImageConfig) -> Statistics:
-    """Return the moments of the captioned photographs and, unless ``distillation_weight`` is 0, of the class names."""
-    moments = caption_moments(data.images, data.captions)
+    """Return the moments of the photographs and, unless ``distillation_weight`` is 0, of the class names."""
+    count = data.captions.shape[1]  # as many of a label's prompts
+    images = torch.cat([data.images, *(each.images for each in data.label_sets)])
+    prompts = (each.names[each.classes][:, torch.arange(count) % each.names.shape[1]] for each in data.label_sets)
+    moments = caption_moments(images, torch.cat([data.captions, *prompts]))
     if not settings.distillation_weight:
         return moments
     features = shifted_features(data, 8 * len(data.classifier), settings.class_shift)
@@ -239,15 +254,21 @@ def train_projections(
     images = prepare_features(data.images, "root")
     photographs, views, per_photograph = len(images), images.shape[1], captions.shape[1]
     batch = min(settings.batch, photographs)
+    label_sets = [
+        LabelSet(prepare_features(each.images, "root"), each.classes, prepare_features(each.names, "unit"))
+        for each in data.label_sets
+    ]
+    labeled = sum(len(each.classes) for each in label_sets)
     loss_row = LOSSES[settings.loss]
-    caption_scale, name_scale = (nn.Parameter(torch.tensor(math.log(20.0))) for _ in range(2))
+    caption_scale, name_scale, label_scale = (nn.Parameter(torch.tensor(math.log(20.0))) for _ in range(3))
     bias = nn.Parameter(torch.tensor(loss_row.logit_bias))
 
     projections = nn.ModuleDict({"image": image, "text": text})
     weights = dict(projections.named_parameters())
     linear = ("image.linear.weight", "text.linear.weight")
     named = [(name, weight) for name, weight in weights.items() if name not in linear]
-    named += [("caption_scale", caption_scale), ("name_scale", name_scale), ("bias", bias)]
+    scales = {"caption_scale": caption_scale, "name_scale": name_scale, "label_scale": label_scale}
+    named += [*scales.items(), ("bias", bias)]
     optimizer = adamw(named, settings.learning_rate, settings.weight_decay, eps=1e-8)
     optimizer.add_param_group(
         {"params": [weights[name] for name in linear], "weight_decay": 0.0, "lr_scale": settings.linear_lr_scale}
@@ -274,11 +295,17 @@ def train_projections(
                 name_scale.exp(),
                 data.class_probabilities(features),
             )
+        for each in label_sets if settings.label_weight else ():
+            drawn = torch.randint(len(each.classes), (max(8, settings.label_batch * len(each.classes) // labeled),))
+            view, prompt = int(torch.randint(views, ())), int(torch.randint(each.names.shape[1], ()))
+            logits = label_scale.exp() * image(each.images[drawn, view]) @ text(each.names[:, prompt]).T
+            of_set = F.cross_entropy(logits, each.classes[drawn]) * len(drawn) / settings.label_batch
+            loss = loss + settings.label_weight * of_set
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         with torch.no_grad():
-            for scale in (caption_scale, name_scale):
+            for scale in scales.values():
                 scale.clamp_(max=math.log(100))
         average.update(weights)
         report(step, loss.item())

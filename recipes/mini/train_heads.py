@@ -1,13 +1,10 @@
-"""Train the heads of `mini` on captioned photographs, on top of frozen encoders.
+"""Train the English heads of `mini` on top of frozen encoders: locked-image tuning on captions and labels.
 
-    python recipes/mini/train_heads.py --photographs captions.jsonl
+    python recipes/mini/train_heads.py --collection FOLDER
 
-On two cores, feature extraction takes a few minutes (features are cached in runs/mini, so that an interrupted run
-resumes) and training about one minute. heads.safetensors, beholder.json and calibration.safetensors are written into
-the package (src/beholder/weights/mini_heads); benchmarks/mini.py then measures the figures of the model card.
-
-The photographs are JSON lines with image, captions (five each) and source. Those of source "coco" and the first 191
-others, ordered by the hash of their file name, are the test set; the next 60 are held out to calibrate `match`.
+It needs what cache_image_features.py and cache_sentence_vectors.py --tower minilm have computed, and takes about five
+minutes on two cores. heads.safetensors and beholder.json are written into the package
+(src/beholder/weights/mini_heads); train_multilingual_head.py and calibrate.py complete them.
 """
 
 import argparse
@@ -17,67 +14,76 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from beholder.evaluation.calibration import fit_calibration
 from beholder.models.dual_encoder import TwoTowersSettings
 from beholder.models.efficientnet_lite import EfficientNetLiteSettings
+from beholder.text.templates import fill_templates
 from beholder.weights import mini
-from beholder.weights.calibration import Calibration
-from dataset import PREPROCESSING, SPLIT, class_names, load_features
-from locked_image_tuning import LockedImageConfig, TrainedHeads, head_settings, train_heads
+from collection import PROMPTS, VIEWS, WORK, Collection
+from dataset import class_names
+from heads_file import write_heads
+from locked_image_tuning import LabelSet, LockedImageConfig, LockedImageData, head_settings, train_heads
+from photographs import Photograph
+
+CAPTIONS = 5  # of each photograph; those of one with fewer are repeated
 
 
-@torch.no_grad()
-def calibrate(heads: TrainedHeads, data, calibration_rows, training_rows) -> Calibration:
-    """Calibrate `match` on held-out photographs: their captions, and the class names of what they show.
+def read_views(collection: Collection, views: int) -> tuple[torch.Tensor, dict[str, int]]:
+    """Return features (n, V, D) of all photographs, the first view standing in for one not computed, and their rows."""
+    first, *others = (np.array(collection.image_features(view), np.float32) for view in range(views))
+    for other in others:
+        missing = ~other.any(axis=1)
+        other[missing] = first[missing]
+    rows = {photograph.path.name: row for row, photograph in enumerate(collection.photographs)}
+    return torch.from_numpy(np.stack([first, *others], axis=1)), rows
 
-    A class name counts as matching if the image encoder's classifier assigns it at least 0.8, and as not matching below
-    0.001. The background consists of 256 captions of training photographs and 256 class names.
-    """
-    generator = np.random.default_rng(0)
 
-    def texts(features):
-        return F.normalize(heads.text(features), dim=-1).numpy()
+def training_data(collection: Collection, views: int = VIEWS, captions: int = CAPTIONS) -> LockedImageData:
+    """Return the features of the training photographs."""
+    features, rows = read_views(collection, views)
+    vectors = collection.vectors("minilm")
+    tower = mini.image_tower()
+    if tower.classifier is None:
+        raise TypeError("the image tower came without its classifier")
 
-    images = F.normalize(heads.image(data.images[calibration_rows, 0]), dim=-1).numpy()
-    names = texts(data.names[:, 0])
-    captions = texts(data.captions[calibration_rows].flatten(0, 1))
-    owner = np.arange(len(calibration_rows)).repeat(data.captions.shape[1])
-    of_caption = owner[None, :] == np.arange(len(calibration_rows))[:, None]
+    def images(photographs: list[Photograph]) -> torch.Tensor:
+        return features[[rows[photograph.path.name] for photograph in photographs]]
 
-    probabilities = data.class_probabilities(data.images[calibration_rows, 0]).numpy()
-    named = np.flatnonzero((probabilities > 0.8).any(axis=0))
-    of_name = probabilities[:, named] > 0.8
-    certain = of_name | (probabilities[:, named] < 0.001)
+    def names(labels: list[str]) -> torch.Tensor:
+        return vectors[fill_templates(PROMPTS, labels)].unflatten(0, (-1, len(PROMPTS)))
 
-    background = texts(data.captions[training_rows].flatten(0, 1))
-    background = np.concatenate(
-        [generator.choice(background, 256, replace=False), generator.choice(names, 256, replace=False)]
+    training = collection.parts["training"]
+    captioned = [photograph for photograph in training if photograph.captions]
+    repeated = [(list(photograph.captions) * captions)[:captions] for photograph in captioned]
+    label_sets = []
+    for source, labels in collection.label_sets.items():
+        own = [photograph for photograph in training if photograph.label and photograph.source == source]
+        classes = torch.tensor([labels.index(photograph.label) for photograph in own])
+        label_sets.append(LabelSet(images(own), classes, names(labels)))
+    return LockedImageData(
+        images(captioned),
+        vectors[[caption for several in repeated for caption in several]].unflatten(0, (-1, captions)),
+        names(class_names()),
+        tower.classifier.weight.detach(),
+        tower.classifier.bias.detach(),
+        tuple(label_sets),
     )
-    fits = np.concatenate([of_caption, of_name], axis=1)
-    known = np.concatenate([np.ones_like(of_caption), certain], axis=1)
-    return fit_calibration(images, np.concatenate([captions, names[named]]), fits, background, known)
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=Path, required=True, help="JSON lines with image and captions")
-    parser.add_argument("--work", type=Path, default=Path("runs/mini"), help="folder where features are cached")
+    parser.add_argument("--collection", type=Path, required=True)
+    parser.add_argument("--work", type=Path, default=WORK)
+    parser.add_argument("--views", type=int, default=VIEWS)
     parser.add_argument("--out", type=Path, default=mini.HEADS, help="output folder of the heads")
     options = parser.parse_args()
-
-    data, rows = load_features(options.photographs, options.work)
-    print(f"{', '.join(f'{len(rows[part])} {part}' for part in SPLIT)}, {len(class_names())} class names")
     settings = LockedImageConfig()
 
     def report(step: int, loss: float) -> None:
         if step % 50 == 0 or step == settings.steps - 1:
             print(json.dumps({"step": step, "loss": round(loss, 4)}), flush=True)
 
-    heads = train_heads(data.subset(rows["training"]), settings, report)
-    calibration = calibrate(heads, data, rows["calibration"], rows["training"])
-
+    heads = train_heads(training_data(Collection(options.collection, options.work), options.views), settings, report)
     image_head, text_head = head_settings(settings)
     network = TwoTowersSettings(
         image=EfficientNetLiteSettings(classes=0),
@@ -88,26 +94,16 @@ def main() -> None:
     )
     tensors = {f"image_head.{name}": tensor for name, tensor in heads.image.state_dict().items()}
     tensors |= {f"text_head.{name}": tensor for name, tensor in heads.text.state_dict().items()}
-    tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
     tensors["logit_scale"] = torch.tensor(heads.scale).log()
-
-    from safetensors.torch import save_file
-
-    options.out.mkdir(parents=True, exist_ok=True)
-    aside = options.out / ".heads.safetensors"
-    save_file(tensors, aside)
-    aside.replace(options.out / "heads.safetensors")
-    calibration.save(options.out)
     config = {
         "format": "beholder heads",
         "version": 1,
         "name": "mini",
         "network": network.to_dict(),
-        "preprocessing": asdict(PREPROCESSING),
+        "preprocessing": asdict(mini.PREPROCESSING),
         "training": asdict(settings),
     }
-    (options.out / "beholder.json").write_text(json.dumps(config, indent=2) + "\n", encoding="utf-8")
-    print(f"{options.out}: {sum(file.stat().st_size for file in options.out.iterdir()) / 1e6:.1f} MB")
+    write_heads(options.out, tensors, config)
 
 
 if __name__ == "__main__":

@@ -230,7 +230,7 @@ class Album:
         found, embeddings = found[skip:], embeddings[skip:]
         if text is None or not found or not self._encoder(entry).calibrated:
             return found
-        matches = self._encoder(entry).match(embeddings, text[None])[:, 0]
+        matches = self._encoder(entry).match(embeddings, text[None], [words])[:, 0]
         text_only = not len(examples) and not subtracted
         return [
             replace(

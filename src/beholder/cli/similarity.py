@@ -56,7 +56,7 @@ def command(
         done = []
         for name, vector in run:
             cosines = text_vectors @ vector
-            match = encoder.match(vector[None], text_vectors)[0] if encoder.calibrated else [None] * len(text)
+            match = encoder.match(vector[None], text_vectors, text)[0] if encoder.calibrated else [None] * len(text)
             if reranker is not None:
                 match = reranker.match(name, text, exact=exact, allow_urls=allow_urls)
             if plot is not None:

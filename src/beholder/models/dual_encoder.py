@@ -17,6 +17,7 @@ from beholder.errors import InvalidSetting
 from beholder.models.bert import Bert, BertSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
 from beholder.models.layers import Head, HeadSettings
+from beholder.models.quantized_bert import QuantizedBert, QuantizedBertSettings
 from beholder.models.text_tower import TextTransformer, TextTransformerSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
 
@@ -31,6 +32,7 @@ IMAGE_TOWERS: dict[str, tuple[Any, Any]] = {
 TEXT_TOWERS: dict[str, tuple[Any, Any]] = {
     "transformer": (TextTransformerSettings, TextTransformer),
     "bert": (BertSettings, Bert),
+    "quantized_bert": (QuantizedBertSettings, QuantizedBert),
 }
 LINEAR = HeadSettings("linear")
 
@@ -56,10 +58,10 @@ class TwoTowersSettings:
     def to_dict(self) -> dict[str, Any]:
         """Return plain JSON values; ``kind`` names the architecture of each tower."""
         values = asdict(self)
-        values["image"] = {"kind": _kind(IMAGE_TOWERS, self.image), **saved_tower(self.image)}
-        values["text"] = {"kind": _kind(TEXT_TOWERS, self.text), **values["text"]}
+        values["image"] = {"kind": tower_kind(IMAGE_TOWERS, self.image), **saved_tower(self.image)}
+        values["text"] = saved_text_tower(self.text)
         for head in ("image_head", "text_head"):
-            values[head] = _saved_head(values[head])
+            values[head] = saved_head(getattr(self, head))
         return values
 
     @classmethod
@@ -71,15 +73,11 @@ class TwoTowersSettings:
         """
         values = dict(saved)
         for tower, towers in (("image", IMAGE_TOWERS), ("text", TEXT_TOWERS)):
-            settings = dict(values.get(tower) or {})
-            kind = settings.pop("kind", None)
-            if kind not in towers:
-                raise InvalidSetting(f"the {tower} tower's kind {kind!r} is none of {', '.join(towers)}")
-            values[tower] = _build(towers[kind][0], current_tower(settings))
+            values[tower] = read_tower(towers, tower, values)
         for head in ("image_head", "text_head"):
             if head in values:
-                values[head] = _build(HeadSettings, _current_head(values[head]))
-        return _build(cls, values)
+                values[head] = read_head(values[head])
+        return read_settings(cls, values)
 
 
 # The names of a head's settings in files. They are part of a model's fingerprint, by which albums know their vectors.
@@ -105,27 +103,58 @@ def current_tower(saved: Mapping[str, Any]) -> dict[str, Any]:
     return values
 
 
-def _saved_head(values: Mapping[str, Any]) -> dict[str, Any]:
+def saved_text_tower(settings: TextSettings) -> dict[str, Any]:
+    """Return a text tower's settings as they are saved, with its kind."""
+    return {"kind": tower_kind(TEXT_TOWERS, settings), **asdict(settings)}
+
+
+def read_tower(towers: dict[str, tuple[Any, Any]], name: str, saved: Mapping[str, Any]) -> Any:
+    """Return the settings of the tower ``name``, of one of the kinds in ``towers``.
+
+    Raises:
+        InvalidSetting: a key or the kind is missing or unknown.
+    """
+    settings = dict(saved.get(name) or {})
+    kind = settings.pop("kind", None)
+    if kind not in towers:
+        raise InvalidSetting(f"the {name} tower's kind {kind!r} is none of {', '.join(towers)}")
+    return read_settings(towers[kind][0], current_tower(settings))
+
+
+def saved_head(settings: HeadSettings) -> dict[str, Any]:
+    """Return a head's settings as they are saved."""
+    values = asdict(settings)
     saved = {SAVED_HEAD.get(name, name): value for name, value in values.items()}
     return {**saved, "prepare": SAVED_NORMALIZATION[saved["prepare"]]}
 
 
-def _current_head(saved: Mapping[str, Any]) -> dict[str, Any]:
+def read_head(saved: Mapping[str, Any]) -> HeadSettings:
+    """Return the head's settings that `saved_head` returned.
+
+    Raises:
+        InvalidSetting: a key is unknown.
+    """
     names = {old: new for new, old in SAVED_HEAD.items()}
     values = {names.get(name, name): value for name, value in saved.items()}
     normalizations = {old: new for new, old in SAVED_NORMALIZATION.items()}
     given = values.get("input_normalization", "none")
-    return {**values, "input_normalization": normalizations.get(given, given)}
+    return read_settings(HeadSettings, {**values, "input_normalization": normalizations.get(given, given)})
 
 
-def _kind(towers: dict[str, tuple[Any, Any]], settings: object) -> str:
+def tower_kind(towers: dict[str, tuple[Any, Any]], settings: object) -> str:
+    """Return the kind of a tower by its settings."""
     for kind, (settings_class, _) in towers.items():
         if type(settings) is settings_class:
             return kind
     raise InvalidSetting(f"{type(settings).__name__} are not the settings of any of {', '.join(towers)}")
 
 
-def _build(settings_class: Any, values: Mapping[str, Any]) -> Any:
+def read_settings(settings_class: Any, values: Mapping[str, Any]) -> Any:
+    """Return settings made from plain values.
+
+    Raises:
+        InvalidSetting: a key is missing or unknown.
+    """
     unknown = set(values) - {field.name for field in fields(settings_class)}
     if unknown:
         raise InvalidSetting(f"{settings_class.__name__} has no {', '.join(sorted(unknown))}")
@@ -141,8 +170,8 @@ class TwoTowers(nn.Module):
     def __init__(self, settings: TwoTowersSettings):
         super().__init__()
         self.settings = settings
-        self.image = IMAGE_TOWERS[_kind(IMAGE_TOWERS, settings.image)][1](settings.image)
-        self.text = TEXT_TOWERS[_kind(TEXT_TOWERS, settings.text)][1](settings.text)
+        self.image = IMAGE_TOWERS[tower_kind(IMAGE_TOWERS, settings.image)][1](settings.image)
+        self.text = TEXT_TOWERS[tower_kind(TEXT_TOWERS, settings.text)][1](settings.text)
         self.image_head = Head(settings.image_head, settings.image.width, settings.embedding)
         self.text_head = Head(settings.text_head, settings.text.width, settings.embedding)
         self.logit_scale = nn.Parameter(torch.tensor(log(1 / 0.07)))  # a logarithm

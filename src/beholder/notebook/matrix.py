@@ -45,7 +45,7 @@ class SimilarityMatrix:
             [display_name(image, index) for index, image in enumerate(images)],
             list(texts),
             pictures @ sentences.T,
-            encoder.match(pictures, sentences) if encoder.calibrated else None,
+            encoder.match(pictures, sentences, list(texts)) if encoder.calibrated else None,
             [thumbnail_jpeg(image, index, SIDE) for index, image in enumerate(images)],
         )
 

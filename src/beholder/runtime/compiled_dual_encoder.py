@@ -4,6 +4,7 @@
     image.xml, text.xml      the towers, with their weights in image.bin and text.bin
     tokenizer.json
     calibration.safetensors  if the model has a calibration
+    multilingual.xml, …      the second text tower, its tokenizer and calibration, if the model has one
     image-fast.json, …       the configuration chosen for a tower and a precision (`beholder.runtime.autotune`)
     kernels/                 OpenVINO's cache
 
@@ -38,16 +39,37 @@ from beholder.runtime.compiled_model import CompiledFormat, convert
 from beholder.runtime.engine import NetworkConfig, NetworkSequence, openvino, save_network
 from beholder.runtime.precision import Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
+from beholder.text import tokenizer
 from beholder.text.tokenizer import Tokenizer
-from beholder.weights import mini_parts
+from beholder.weights import calibration, mini_parts
 from beholder.weights.calibration import Calibration
 
 if TYPE_CHECKING:
     from beholder.models.dual_encoder import TwoTowers
+    from beholder.models.text_encoder import TextEncoder
     from beholder.weights.loaded import LoadedDualEncoder
 
 TOLERANCE = 1e-5  # between vectors of the compiled towers and of the network
 VERIFIED = 3  # images, and sentences
+MULTILINGUAL = "multilingual"
+
+
+@dataclass(frozen=True)
+class CompiledTextEncoder:
+    """What a second text tower needs beside its network, read on first use: its vocabulary takes half a second."""
+
+    folder: Path
+    settings: dict[str, Any]
+
+    @cached_property
+    def tokenizer(self) -> Tokenizer:
+        """Its tokenizer."""
+        return Tokenizer.load(self.folder, self.settings, tokenizer.MULTILINGUAL_FILE)
+
+    @cached_property
+    def calibration(self) -> Calibration | None:
+        """The calibration of its texts."""
+        return Calibration.load(self.folder, calibration.MULTILINGUAL_FILE)
 
 
 @dataclass(frozen=True)
@@ -58,6 +80,7 @@ class CompiledDualEncoder:
         source: name or path that the model was compiled from.
         fingerprint: of the network, as `DualEncoder.fingerprint`.
         processor: that it was compiled for.
+        multilingual: the second text tower, if the model has one.
     """
 
     folder: Path
@@ -72,6 +95,7 @@ class CompiledDualEncoder:
     bias: float | None
     fingerprint: str
     processor: str
+    multilingual: CompiledTextEncoder | None = None
 
     @cached_property
     def loaded(self) -> LoadedDualEncoder:
@@ -106,14 +130,19 @@ class CompiledTowers:
         self._loading = RLock()  # one thread loads, the others wait
 
     def choice(self, tower: str) -> Choice | None:
-        """Return the configuration chosen for the ``"image"`` or ``"text"`` tower; None for precision ``"exact"``."""
+        """Return the configuration chosen for a tower; None for precision ``"exact"``.
+
+        Args:
+            tower: ``"image"``, ``"text"`` or ``"multilingual"``.
+        """
         if self.precision == "exact":
             return None
         compiled = self.compiled
         if tower == "image":
             samples = [sample_pixels(compiled.preprocessing)]
         else:
-            tokens = sample_tokens(compiled.tokenizer)
+            second = compiled.multilingual if tower == MULTILINGUAL else None
+            tokens = sample_tokens(compiled.tokenizer if second is None else second.tokenizer)
             samples = [tokens.ids, tokens.mask]
         return choose(compiled.folder, tower, self.precision, samples)
 
@@ -128,6 +157,10 @@ class CompiledTowers:
     def embed_text(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
         """Ids (B, T), mask (B, T) → (B, E)."""
         return self._embed("text", ids, mask)
+
+    def embed_multilingual_text(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Ids (B, T), mask (B, T) → (B, E), by the second text tower."""
+        return self._embed(MULTILINGUAL, ids, mask)
 
     def _embed(self, tower: str, *inputs: np.ndarray) -> np.ndarray:
         vectors = self._network(tower, self.precision)(*inputs)[0]
@@ -153,7 +186,7 @@ def choose(folder: Path, tower: str, precision: Precision, samples: Sequence[np.
 
     Args:
         folder: of the compiled model.
-        tower: ``"image"`` or ``"text"``.
+        tower: ``"image"``, ``"text"`` or ``"multilingual"``.
         precision: whose bound must be kept.
         samples: inputs to measure with, such as pixels (B, 3, H, W), or ids and mask (B, T).
     """
@@ -211,11 +244,13 @@ def _shortest_prefix(candidates: Sequence[Candidate], tuner: Autotuner) -> None:
 
 
 def _read(folder: Path, metadata: dict[str, Any]) -> CompiledDualEncoder:
+    second = metadata.pop(MULTILINGUAL, None)
     return CompiledDualEncoder(
         folder=folder,
         preprocessing=Preprocessing(**metadata.pop("preprocessing")),
         tokenizer=Tokenizer.load(folder, metadata.pop("tokenizer")),
         calibration=Calibration.load(folder),
+        multilingual=None if second is None else CompiledTextEncoder(folder, second),
         **metadata,
     )
 
@@ -248,12 +283,14 @@ def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> Compile
     from beholder.runtime.towers import TorchTowers
     from beholder.weights.native import fingerprint
 
-    towers = TorchTowers(loaded.network, torch.device("cpu"))
+    second = loaded.multilingual
+    towers = TorchTowers(loaded.network, torch.device("cpu"), None if second is None else second.network)
     metadata = {
         "name": loaded.name,
         "licence": loaded.licence,
         "preprocessing": asdict(loaded.preprocessing),
         "tokenizer": asdict(loaded.tokenizer.settings),
+        MULTILINGUAL: None if second is None else asdict(second.tokenizer.settings),
         "embedding": towers.embedding,
         "scale": towers.scale,
         "bias": towers.bias,
@@ -264,6 +301,10 @@ def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> Compile
         loaded.tokenizer.save(folder)
         if loaded.calibration is not None:
             loaded.calibration.save(folder)
+        if second is not None:
+            second.tokenizer.save(folder, tokenizer.MULTILINGUAL_FILE)
+            if second.calibration is not None:
+                second.calibration.save(folder, calibration.MULTILINGUAL_FILE)
 
     def verify(compiled: CompiledDualEncoder) -> None:
         difference = _difference(towers, CompiledTowers(compiled), loaded)
@@ -287,7 +328,7 @@ def _convert_towers(loaded: LoadedDualEncoder, folder: Path) -> None:
             return self.network.project_image(pooled), pooled
 
     class Text(nn.Module):
-        def __init__(self, network: TwoTowers):
+        def __init__(self, network: TwoTowers | TextEncoder):
             super().__init__()
             self.network = network
 
@@ -299,6 +340,9 @@ def _convert_towers(loaded: LoadedDualEncoder, folder: Path) -> None:
     inputs = [torch.from_numpy(array) for array in (tokens.ids, tokens.mask)]
     # A causal tower ignores the mask.
     convert(Text(loaded.network), inputs, [[-1, -1], [-1, -1]], folder / "text.xml", unused=True)
+    if loaded.multilingual is not None:
+        second = Text(loaded.multilingual.network)
+        convert(second, inputs, [[-1, -1], [-1, -1]], folder / f"{MULTILINGUAL}.xml", unused=True)
 
 
 def _samples(loaded: LoadedDualEncoder) -> tuple[np.ndarray, Any]:
@@ -313,6 +357,9 @@ def _difference(one: Any, other: Any, loaded: LoadedDualEncoder) -> float:
     for count in (1, len(pixels)):
         inputs = {"embed_image": [pixels[:count]], "pooled_image": [pixels[:count]]}
         inputs["embed_text"] = [tokens.ids[-count:], tokens.mask[-count:]]
+        if loaded.multilingual is not None:
+            others = sample_tokens(loaded.multilingual.tokenizer, VERIFIED)
+            inputs["embed_multilingual_text"] = [others.ids[-count:], others.mask[-count:]]
         for method, arrays in inputs.items():
             expected = getattr(one, method)(*arrays)
             scale = max(1.0, float(np.abs(expected).max()))  # pooled features may be large

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     import torch
 
     from beholder.models.dual_encoder import TwoTowers
+    from beholder.models.text_encoder import TextEncoder
     from beholder.weights.loaded import LoadedDualEncoder
 
 PROBE = 64  # numbers of each tensor that identify the weights
@@ -68,15 +69,25 @@ class Towers(Protocol):
         """Ids (B, T), mask (B, T) false at padding → (B, E) float32, unit length."""
         ...
 
+    def embed_multilingual_text(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:
+        """Like `embed_text`, by the second text tower of a model that has one."""
+        ...
+
 
 class TorchTowers:
     """The network in torch.
 
     A batch that does not fit in the device's memory is computed in halves.
+
+    Args:
+        network: both towers.
+        device: where to run.
+        multilingual: the second text tower, if the model has one. It stays in single precision.
     """
 
-    def __init__(self, network: TwoTowers, device: torch.device):
+    def __init__(self, network: TwoTowers, device: torch.device, multilingual: TextEncoder | None = None):
         self.network = network.to(device).eval()
+        self.multilingual = None if multilingual is None else multilingual.to(device).eval()
         self.device = device
         self.dtype = next(network.parameters()).dtype
         half = "" if self.dtype.itemsize == 4 else f", {str(self.dtype).removeprefix('torch.')}"
@@ -104,6 +115,11 @@ class TorchTowers:
     def embed_text(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:  # noqa: D102
         return self._compute(self.network.embed_text, ids, mask)
 
+    def embed_multilingual_text(self, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:  # noqa: D102
+        if self.multilingual is None:
+            raise TypeError("the model has a single text tower")
+        return self._compute(self.multilingual.embed_text, ids, mask)
+
     def _compute(self, function: Callable[..., torch.Tensor], *inputs: np.ndarray) -> np.ndarray:
         import torch
 
@@ -127,10 +143,10 @@ class FusedTowers(TorchTowers):
     images, padded to `FEW`. On a GPU the latter run as a CUDA graph. Other batches run uncompiled.
     """
 
-    def __init__(self, network: TwoTowers, device: torch.device):
+    def __init__(self, network: TwoTowers, device: torch.device, multilingual: TextEncoder | None = None):
         import torch
 
-        super().__init__(network, device)
+        super().__init__(network, device, multilingual)
         self.engine += ", compiled"
         self.fused = torch.compile(network.embed_image, dynamic=False)
 
@@ -193,16 +209,17 @@ def torch_towers(loaded: LoadedDualEncoder, device: torch.device, precision: Pre
     """
     import torch
 
-    exact = TorchTowers(loaded.network, device)
+    second = None if loaded.multilingual is None else loaded.multilingual.network
+    exact = TorchTowers(loaded.network, device, second)
     if precision == "exact":
         return exact
     file = _tuning_file(exact, precision)
     choice = remembered(file)
     if choice is not None and choice.config == exact.engine:
         return exact
-    others: list[TorchTowers] = [TorchTowers(deepcopy(loaded.network).to(torch.bfloat16), device)]
+    others: list[TorchTowers] = [TorchTowers(deepcopy(loaded.network).to(torch.bfloat16), device, second)]
     if precision == "fastest" and device.type == "cuda":
-        others.append(FusedTowers(others[0].network, device))
+        others.append(FusedTowers(others[0].network, device, second))
     for towers in others:
         if choice is not None and choice.config == towers.engine:
             return towers

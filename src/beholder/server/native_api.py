@@ -78,7 +78,7 @@ async def similarity(request: Request, body: SimilarityRequest) -> dict[str, Any
     await encoder.count_tokens(body.texts)
     images = await encoder.embed_images(body.images)
     texts = await encoder.embed_texts(body.texts)
-    match = encoder.model.match(images, texts).tolist() if encoder.model.calibrated else None
+    match = encoder.model.match(images, texts, body.texts).tolist() if encoder.model.calibrated else None
     return {"model": encoder.name, "cosines": (images @ texts.T).tolist(), "match": match}
 
 

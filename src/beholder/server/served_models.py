@@ -155,17 +155,18 @@ class ServedEncoder:
         """
         total = 0
         for start in range(0, len(texts), TOKENIZER_BATCH):
-            tokens = await asyncio.to_thread(self.model.loaded.tokenizer, texts[start : start + TOKENIZER_BATCH])
-            if tokens.truncated:
-                context_length = self.model.loaded.tokenizer.settings.context_length
-                raise HTTPError(
-                    400,
-                    f"text {start + tokens.truncated[0] + 1} is too long: the model's context length is "
-                    f"{context_length} tokens",
-                    code="context_length_exceeded",
-                    param="input",
-                )
-            total += int(tokens.mask.sum())
+            batch = texts[start : start + TOKENIZER_BATCH]
+            for tokenizer, _, rows in self.model.by_text_tower(batch):
+                tokens = await asyncio.to_thread(tokenizer, [batch[row] for row in rows])
+                if tokens.truncated:
+                    raise HTTPError(
+                        400,
+                        f"text {start + rows[tokens.truncated[0]] + 1} is too long: the model's context length is "
+                        f"{tokenizer.settings.context_length} tokens",
+                        code="context_length_exceeded",
+                        param="input",
+                    )
+                total += int(tokens.mask.sum())
         return total
 
     async def classify(

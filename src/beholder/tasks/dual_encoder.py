@@ -20,11 +20,13 @@ from beholder.tasks.classify import choose_label, label_prompts, rank_labels
 from beholder.tasks.inputs import checked_batch_size, text_list
 from beholder.tasks.origin import Origin, Reloadable
 from beholder.tasks.pictures import FailedPicture, Picture, PreprocessedBatch, image_list, preprocess_batches
+from beholder.text.script import is_non_latin
 from beholder.text.templates import SINGLE
 
 if TYPE_CHECKING:
     from beholder.models.dual_encoder import TwoTowers
     from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
+    from beholder.text.tokenizer import Tokenizer
     from beholder.weights.loaded import LoadedDualEncoder
 
 
@@ -269,7 +271,7 @@ class DualEncoder(Reloadable):
         """Return the embeddings (n, E) of n texts, float32, unit length.
 
         Texts of similar length are computed together, ``batch_size`` at a time, to keep padding short; by default what
-        suits the device.
+        suits the device. A model with a second text tower embeds texts in other scripts than Latin by that one.
 
         Raises:
             InvalidSetting: a text is not a str, or ``batch_size`` is not positive.
@@ -277,17 +279,36 @@ class DualEncoder(Reloadable):
         sentences = text_list(texts)
         batch_size = self.towers.batch if batch_size is None else checked_batch_size(batch_size)
         result = np.zeros((len(sentences), self.towers.embedding), np.float32)
-        order = sorted(range(len(sentences)), key=lambda row: len(sentences[row]))
-        for rows in batches(order, batch_size):
-            tokens = self.loaded.tokenizer([sentences[row] for row in rows], numbers=[row + 1 for row in rows])
-            result[rows] = finite(self.towers.embed_text(tokens.ids, tokens.mask), "the texts")
+        for tokenizer, embed, own in self.by_text_tower(sentences):
+            for rows in batches(sorted(own, key=lambda row: len(sentences[row])), batch_size):
+                tokens = tokenizer([sentences[row] for row in rows], numbers=[row + 1 for row in rows])
+                result[rows] = finite(embed(tokens.ids, tokens.mask), "the texts")
         return result
+
+    def by_text_tower(
+        self, texts: Sequence[str]
+    ) -> Iterator[tuple[Tokenizer, Callable[[np.ndarray, np.ndarray], np.ndarray], list[int]]]:
+        """Yield, for each text tower that embeds any of the texts, its tokenizer, itself, and the texts' rows."""
+        second = self._in_second_tower(texts)
+        if not second.all():
+            yield self.loaded.tokenizer, self.towers.embed_text, np.flatnonzero(~second).tolist()
+        if second.any() and self.loaded.multilingual is not None:
+            tokenizer = self.loaded.multilingual.tokenizer
+            yield tokenizer, self.towers.embed_multilingual_text, np.flatnonzero(second).tolist()
+
+    def _in_second_tower(self, texts: Sequence[str]) -> np.ndarray:
+        """Return which of the texts (n,) the second text tower embeds."""
+        if self.loaded.multilingual is None:
+            return np.zeros(len(texts), bool)
+        return np.array([isinstance(text, str) and is_non_latin(text) for text in texts], bool)
 
     def similarity(self, images: Iterable[Picture] | Picture, texts: Iterable[str] | str) -> np.ndarray:
         """Return the cosine similarities (n_images, n_texts)."""
         return self.embed_images(images) @ self.embed_texts(texts).T
 
-    def match(self, image_embeddings: np.ndarray, text_embeddings: np.ndarray) -> np.ndarray:
+    def match(
+        self, image_embeddings: np.ndarray, text_embeddings: np.ndarray, texts: Sequence[str] | None = None
+    ) -> np.ndarray:
         """Return the probability (n, m) that each text matches each image, at even prior odds.
 
         It comes from the model's calibration, or, for a network trained with SigLIP's loss, from its own logits.
@@ -295,15 +316,25 @@ class DualEncoder(Reloadable):
         Args:
             image_embeddings: (n, E).
             text_embeddings: (m, E).
+            texts: the m texts. A model with a second text tower is calibrated separately for the texts of each; without
+                them, all count as texts of the first.
 
         Raises:
             InvalidSetting: the embeddings have other shapes.
             ModelError: the model has neither calibration nor such logits.
         """
         self._check_embeddings(image_embeddings=image_embeddings, text_embeddings=text_embeddings)
+        if texts is not None and len(texts) != len(text_embeddings):
+            raise InvalidSetting(f"{len(text_embeddings)} text_embeddings for {len(texts)} texts: one for each")
         cosines = image_embeddings @ text_embeddings.T
         if self.loaded.calibration is not None:
-            return self.loaded.calibration.match(image_embeddings, cosines)
+            match = self.loaded.calibration.match(image_embeddings, cosines)
+            multilingual = self.loaded.multilingual
+            if texts is not None and multilingual is not None:
+                second = self._in_second_tower(texts)
+                if second.any() and multilingual.calibration is not None:
+                    match[:, second] = multilingual.calibration.match(image_embeddings, cosines[:, second])
+            return match
         if self.towers.bias is None:
             raise ModelError(
                 f"{self.loaded.name}: this model has no calibration, so it has no matching probabilities; "
@@ -375,9 +406,9 @@ class DualEncoder(Reloadable):
         if len(labels) != len(label_embeddings):
             raise InvalidSetting(f"{len(label_embeddings)} label_embeddings for {len(labels)} labels: one for each")
         if multi:
-            return rank_labels(self.match(image_embeddings, label_embeddings), labels)
+            return rank_labels(self.match(image_embeddings, label_embeddings, labels), labels)
         logits = image_embeddings @ label_embeddings.T * self.towers.scale
-        match = self.match(image_embeddings, label_embeddings) if none else None
+        match = self.match(image_embeddings, label_embeddings, labels) if none else None
         return choose_label(logits, labels, match)
 
     def _check_embeddings(self, **embeddings: np.ndarray) -> None:

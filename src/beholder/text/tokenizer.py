@@ -17,6 +17,7 @@ from beholder.text.cleaning import STEPS, Step, clean
 from beholder.text.token_display import display_tokens
 
 FILE = "tokenizer.json"
+MULTILINGUAL_FILE = "multilingual-tokenizer.json"  # of a second text tower, in the same folder
 
 
 class TruncationWarning(UserWarning):
@@ -81,7 +82,7 @@ class Tokenizer:
         self.settings = settings
 
     @classmethod
-    def load(cls, folder: Path, settings: Mapping[str, Any]) -> "Tokenizer":
+    def load(cls, folder: Path, settings: Mapping[str, Any], file: str = FILE) -> "Tokenizer":
         """Load ``tokenizer.json`` of our own folder; ``settings`` is a `TokenizerSettings` as a dictionary.
 
         Raises:
@@ -92,11 +93,11 @@ class Tokenizer:
             loaded = TokenizerSettings(**{**settings, "cleaning": tuple(settings.get("cleaning", ()))})
         except TypeError as error:
             raise InvalidSetting(f"the tokenizer's settings: {error}") from None
-        return cls(read_backend(folder / FILE), loaded)
+        return cls(read_backend(folder / file), loaded)
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, file: str = FILE) -> None:
         """Write ``tokenizer.json``; the settings belong in the model's own file."""
-        self.backend.save(str(folder / FILE))
+        self.backend.save(str(folder / file))
 
     def __call__(self, texts: Sequence[str], numbers: Sequence[int] | None = None) -> Tokens:
         """Tokenize B texts.

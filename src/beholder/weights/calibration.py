@@ -12,6 +12,7 @@ from pathlib import Path
 import numpy as np
 
 FILE = "calibration.safetensors"
+MULTILINGUAL_FILE = "multilingual-calibration.safetensors"  # of a second text tower, in the same folder
 
 
 @dataclass(frozen=True)
@@ -43,19 +44,19 @@ class Calibration:
         with np.errstate(over="ignore"):
             return 1 / (1 + np.exp(-(self.features(images, cosines) @ self.weights)))
 
-    def save(self, folder: Path) -> None:
+    def save(self, folder: Path, file: str = FILE) -> None:
         """Write one file into a model's folder."""
         from safetensors.numpy import save_file
 
         tensors: dict[str, np.ndarray] = {"background": self.background, "weights": self.weights}
-        save_file(tensors, folder / FILE)
+        save_file(tensors, folder / file)
 
     @classmethod
-    def load(cls, folder: Path) -> "Calibration | None":
+    def load(cls, folder: Path, file: str = FILE) -> "Calibration | None":
         """Load the calibration of a model's folder; None if it has none."""
         from safetensors.numpy import load_file
 
-        if not (folder / FILE).exists():
+        if not (folder / file).exists():
             return None
-        tensors = load_file(folder / FILE)
+        tensors = load_file(folder / file)
         return cls(tensors["background"], tensors["weights"])

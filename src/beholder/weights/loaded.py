@@ -8,6 +8,7 @@ from torch import nn
 from beholder.models.bridge import Bridge
 from beholder.models.dual_encoder import TwoTowers
 from beholder.models.language_model import LanguageModel
+from beholder.models.text_encoder import TextEncoder
 from beholder.models.vit import VisionTransformer
 from beholder.pictures.transform import Preprocessing
 from beholder.text.prompts import Prompts
@@ -16,10 +17,21 @@ from beholder.weights.calibration import Calibration
 
 
 @dataclass(frozen=True)
+class LoadedTextEncoder:
+    """A text tower with a head into the space of a dual encoder, its tokenizer, and the calibration of its texts."""
+
+    network: TextEncoder
+    tokenizer: Tokenizer
+    calibration: Calibration | None = None
+
+
+@dataclass(frozen=True)
 class LoadedDualEncoder:
     """A dual encoder with its preprocessing and tokenizer.
 
-    ``licence`` is that of the weights, as the model card states it; empty if unknown.
+    Attributes:
+        licence: that of the weights, as the model card states it; empty if unknown.
+        multilingual: a second text tower, which embeds texts in other scripts than Latin (`beholder.text.script`).
     """
 
     network: TwoTowers
@@ -28,6 +40,7 @@ class LoadedDualEncoder:
     calibration: Calibration | None = None
     name: str = ""
     licence: str = ""
+    multilingual: LoadedTextEncoder | None = None
 
 
 @dataclass(frozen=True)

