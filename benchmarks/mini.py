@@ -20,11 +20,15 @@ import numpy as np
 from beholder import DualEncoder
 from beholder.evaluation.calibration import calibration_error
 from beholder.evaluation.retrieval import recall
+from beholder.tasks.classify import NONE
 from beholder.text.templates import ENSEMBLE
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
+from collection import chinese_names
 from dataset import class_names, split
 from photographs import Photograph, perceptual_hashes, read_collection, read_photographs, split_by_source
+
+CHINESE_TEMPLATES = ("一张{}的照片",)
 
 
 def row(name: str, value: float, detail: str = "") -> None:
@@ -35,14 +39,14 @@ def retrieval(
     encoder: DualEncoder, name: str, images: np.ndarray, captions: Sequence[Sequence[str]], detail: str
 ) -> None:
     """Text-to-image and image-to-text recall, and how far `match` is off, for images and the captions of each."""
-    texts = encoder.embed_texts([caption for several in captions for caption in several])
+    sentences = [caption for several in captions for caption in several]
+    texts = encoder.embed_texts(sentences)
     owner = np.repeat(np.arange(len(captions)), [len(several) for several in captions])
     for metric, value in recall(images, texts, owner).items():
         row(f"{name}{metric}", value, detail)
     fits = owner[None, :] == np.arange(len(captions))[:, None]
-    row(
-        f"{name}calibration error of match", calibration_error(encoder.match(images, texts), fits), "10 bins, even odds"
-    )
+    match = encoder.match(images, texts, sentences)
+    row(f"{name}calibration error of match", calibration_error(match, fits), "10 bins, even odds")
 
 
 def embed(encoder: DualEncoder, photographs: Sequence[Photograph]) -> np.ndarray:
@@ -64,10 +68,10 @@ def each_source(encoder: DualEncoder, folder: Path, work: Path) -> None:
         own = [photograph for photograph in test if photograph.source == source]
         if own[0].label:
             labels = sorted({one.label for one in collection if one.source == source})
-            names = encoder.embed_labels([label.lower() for label in labels], ENSEMBLE)
-            chosen = (embed(encoder, own) @ names.T).argmax(axis=1)
-            right = [labels[place] == one.label for place, one in zip(chosen, own, strict=True)]
-            row(f"{source}: label right", np.mean(right), f"{len(own)} photographs, {len(labels)} labels")
+            places = [labels.index(one.label) for one in own]
+            images, translated = embed(encoder, own), chinese_names()
+            labeled(encoder, f"{source}, English: ", images, labels, places)
+            labeled(encoder, f"{source}, Chinese: ", images, [translated[label] for label in labels], places)
         elif own[0].captions:
             images = embed(encoder, own)
             detail = f"{len(own)} photographs"
@@ -77,6 +81,28 @@ def each_source(encoder: DualEncoder, folder: Path, work: Path) -> None:
                 detail = f"{len(kept)} photographs"
                 chinese = [own[number].chinese for number in kept]
                 retrieval(encoder, f"{source}, Chinese: ", images[kept], chinese, detail)
+
+
+def labeled(encoder: DualEncoder, name: str, images: np.ndarray, labels: Sequence[str], places: Sequence[int]) -> None:
+    """How often the label is right, and what `match` and "none of these" are worth among the labels of one domain."""
+    embeddings = encoder.embed_labels(labels, ENSEMBLE if name.endswith("English: ") else CHINESE_TEMPLATES)
+    detail = f"{len(images)} photographs, {len(labels)} labels"
+    fits = np.array(places)[:, None] == np.arange(len(labels))
+    row(f"{name}label right", np.mean((images @ embeddings.T).argmax(axis=1) == places), detail)
+    match = encoder.match(images, embeddings, labels)
+    row(f"{name}calibration error of match", calibration_error(match, fits), "10 bins, even odds")
+    if (match >= 0.9).any():
+        row(f"{name}right where match is at least 0.9", fits[match >= 0.9].mean(), f"{(match >= 0.9).sum()} pairs")
+    row(f"{name}labels with a match above 0.5", (match > 0.5).sum(axis=1).mean(), "mean of a photograph")
+    refused = {True: 0, False: 0}
+    for image, place in zip(images, places, strict=True):
+        for listed in (True, False):
+            kept = [number for number in range(len(labels)) if listed or number != place]
+            names = [labels[number] for number in kept]
+            answer = encoder.classify_embeddings(image[None], names, embeddings[kept], none=True)[0]
+            refused[listed] += answer[0][0] == NONE
+    row(f"{name}'{NONE}' where the label is listed", refused[True] / len(images), "wrong")
+    row(f"{name}'{NONE}' where it is not", refused[False] / len(images), "right")
 
 
 def choice(

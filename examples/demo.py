@@ -35,11 +35,11 @@ LICENCES = "https://creativecommons.org/publicdomain/zero/1.0/"
 SHOWN_TO_THE_MODEL = ("astronaut.jpg", "raccoon.jpg", "machu-picchu.jpg", "windmill.jpg")
 DISTRACTORS = ("car", "snake", "pizza", "guitar", "aeroplane", "book", "snowman", "boat")
 SEARCHES = (
-    "a hot drink",
-    "animals on a farm",
-    "something sour to eat",
-    "a famous building",
-    "outer space",
+    ("a hot drink", "一杯热饮"),
+    ("animals on a farm", "农场里的动物"),
+    ("something sour to eat", "酸的食物"),
+    ("a famous building", "著名的建筑"),
+    ("outer space", "外太空"),
 )
 QUESTIONS = ("Is there a person in the picture?", "Where is this?")
 LABELS_SHOWN, FOUND_SHOWN = 3, 5
@@ -222,11 +222,12 @@ def zero_shot(encoder: DualEncoder, photographs: list[Photograph], images: np.nd
 
 
 def search(encoder: DualEncoder, photographs: list[Photograph], images: np.ndarray) -> str:
-    """Return the section with the best photographs for sentences that are not captions."""
-    vectors = encoder.embed_texts(SEARCHES)  # (m, E)
-    match = encoder.match(images, vectors, SEARCHES)  # (n, m)
+    """Return the section with the best photographs for sentences that are not captions, in English and Chinese."""
+    sentences = [sentence for pair in SEARCHES for sentence in (pair if encoder.loaded.multilingual else pair[:1])]
+    vectors = encoder.embed_texts(sentences)  # (m, E)
+    match = encoder.match(images, vectors, sentences)  # (n, m)
     parts = []
-    for column, sentence in enumerate(SEARCHES):
+    for column, sentence in enumerate(sentences):
         order = np.argsort(-match[:, column])[:FOUND_SHOWN]
         figures = "".join(
             f"<figure>{photographs[row].tag(280)}<figcaption>match {match[row, column]:.0%}</figcaption></figure>"

@@ -8,18 +8,20 @@ import torch
 from PIL import Image
 
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.models.quantized_bert import QuantizedBertSettings
+from beholder.models.text_encoder import TextEncoder, TextEncoderSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.pictures.transform import Preprocessing
 from beholder.text.tokenizer import Tokenizer, TokenizerSettings
 from beholder.weights.calibration import Calibration
-from beholder.weights.loaded import LoadedDualEncoder
+from beholder.weights.loaded import LoadedDualEncoder, LoadedTextEncoder
 from tiny_vocabularies import CORPUS
 
 EMBEDDING = 8
 
 
-def build(logit_bias: bool = False, calibrated: bool = True) -> LoadedDualEncoder:
+def build(logit_bias: bool = False, calibrated: bool = True, multilingual: bool = False) -> LoadedDualEncoder:
     """Build a dual encoder with reproducible random weights; 32 × 32 pixels, embedding dimension 8."""
     torch.manual_seed(0)
     backend = tokenizers.Tokenizer(tokenizers.models.WordPiece(unk_token="[UNK]"))
@@ -48,6 +50,32 @@ def build(logit_bias: bool = False, calibrated: bool = True) -> LoadedDualEncode
         Calibration(background, np.array([1.0, 0.5, -0.5])) if calibrated else None,
         name="tiny",
         licence="apache-2.0",
+        multilingual=build_multilingual() if multilingual else None,
+    )
+
+
+def build_multilingual() -> LoadedTextEncoder:
+    """Build a second text tower, whose vocabulary is single characters."""
+    torch.manual_seed(1)
+    pieces = [
+        ("<s>", 0.0),
+        ("</s>", 0.0),
+        ("<pad>", 0.0),
+        ("<unk>", 0.0),
+        *((one, -1.0) for one in "狗在雪地里奔跑猫犬кот"),
+    ]
+    backend = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, 3, byte_fallback=False))
+    text = QuantizedBertSettings(len(pieces), 32, width=32, layers=1, heads=2, mlp_width=48, pooling="mean")
+    network = TextEncoder(TextEncoderSettings(text, EMBEDDING)).eval()
+    quantized = network.text.embedding
+    quantized.codes.copy_(torch.randint(0, 256, quantized.codes.shape, dtype=torch.uint8))
+    quantized.scales.copy_(torch.rand(quantized.scales.shape))
+    background = np.random.default_rng(1).normal(size=(20, EMBEDDING)).astype(np.float32)
+    background /= np.linalg.norm(background, axis=1, keepdims=True)
+    return LoadedTextEncoder(
+        network,
+        Tokenizer(backend, TokenizerSettings(12, end_id=1, start_id=0, pad_id=2)),
+        Calibration(background, np.array([2.0, -0.5, 0.25])),
     )
 
 

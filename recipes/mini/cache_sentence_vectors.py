@@ -17,7 +17,7 @@ from beholder.runtime.pipeline import batches
 from beholder.weights import mini
 from collection import WORK, Collection, SentenceVectors
 
-BLOCK = 4096  # sentences between two writes
+BLOCK = 2048  # sentences between two writes
 
 
 def main() -> None:
@@ -35,12 +35,12 @@ def main() -> None:
         packed = mini.multilingual_text_tower()
         sentences, network, tokenizer = collection.multilingual_sentences(), packed.network(), packed.tokenizer()
     missing = [sentence for sentence in sentences if sentence not in kept.index]
-    network.eval()
-    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+    network.eval().to(torch.bfloat16)
+    with torch.inference_mode():
         for block in batches(missing, BLOCK):
             ordered = sorted(block, key=len)
             rows = []
-            for batch in batches(ordered, 64):
+            for batch in batches(ordered, 128):
                 tokens = tokenizer(batch)
                 pooled = network(torch.from_numpy(tokens.ids), torch.from_numpy(tokens.mask)).pooled
                 rows.append(pooled.float().numpy().astype(np.float16))

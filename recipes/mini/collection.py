@@ -50,18 +50,25 @@ class Collection:
         return {source: sorted({one.label for one in labeled if one.source == source}) for source in sources}
 
     def english_sentences(self) -> list[str]:
-        """Return every English sentence: class names in `PROMPTS`, and captions."""
+        """Return every English sentence, the most important first: class names in `PROMPTS`, and captions."""
         names = [*class_names(), *(label for labels in self.label_sets.values() for label in labels)]
-        captions = [caption for photograph in self.photographs for caption in photograph.captions]
+        held_out = [*self.parts["test"], *self.parts["calibration"]]
+        captions = [caption for photograph in held_out for caption in photograph.captions]
+        for part in (slice(2), slice(2, None)):
+            captions += [caption for photograph in self.parts["training"] for caption in photograph.captions[part]]
         return list(dict.fromkeys([*fill_templates(PROMPTS, names), *captions]))
 
-    def multilingual_sentences(self, captions: int = 2) -> list[str]:
-        """Return the Chinese sentences, and up to ``captions`` English captions of each photograph."""
-        chinese = [caption for photograph in self.photographs for caption in photograph.chinese]
-        names = fill_templates(CHINESE_PROMPTS, list(chinese_names().values()))
-        english = [caption for photograph in self.photographs for caption in photograph.captions[:captions]]
-        plain = fill_templates(PROMPTS[:2], list(chinese_names()))
-        return list(dict.fromkeys([*chinese, *names, *plain, *english]))
+    def multilingual_sentences(self) -> list[str]:
+        """Return every Chinese sentence and an English caption of each photograph, the most important first."""
+        held_out = [*self.parts["test"], *self.parts["calibration"]]
+        first = [caption for photograph in held_out for caption in photograph.chinese]
+        first += [caption for photograph in self.parts["training"] for caption in photograph.chinese[:2]]
+        translated = list(chinese_names().values())
+        names = [prompt for template in CHINESE_PROMPTS for prompt in fill_templates([template], translated)]
+        english = [caption for photograph in self.photographs for caption in photograph.captions[:1]]
+        others = [caption for photograph in self.parts["training"] for caption in photograph.chinese[2:]]
+        few = 3 * len(translated)
+        return list(dict.fromkeys([*first, *names[:few], *english, *names[few:], *others]))
 
     @property
     def features(self) -> Path:

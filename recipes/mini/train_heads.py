@@ -38,8 +38,8 @@ def read_views(collection: Collection, views: int) -> tuple[torch.Tensor, dict[s
     return torch.from_numpy(np.stack([first, *others], axis=1)), rows
 
 
-def training_data(collection: Collection, views: int = VIEWS, captions: int = CAPTIONS) -> LockedImageData:
-    """Return the features of the training photographs."""
+def heads_data(collection: Collection, part: str, views: int = VIEWS, captions: int = CAPTIONS) -> LockedImageData:
+    """Return the features of the photographs of a part of the split."""
     features, rows = read_views(collection, views)
     vectors = collection.vectors("minilm")
     tower = mini.image_tower()
@@ -52,12 +52,12 @@ def training_data(collection: Collection, views: int = VIEWS, captions: int = CA
     def names(labels: list[str]) -> torch.Tensor:
         return vectors[fill_templates(PROMPTS, labels)].unflatten(0, (-1, len(PROMPTS)))
 
-    training = collection.parts["training"]
-    captioned = [photograph for photograph in training if photograph.captions]
+    photographs = collection.parts[part]
+    captioned = [photograph for photograph in photographs if photograph.captions]
     repeated = [(list(photograph.captions) * captions)[:captions] for photograph in captioned]
     label_sets = []
     for source, labels in collection.label_sets.items():
-        own = [photograph for photograph in training if photograph.label and photograph.source == source]
+        own = [photograph for photograph in photographs if photograph.label and photograph.source == source]
         classes = torch.tensor([labels.index(photograph.label) for photograph in own])
         label_sets.append(LabelSet(images(own), classes, names(labels)))
     return LockedImageData(
@@ -78,12 +78,13 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=mini.HEADS, help="output folder of the heads")
     options = parser.parse_args()
     settings = LockedImageConfig()
+    data = heads_data(Collection(options.collection, options.work), "training", options.views)
 
     def report(step: int, loss: float) -> None:
         if step % 50 == 0 or step == settings.steps - 1:
             print(json.dumps({"step": step, "loss": round(loss, 4)}), flush=True)
 
-    heads = train_heads(training_data(Collection(options.collection, options.work), options.views), settings, report)
+    heads = train_heads(data, settings, report)
     image_head, text_head = head_settings(settings)
     network = TwoTowersSettings(
         image=EfficientNetLiteSettings(classes=0),

@@ -33,7 +33,7 @@ from collection import CHINESE_PROMPTS, PROMPTS, VIEWS, WORK, Collection, chines
 from dataset import class_names
 from heads_file import Projection, read_heads, read_projections, write_heads
 from locked_image_tuning import LockedImageData, shifted_features
-from train_heads import read_views, training_data
+from train_heads import heads_data, read_views
 
 
 @dataclass(frozen=True)
@@ -114,7 +114,7 @@ def train(
     with torch.no_grad():
         images = image(features)  # (n, V, E)
         chinese, english = sentences_of(collection, rows, text)
-    data = training_data(collection, views)
+    data = heads_data(collection, "training", views)
     second, first = collection.vectors("e5"), collection.vectors("minilm")
     translated = chinese_names()
 

@@ -26,6 +26,11 @@ RUN = "from beholder.cli.main import run; run()"
         ("a plain description", "a plain description"),
         ("what colour is the car?", "what colour is the car"),
         ("??", "??"),
+        ("哪些照片里有狗？", "狗"),
+        ("哪张图片上有红色的汽车", "红色的汽车"),
+        ("找出海边的日落照片", "海边的日落"),
+        ("有没有猫的照片吗？", "猫"),
+        ("狗在哪里？", "狗在哪里"),
     ],
 )
 def test_the_subject_of_a_question_is_what_remains_without_question_words(question: str, about: str) -> None:

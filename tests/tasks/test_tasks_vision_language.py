@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from beholder import VisionLanguageModel
 from beholder.errors import InvalidSetting, PictureNotFound
 from beholder.tasks.conversation import Conversation, ConversationTruncatedWarning
 from beholder.tasks.text_codec import append_tokens
+from beholder.text.prompts import NOTICE, NOTICE_IN_CHINESE
 from tiny_blip2 import make
 
 KINDS = ["opt", "t5"]
@@ -83,6 +85,38 @@ def test_batched_answers_equal_those_to_each_question_alone(model: VisionLanguag
     one, other = picture(0), picture(1)
     questions = [(one, "what is this ?"), (one, "how many ?"), (other, "what ?"), (other, "is the dog red ?")]
     assert model.answers(questions, batch_size=3) == [model.answer(*pair, num_beams=1) for pair in questions]
+
+
+def test_a_question_that_an_english_model_cannot_read_is_answered_in_its_language(model: VisionLanguageModel) -> None:
+    english = VisionLanguageModel(
+        replace(model.loaded, prompts=replace(model.loaded.prompts, language="en")), device="cpu"
+    )
+    answer = english.ask(picture(), "图里有几只狗？", choices=["dog"])
+    assert answer.text == NOTICE_IN_CHINESE and answer.confidence == 0
+    assert english.answer(picture(), "сколько собак?") == NOTICE
+    assert english.answer(picture(), "what is this ?") == model.answer(picture(), "what is this ?")
+    assert model.answer(picture(), "图里有几只狗？") != NOTICE_IN_CHINESE, "its language model may know Chinese"
+    pairs = [(picture(), "what is this ?"), (picture(), "图里有几只狗？")]
+    assert english.answers(pairs) == [model.answers(pairs[:1])[0], NOTICE_IN_CHINESE]
+    with pytest.raises(PictureNotFound):
+        english.ask("nothing.jpg", "图里有几只狗？")
+
+
+def test_a_conversation_with_an_english_model_goes_on_after_a_question_in_chinese(model: VisionLanguageModel) -> None:
+    english = VisionLanguageModel(
+        replace(model.loaded, prompts=replace(model.loaded.prompts, language="en")), device="cpu"
+    )
+    chat, expected = english.chat(picture(), max_new_tokens=4), model.chat(picture(), max_new_tokens=4)
+    first = chat.ask("what is this ?")
+    assert list(chat.stream("图里有几只狗？")) == [NOTICE_IN_CHINESE]
+    assert [first, chat.ask("where ?")] == [expected.ask("what is this ?"), expected.ask("where ?")]
+    assert [answer for _, answer in chat.history][1] == NOTICE_IN_CHINESE
+    again = english.chat(picture(), max_new_tokens=4)
+    for question, given in chat.history[:2]:
+        again.add_turn(question, given)
+    assert again.num_tokens < chat.num_tokens and len(again.history) == 2
+    with pytest.raises(InvalidSetting, match="no unfinished answer"):
+        again.continue_answer()
 
 
 @pytest.mark.parametrize("bad", ["", "  "])

@@ -1,7 +1,8 @@
 """Questions to a whole album, put to the pictures that the search finds for them.
 
 Whether a picture is relevant is the search's decision (`SearchResult.fits`). A question that asks for pictures
-("which photographs show …?") is answered with their captions; any other question is put to each picture as it is.
+("which photographs show …?", 哪些照片里有…？) is answered with their captions; any other question is put to each
+picture as it is.
 """
 
 from __future__ import annotations
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from beholder.album.picture import Picture
 from beholder.errors import PictureError
+from beholder.text.script import is_chinese
 
 if TYPE_CHECKING:
     from beholder.album.album import Album
@@ -27,6 +29,10 @@ QUESTION_PREFIX = re.compile(
     |(?:show|find)(?:\s+me)?)\s+(?:(?:is|are|can\s+one\s+see)\s+)?""",
     re.VERBOSE | re.IGNORECASE,
 )
+CHINESE_PREFIX = re.compile(
+    r"^\s*(?:在)?(?:哪一?些?几?张?|什么|有没有|找出?|给我看看?|显示)(?:照片|图片|相片|图)?(?:里面?|中|上)?(?:拍到了?|显示|有|是)?"
+)
+CHINESE_SUFFIX = re.compile(r"的?(?:照片|图片|相片)?(?:吗|呢)?[？?。！!\s]*$")
 
 
 @dataclass(frozen=True)
@@ -50,6 +56,8 @@ class AlbumAnswer:
 
 def strip_question(question: str) -> str:
     """Return what a question is about, to search for."""
+    if is_chinese(question):
+        return CHINESE_SUFFIX.sub("", CHINESE_PREFIX.sub("", question, count=1), count=1) or question.strip()
     return QUESTION_PREFIX.sub("", question, count=1).strip().rstrip("?.! ") or question.strip()
 
 
@@ -71,7 +79,7 @@ def ask_album(
     for found in album.search(strip_question(question), where=where, top=top):
         path, confidence = found.picture.path, None
         try:
-            if QUESTION_PREFIX.match(question):
+            if QUESTION_PREFIX.match(question) or CHINESE_PREFIX.match(question):
                 words = model.caption(path)
             else:
                 answer = model.ask(path, question)

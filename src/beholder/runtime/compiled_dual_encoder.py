@@ -342,6 +342,8 @@ def _convert_towers(loaded: LoadedDualEncoder, folder: Path) -> None:
     convert(Text(loaded.network), inputs, [[-1, -1], [-1, -1]], folder / "text.xml", unused=True)
     if loaded.multilingual is not None:
         second = Text(loaded.multilingual.network)
+        others = sample_tokens(loaded.multilingual.tokenizer, VERIFIED)
+        inputs = [torch.from_numpy(array) for array in (others.ids, others.mask)]
         convert(second, inputs, [[-1, -1], [-1, -1]], folder / f"{MULTILINGUAL}.xml", unused=True)
 
 

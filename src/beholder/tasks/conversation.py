@@ -75,7 +75,8 @@ class Conversation:
         Raises:
             InvalidSetting: the question is empty, or too long by itself.
         """
-        return self._generate(self._add_question(question))
+        turn = self._add_question(question)
+        return self._generate(turn) if turn.question_ids else iter([turn.answer])  # a notice is an answer already
 
     def add_turn(self, question: str, answer: str) -> None:
         """Append a turn that was generated elsewhere, such as before a restart.
@@ -87,6 +88,8 @@ class Conversation:
             raise InvalidSetting(f"the answer must be a str, not {type(answer).__name__}")
         turn = self._add_question(question)
         turn.answer, turn.finished = answer, True
+        if not turn.question_ids:  # a notice, which the model does not read
+            return
         turn.answer_ids = self.codec.encode(f" {self.codec.prompts.uncapitalize(answer)}")
         self._uncached += turn.answer_ids
 
@@ -107,7 +110,11 @@ class Conversation:
         return self._generate(self.turns[-1])
 
     def _add_question(self, question: str) -> Turn:
+        """Append a turn. A question that the model can't read is answered by a notice, and kept from the model."""
         prompt = self.codec.question_prompt(question)
+        if notice := self.codec.prompts.language_notice(question):
+            self.turns.append(Turn(question, [], answer=notice, finished=True))
+            return self.turns[-1]
         first = not self.context_turns
         ids = self.codec.encode(prompt if first else self.codec.prompts.separator + prompt, special=first)
         context = self.codec.context_length

@@ -72,7 +72,10 @@ class CaptionedPicture:
 
 @dataclass(frozen=True)
 class Answer:
-    """An answer, its probability according to the model, and the ranked choices if there were any."""
+    """An answer, its probability according to the model, and the ranked choices if there were any.
+
+    To a question in a script that the language model can't read, it is a sentence that says so, with probability 0.
+    """
 
     text: str
     confidence: float
@@ -340,6 +343,9 @@ class VisionLanguageModel(Reloadable):
         choices = text_list(choices, "choices")
         if any(not choice.strip() for choice in choices):
             raise InvalidSetting("a choice is empty")
+        if notice := self.loaded.prompts.language_notice(question):
+            self._preprocess(image, exact, allow_urls)  # a picture that can't be used is still an error
+            return Answer(notice, 0.0)
         embeddings = append_tokens(self.language, self.soft_prompts(image, exact=exact, allow_urls=allow_urls), ids)
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device)
         if choices:
@@ -391,7 +397,10 @@ class VisionLanguageModel(Reloadable):
                     embeddings[row, padding:] = append_tokens(self.language, prompts, question_ids)[0]
                     mask[row, padding:] = True
             texts = generate(self.language, embeddings, mask, DecodingSettings(max_new_tokens, num_beams))
-            answers += [self.codec.decode(text.ids).strip(" .") for text in texts]
+            answers += [
+                self.loaded.prompts.language_notice(question) or self.codec.decode(text.ids).strip(" .")
+                for text, (_, question) in zip(texts, batch, strict=True)
+            ]
         return answers
 
     def chat(

@@ -3,6 +3,11 @@
 from dataclasses import dataclass
 
 from beholder.errors import InvalidSetting
+from beholder.text.script import is_chinese, is_non_latin
+
+ENGLISH = "en"
+NOTICE_IN_CHINESE = "这个模型只会用英语回答，也只看得懂英语问题。请用英语提问。"
+NOTICE = "This model answers in English and understands questions in English only. Please ask in English."
 
 
 @dataclass(frozen=True)
@@ -14,12 +19,14 @@ class Prompts:
         question: template of a question, which replaces ``{}``.
         separator: between an answer and the next question of a conversation.
         lowercase: the model was trained on lowercase captions, so its output is capitalized.
+        language: the only language that the language model knows, such as ``en``; empty if it may know others.
     """
 
     caption: str = ""
     question: str = "Question: {} Answer:"
     separator: str = " "
     lowercase: bool = False
+    language: str = ""
 
     def __post_init__(self) -> None:
         if self.question.count("{}") != 1:
@@ -34,6 +41,12 @@ class Prompts:
         if not question.strip():
             raise InvalidSetting("the question is empty")
         return self.question.replace("{}", " ".join(question.split()))
+
+    def language_notice(self, question: str) -> str:
+        """Return what to say to a question in a script that the model does not know; empty if it can be answered."""
+        if self.language != ENGLISH or not is_non_latin(question):
+            return ""
+        return NOTICE_IN_CHINESE if is_chinese(question) else NOTICE
 
     def uncapitalize(self, text: str) -> str:
         """Undo the capitalization of `postprocess`: the text as the model itself would have written it."""

