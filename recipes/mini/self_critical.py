@@ -17,7 +17,7 @@ from beholder.errors import MissingExtra
 from beholder.evaluation.caption_metrics import tokenize_caption
 from beholder.models.bridge import Bridge
 from beholder.models.language_model import LanguageModel
-from beholder.runtime.decoding import DecodingSettings, sample_texts
+from beholder.runtime.decoding import DecodingSettings, generate
 
 END = "<end>"  # a token of its own, so that a truncated caption scores lower than a complete one
 
@@ -61,11 +61,9 @@ def sample_captions(
     prompts = bridge.soft_prompts(image)
     prompt_embeddings = language.embed(torch.tensor([list(prompt)], device=prompts.device)).expand(len(prompts), -1, -1)
     embeddings = torch.cat([prompts.to(prompt_embeddings.dtype), prompt_embeddings], 1)
-    logits, kv_cache = language.prefill(embeddings, torch.ones(embeddings.shape[:2], dtype=torch.bool))
-    rows = torch.arange(len(image)).repeat_interleave(count)
-    kv_cache.select(rows)
+    mask = torch.ones(embeddings.shape[:2], dtype=torch.bool)
     settings = DecodingSettings(longest, top_p=1.0, seed=seed)
-    texts = sample_texts(language, logits[rows], kv_cache, settings, lambda: None)
+    texts = generate(language, embeddings, mask, settings, num_return_sequences=count)
     return [[text.ids for text in texts[row * count : (row + 1) * count]] for row in range(len(image))]
 
 

@@ -17,8 +17,12 @@ from beholder.runtime.compiled_vision_language import (
     find_compiled_vision_language,
     teacher_forced_logits,
 )
+from beholder.runtime.continuous_batching import ContinuousBatch, DecodingRequest
 from beholder.runtime.precision import BOUNDS
 from beholder.runtime.samples import sample_pixels
+from beholder.tasks.caption_options import CaptionOptions
+from beholder.tasks.pictures import preprocess_image
+from beholder.tasks.vision_language import CaptionedPicture
 from beholder.weights.load import load_vision_language
 from tiny_blip2 import make
 
@@ -165,3 +169,39 @@ def test_compiling_requires_a_local_folder(tmp_path: Path) -> None:
     make("opt", tmp_path / "opt")
     with pytest.raises(InvalidSetting, match="precision: one of exact, fast, fastest"):
         VisionLanguageModel.from_pretrained(tmp_path / "opt", precision="quick")  # type: ignore[arg-type]
+
+
+def test_texts_decoded_together_are_those_of_lone_requests(pair: tuple[VisionLanguageModel, ...]) -> None:
+    model = pair[1]
+    ends: dict[int, list[str]] = {}
+    batch = ContinuousBatch(model.language, 250)  # so small that unused positions have to be dropped
+    options = [
+        CaptionOptions(max_new_tokens=4, num_beams=1, prompt="a photo of the red dog in a photo of a cat"),
+        CaptionOptions(max_new_tokens=12, num_beams=1, no_repeat_ngram_size=0),
+        CaptionOptions(max_new_tokens=12, num_beams=3),
+        CaptionOptions(max_new_tokens=12, top_p=0.9, seed=3),
+        CaptionOptions(max_new_tokens=12, num_beams=1, no_repeat_ngram_size=0),
+    ]
+
+    def add(number: int) -> None:
+        preprocessed = [preprocess_image(PICTURES[number], model.loaded.preprocessing, name="")]
+        decoding = model.start_captions(preprocessed, options[number])
+
+        def on_end(captions: list[CaptionedPicture]) -> None:
+            ends[number] = [each.caption for each in captions]
+
+        demand = model.caption_demand(1, options[number])
+        assert batch.fits(demand)
+        batch.join([DecodingRequest(demand, decoding, on_end)])
+
+    for number in range(4):
+        add(number)
+        batch.step()
+        batch.step()
+    for _ in range(5):
+        batch.step()
+    add(4)
+    while batch.requests:
+        batch.step()
+    for number, each in enumerate(options):
+        assert ends[number] == [model.caption(PICTURES[number], max_new_tokens=each.max_new_tokens, options=each)]

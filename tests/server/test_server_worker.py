@@ -1,16 +1,69 @@
+import itertools
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import pytest
+import torch
 
-from beholder.server.worker import MAX_STREAMS, ConversationStream, Job, WorkCancelled, Worker
+from beholder.runtime.continuous_batching import CacheDemand
+from beholder.runtime.decoding import DecodeStep, Decoding
+from beholder.server.decoding_scheduler import CacheFull, DecodingJob, DecodingScheduler, Generation
+from beholder.server.worker import Job, WorkCancelled, Worker
+
+PLACES = 8  # texts for which the cache of these tests has room
+TOKENS = 4  # of each
+
+
+class StubCache:
+    joinable = True
+
+    def __init__(self, rows: int) -> None:
+        self.mask = torch.ones(rows, TOKENS, dtype=torch.bool)
+
+    def select(self, rows: torch.Tensor) -> None:
+        self.mask = self.mask[rows]
+
+    def join(self, others: list["StubCache"]) -> None:
+        self.mask = torch.cat([self.mask, *(other.mask for other in others)])
+
+
+class StubLanguage:
+    """Records how many texts are decoded together."""
+
+    def __init__(self) -> None:
+        self.rows: list[int] = []
+
+    def decode(self, ids: torch.Tensor, kv_cache: StubCache) -> torch.Tensor:
+        assert len(ids) == len(kv_cache.mask)
+        self.rows.append(len(ids))
+        return torch.zeros(len(ids), 3)
+
+
+def generation(pieces: Iterable[str], on_piece: Callable[[Any], None], rows: int = 1) -> Generation:
+    """A text that consists of these pieces, whatever the network says."""
+
+    def steps() -> Any:
+        for piece in pieces:
+            on_piece(piece)
+            yield DecodeStep(torch.zeros(rows, dtype=torch.long))
+
+    return Generation(CacheDemand(rows, TOKENS), lambda: Decoding(StubCache(rows), steps()))
+
+
+def decoding_job(pieces: Iterable[str], on_piece: Callable[[Any], None], client: str = "") -> DecodingJob:
+    return DecodingJob(lambda: generation(pieces, on_piece), on_piece, client=client)
 
 
 @pytest.fixture
-def worker() -> Iterator[Worker]:
-    worker = Worker("test", max_batch_size=4)
+def language() -> StubLanguage:
+    return StubLanguage()
+
+
+@pytest.fixture
+def worker(language: StubLanguage) -> Iterator[Worker]:
+    worker = Worker("test", max_batch_size=4, scheduler=DecodingScheduler(language, PLACES * TOKENS))
     yield worker
     worker.close(5)
 
@@ -100,7 +153,7 @@ def test_cancelled_work_is_stopped_or_never_started(worker: Worker) -> None:
     assert never.batches == []
 
 
-def test_conversations_take_turns(worker: Worker) -> None:
+def test_texts_are_decoded_together_and_wait_for_room(worker: Worker, language: StubLanguage) -> None:
     started, may = threading.Event(), threading.Event()
     worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(5), inputs)[2]))
     assert started.wait(5)
@@ -110,22 +163,98 @@ def test_conversations_take_turns(worker: Worker) -> None:
     def make_callback(number: int) -> Callable[[Any], None]:
         def on_piece(piece: Any) -> None:
             order.append((number, piece))
-            if len(order) == 4 * (MAX_STREAMS + 2):
+            if len(order) == 1:  # the cache is full
+                for late in (PLACES, PLACES + 1):
+                    worker.submit(decoding_job("abc", make_callback(late)))
+            if len(order) == 4 * (PLACES + 2):
                 done.set()
 
         return on_piece
 
-    for number in range(MAX_STREAMS + 2):
-        worker.submit(ConversationStream(lambda: iter("abc"), make_callback(number)))
+    for number in range(PLACES):
+        worker.submit(decoding_job("abc", make_callback(number)))
     may.set()
     assert done.wait(5)
-    assert [number for number, piece in order[:MAX_STREAMS]] == list(range(MAX_STREAMS))
-    assert [piece for number, piece in order if number == MAX_STREAMS + 1] == ["a", "b", "c", None]
+    assert [number for number, piece in order[:PLACES]] == list(range(PLACES))
+    assert [piece for number, piece in order if number == PLACES + 1] == ["a", "b", "c", None]
+    assert language.rows == [PLACES] * 3 + [2] * 3
+
+
+def test_texts_are_refused_when_as_many_wait_as_there_is_room_for(worker: Worker) -> None:
+    started, may = threading.Event(), threading.Event()
+    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(5), inputs)[2]))
+    assert started.wait(5)
+    ends: list[tuple[int, Any]] = []
+    done = threading.Event()
+
+    def make_callback(number: int) -> Callable[[Any], None]:
+        def on_piece(piece: Any) -> None:
+            if piece is None or isinstance(piece, Exception):
+                ends.append((number, piece))
+                if len(ends) == PLACES + 3:
+                    done.set()
+
+        return on_piece
+
+    for number in range(PLACES + 3):
+        worker.submit(decoding_job("ab", make_callback(number)))
+    may.set()
+    assert done.wait(5)
+    refused = [number for number, end in ends if isinstance(end, CacheFull)]
+    assert refused == list(range(PLACES, PLACES + 3))
+    assert all(end.seconds >= 1 for _, end in ends if isinstance(end, CacheFull))
+
+
+def test_texts_of_the_client_with_the_fewest_running_ones_are_admitted_first(worker: Worker) -> None:
+    started, may = threading.Event(), threading.Event()
+    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(5), inputs)[2]))
+    assert started.wait(5)
+    order: list[str] = []
+    done = threading.Event()
+
+    def make_callback(client: str) -> Callable[[Any], None]:
+        def on_piece(piece: Any) -> None:
+            order.append(client)
+            if len(order) == 2 * PLACES:
+                done.set()
+
+        return on_piece
+
+    for client in ["one"] * (PLACES - 1) + ["other"]:
+        worker.submit(decoding_job("a", make_callback(client), client))
+    may.set()
+    assert done.wait(5)
+    assert order[:2] == ["one", "other"]
+
+
+def test_jobs_may_generate_texts_in_the_running_batch(worker: Worker, language: StubLanguage) -> None:
+    started, may = threading.Event(), threading.Event()
+    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(5), inputs)[2]))
+    assert started.wait(5)
+
+    def write(inputs: list[Any], _: Callable[[], None]) -> Generation:
+        if len(inputs) > 1 and "bad" in inputs:
+            raise ValueError("bad")
+        if "bad" in inputs:
+            raise RuntimeError("bad alone")
+        texts = generation("abc", lambda _: None, len(inputs))
+        return Generation(texts.demand, lambda: texts.start().map(lambda _: [f"{each}!" for each in inputs]))
+
+    jobs = [Job("captions", [each], write, generates=True) for each in ("x", "bad", "y")]
+    for job in jobs:
+        worker.submit(job)
+    pieces: list[Any] = []
+    worker.submit(decoding_job("abc", pieces.append))
+    may.set()
+    assert jobs[0].result.result(5) == ["x!"] and jobs[2].result.result(5) == ["y!"]
+    with pytest.raises(RuntimeError, match="bad alone"):
+        jobs[1].result.result(5)
+    assert max(language.rows) >= 2
 
 
 def test_an_abandoned_conversation_ends_at_its_next_token(worker: Worker) -> None:
     pieces: list[Any] = []
-    stream = ConversationStream(lambda: iter(lambda: time.sleep(0.001) or "word", None), pieces.append)
+    stream = decoding_job(itertools.repeat("word"), pieces.append)
     worker.submit(stream)
     deadline = time.monotonic() + 5
     while len(pieces) < 3 and time.monotonic() < deadline:
@@ -138,10 +267,12 @@ def test_an_abandoned_conversation_ends_at_its_next_token(worker: Worker) -> Non
 
 
 def test_a_closed_worker_ends_its_thread_and_refuses_jobs() -> None:
-    worker = Worker("test")
-    stream = ConversationStream(lambda: iter(lambda: time.sleep(0.001) or "word", None), lambda _: None)
+    worker = Worker("test", scheduler=DecodingScheduler(StubLanguage(), PLACES * TOKENS))
+    pieces: list[Any] = []
+    stream = decoding_job(itertools.repeat("word"), pieces.append)
     worker.submit(stream)
     worker.close(5)
+    assert isinstance(pieces[-1], WorkCancelled)
     assert not worker._thread.is_alive()
     with pytest.raises(WorkCancelled):
         worker.submit(stream)
@@ -154,9 +285,7 @@ def test_a_conversation_does_not_wait_for_a_long_batch(worker: Worker) -> None:
     assert held.started.wait(5)
     pieces: list[Any] = []
     done = threading.Event()
-    worker.submit(
-        ConversationStream(lambda: iter("abc"), lambda piece: (pieces.append(piece), piece is None and done.set()))
-    )
+    worker.submit(decoding_job("abc", lambda piece: (pieces.append(piece), piece is None and done.set())))
     assert done.wait(5) and pieces == ["a", "b", "c", None]
     assert not job.result.done()
     held.released.set()

@@ -26,6 +26,14 @@ Requests = Annotated[
 ]
 Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Deadline of a request in seconds.")]
 BodyMegabytes = Annotated[float, typer.Option("--body-megabytes", min=0.001, help="Maximum size of a request body.")]
+CacheTokens = Annotated[
+    int,
+    typer.Option(
+        "--cache-tokens",
+        min=1,
+        help="Size of a language model's KV cache: texts generated together, times their length.",
+    ),
+]
 DrainSeconds = Annotated[
     float, typer.Option("--drain-seconds", min=0, help="How long /readyz reports 503 on SIGTERM before stopping.")
 ]
@@ -44,6 +52,7 @@ def command(
     requests: Requests = 128,
     seconds: Seconds = 120.0,
     body_megabytes: BodyMegabytes = 32.0,
+    cache_tokens: CacheTokens = 16_384,
     drain_seconds: DrainSeconds = 0.0,
     precision: Precision = PrecisionName.exact,
     allow_pickle: AllowPickle = True,
@@ -94,6 +103,7 @@ def command(
         requests=requests,
         seconds=seconds,
         body_megabytes=body_megabytes,
+        cache_tokens=cache_tokens,
         drain_seconds=drain_seconds,
     )
     serve(Service(settings, model_loader(model, allow_pickle, check_precision(precision)), album))

@@ -9,6 +9,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.functional import pad
 
 from beholder.errors import InvalidSetting
 
@@ -29,6 +30,39 @@ class KVCache:
         self.mask = self.mask[rows]
         if self.encoder_hidden_states is not None:
             self.encoder_hidden_states = self.encoder_hidden_states[rows]
+
+    @property
+    def joinable(self) -> bool:
+        """Whether rows of other caches can be appended: every layer holds all keys and values of a decoder."""
+        from transformers.cache_utils import DynamicLayer
+
+        layers = getattr(self.cache, "layers", [])  # an encoder-decoder cache has none
+        return bool(layers) and all(type(layer) is DynamicLayer for layer in layers)
+
+    def join(self, others: "list[KVCache]") -> None:
+        """Append the rows of other caches to this one. Shorter rows are padded on the left."""
+        caches = [self, *others]
+        length = max(each.mask.shape[1] for each in caches)
+        padding = [length - each.mask.shape[1] for each in caches]
+        for number, layer in enumerate(self.cache.layers):
+            for name in ("keys", "values"):
+                parts = [getattr(each.cache.layers[number], name) for each in caches]
+                parts = [pad(part, (0, 0, count, 0)) for part, count in zip(parts, padding, strict=True)]
+                setattr(layer, name, torch.cat(parts))
+        self.mask = torch.cat([pad(each.mask, (count, 0)) for each, count in zip(caches, padding, strict=True)])
+
+    def trim(self) -> None:
+        """Drop the leading positions that are padding in every row."""
+        start = leading_padding(self.mask)
+        if start:
+            for layer in self.cache.layers:
+                layer.keys, layer.values = layer.keys[:, :, start:], layer.values[:, :, start:]
+            self.mask = self.mask[:, start:]
+
+
+def leading_padding(mask: Tensor) -> int:
+    """Return how many leading columns of a mask (B, L) are padding in every row."""
+    return int(mask.any(0).long().argmax())
 
 
 class LanguageModel(nn.Module):

@@ -9,7 +9,8 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from beholder.models.language_model import LanguageModel
+from beholder.models.language_model import LanguageModel, leading_padding
+from beholder.runtime.engine import openvino
 
 
 class CompiledKVCache:
@@ -24,6 +25,39 @@ class CompiledKVCache:
         """Select and reorder rows (n,) of the batch; a row may be repeated."""
         self.mask = self.mask[rows]
         self.beam_idx = self.beam_idx[rows]
+
+    @property
+    def joinable(self) -> bool:
+        """Whether `join` works: compiled caches hold all keys and values."""
+        return True
+
+    def join(self, others: list[CompiledKVCache]) -> None:
+        """Append the rows of other caches to this one. Shorter rows are padded on the left."""
+        caches = [self, *others]
+        starts = [leading_padding(each.mask) for each in caches]
+        lengths = [each.mask.shape[1] - start for each, start in zip(caches, starts, strict=True)]
+        rows = [len(each.mask) for each in caches]
+        mask = torch.zeros(sum(rows), max(lengths), dtype=torch.bool)
+        ends = np.cumsum(rows).tolist()
+        places = list(zip(caches, starts, lengths, rows, ends, strict=True))
+        for cache, start, length, count, end in places:
+            mask[end - count : end, max(lengths) - length :] = cache.mask[:, start:]
+        states = [{state.name: state for state in cache.request.query_state()} for cache in caches]
+        for name, state in states[0].items():
+            joined: np.ndarray | None = None
+            for (cache, start, length, count, end), each in zip(places, states, strict=True):
+                part = each[name].state.data
+                if joined is None:
+                    joined = np.zeros((sum(rows), part.shape[1], max(lengths), part.shape[3]), part.dtype)
+                joined[end - count : end, :, max(lengths) - length :] = part[cache.beam_idx.numpy()][:, :, start:]
+            state.state = openvino().Tensor(joined)
+        self.mask = mask
+        self.beam_idx = torch.arange(len(mask), dtype=torch.int32)
+
+    def trim(self) -> None:
+        """Drop the leading positions that are padding in every row."""
+        if leading_padding(self.mask):
+            self.join([])
 
 
 class CompiledLanguageModel:

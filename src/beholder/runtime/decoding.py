@@ -3,9 +3,9 @@
 Shapes: B batch, K beams, T generated tokens, V vocabulary.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any, Generic, Protocol, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,13 +16,30 @@ MASKED_SCORE = -1e9  # of what must not be chosen
 
 LogitsProcessor = Callable[[Tensor, Tensor], Tensor]  # generated ids (n, T), scores of the next token (n, V) → scores
 OnToken = Callable[[], None]
+Result = TypeVar("Result")
+Mapped = TypeVar("Mapped")
 
 
 class KVCache(Protocol):
-    """Keys and values of a batch."""
+    """Keys and values of a batch, and its padding mask (B, L)."""
+
+    mask: Tensor
 
     def select(self, rows: Tensor) -> None:
         """Select and reorder rows (n,) of the batch; a row may be repeated."""
+        ...
+
+    @property
+    def joinable(self) -> bool:
+        """Whether `join` and `trim` work for this kind of cache."""
+        ...
+
+    def join(self, others: "list[Any]") -> None:
+        """Append the rows of other caches to this one. Shorter rows are padded on the left."""
+        ...
+
+    def trim(self) -> None:
+        """Drop the leading positions that are padding in every row."""
         ...
 
 
@@ -93,7 +110,64 @@ class GeneratedText:
     score: float
 
 
+@dataclass(frozen=True)
+class DecodeStep:
+    """What a decoding strategy asks of the language model: the logits after one more token in each row.
+
+    Attributes:
+        tokens: the next token of each row that continues (n,).
+        rows: the rows of its cache that those tokens continue (n,); None for all, in order.
+    """
+
+    tokens: Tensor
+    rows: Tensor | None = None
+
+
+# Yields what to decode, receives the logits (n, V), and returns the texts.
+DecodingSteps = Generator[DecodeStep, Tensor, Result]
+
+
+@dataclass(frozen=True)
+class Decoding(Generic[Result]):
+    """Prompts that were read, and the steps that continue them.
+
+    `run` takes the steps alone, `beholder.runtime.continuous_batching.ContinuousBatch` those of several together.
+
+    Attributes:
+        kv_cache: of the prompts.
+        steps: not started yet.
+    """
+
+    kv_cache: KVCache
+    steps: DecodingSteps[Result]
+
+    def map(self, function: Callable[[Result], Mapped]) -> "Decoding[Mapped]":
+        """Return the same steps with a function of their result."""
+
+        def steps() -> DecodingSteps[Mapped]:
+            return function((yield from self.steps))
+
+        return Decoding(self.kv_cache, steps())
+
+
 @torch.inference_mode()
+def run(language: Language, decoding: Decoding[Result], on_token: OnToken | None = None) -> Result:
+    """Take all steps, and return the result; ``on_token`` is called before each and may raise to abort."""
+    try:
+        if on_token is not None:
+            on_token()
+        step = next(decoding.steps)
+        while True:
+            if step.rows is not None:
+                decoding.kv_cache.select(step.rows)
+            logits = language.decode(step.tokens[:, None], decoding.kv_cache)
+            if on_token is not None:
+                on_token()
+            step = decoding.steps.send(logits)
+    except StopIteration as stop:
+        return stop.value
+
+
 def generate(
     language: Language,
     embeddings: Tensor,
@@ -113,17 +187,31 @@ def generate(
         on_token: called before each step; an exception aborts generation.
         num_return_sequences: texts per prompt, one after the other; sampled ones differ.
     """
+    decoding = start_decoding(language, embeddings, mask, settings, num_return_sequences=num_return_sequences)
+    return run(language, decoding, on_token)
+
+
+@torch.inference_mode()
+def start_decoding(
+    language: Language,
+    embeddings: Tensor,
+    mask: Tensor,
+    settings: DecodingSettings,
+    *,
+    num_return_sequences: int = 1,
+) -> Decoding[list[GeneratedText]]:
+    """Read prompts, and return the steps that continue them; the arguments are those of `generate`."""
     logits, kv_cache = language.prefill(embeddings, mask)
     if num_return_sequences > 1:
         rows = torch.arange(len(embeddings), device=logits.device).repeat_interleave(num_return_sequences)
         kv_cache.select(rows)
         logits = logits[rows]
     if settings.num_beams == 1:
-        return sample_texts(language, logits, kv_cache, settings, on_token)
-    return [texts[0] for texts in beam_search(language, logits, kv_cache, settings, on_token)]
+        return Decoding(kv_cache, sampling_steps(language, logits, settings))
+    beams = Decoding(kv_cache, beam_search_steps(language, logits, settings))
+    return beams.map(lambda finished: [texts[0] for texts in finished])
 
 
-@torch.inference_mode()
 def generate_candidates(
     language: Language,
     embeddings: Tensor,
@@ -136,18 +224,30 @@ def generate_candidates(
 
     The other arguments are those of `generate`. There may be fewer texts if fewer beams finished.
     """
+    return run(language, start_candidates(language, embeddings, mask, settings, count), on_token)
+
+
+@torch.inference_mode()
+def start_candidates(
+    language: Language, embeddings: Tensor, mask: Tensor, settings: DecodingSettings, count: int
+) -> Decoding[list[list[GeneratedText]]]:
+    """Read prompts, and return the steps of `generate_candidates`."""
     if settings.top_p is not None:
-        samples = generate(language, embeddings, mask, settings, on_token, num_return_sequences=count)
-        rows = [samples[start : start + count] for start in range(0, len(samples), count)]
-        return [sorted(row, key=lambda text: -text.score) for row in rows]
+
+        def ranked(samples: list[GeneratedText]) -> list[list[GeneratedText]]:
+            rows = [samples[start : start + count] for start in range(0, len(samples), count)]
+            return [sorted(row, key=lambda text: -text.score) for row in rows]
+
+        return start_decoding(language, embeddings, mask, settings, num_return_sequences=count).map(ranked)
     logits, kv_cache = language.prefill(embeddings, mask)
     settings = replace(settings, num_beams=max(settings.num_beams, count))
-    return [texts[:count] for texts in beam_search(language, logits, kv_cache, settings, on_token)]
+    beams = Decoding(kv_cache, beam_search_steps(language, logits, settings))
+    return beams.map(lambda finished: [texts[:count] for texts in finished])
 
 
-def sample_texts(
-    language: Language, logits: Tensor, kv_cache: KVCache, settings: DecodingSettings, on_token: OnToken | None = None
-) -> list[GeneratedText]:
+def sampling_steps(
+    language: Language, logits: Tensor, settings: DecodingSettings
+) -> DecodingSteps[list[GeneratedText]]:
     """Continue cached prompts by greedy search or sampling. Finished rows leave the batch."""
     rows = torch.arange(len(logits))
     texts: list[list[int]] = [[] for _ in rows]
@@ -156,8 +256,6 @@ def sample_texts(
     sample = token_sampler(language, settings)
     eos_token_ids = torch.tensor(language.eos_token_ids)
     for number in range(settings.max_new_tokens):
-        if on_token is not None:
-            on_token()
         tokens, log_probs = sample(generated.to(logits.device), logits)
         ended = torch.isin(tokens.cpu(), eos_token_ids)
         for row, token, score, end in zip(
@@ -172,9 +270,8 @@ def sample_texts(
             break
         running = ~ended
         rows, generated = rows[running], torch.cat([generated, tokens.cpu()[:, None]], 1)[running]
-        if ended.any():
-            kv_cache.select(running.nonzero()[:, 0].to(tokens.device))
-        logits = language.decode(tokens[running.to(tokens.device)][:, None], kv_cache)
+        kept = running.nonzero()[:, 0].to(tokens.device) if ended.any() else None
+        logits = yield DecodeStep(tokens[running.to(tokens.device)], kept)
     return [GeneratedText(text, score) for text, score in zip(texts, scores, strict=True)]
 
 
@@ -184,16 +281,35 @@ def stream(language: Language, logits: Tensor, kv_cache: KVCache, settings: Deco
 
     The cache then holds all of them but the last.
     """
-    sample = token_sampler(language, settings)
-    generated = torch.zeros(1, 0, dtype=torch.long)
-    for number in range(settings.max_new_tokens):
-        tokens, _ = sample(generated.to(logits.device), logits)
-        if int(tokens) in language.eos_token_ids:
+    tokens: list[int] = []
+    steps = tokens_of(sampling_steps(language, logits, settings), tokens.append)
+    step = next(steps, None)
+    while True:
+        yield from tokens
+        tokens.clear()
+        if step is None:
             return
-        yield int(tokens)
-        generated = torch.cat([generated, tokens.cpu()[:, None]], 1)
-        if number + 1 < settings.max_new_tokens:
-            logits = language.decode(tokens[:, None], kv_cache)
+        logits = language.decode(step.tokens[:, None], kv_cache)
+        try:
+            step = steps.send(logits)
+        except StopIteration:
+            step = None
+
+
+def tokens_of(steps: DecodingSteps[list[GeneratedText]], on_token: Callable[[int], None]) -> DecodingSteps[list[int]]:
+    """Take the steps of a single row, call a function with each token as it is chosen, and return all tokens."""
+    count = 0
+    try:
+        step = next(steps)
+        while True:
+            count += 1
+            on_token(int(step.tokens))
+            step = steps.send((yield step))
+    except StopIteration as stop:
+        ids: list[int] = stop.value[0].ids
+        for token in ids[count:]:  # the last one is not decoded
+            on_token(token)
+        return ids
 
 
 def token_sampler(language: Language, settings: DecodingSettings) -> Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]:
@@ -271,9 +387,9 @@ def blockwise_topk(scores: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return values, indices.gather(1, chosen)
 
 
-def beam_search(
-    language: Language, logits: Tensor, kv_cache: KVCache, settings: DecodingSettings, on_token: OnToken | None = None
-) -> list[list[GeneratedText]]:
+def beam_search_steps(
+    language: Language, logits: Tensor, settings: DecodingSettings
+) -> DecodingSteps[list[list[GeneratedText]]]:
     """Continue cached prompts by beam search, and return each row's finished texts, best first, as transformers does.
 
     All beams of a row start from one cached prompt. A row that no running beam can improve leaves the batch.
@@ -291,8 +407,6 @@ def beam_search(
     done_scores = torch.full((count, num_beams), MASKED_SCORE, device=device)
     finished: list[list[GeneratedText]] = [[] for _ in range(count)]
     for number in range(settings.max_new_tokens):
-        if on_token is not None:
-            on_token()
         width = running.shape[1]
         logits = logits.float()
         log_probs = process(running.flatten(0, 1), logits - logits.logsumexp(-1, keepdim=True))
@@ -335,8 +449,7 @@ def beam_search(
         running, scores = gather_beams(longer, chosen)[running_rows], scores[running_rows]
         done, lengths, done_scores = done[running_rows], lengths[running_rows], done_scores[running_rows]
         rows = rows[running_rows.cpu()]
-        kv_cache.select(source.flatten())
-        logits = language.decode(running[:, :, -1].reshape(-1, 1), kv_cache)
+        logits = yield DecodeStep(running[:, :, -1].flatten(), source.flatten())
     return finished
 
 

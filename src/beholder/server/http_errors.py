@@ -17,7 +17,7 @@ from beholder.errors import (
     PictureTooLarge,
     WriteFailed,
 )
-from beholder.server.worker import WorkCancelled
+from beholder.server.decoding_scheduler import CacheFull, WorkCancelled
 
 INVALID_REQUEST, SERVER_ERROR, RATE_LIMIT = "invalid_request_error", "server_error", "rate_limit_error"
 
@@ -90,6 +90,8 @@ def to_http_error(error: Exception) -> HTTPError:
             return HTTPError(501, str(error), type=SERVER_ERROR, code="not_installed")
         case WorkCancelled():
             return stopping()
+        case CacheFull():
+            return too_many_requests(error.seconds, code="cache_full")
         case MemoryError():
             return HTTPError(
                 503,

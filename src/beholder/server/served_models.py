@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any, TypeVar
 from urllib.parse import urlsplit
 
+from beholder.errors import ModelError
 from beholder.pictures.url import is_url
 from beholder.server.clients import KeyedLimiter, current_client
+from beholder.server.decoding_scheduler import DecodingJob, DecodingScheduler, Generation
 from beholder.server.http_errors import HTTPError
 from beholder.server.metrics import Metrics
 from beholder.server.picture_loading import AlbumFile, check_count, check_total_bytes, fetch_url, load_pictures
 from beholder.server.settings import ServerSettings
-from beholder.server.worker import ConversationStream, Job, Worker
+from beholder.server.worker import Job, Worker
 
 if TYPE_CHECKING:
     import numpy as np
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from beholder.tasks.attention_maps import AttentionMaps
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.tasks.pictures import PreprocessedImage
-    from beholder.tasks.vision_language import VisionLanguageModel
+    from beholder.tasks.vision_language import CaptionedPicture, VisionLanguageModel
 
 Result = TypeVar("Result")
 READER_THREADS = 4  # for uploads and thumbnails
@@ -204,7 +208,13 @@ class ServedVisionLanguageModel:
         self.name = name
         self.model = model
         self.reader = reader
-        self.worker = Worker(f"vlm {name}", 8, on_batch=reader.metrics.record_batch)
+        self.scheduler: DecodingScheduler | None = None
+        with suppress(ModelError):  # it was trained without a language model
+            self.scheduler = DecodingScheduler(
+                model.language, reader.settings.cache_tokens, partial(reader.metrics.record_step, name)
+            )
+            reader.metrics.watch_scheduler(name, self.scheduler)
+        self.worker = Worker(f"vlm {name}", 8, on_batch=reader.metrics.record_batch, scheduler=self.scheduler)
 
     async def caption(
         self, urls: list[str], prompt: str | None, sampling: SamplingParams, beams: int | None, candidates: int | None
@@ -217,7 +227,7 @@ class ServedVisionLanguageModel:
         unique = object() if sampling.top_p is not None else None
         group = ("captions", prompt, sampling, beams, candidates, unique)
 
-        def write(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
+        def write(batch: list[Any], _: Callable[[], None]) -> Generation:
             options = CaptionOptions(
                 prompt=prompt,
                 max_new_tokens=sampling.max_tokens,
@@ -226,18 +236,24 @@ class ServedVisionLanguageModel:
                 seed=sampling.seed,
                 num_candidates=candidates,
                 batch_size=len(batch),
-                on_token=check_cancelled,
             )
-            stream = self.model.stream_captions(batch, options=options)
-            return [CaptionResult(each.caption, each.score, each.candidates) for each in stream if each.error is None]
+            demand = self.model.caption_demand(len(batch), options)
+            return Generation(demand, lambda: self.model.start_captions(batch, options).map(results))
 
-        captions: list[CaptionResult] = await run_job(self.worker, Job(group, list(pictures), write))
+        def results(captions: list[CaptionedPicture]) -> list[CaptionResult]:
+            return [CaptionResult(each.caption, each.score, each.candidates) for each in captions]
+
+        job = Job(group, list(pictures), write, generates=True)
+        captions: list[CaptionResult] = await run_job(self.worker, job)
         return captions[0]
 
     async def attention_maps(self, urls: list[str], text: str | None) -> tuple[AttentionMaps, Image]:
         """Return the cross-attention map of each word of a caption, and the picture as the network sees it."""
         from beholder.pictures.transform import to_pil_image
 
+        if text is None:  # the model's own, generated together with other texts
+            caption = (await self.caption(urls, None, SamplingParams(20), None, None)).text
+            text = self.model.loaded.prompts.uncapitalize(caption)
         pictures = await self.reader.load(urls, self.model.loaded.preprocessing)
 
         def compute(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
@@ -269,43 +285,59 @@ class ServedVisionLanguageModel:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        stream = ConversationStream(lambda: self._answer(picture, turns, question, sampling), on_piece)
+        job = DecodingJob(lambda: self._answer(picture, turns, question, sampling, on_piece), on_piece)
         try:
-            self.worker.submit(stream)
-            while (piece := await pieces.get()) is not None:
+            self.worker.submit(job)
+            while True:
+                piece = await pieces.get()
                 if isinstance(piece, Exception):
                     raise piece
                 yield piece
+                if isinstance(piece, StreamEnd):
+                    return
         finally:
-            stream.cancelled = True
+            job.cancelled = True
 
     def _answer(
-        self, picture: PreprocessedImage, turns: list[tuple[str, str]], question: str, sampling: SamplingParams
-    ) -> Iterator[str | StreamEnd]:
-        chat = self.model.chat(
-            picture,
-            max_new_tokens=sampling.max_tokens,
-            top_p=sampling.top_p,
-            temperature=sampling.temperature,
-            seed=sampling.seed,
+        self,
+        picture: PreprocessedImage,
+        turns: list[tuple[str, str]],
+        question: str,
+        sampling: SamplingParams,
+        on_piece: Callable[[str], None],
+    ) -> Generation:
+        from beholder.runtime.continuous_batching import CacheDemand
+        from beholder.runtime.decoding import Decoding, DecodingSettings
+        from beholder.tasks.conversation import Conversation, Turn
+
+        model = self.model
+        settings = DecodingSettings(
+            sampling.max_tokens, top_p=sampling.top_p, temperature=sampling.temperature, seed=sampling.seed
         )
+        chat = Conversation(model.language, model.codec, lambda: model.soft_prompts(picture), settings)
         for earlier_question, answer in turns:
             chat.add_turn(earlier_question, answer)
-        pieces = chat.stream(question)
+        chat.add_question(question)
         prompt_tokens = chat.num_tokens
-        context_length = self.model.language.context_length
-        if context_length and prompt_tokens + sampling.max_tokens > context_length:
+        tokens = prompt_tokens + sampling.max_tokens
+        if model.language.context_length and tokens > model.language.context_length:
             raise HTTPError(
                 400,
                 f"the conversation has {prompt_tokens} tokens including the picture; with {sampling.max_tokens} new "
-                f"ones it exceeds the model's context length of {context_length}",
+                f"ones it exceeds the model's context length of {model.language.context_length}",
                 code="context_length_exceeded",
                 param="messages",
             )
-        yield ""  # the request is valid: the response may start
-        yield from pieces
-        turn = chat.turns[-1]
-        yield StreamEnd(turn.finished, prompt_tokens, len(turn.answer_ids))
+
+        def start() -> Decoding[StreamEnd]:
+            decoding = chat.start_answer(on_piece)
+            on_piece("")  # the request is valid and there is room: the response may start
+            return decoding.map(end)
+
+        def end(turn: Turn) -> StreamEnd:
+            return StreamEnd(turn.finished, prompt_tokens, len(turn.answer_ids))
+
+        return Generation(CacheDemand(1, tokens), start)
 
 
 async def run_job(worker: Worker, job: Job) -> list[Any]:

@@ -31,6 +31,8 @@ class ServerSettings:
         body_seconds: Deadline for the body of a request to arrive.
         stop_seconds: Grace period for running requests when the server stops.
         tokens: Maximum number of generated tokens per answer.
+        cache_tokens: Tokens that a model's KV cache may hold. Requests for which there is no room wait; when as many
+            tokens wait, further requests get 429.
         drain_seconds: How long ``/readyz`` reports 503 after SIGTERM before the socket is closed.
     """
 
@@ -50,6 +52,7 @@ class ServerSettings:
     body_seconds: float = 30.0
     stop_seconds: float = 30.0
     tokens: int = 512
+    cache_tokens: int = 16_384
     drain_seconds: float = 0.0
 
     def __post_init__(self) -> None:
@@ -65,7 +68,15 @@ class ServerSettings:
             raise InvalidSetting("the key needs at least 8 characters, all printable ASCII")
         if not 0 <= self.port <= 65535:
             raise InvalidSetting(f"--port {self.port}: a port is between 0 and 65535")
-        for name in ("body_megabytes", "pictures", "megapixels", "requests", "waiting_megabytes", "tokens"):
+        for name in (
+            "body_megabytes",
+            "pictures",
+            "megapixels",
+            "requests",
+            "waiting_megabytes",
+            "tokens",
+            "cache_tokens",
+        ):
             if not getattr(self, name) > 0:
                 raise InvalidSetting(f"{name}: must be greater than 0, is {getattr(self, name)}")
         for name in ("seconds", "body_seconds", "stop_seconds"):

@@ -1,4 +1,4 @@
-"""One thread that runs one model: queued jobs are cut into pieces and batched, and token streams advance in turn.
+"""One thread that runs one model: queued jobs are cut into pieces and batched, and texts are decoded together.
 
 Pieces are taken from the client that was served least recently, and of that client from its shortest job: a text is
 embedded within one batch even while another client's thousands are under way.
@@ -9,22 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import Any
 
-from beholder.errors import BeholderError
 from beholder.server.clients import current_client
+from beholder.server.decoding_scheduler import DecodingJob, DecodingScheduler, Generation, WorkCancelled
 
-MAX_STREAMS = 8  # conversations decoded concurrently, each with a KV cache of its own
-
-
-class WorkCancelled(BeholderError):
-    """The client disconnected or the server is stopping, so the work was cancelled."""
-
-
-BatchFunction = Callable[[list[Any], Callable[[], None]], Sequence[Any]]
+BatchFunction = Callable[[list[Any], Callable[[], None]], Sequence[Any] | Generation]
 
 
 @dataclass(eq=False)
@@ -34,8 +27,10 @@ class Job:
     Attributes:
         group: Jobs with equal groups may be computed in one call.
         inputs: This job's share of the batch.
-        function: Maps a batch to as many results. It calls its second argument, ``check_cancelled``, wherever it can
-            be interrupted; that raises `WorkCancelled` once every job of the batch is cancelled.
+        function: Maps a batch to as many results, or to a `Generation` of them. It calls its second argument,
+            ``check_cancelled``, wherever it can be interrupted; that raises `WorkCancelled` once every job of the batch
+            is cancelled.
+        generates: Whether it returns a `Generation`.
         result: The results for ``inputs``.
         cancelled: Set when nobody waits for the result anymore.
         client: Who shares the model with other clients.
@@ -45,6 +40,7 @@ class Job:
     group: Hashable
     inputs: list[Any]
     function: BatchFunction
+    generates: bool = False
     result: Future[list[Any]] = field(default_factory=Future)
     cancelled: bool = False
     client: str = field(default_factory=current_client.get)
@@ -65,22 +61,6 @@ class _Piece:
     inputs: list[Any]
 
 
-@dataclass(eq=False)
-class ConversationStream:
-    """Text generated piece by piece.
-
-    Attributes:
-        start: Returns the iterator of pieces; called in the model's thread.
-        on_piece: Called in the model's thread with each piece, and finally with None or the exception that ended it.
-        cancelled: Set when nobody reads the rest.
-    """
-
-    start: Callable[[], Iterator[Any]]
-    on_piece: Callable[[Any], None]
-    cancelled: bool = False
-    pieces: Iterator[Any] | None = None
-
-
 class Worker:
     """The model's thread and its queue.
 
@@ -89,6 +69,7 @@ class Worker:
         max_batch_size: Maximum number of inputs computed together.
         on_batch: Called after each batch with the first element of its group, its number of jobs, its number of
             inputs and the seconds it took.
+        scheduler: Of the texts that the model generates.
     """
 
     def __init__(
@@ -96,21 +77,22 @@ class Worker:
         name: str,
         max_batch_size: int = 16,
         on_batch: Callable[[str, int, int, float], None] = lambda *_: None,
+        scheduler: DecodingScheduler | None = None,
     ):
         self.max_batch_size = max_batch_size
         self.on_batch = on_batch
+        self.scheduler = scheduler
         self._condition = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._last_served: dict[str, int] = {}  # client → number of the batch; only clients with queued jobs
         self._batch_number = 0
-        self._queued_streams: deque[ConversationStream] = deque()
-        self._active_streams: list[ConversationStream] = []
+        self._decoding_jobs: deque[DecodingJob] = deque()  # not yet with the scheduler
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
 
-    def submit(self, work: Job | ConversationStream) -> None:
-        """Enqueue a job or a stream.
+    def submit(self, work: Job | DecodingJob) -> None:
+        """Enqueue a job.
 
         Raises:
             WorkCancelled: The worker is closed.
@@ -121,12 +103,13 @@ class Worker:
             if isinstance(work, Job):
                 self._jobs.append(work)
             else:
-                self._queued_streams.append(work)
+                self._decoding_jobs.append(work)
             self._condition.notify()
 
     def pending(self) -> int:
-        """Return the number of jobs and streams that are queued or running."""
-        return len(self._jobs) + len(self._queued_streams) + len(self._active_streams)
+        """Return the number of jobs that are queued or running."""
+        scheduled = self.scheduler.pending if self.scheduler is not None else 0
+        return len(self._jobs) + len(self._decoding_jobs) + scheduled
 
     def cancel(self) -> None:
         """Cancel running work at its next token, and drop queued work; nothing is accepted anymore."""
@@ -134,7 +117,6 @@ class Worker:
             self._closed = True
             for job in self._jobs:
                 job.cancelled = True
-            self._cancel_streams()
             self._condition.notify()
 
     def close(self, timeout: float) -> None:
@@ -142,24 +124,17 @@ class Worker:
         self.cancel()
         self._thread.join(timeout)
 
-    def _cancel_streams(self) -> None:
-        for stream in (*self._queued_streams, *self._active_streams):
-            stream.cancelled = True
-
     def _run(self) -> None:
         while True:
             with self._condition:
-                while not (self._jobs or self._queued_streams or self._active_streams or self._closed):
+                while not (self.pending() or self._closed):
                     self._condition.wait()
-                if self._closed and not (self._jobs or self._queued_streams or self._active_streams):
+                if self._closed and not self.pending():
                     return
                 batch = self._next_batch()
-            self._advance_streams()
+            self._advance_texts()
             if batch:
-                start = time.perf_counter()
                 self._compute(batch)
-                inputs = sum(len(piece.inputs) for piece in batch)
-                self.on_batch(_group_name(batch[0].job.group), len(batch), inputs, time.perf_counter() - start)
             del batch  # or its images would stay in memory until the next one
 
     def _next_batch(self) -> list[_Piece]:
@@ -174,6 +149,8 @@ class Worker:
         room = self.max_batch_size
         while room > 0:
             candidates = [job for job in self._jobs if not batch or job.group == batch[0].job.group]
+            if self._waiting_batch:  # those that come meanwhile are read together
+                candidates = [job for job in candidates if not job.generates]
             if not candidates:
                 break
             job = min(candidates, key=lambda job: (self._last_served.get(job.client, 0), job.remaining))
@@ -186,20 +163,54 @@ class Worker:
                 self._jobs.remove(job)
         return batch
 
+    @property
+    def _waiting_batch(self) -> bool:
+        """Whether texts of an earlier batch of jobs still wait for room."""
+        return self.scheduler is not None and any(not job.refusable for job in self.scheduler.waiting)
+
     def _compute(self, batch: list[_Piece]) -> None:
         """Compute a batch. After a failure each half is retried, to save memory and to isolate the failing job."""
+        start = time.perf_counter()
+
+        def is_cancelled() -> bool:
+            return all(piece.job.cancelled for piece in batch)
 
         def check_cancelled() -> None:
-            self._advance_streams()  # between two tokens of captions, so that streams don't wait for whole captions
-            if all(piece.job.cancelled for piece in batch):
+            self._advance_texts()  # so that streams don't wait for the whole batch
+            if is_cancelled():
                 raise WorkCancelled("every client of this batch disconnected")
 
+        def finish(outcome: Any) -> None:
+            self._finish(batch, outcome)
+            inputs = sum(len(piece.inputs) for piece in batch)
+            self.on_batch(_group_name(batch[0].job.group), len(batch), inputs, time.perf_counter() - start)
+
         try:
-            results = list(batch[0].job.function([each for piece in batch for each in piece.inputs], check_cancelled))
-            if len(results) != sum(len(piece.inputs) for piece in batch):
-                raise RuntimeError("the number of results differs from the number of inputs")
+            outcome: Any = batch[0].job.function([each for piece in batch for each in piece.inputs], check_cancelled)
         except Exception as error:
-            if len(batch) > 1 and not isinstance(error, WorkCancelled):
+            outcome = error
+        if isinstance(outcome, Generation) and self.scheduler is not None:
+            generation = outcome
+            self.scheduler.add(
+                DecodingJob(
+                    lambda: generation,
+                    finish,
+                    is_cancelled=is_cancelled,
+                    client=batch[0].job.client,
+                    refusable=False,
+                )
+            )
+        else:
+            finish(outcome)
+
+    def _finish(self, batch: list[_Piece], outcome: Any) -> None:
+        """Hand the results of a batch to its jobs."""
+        if not isinstance(outcome, Exception):
+            outcome = list(outcome)
+            if len(outcome) != sum(len(piece.inputs) for piece in batch):
+                outcome = RuntimeError("the number of results differs from the number of inputs")
+        if isinstance(outcome, Exception):
+            if len(batch) > 1 and not isinstance(outcome, WorkCancelled):
                 self._compute(batch[: len(batch) // 2])
                 self._compute(batch[len(batch) // 2 :])
                 return
@@ -207,40 +218,27 @@ class Worker:
                 with self._condition:
                     if piece.job in self._jobs:
                         self._jobs.remove(piece.job)
-                _resolve(piece.job, error)
+                _resolve(piece.job, outcome)
             return
         for piece in batch:
-            piece.job.outputs += results[: len(piece.inputs)]
-            del results[: len(piece.inputs)]
+            piece.job.outputs += outcome[: len(piece.inputs)]
+            del outcome[: len(piece.inputs)]
             if len(piece.job.outputs) == len(piece.job.inputs):
                 _resolve(piece.job, piece.job.outputs)
 
-    def _advance_streams(self) -> None:
-        """Generate one more piece of each active stream; queued streams take free places."""
+    def _advance_texts(self) -> None:
+        """Decode one more token of each text; new requests join."""
+        if self.scheduler is None:
+            return
         with self._condition:
-            while self._queued_streams and len(self._active_streams) < MAX_STREAMS:
-                self._active_streams.append(self._queued_streams.popleft())
-        for stream in list(self._active_streams):
-            if not self._advance(stream):
-                self._active_streams.remove(stream)
-
-    def _advance(self, stream: ConversationStream) -> bool:
-        """Generate one more piece; return whether the stream continues."""
-        if stream.cancelled:
-            stream.on_piece(WorkCancelled("the client disconnected"))
-            return False
-        try:
-            if stream.pieces is None:
-                stream.pieces = stream.start()
-            piece = next(stream.pieces)
-        except StopIteration:
-            stream.on_piece(None)
-            return False
-        except Exception as error:
-            stream.on_piece(error)
-            return False
-        stream.on_piece(piece)
-        return True
+            added = list(self._decoding_jobs)
+            self._decoding_jobs.clear()
+            closed = self._closed
+        for job in added:
+            self.scheduler.add(job)
+        if closed:
+            self.scheduler.cancel()
+        self.scheduler.advance()
 
 
 def _group_name(group: Hashable) -> str:

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import cached_property
 from typing import TYPE_CHECKING
 
 from beholder.errors import InvalidSetting
-from beholder.runtime.decoding import DecodingSettings, Language, stream
+from beholder.runtime.decoding import Decoding, DecodingSettings, Language, sampling_steps, stream, tokens_of
 from beholder.tasks.text_codec import TextCodec, append_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
-    from beholder.models.language_model import KVCache
+    from beholder.runtime.decoding import KVCache
 
 
 class ConversationTruncatedWarning(UserWarning):
@@ -32,13 +33,32 @@ class Turn:
     finished: bool = False
 
 
+class _TurnWriter:
+    """Adds tokens to the answer of a turn."""
+
+    def __init__(self, codec: TextCodec, turn: Turn):
+        self.codec = codec
+        self.turn = turn
+        self.shown = turn.answer
+
+    def add(self, token: int) -> str | None:
+        """Return the new text; None while a character is incomplete."""
+        turn = self.turn
+        turn.answer_ids.append(token)
+        turn.answer = self.codec.decode(turn.answer_ids)
+        if turn.answer.endswith("\N{REPLACEMENT CHARACTER}"):
+            return None
+        piece, self.shown = turn.answer[len(self.shown) :], turn.answer
+        return piece
+
+
 class Conversation:
     """A multi-turn conversation, created by `VisionLanguageModel.chat`.
 
     Args:
         language: the language model.
         codec: of the language model.
-        prompts: the picture's soft prompts (1, Q, D).
+        encode_picture: returns the picture's soft prompts (1, Q, D); called once.
         settings: how answers are generated.
 
     Attributes:
@@ -46,15 +66,22 @@ class Conversation:
         context_turns: the turns that the model still reads.
     """
 
-    def __init__(self, language: Language, codec: TextCodec, prompts: Tensor, settings: DecodingSettings):
+    def __init__(
+        self, language: Language, codec: TextCodec, encode_picture: Callable[[], Tensor], settings: DecodingSettings
+    ):
         self.language = language
         self.codec = codec
-        self.prompts = prompts
+        self.encode_picture = encode_picture
         self.settings = settings
         self.turns: list[Turn] = []
         self.context_turns: list[Turn] = []
         self._kv_cache: KVCache | None = None
         self._uncached: list[int] = []  # tokens of the conversation that are not in the KV cache yet
+
+    @cached_property
+    def prompts(self) -> Tensor:
+        """The picture's soft prompts (1, Q, D)."""
+        return self.encode_picture()
 
     @property
     def history(self) -> list[tuple[str, str]]:
@@ -75,7 +102,7 @@ class Conversation:
         Raises:
             InvalidSetting: the question is empty, or too long by itself.
         """
-        turn = self._add_question(question)
+        turn = self.add_question(question)
         return self._generate(turn) if turn.question_ids else iter([turn.answer])  # a notice is an answer already
 
     def add_turn(self, question: str, answer: str) -> None:
@@ -86,7 +113,7 @@ class Conversation:
         """
         if not isinstance(answer, str):
             raise InvalidSetting(f"the answer must be a str, not {type(answer).__name__}")
-        turn = self._add_question(question)
+        turn = self.add_question(question)
         turn.answer, turn.finished = answer, True
         if not turn.question_ids:  # a notice, which the model does not read
             return
@@ -97,7 +124,7 @@ class Conversation:
     def num_tokens(self) -> int:
         """Soft prompts and tokens in the model's context, those of the last answer included."""
         tokens = sum(len(turn.question_ids) + len(turn.answer_ids) for turn in self.context_turns)
-        return int(self.prompts.shape[1]) + tokens
+        return self.codec.soft_prompts + tokens
 
     def continue_answer(self) -> Iterator[str]:
         """Return more of the last answer, which was stopped or reached its maximum length.
@@ -109,8 +136,35 @@ class Conversation:
             raise InvalidSetting("there is no unfinished answer to continue")
         return self._generate(self.turns[-1])
 
-    def _add_question(self, question: str) -> Turn:
-        """Append a turn. A question that the model can't read is answered by a notice, and kept from the model."""
+    def start_answer(self, on_text: Callable[[str], None]) -> Decoding[Turn]:
+        """Read the last question; return the steps that answer it, to be decoded together with other texts.
+
+        Args:
+            on_text: called with each piece of the answer.
+        """
+        self._truncate()
+        logits, kv_cache = self._prefill()
+        self._kv_cache = None  # it belongs to the batch now; a further question reads the conversation again
+        turn = self.turns[-1]
+        writer = _TurnWriter(self.codec, turn)
+
+        def on_token(token: int) -> None:
+            piece = writer.add(token)
+            if piece is not None:
+                on_text(piece)
+
+        def finish(ids: list[int]) -> Turn:
+            turn.finished = len(ids) < self.settings.max_new_tokens
+            return turn
+
+        steps = tokens_of(sampling_steps(self.language, logits, self.settings), on_token)
+        return Decoding(kv_cache, steps).map(finish)
+
+    def add_question(self, question: str) -> Turn:
+        """Append a question, which `continue_answer` or `start_answer` then answers; errors as for `stream`.
+
+        A question that the model can't read is answered by a notice, and kept from the model: its turn is finished.
+        """
         prompt = self.codec.question_prompt(question)
         if notice := self.codec.prompts.language_notice(question):
             self.turns.append(Turn(question, [], answer=notice, finished=True))
@@ -118,7 +172,7 @@ class Conversation:
         first = not self.context_turns
         ids = self.codec.encode(prompt if first else self.codec.prompts.separator + prompt, special=first)
         context = self.codec.context_length
-        if context and int(self.prompts.shape[1]) + len(ids) + self.settings.max_new_tokens > context:
+        if context and self.codec.soft_prompts + len(ids) + self.settings.max_new_tokens > context:
             raise InvalidSetting(f"the question has {len(ids)} tokens; the language model reads {context} in all")
         turn = Turn(question, ids)
         self.turns.append(turn)
@@ -129,16 +183,14 @@ class Conversation:
     def _generate(self, turn: Turn) -> Iterator[str]:
         self._truncate()
         logits, kv_cache = self._prefill()
-        shown = turn.answer
+        writer = _TurnWriter(self.codec, turn)
         count = 0
         for token in stream(self.language, logits, kv_cache, self.settings):
-            turn.answer_ids.append(token)
             self._uncached = [token]  # enters the cache before the next token
             count += 1
-            turn.answer = self.codec.decode(turn.answer_ids)
-            if not turn.answer.endswith("\N{REPLACEMENT CHARACTER}"):  # an incomplete character
-                yield turn.answer[len(shown) :]
-                shown = turn.answer
+            piece = writer.add(token)
+            if piece is not None:
+                yield piece
         turn.finished = count < self.settings.max_new_tokens
         if turn.finished:
             self._uncached = []

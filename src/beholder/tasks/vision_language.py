@@ -14,7 +14,18 @@ import numpy as np
 from beholder.errors import InvalidSetting, ModelError
 from beholder.files import reported
 from beholder.pictures.read import display_name
-from beholder.runtime.decoding import DecodingSettings, Language, generate, generate_candidates, sequence_log_probs
+from beholder.runtime.continuous_batching import CacheDemand
+from beholder.runtime.decoding import (
+    Decoding,
+    DecodingSettings,
+    GeneratedText,
+    Language,
+    generate,
+    run,
+    sequence_log_probs,
+    start_candidates,
+    start_decoding,
+)
 from beholder.runtime.pipeline import batches
 from beholder.runtime.precision import Precision, check_precision
 from beholder.tasks.attention_maps import AttentionMaps, compute_attention_maps
@@ -256,12 +267,15 @@ class VisionLanguageModel(Reloadable):
         if prompt is not None:
             settings["prompt"] = prompt
         options = replace(options or CaptionOptions(), **settings)
+        return self._stream_captions(images, options, *self._caption_prompt(options))
+
+    def _caption_prompt(self, options: CaptionOptions) -> tuple[list[int], int]:
+        """Return the prompt's tokens and the number of candidates; errors as for `stream_captions`."""
         count = options.candidates(self.loaded.num_candidates)
         if count > 1:
             self._check_matching()
         prompt = self.loaded.prompts.caption if options.prompt is None else options.prompt
-        ids = self.codec.encode_prompt(prompt, options.max_new_tokens)
-        return self._stream_captions(images, options, ids, count)
+        return self.codec.encode_prompt(prompt, options.max_new_tokens), count
 
     def _stream_captions(
         self, images: Iterable[Picture], options: CaptionOptions, ids: list[int], count: int
@@ -285,6 +299,32 @@ class VisionLanguageModel(Reloadable):
                 ranked = next(captions)
                 scored = tuple((text, score) for text, score in ranked if score is not None)
                 yield CaptionedPicture(index, name, *ranked[0], scored)
+
+    def caption_demand(self, images: int, options: CaptionOptions) -> CacheDemand:
+        """Return the room in the KV cache for captions of so many pictures; errors as for `stream_captions`."""
+        ids, count = self._caption_prompt(options)
+        rows = count if options.top_p is not None else max(options.decoding().num_beams, count)
+        return CacheDemand(images * rows, self.codec.soft_prompts + len(ids) + options.max_new_tokens)
+
+    def start_captions(
+        self, images: Sequence[PreprocessedImage], options: CaptionOptions
+    ) -> Decoding[list[CaptionedPicture]]:
+        """Read pictures; return the steps that caption them, to be decoded together with other texts."""
+        ids, count = self._caption_prompt(options)
+
+        def captioned(captions: Sequence[Sequence[tuple[str, float | None]]]) -> list[CaptionedPicture]:
+            return [
+                CaptionedPicture(
+                    index,
+                    f"picture {index + 1}",
+                    *ranked[0],
+                    tuple((text, score) for text, score in ranked if score is not None),
+                )
+                for index, ranked in enumerate(captions)
+            ]
+
+        pixels = np.stack([image.pixels for image in images])
+        return self._start_caption_batch(pixels, options, ids, count).map(captioned)
 
     @overload
     def caption(self, images: Picture, prompt: str | None = ..., max_new_tokens: int = ..., **settings: Any) -> str: ...
@@ -415,7 +455,8 @@ class VisionLanguageModel(Reloadable):
     ) -> Conversation:
         """Start a conversation about one picture, which is encoded once; ``top_p`` samples the answers."""
         settings = DecodingSettings(max_new_tokens, top_p=top_p, temperature=temperature, seed=seed)
-        return Conversation(self.language, self.codec, self.soft_prompts(image, allow_urls=allow_urls), settings)
+        prompts = self.soft_prompts(image, allow_urls=allow_urls)
+        return Conversation(self.language, self.codec, lambda: prompts, settings)
 
     def match(
         self, image: Picture, texts: Sequence[str], *, exact: bool = False, allow_urls: bool = False
@@ -471,6 +512,11 @@ class VisionLanguageModel(Reloadable):
 
         ``ids`` are the prompt's tokens.
         """
+        return run(self.language, self._start_caption_batch(pixels, options, ids, count), options.on_token)
+
+    def _start_caption_batch(
+        self, pixels: np.ndarray, options: CaptionOptions, ids: list[int], count: int
+    ) -> Decoding[Sequence[Sequence[tuple[str, float | None]]]]:
         import torch
 
         tokens = self.front_end.tokens(pixels)
@@ -478,13 +524,16 @@ class VisionLanguageModel(Reloadable):
         mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=self.device)
         settings = options.decoding()
         if count == 1:
-            texts = generate(self.language, embeddings, mask, settings, options.on_token)
-            return [[(self.codec.decode(text.ids), None)] for text in texts]
-        generated = generate_candidates(self.language, embeddings, mask, settings, count, options.on_token)
-        candidates = [list(dict.fromkeys(self.codec.decode(text.ids) for text in texts)) for texts in generated]
-        sentences = [[f"{options.prompt or ''} {text}".strip() for text in texts] for texts in candidates]
-        scores = self._match(pixels, tokens, sentences)
-        return [rank(texts, match.tolist()) for texts, match in zip(candidates, scores, strict=True)]
+            decoding = start_decoding(self.language, embeddings, mask, settings)
+            return decoding.map(lambda texts: [[(self.codec.decode(text.ids), None)] for text in texts])
+
+        def ranked(generated: list[list[GeneratedText]]) -> Sequence[Sequence[tuple[str, float | None]]]:
+            candidates = [list(dict.fromkeys(self.codec.decode(text.ids) for text in texts)) for texts in generated]
+            sentences = [[f"{options.prompt or ''} {text}".strip() for text in texts] for texts in candidates]
+            scores = self._match(pixels, tokens, sentences)
+            return [rank(texts, match.tolist()) for texts, match in zip(candidates, scores, strict=True)]
+
+        return start_candidates(self.language, embeddings, mask, settings, count).map(ranked)
 
     def _check_matching(self) -> None:
         if not self.loaded.matching:
