@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -59,8 +60,6 @@ def ask(port: int, method: str, path: str, body: object = None, **headers: str) 
     )
     answer = connection.getresponse()
     if answer.status == 503:
-        import time
-
         time.sleep(0.1)
     return answer.status, answer.read()
 
@@ -160,3 +159,50 @@ def test_any_other_address_needs_a_key(host: str) -> None:
     assert not ServerSettings(host=host, key="12345678").loopback
     with pytest.raises(InvalidSetting, match="at least 8 characters"):
         ServerSettings(host=host, key="short")
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGHUP"), reason="this system has no SIGHUP")
+def test_sighup_rereads_the_keys_and_reopens_the_log(tmp_path: Path, tiny_model: Path) -> None:
+    file, log = tmp_path / "keys", tmp_path / "log"
+    file.write_text("the first key\n")
+    file.chmod(0o644)
+
+    def events() -> list[dict[str, object]]:
+        return [json.loads(line) for line in log.read_text().splitlines()]
+
+    def wait_for(event: str) -> dict[str, object]:
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline:
+            found = [row for row in events() if row["event"] == event] if log.exists() else []
+            if found:
+                return found[-1]
+            time.sleep(0.02)
+        raise TimeoutError(event)
+
+    order = [*RUN, "--port", "0", "--key-file", str(file), "--log-file", str(log), "--model", str(tiny_model)]
+    process = subprocess.Popen(order, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    try:
+        port = int(str(wait_for("listening")["address"]).rsplit(":", 1)[1].strip("/"))
+        wait_for("ready")
+        assert wait_for("key_file_is_readable_by_other_users")["level"] == "warning"
+        assert ask(port, "GET", "/v1/models", Authorization="Bearer the first key")[0] == 200
+        file.write_text("name=one key=the-second-key\nname=two key=the-third-key\n")
+        log.rename(tmp_path / "log.1")
+        process.send_signal(signal.SIGHUP)
+        assert wait_for("reloaded")["keys"] == 2
+        assert ask(port, "GET", "/v1/models", Authorization="Bearer the first key")[0] == 401
+        assert ask(port, "GET", "/v1/models", Authorization="Bearer the-second-key")[0] == 200
+        file.write_text("short\n")
+        process.send_signal(signal.SIGHUP)
+        assert wait_for("keys_not_reloaded")["level"] == "error"
+        assert ask(port, "GET", "/v1/models", Authorization="Bearer the-third-key")[0] == 200
+        assert {row.get("key") for row in events() if row["event"] == "request"} == {None, "one", "two"}
+        process.send_signal(signal.SIGTERM)
+        out, err = process.communicate(timeout=60)
+        assert process.returncode == 0 and out == err == ""
+        assert events()[-1]["event"] == "stopped"
+        assert "the-third" not in log.read_text() and "first key" not in (tmp_path / "log.1").read_text()
+    finally:
+        process.kill()
+        process.communicate()

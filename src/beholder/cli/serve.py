@@ -16,7 +16,18 @@ Port = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port 
 Key = Annotated[
     str | None, typer.Option("--key", help="API key required of every request. Visible to other users of this machine.")
 ]
-KeyFile = Annotated[Path | None, typer.Option("--key-file", help="File with the API key; or set BEHOLDER_KEY.")]
+KeyFile = Annotated[
+    Path | None, typer.Option("--key-file", help="File of API keys, one a line; reread on SIGHUP. Or set BEHOLDER_KEY.")
+]
+ProxyHeaders = Annotated[
+    list[str],
+    typer.Option(
+        "--proxy-headers", help="Address or network of a trusted reverse proxy; repeatable.", metavar="ADDRESS"
+    ),
+]
+LogFile = Annotated[
+    Path | None, typer.Option("--log-file", help="Log to this file in place of standard error; reopened on SIGHUP.")
+]
 AllowHost = Annotated[list[str], typer.Option("--allow-host", help="Host name of this server; repeatable.")]
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures from public http(s) URLs.")]
 Albums = Annotated[list[Path], typer.Option("--album", help="Serve this album; repeatable.", show_default=False)]
@@ -26,6 +37,9 @@ Requests = Annotated[
 ]
 Seconds = Annotated[float, typer.Option("--seconds", min=0.1, help="Deadline of a request in seconds.")]
 BodyMegabytes = Annotated[float, typer.Option("--body-megabytes", min=0.001, help="Maximum size of a request body.")]
+Telemetry = Annotated[
+    bool, typer.Option("--telemetry", help="Send OpenTelemetry traces to the collector that OTEL_* variables name.")
+]
 CacheTokens = Annotated[
     int,
     typer.Option(
@@ -48,12 +62,15 @@ def command(
     key: Key = None,
     key_file: KeyFile = None,
     allow_host: AllowHost = [],  # noqa: B006
+    proxy_headers: ProxyHeaders = [],  # noqa: B006
     allow_urls: AllowUrls = False,
     requests: Requests = 128,
     seconds: Seconds = 120.0,
     body_megabytes: BodyMegabytes = 32.0,
     cache_tokens: CacheTokens = 16_384,
     drain_seconds: DrainSeconds = 0.0,
+    log_file: LogFile = None,
+    telemetry: Telemetry = False,
     precision: Precision = PrecisionName.exact,
     allow_pickle: AllowPickle = True,
 ) -> None:
@@ -71,7 +88,6 @@ def command(
 
     try:
         from beholder.runtime.precision import check_precision
-        from beholder.server.logs import LOGGER, configure_logging
         from beholder.server.run import serve
         from beholder.server.service import Service, model_loader
         from beholder.server.settings import ServerSettings
@@ -81,22 +97,12 @@ def command(
         raise MissingExtra("the server", "server") from error
     if key == "" or os.environ.get("BEHOLDER_KEY") == "":
         raise InvalidSetting("the API key is empty")
-    if key is not None and key_file is not None:
-        raise InvalidSetting("--key and --key-file are mutually exclusive")
-    if key_file is not None:
-        try:
-            key = key_file.read_text("utf-8").strip()
-        except (OSError, UnicodeDecodeError) as error:
-            raise InvalidSetting(f"--key-file {key_file}: cannot be read ({error})") from None
-        if not key:
-            raise InvalidSetting(f"--key-file {key_file}: is empty")
-        if key_file.stat().st_mode & 0o077:
-            configure_logging()
-            LOGGER.warning("key_file_is_readable_by_other_users")
     settings = ServerSettings(
         host=host,
         port=port,
-        key=key or os.environ.get("BEHOLDER_KEY") or None,
+        key=key or (os.environ.get("BEHOLDER_KEY") if key_file is None else None),
+        key_file=key_file,
+        trusted_proxies=tuple(proxy_headers),
         allowed_hosts=tuple(allow_host),
         allow_urls=allow_urls,
         read_only=read_only,
@@ -104,6 +110,7 @@ def command(
         seconds=seconds,
         body_megabytes=body_megabytes,
         cache_tokens=cache_tokens,
+        telemetry=telemetry,
         drain_seconds=drain_seconds,
     )
-    serve(Service(settings, model_loader(model, allow_pickle, check_precision(precision)), album))
+    serve(Service(settings, model_loader(model, allow_pickle, check_precision(precision)), album), log_file)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import binascii
-import hmac
 import ipaddress
 import re
 import socket
@@ -12,6 +11,7 @@ from collections.abc import Mapping, MutableMapping
 from typing import Any
 
 from beholder.server.http_errors import HTTPError
+from beholder.server.keys import KeyRing
 from beholder.server.settings import ServerSettings
 
 Scope = MutableMapping[str, Any]
@@ -30,12 +30,13 @@ class AccessPolicy:
 
     def __init__(self, settings: ServerSettings):
         self.settings = settings
+        self.keys = KeyRing(settings.read_keys())
         self.hosts = {"localhost", *(name.lower() for name in settings.allowed_hosts)}
         if not settings.loopback:
             self.hosts |= {socket.gethostname().lower(), settings.host.lower()}
 
     def check(self, scope: Scope) -> dict[bytes, bytes]:
-        """Return the headers of an admissible request.
+        """Return the headers of an admissible request; ``scope["key_name"]`` is the name of its key.
 
         Raises:
             HTTPError: The request is refused.
@@ -54,7 +55,7 @@ class AccessPolicy:
             )
         self._check_host(headers)
         self._check_origin(scope, headers)
-        self._check_key(headers)
+        scope["key_name"] = self.keys.check(presented_key(headers), scope["path"])
         if headers.get(b"content-encoding", b"identity").lower() != b"identity":
             raise HTTPError(415, "compressed request bodies are not supported", code="compressed")
         return headers
@@ -85,18 +86,6 @@ class AccessPolicy:
         is_link = headers.get(b"sec-fetch-mode") == b"navigate" and scope["method"] == "GET" and scope["path"] == "/"
         if site not in (b"none", b"same-origin") and not is_link:
             raise HTTPError(403, "cross-origin requests are refused", code="foreign_origin")
-
-    def _check_key(self, headers: Headers) -> None:
-        if self.settings.key is None:
-            return
-        if not hmac.compare_digest(presented_key(headers), self.settings.key.encode()):
-            raise HTTPError(
-                401,
-                "an API key is required: Authorization: Bearer KEY",
-                type="authentication_error",
-                code="invalid_api_key",
-                headers={"WWW-Authenticate": 'Basic realm="Beholder", charset="UTF-8"'},
-            )
 
 
 def presented_key(headers: Headers) -> bytes:

@@ -20,6 +20,7 @@ from beholder.server import album_api, health, native_api, openai_api, static_fi
 from beholder.server.http_errors import HTTPError, to_http_error
 from beholder.server.middleware import RequestMiddleware
 from beholder.server.service import Service
+from beholder.server.telemetry import instrument
 from beholder.version import __version__
 
 
@@ -51,6 +52,8 @@ def create_app(service: Service, on_failure: Callable[[], None] = lambda: None) 
         service.start(on_failure)
         yield
         service.stop()
+        if tracing is not None:
+            tracing.shutdown()
 
     app = FastAPI(title="Beholder", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
@@ -67,6 +70,7 @@ def create_app(service: Service, on_failure: Callable[[], None] = lambda: None) 
     routes = [
         (route.path_regex, route.path) for router in routers for route in router.routes if isinstance(route, APIRoute)
     ]
+    tracing = instrument(app, {path for _, path in routes}) if service.settings.telemetry else None
     return RequestMiddleware(app, service.settings, service.metrics, routes)
 
 

@@ -35,6 +35,10 @@ class Metrics:
         self.refusals = Counter(
             "beholder_refusals", "Error responses by code.", ["route", "code"], registry=self.registry
         )
+        self.requests_under_way = Gauge(
+            "beholder_requests_under_way", "Requests queued or running.", ["route"], registry=self.registry
+        )
+        self.wrong_keys = Counter("beholder_wrong_keys", "Requests with a wrong API key.", registry=self.registry)
         self.pictures = Counter("beholder_pictures", "Pictures read.", registry=self.registry)
         self.tokens = Counter("beholder_tokens", "Tokens read and written.", ["kind"], registry=self.registry)
         self.batches = Histogram(

@@ -6,6 +6,7 @@ This is plain ASGI around the whole application, so that no route can be left ou
 from __future__ import annotations
 
 import asyncio
+import ipaddress
 import json
 import re
 import time
@@ -14,10 +15,11 @@ from collections.abc import Awaitable, Callable, MutableMapping, Sequence
 from contextlib import suppress
 from typing import Any
 
-from beholder.server.access import AccessPolicy
+from beholder.server.access import AccessPolicy, presented_key
 from beholder.server.body_limits import check_json_structure
 from beholder.server.clients import current_client
 from beholder.server.http_errors import HTTPError, to_http_error, too_many_requests
+from beholder.server.keys import WrongKeys
 from beholder.server.logs import LOGGER, log_event
 from beholder.server.metrics import Metrics
 from beholder.server.settings import ServerSettings
@@ -47,6 +49,14 @@ SECURITY_HEADERS = (
 )
 
 
+def client_address(scope: Scope) -> str:
+    """Return the client's IP address; never another text, which a forwarding header may contain."""
+    try:
+        return str(ipaddress.ip_address(scope["client"][0]))
+    except (KeyError, TypeError, ValueError):
+        return "unknown"
+
+
 class ClientDisconnected(Exception):
     """The client closed the connection."""
 
@@ -72,7 +82,7 @@ class RequestMiddleware:
         self.active_requests = 0
         self.reserved_bytes = 0  # of the bodies of active requests
         self.average_seconds = 1.0  # exponential moving average over requests
-        metrics.gauge("beholder_requests_under_way", "Requests queued or running.", lambda: self.active_requests)
+        self.wrong_keys = WrongKeys()
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Handle one ASGI connection scope."""
@@ -97,9 +107,14 @@ class RequestMiddleware:
                 complete = True
             await send(message)
 
-        client = scope["client"][0] if scope.get("client") else "unknown"
+        client = client_address(scope)
         current_client.set(client)
+        scope["request_id"] = request_id
+        requested_route = self._route(scope)
+        under_way = self.metrics.requests_under_way.labels(requested_route)
+        under_way.inc()
         code: str | None = None
+        wrong_keys = 0
         counted = scope["path"].startswith("/v1/")  # health checks and metrics stay available under load
         self.active_requests += counted
         disconnected = False
@@ -107,7 +122,14 @@ class RequestMiddleware:
         body: bytes | None = None
         try:
             async with asyncio.timeout(self.settings.seconds):
-                headers = self.access.check(scope)
+                self.wrong_keys.check(client)
+                try:
+                    headers = self.access.check(scope)
+                except HTTPError as error:
+                    if error.code == "invalid_api_key" and presented_key(dict(scope["headers"])):
+                        self.metrics.wrong_keys.inc()
+                        wrong_keys = await self.wrong_keys.count(client)
+                    raise
                 if counted and self.active_requests > self.settings.requests:
                     raise too_many_requests(self._retry_after())
                 body = await self._read_body(headers, receive, reserved)
@@ -133,7 +155,8 @@ class RequestMiddleware:
             seconds = time.perf_counter() - start
             if counted:
                 self.average_seconds += 0.1 * (seconds - self.average_seconds)
-            route = getattr(scope.get("route"), "path", None) or self._route(scope)
+            under_way.dec()
+            route = getattr(scope.get("route"), "path", None) or requested_route
             code = scope.get("error_code", code)
             if code is not None:
                 self.metrics.refusals.labels(route, code).inc()
@@ -147,6 +170,8 @@ class RequestMiddleware:
                     method=method,
                     route=route,
                     client=client,
+                    **({"key": scope["key_name"]} if scope.get("key_name") else {}),
+                    **({"wrong_keys": wrong_keys} if wrong_keys else {}),
                     **({"code": code or "none"} if status >= 400 else {}),
                     status=status,
                     left=disconnected,

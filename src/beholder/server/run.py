@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import errno
 import signal
-import sys
 import threading
 import time
 import warnings
 from contextlib import suppress
+from pathlib import Path
 from types import FrameType
 from typing import Any
 
@@ -18,8 +18,9 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from beholder.errors import InvalidSetting
 from beholder.runtime.allocator import keep_freed_memory
+from beholder.server.access import AccessPolicy
 from beholder.server.app import create_app
-from beholder.server.logs import LOGGER, configure_logging, log_event
+from beholder.server.logs import LOGGER, JsonLinesHandler, configure_logging, log_event, log_uncaught_exceptions
 from beholder.server.service import Service
 
 CANCEL_SECONDS = 10  # after the grace period, for the responses of cancelled requests
@@ -52,16 +53,24 @@ class Server(uvicorn.Server):
     Args:
         config: uvicorn's configuration.
         service: The models and albums.
+        access: The checks of its requests.
+
+    Attributes:
+        log: Reopened by `reload`.
     """
 
-    def __init__(self, config: uvicorn.Config, service: Service):
+    def __init__(self, config: uvicorn.Config, service: Service, access: AccessPolicy):
         super().__init__(config)
         self.service = service
+        self.access = access
+        self.log: JsonLinesHandler | None = None
         self._last_accept_log = 0.0
+        self._loop: asyncio.AbstractEventLoop | None = None
 
     async def startup(self, sockets: list | None = None) -> None:
         """Start listening."""
-        asyncio.get_running_loop().set_exception_handler(self._handle_loop_error)
+        self._loop = asyncio.get_running_loop()
+        self._loop.set_exception_handler(self._handle_loop_error)
         await super().startup(sockets)
         if self.started and self.servers:
             port = self.servers[0].sockets[0].getsockname()[1]
@@ -86,6 +95,23 @@ class Server(uvicorn.Server):
         timer.daemon = True
         timer.start()
 
+    def reload_soon(self) -> None:
+        """Call `reload` in the event loop; for a signal handler."""
+        if self._loop is not None and not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self.reload)
+
+    def reload(self) -> None:
+        """Reread the key file and reopen the log; what can't be read leaves the keys as they are."""
+        if self.log is not None:
+            self.log.reopen()
+        try:
+            keys = self.service.settings.read_keys()
+        except InvalidSetting:
+            LOGGER.exception("keys_not_reloaded")
+            return
+        self.access.keys.replace(keys)
+        log_event("reloaded", keys=len(keys))
+
     def _handle_loop_error(self, loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:
         """Log errors of the event loop as JSON; when file descriptors run out, once in a while."""
         error = context.get("exception")
@@ -105,8 +131,9 @@ def create_server(service: Service) -> Server:
     def on_failure() -> None:
         server.should_exit = True
 
+    app = create_app(service, on_failure)
     config = uvicorn.Config(
-        create_app(service, on_failure),
+        app,
         host=settings.host,
         port=settings.port,
         http=IdleTimeoutProtocol,
@@ -115,28 +142,40 @@ def create_server(service: Service) -> Server:
         log_config=None,
         access_log=False,
         server_header=False,
-        proxy_headers=False,
+        proxy_headers=bool(settings.trusted_proxies),
+        forwarded_allow_ips=list(settings.trusted_proxies),
         timeout_keep_alive=15,
         timeout_graceful_shutdown=int(settings.stop_seconds) + CANCEL_SECONDS,
         h11_max_incomplete_event_size=32_768,
         backlog=256,
     )
-    server = Server(config, service)
+    server = Server(config, service, app.access)
     return server
 
 
-def serve(service: Service) -> None:
-    """Run until SIGTERM or Ctrl-C; running requests have ``stop_seconds`` to finish.
+def serve(service: Service, log_file: Path | None = None) -> None:
+    """Run until SIGTERM or Ctrl-C; running requests have ``stop_seconds`` to finish. SIGHUP reloads (`Server.reload`).
+
+    Args:
+        service: The models and albums.
+        log_file: Where to log; by default, standard error.
 
     Raises:
-        InvalidSetting: The address can't be bound.
+        InvalidSetting: The address can't be bound, or the log can't be opened.
         BeholderError: A model can't be loaded.
     """
     keep_freed_memory()
-    configure_logging()
+    log = configure_logging(log_file)
+    log_uncaught_exceptions()
+    key_file = service.settings.key_file
+    if key_file is not None and key_file.stat().st_mode & 0o077:
+        LOGGER.warning("key_file_is_readable_by_other_users")
     # Warnings may quote request contents; where one matters, it is an error here.
     warnings.simplefilter("ignore", UserWarning)
     server = create_server(service)
+    server.log = log
+    if hasattr(signal, "SIGHUP"):
+        signal.signal(signal.SIGHUP, lambda *_: server.reload_soon())
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn re-raises them after shutting down
         signal.signal(number, lambda *_: None)
     with suppress(SystemExit):  # raised by uvicorn if it can't start
@@ -147,4 +186,3 @@ def serve(service: Service) -> None:
         host, port = service.settings.host, service.settings.port
         raise InvalidSetting(f"can't listen on {host}, port {port}: is it in use? --port selects another port")
     log_event("stopped")
-    sys.stderr.flush()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import ipaddress
 import re
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from beholder.errors import InvalidSetting
 from beholder.pictures.limits import Limits
+from beholder.server.keys import APIKey, read_key_file
 
 
 @dataclass(frozen=True)
@@ -17,7 +19,9 @@ class ServerSettings:
     Attributes:
         host: Address to listen on. Any address but loopback requires a key.
         port: Port to listen on; 0 selects a free one.
-        key: API key that every request must carry; None disables authentication.
+        key: API key that every request must carry; None disables authentication, unless there is a ``key_file``.
+        key_file: File of API keys (`beholder.server.keys`), reread on SIGHUP.
+        trusted_proxies: Addresses and networks of reverse proxies whose ``X-Forwarded-For`` names the client.
         allowed_hosts: Host names accepted in the Host header, besides loopback and IP addresses.
         allow_urls: Whether pictures may be given by public http(s) URLs.
         read_only: Whether captions and tags of albums can't be changed.
@@ -33,12 +37,15 @@ class ServerSettings:
         tokens: Maximum number of generated tokens per answer.
         cache_tokens: Tokens that a model's KV cache may hold. Requests for which there is no room wait; when as many
             tokens wait, further requests get 429.
+        telemetry: Whether requests are traced (`beholder.server.telemetry`).
         drain_seconds: How long ``/readyz`` reports 503 after SIGTERM before the socket is closed.
     """
 
     host: str = "127.0.0.1"
     port: int = 8000
     key: str | None = field(default=None, repr=False)
+    key_file: Path | None = None
+    trusted_proxies: tuple[str, ...] = ()
     allowed_hosts: tuple[str, ...] = ()
     allow_urls: bool = False
     read_only: bool = False
@@ -53,10 +60,13 @@ class ServerSettings:
     stop_seconds: float = 30.0
     tokens: int = 512
     cache_tokens: int = 16_384
+    telemetry: bool = False
     drain_seconds: float = 0.0
 
     def __post_init__(self) -> None:
-        if not self.loopback and not self.key:
+        if self.key is not None and self.key_file is not None:
+            raise InvalidSetting("--key and --key-file are mutually exclusive")
+        if not self.loopback and not self.key and self.key_file is None:
             raise InvalidSetting(
                 f"--host {self.host}: reachable from other machines, so it needs a key: --key-file FILE, or "
                 "BEHOLDER_KEY in the environment"
@@ -64,8 +74,14 @@ class ServerSettings:
         for name in self.allowed_hosts:
             if not re.fullmatch(r"[A-Za-z0-9]([A-Za-z0-9._-]*[A-Za-z0-9])?", name, re.ASCII):
                 raise InvalidSetting(f"--allow-host {name}: a host name without scheme, port or wildcard is expected")
-        if self.key is not None and (len(self.key) < 8 or not self.key.isascii() or not self.key.isprintable()):
-            raise InvalidSetting("the key needs at least 8 characters, all printable ASCII")
+        for proxy in self.trusted_proxies:
+            try:
+                ipaddress.ip_network(proxy)
+            except ValueError:
+                raise InvalidSetting(
+                    f"--proxy-headers {proxy}: an IP address or a network such as 10.0.0.0/8 is expected"
+                ) from None
+        self.read_keys()
         if not 0 <= self.port <= 65535:
             raise InvalidSetting(f"--port {self.port}: a port is between 0 and 65535")
         for name in (
@@ -82,6 +98,16 @@ class ServerSettings:
         for name in ("seconds", "body_seconds", "stop_seconds"):
             if not getattr(self, name) > 0:
                 raise InvalidSetting(f"{name}: must be greater than 0, is {getattr(self, name)}")
+
+    def read_keys(self) -> tuple[APIKey, ...]:
+        """Return the API keys that are valid at present; none if no key is required.
+
+        Raises:
+            InvalidSetting: The key file can't be read, or a key is invalid.
+        """
+        if self.key_file is not None:
+            return read_key_file(self.key_file)
+        return () if self.key is None else (APIKey(self.key, "key"),)
 
     @property
     def loopback(self) -> bool:
