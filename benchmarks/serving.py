@@ -2,11 +2,18 @@
 
     python benchmarks/serving.py                          # 64 clients for five minutes, with mini
     python benchmarks/serving.py --clients 8 --seconds 30
+    python benchmarks/serving.py --hostile 0.2            # a fifth of the clients attack the server
 
 Three parts. Embeddings, sequentially and concurrently: the ratio of the throughputs. A single conversation: seconds to
 its first token. Then clients that mix embeddings, captions and conversations about pictures, a tenth of which
 disconnect early and a tenth of which send invalid requests: status codes, responses that differ from those of a lone
 request, and the server's memory. The clients run on the same cores as the server.
+
+With ``--hostile``, only the third part, twice: first the well-behaved clients alone, then together with the hostile
+ones, who send bodies of millions of keys, thousands of long texts and labels, headers and bodies that trickle, requests
+that no proxy would pass on, and who leave, don't read, or hold connections open. The well-behaved clients' median
+duration may at most double, nothing may get a 500, and memory at the end may be at most 5 % above that of the first
+minute.
 """
 
 import argparse
@@ -14,12 +21,14 @@ import base64
 import http.client
 import json
 import random
+import socket
 import subprocess
 import sys
 import threading
 import time
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +43,8 @@ INVALID_REQUESTS: list[tuple[str, Any]] = [
     ("/v1/embeddings", {"model": "mini", "input": []}),
     ("/v1/chat/completions", {"model": "nobody", "messages": []}),
 ]
+
+SECONDS_HELD = 20.0  # by hostile clients that trickle, or don't read
 
 VOLATILE_FIELDS = ("id", "created")  # of a response
 
@@ -100,6 +111,100 @@ class Server:
             if line.startswith("process_resident_memory_bytes"):
                 return float(line.split()[1]) / 1e6
         return 0.0
+
+
+def huge_object(server: Server, rng: random.Random) -> int:
+    """A body of 26 MB with millions of unknown keys."""
+    body = b'{"model":"mini","input":"x",' + b",".join(b'"%d":0' % number for number in range(2_000_000)) + b"}"
+    return send_raw(server, "/v1/embeddings", body)
+
+
+def many_texts(server: Server, rng: random.Random) -> int:
+    text = "a long sentence about nothing in particular, " * 4
+    return server.ask("POST", "/v1/embeddings", {"model": "mini", "input": [text] * rng.randrange(500, 2048)})[0]
+
+
+def many_labels(server: Server, rng: random.Random) -> int:
+    labels = [f"thing {rng.random()}" for _ in range(rng.randrange(100, 1000))]
+    templates = [f"{word} of a {{}}" for word in ("photo", "drawing", "painting", "picture")] * 4
+    body = {"image": data_url(PHOTOGRAPHS[0]), "labels": labels, "template": templates}
+    return server.ask("POST", "/v1/classify", body)[0]
+
+
+def long_conversations_abandoned(server: Server, rng: random.Random) -> int:
+    content = [
+        {"type": "image_url", "image_url": {"url": data_url(rng.choice(PHOTOGRAPHS))}},
+        {"type": "text", "text": "Tell a story. " * 200},
+    ]
+    body = {"model": "mini", "messages": [{"role": "user", "content": content}], "max_tokens": 512, "stream": True}
+    for _ in range(5):
+        server.send_and_disconnect("/v1/chat/completions", body, rng.uniform(0, 1))
+    return 0
+
+
+def trickle(server: Server, rng: random.Random) -> int:
+    """A request that arrives byte by byte."""
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection, suppress(OSError):
+        end = time.monotonic() + SECONDS_HELD
+        request = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n" + b" " * 1000
+        for byte in request:
+            if time.monotonic() > end:
+                break
+            connection.send(bytes([byte]))
+            time.sleep(0.1)
+    return 0
+
+
+def never_read(server: Server, rng: random.Random) -> int:
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection, suppress(OSError):
+        for _ in range(50):
+            connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
+        time.sleep(SECONDS_HELD)
+    return 0
+
+
+def hold_connections(server: Server, rng: random.Random) -> int:
+    with ExitStack() as held:
+        for _ in range(50):
+            with suppress(OSError):
+                held.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+        time.sleep(SECONDS_HELD)
+    return 0
+
+
+def smuggle(server: Server, rng: random.Random) -> int:
+    head = "POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
+    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+        connection.sendall(head.encode() + b"0\r\n\r\n")
+        return int(connection.recv(1000).split(b" ")[1])
+
+
+def rubbish(server: Server, rng: random.Random) -> int:
+    return server.ask("POST", *rng.choice(INVALID_REQUESTS))[0]
+
+
+def send_raw(server: Server, path: str, body: bytes) -> int:
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
+    try:
+        connection.request("POST", path, body, {"Content-Type": "application/json"})
+        return connection.getresponse().status
+    except OSError:  # refused before all of it was sent
+        return 0
+    finally:
+        connection.close()
+
+
+ATTACKS = (
+    huge_object,
+    many_texts,
+    many_labels,
+    long_conversations_abandoned,
+    trickle,
+    never_read,
+    hold_connections,
+    smuggle,
+    rubbish,
+)
 
 
 def equal_json(one: bytes, other: bytes) -> bool:
@@ -208,14 +313,84 @@ def mixed(server: Server, requests: list[tuple[str, dict[str, Any]]], clients: i
     return not any(status >= 500 for status in statuses) and not different
 
 
+def attacked(
+    server: Server, requests: list[tuple[str, dict[str, Any]]], clients: int, hostile: int, seconds: float
+) -> bool:
+    """Run well-behaved clients alone and then beside hostile ones; return whether the server withstood."""
+    expected = [server.ask("POST", *each) for each in requests]
+    medians = []
+    passed = True
+    for attackers in (0, hostile):
+        statuses: Counter[int] = Counter()
+        attacks: Counter[tuple[str, int]] = Counter()
+        different: Counter[str] = Counter()
+        durations: list[float] = []
+        memory: list[float] = []
+        lock = threading.Lock()
+        start = time.monotonic()
+        end = start + seconds
+
+        def client(seed: int) -> None:
+            rng = random.Random(seed)
+            while time.monotonic() < end:  # noqa: B023 (the threads end before the next round)
+                index = rng.randrange(len(requests))
+                path, body = requests[index]
+                began = time.perf_counter()
+                status, data = server.ask("POST", path, body)
+                with lock:  # noqa: B023
+                    statuses[status] += 1  # noqa: B023
+                    if status == 200:
+                        durations.append(time.perf_counter() - began)  # noqa: B023
+                        if not equal_json(expected[index][1], data):
+                            different[path] += 1  # noqa: B023
+                if status == 429:
+                    time.sleep(1)
+
+        def attacker(seed: int) -> None:
+            rng = random.Random(seed)
+            while time.monotonic() < end:  # noqa: B023
+                attack = rng.choice(ATTACKS)
+                try:
+                    status = attack(server, rng)
+                except OSError:
+                    status = 0
+                with lock:  # noqa: B023
+                    attacks[attack.__name__, status] += 1  # noqa: B023
+
+        threads = [threading.Thread(target=client, args=(number,)) for number in range(clients - hostile)]
+        threads += [threading.Thread(target=attacker, args=(1000 + number,)) for number in range(attackers)]
+        for thread in threads:
+            thread.start()
+        while time.monotonic() < end:
+            time.sleep(min(10, seconds / 5))
+            memory.append(server.megabytes())
+        for thread in threads:
+            thread.join()
+        medians.append(float(np.median(durations)))
+        first_minute = max(each for each in memory[: max(1, round(len(memory) * 60 / seconds))])
+        print(f"{clients - hostile} clients, {attackers} hostile, {seconds:.0f} s: {dict(sorted(statuses.items()))}")
+        print(f"attacks and their statuses: {dict(sorted(attacks.items()))}")
+        print(f"median {medians[-1]:.2f} s; differing responses: {dict(different) or 'none'}")
+        print(f"megabytes: {memory[0]:.0f} … after a minute {first_minute:.0f} … at the end {memory[-1]:.0f}")
+        answered = {*statuses, *(status for _, status in attacks)}
+        passed &= 500 not in answered and not different and server.process.poll() is None
+        passed &= memory[-1] <= 1.05 * first_minute
+    print(f"the hostile clients make the others wait {medians[1] / medians[0]:.2f} times as long")
+    return bool(passed and medians[1] <= 2 * medians[0])
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--clients", type=int, default=64)
     parser.add_argument("--seconds", type=float, default=300)
+    parser.add_argument("--hostile", type=float, default=0.0, help="share of the clients that attack the server")
     options = parser.parse_args()
     server = Server()
     try:
         requests = build_requests()
+        if options.hostile:
+            hostile = round(options.clients * options.hostile)
+            raise SystemExit(0 if attacked(server, requests, options.clients, hostile, options.seconds) else 1)
         throughput(server, requests, options.clients)
         time_to_first_token(server, requests)
         passed = mixed(server, requests, options.clients, options.seconds)
