@@ -58,7 +58,7 @@ class DecodingJob:
     """A request for generated texts. Everything is called in the model's thread.
 
     Attributes:
-        prepare: Checks the request, quickly.
+        prepare: Checks the request, quickly; returns None if it has been answered already.
         on_end: Called with the result, or with the exception that ended it.
         cancelled: Set when nobody waits for the rest.
         is_cancelled: Tells the same, where more than one client has to leave.
@@ -66,7 +66,7 @@ class DecodingJob:
         refusable: Whether it is refused when too many are waiting.
     """
 
-    prepare: Callable[[], Generation]
+    prepare: Callable[[], Generation | None]
     on_end: Callable[[Any], None]
     cancelled: bool = False
     is_cancelled: Callable[[], bool] = lambda: False
@@ -114,6 +114,8 @@ class DecodingScheduler:
 
         try:
             generation = job.prepare()
+            if generation is None:
+                return
             demands = [each.generation.demand for each in self.waiting if each.generation is not None]
             if job.refusable and self.waiting and joint_size([*demands, generation.demand]) > self.capacity:
                 raise CacheFull(max(1, min(60, round(self._average_seconds))))

@@ -304,8 +304,8 @@ class ServedVisionLanguageModel:
         turns: list[tuple[str, str]],
         question: str,
         sampling: SamplingParams,
-        on_piece: Callable[[str], None],
-    ) -> Generation:
+        on_piece: Callable[[str | StreamEnd], None],
+    ) -> Generation | None:
         from beholder.runtime.continuous_batching import CacheDemand
         from beholder.runtime.decoding import Decoding, DecodingSettings
         from beholder.tasks.conversation import Conversation, Turn
@@ -317,8 +317,12 @@ class ServedVisionLanguageModel:
         chat = Conversation(model.language, model.codec, lambda: model.soft_prompts(picture), settings)
         for earlier_question, answer in turns:
             chat.add_turn(earlier_question, answer)
-        chat.add_question(question)
+        turn = chat.add_question(question)
         prompt_tokens = chat.num_tokens
+        if turn.finished:  # by a notice that the model can't read it
+            for piece in ("", turn.answer, StreamEnd(True, prompt_tokens, 0)):
+                on_piece(piece)
+            return None
         tokens = prompt_tokens + sampling.max_tokens
         if model.language.context_length and tokens > model.language.context_length:
             raise HTTPError(
