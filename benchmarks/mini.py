@@ -1,9 +1,7 @@
 """Measure `mini` on photographs that its training has never seen: the figures of its model card.
 
-    python benchmarks/mini.py --photographs captions.jsonl [--categories FILE] [--imagenet FILE]
-    python benchmarks/mini.py --collection FOLDER [--work FOLDER]
+    python benchmarks/mini.py --collection FOLDER [--work FOLDER] [--categories FILE] [--imagenet FILE]
 
---photographs: the JSON lines that recipes/mini/train_heads.py was given; only the test part is used.
 --collection: a folder with captions.jsonl and labels.jsonl. Each source is reported by itself, in English and, if it
 has Chinese captions, in Chinese; only the test part of `photographs.split_by_source` is used.
 --categories, --imagenet: JSON lines with image and label (the second also index, the class number).
@@ -25,8 +23,8 @@ from beholder.text.templates import ENSEMBLE
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 from collection import chinese_names
-from dataset import class_names, split
-from photographs import Photograph, perceptual_hashes, read_collection, read_photographs, split_by_source
+from dataset import class_names
+from photographs import Photograph, perceptual_hashes, read_collection, split_by_source
 
 CHINESE_TEMPLATES = ("一张{}的照片",)
 
@@ -51,13 +49,6 @@ def retrieval(
 
 def embed(encoder: DualEncoder, photographs: Sequence[Photograph]) -> np.ndarray:
     return encoder.embed_images([photograph.path for photograph in photographs])
-
-
-def photographs_of_the_recipe(encoder: DualEncoder, file: Path) -> None:
-    test = split(read_photographs(file))["test"]
-    away = sum(photograph.source == "coco" for photograph in test)
-    detail = f"{len(test)} photographs, {away} of a collection that training never saw"
-    retrieval(encoder, "", embed(encoder, test), [photograph.captions for photograph in test], detail)
 
 
 def each_source(encoder: DualEncoder, folder: Path, work: Path) -> None:
@@ -119,7 +110,6 @@ def choice(
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--photographs", type=Path)
     parser.add_argument("--collection", type=Path)
     parser.add_argument("--work", type=Path, default=Path("runs/mini"), help="where perceptual hashes are cached")
     parser.add_argument("--categories", type=Path)
@@ -128,8 +118,6 @@ def main() -> None:
     parser.add_argument("--without", nargs="*", default=["vegetable", "tool"], help="categories that overlap others")
     options = parser.parse_args()
     encoder = DualEncoder.from_pretrained("mini")
-    if options.photographs:
-        photographs_of_the_recipe(encoder, options.photographs)
     if options.collection:
         each_source(encoder, options.collection, options.work)
     if options.categories:

@@ -53,8 +53,12 @@ def heads_data(collection: Collection, part: str, views: int = VIEWS, captions: 
         return vectors[fill_templates(PROMPTS, labels)].unflatten(0, (-1, len(PROMPTS)))
 
     photographs = collection.parts[part]
-    captioned = [photograph for photograph in photographs if photograph.captions]
-    repeated = [(list(photograph.captions) * captions)[:captions] for photograph in captioned]
+    known = {
+        photograph: [caption for caption in photograph.captions if caption in vectors.index]
+        for photograph in photographs
+    }
+    captioned = [photograph for photograph in photographs if known[photograph]]
+    repeated = [(known[photograph] * captions)[:captions] for photograph in captioned]
     label_sets = []
     for source, labels in collection.label_sets.items():
         own = [photograph for photograph in photographs if photograph.label and photograph.source == source]

@@ -71,13 +71,14 @@ def command(
 
 
 def _compile_encoder(name: str, precision: Checked, measured: list[str]) -> Path:
-    from beholder.runtime.compiled_dual_encoder import CompiledTowers
+    from beholder.runtime.compiled_dual_encoder import MULTILINGUAL, CompiledTowers
     from beholder.tasks.dual_encoder import DualEncoder
 
     towers = DualEncoder.compile(name, precision=precision).towers
     if not isinstance(towers, CompiledTowers):
         raise TypeError(f"{name}: was compiled and runs on {towers.engine}")
-    for tower in ("image", "text"):
+    second = [] if towers.compiled.multilingual is None else [MULTILINGUAL]
+    for tower in ("image", "text", *second):
         if (choice := towers.choice(tower)) is not None:
             faster = f"{choice.speedup:.2f} times as fast as exact, cosine {choice.cosine:.5f}"
             measured.append(f"{name}: {tower} tower {faster}")

@@ -51,9 +51,13 @@ def create_model(config: ClipConfig, data: TrainingData, vocabulary: str | None 
             raise InvalidSetting(
                 f"train.loss: {model.from_pretrained} has no bias, which the {config.train.loss} needs; use contrastive"
             )
-        # A calibration is that of the weights before training.
+        # A calibration and a second text tower fit the space before training.
         return replace(
-            loaded, calibration=None, name=model.name or loaded.name, licence=model.licence or loaded.licence
+            loaded,
+            calibration=None,
+            multilingual=None,
+            name=model.name or loaded.name,
+            licence=model.licence or loaded.licence,
         )
     settings = network_settings(config, vocabulary=600, end_id=1)
     text = settings.text

@@ -14,6 +14,12 @@ def model_card(loaded: LoadedDualEncoder) -> str:
     else:
         image = f"EfficientNet-Lite, width {settings.image.width}"
     text = f"{type(loaded.network.text).__name__}, {settings.text.layers} layers of width {settings.text.width}"
+    second = ""
+    if loaded.multilingual is not None:
+        tower = loaded.multilingual.network
+        kind = f"{type(tower.text).__name__}, {tower.settings.text.layers} layers of width {tower.settings.text.width}"
+        second = f"| text tower for other scripts than Latin | {kind} |\n"
+        parameters += sum(parameter.numel() for parameter in tower.parameters())
     calibrated = "yes" if loaded.calibration else "no"
     front = f"---\nlicense: {loaded.licence}\n---\n\n" if loaded.licence else ""
     return (
@@ -27,7 +33,7 @@ Pictures and sentences become vectors in one space; the cosine of two tells how 
 |---|---|
 | image tower | {image} |
 | text tower | {text} |
-| parameters | {parameters / 1e6:.1f} million |
+{second}| parameters | {parameters / 1e6:.1f} million |
 | vector | {settings.embedding} numbers, unit length |
 | picture | {pixels.height} × {pixels.width} pixels (height × width), fitted by {pixels.fit} |
 | sentence | up to {settings.text.context_length} tokens |

@@ -4,6 +4,7 @@ A format's module says how our settings are written in its config, and how its c
 if the config, read again, gives the same settings; the table of names that imports tensors exports them, too.
 """
 
+import warnings
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -47,6 +48,10 @@ def export(loaded: LoadedDualEncoder | LoadedVisionLanguage, format: Target, fol
     """
     if format not in get_args(Target):
         raise InvalidSetting(f"format {format!r} is none of {', '.join(get_args(Target))}")
+    if isinstance(loaded, LoadedDualEncoder) and loaded.multilingual is not None:
+        warnings.warn(
+            f"{loaded.name}: its second text tower, for other scripts than Latin, is not exported", ExportWarning, 2
+        )
     if isinstance(loaded, LoadedVisionLanguage):
         write = _vision_language_writer(loaded, format)
     elif format == "onnx":
