@@ -1,6 +1,8 @@
 """Colored pictures with captions, and the config of a training run that takes a second."""
 
+import io
 import json
+import tarfile
 from pathlib import Path
 from typing import Any
 
@@ -45,6 +47,15 @@ def paint(folder: Path, count: int = 24, broken: tuple[int, ...] = ()) -> Path:
     file = folder / "pairs.jsonl"
     file.write_text("".join(json.dumps(row) + "\n" for row in rows), "utf-8")
     return file
+
+
+def write_shard(path: Path, files: dict[str, bytes]) -> None:
+    """Write a webdataset shard."""
+    with tarfile.open(path, "w") as tar:
+        for name, data in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size = len(data)
+            tar.addfile(entry, io.BytesIO(data))
 
 
 def values(**changed: Any) -> dict[str, Any]:

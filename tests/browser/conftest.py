@@ -3,9 +3,11 @@
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import albums_to_serve
 import pytest
+from browsing import opened
 
 import serving
 from beholder import DualEncoder, VisionLanguageModel
@@ -47,6 +49,20 @@ def large_site(encoder: DualEncoder, tmp_path_factory: pytest.TempPathFactory) -
     album = albums_to_serve.large(tmp_path_factory.mktemp("large"), encoder, 100_000)
     with serving.running({"tiny": encoder}, {}, [album]) as running:
         yield running
+
+
+@pytest.fixture
+def page(chromium: Any, site: serving.Running) -> Iterator[Any]:
+    """A page without the content security policy, which would block the tests' own scripts."""
+    with opened(chromium, site, bypass_csp=True) as page:
+        yield page
+
+
+@pytest.fixture
+def strict(chromium: Any, site: serving.Running) -> Iterator[Any]:
+    """A page under the content security policy of production."""
+    with opened(chromium, site) as page:
+        yield page
 
 
 @pytest.fixture

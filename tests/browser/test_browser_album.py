@@ -17,9 +17,9 @@ from serving import Running, file_of, picture
 
 
 @pytest.fixture
-def page(chromium: Any, album_site: Running) -> Iterator[Any]:
-    with opened(chromium, album_site, bypass_csp=True) as page:
-        yield page
+def site(album_site: Running) -> Running:
+    """The server of `page`."""
+    return album_site
 
 
 @pytest.fixture

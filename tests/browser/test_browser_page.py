@@ -2,31 +2,16 @@
 
 import json
 import os
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-from browsing import drop, opened, shorten, violations
+from browsing import drop, shorten, violations
 
 from beholder import VisionLanguageModel
 from serving import Running, file_of, picture
 
 MARKUP = "<img src=x onerror=alert(1)>.png"
-
-
-@pytest.fixture
-def page(chromium: Any, site: Running) -> Iterator[Any]:
-    """A page without the content security policy, which would block the tests' own scripts."""
-    with opened(chromium, site, bypass_csp=True) as page:
-        yield page
-
-
-@pytest.fixture
-def strict(chromium: Any, site: Running) -> Iterator[Any]:
-    """A page under the content security policy of production."""
-    with opened(chromium, site) as page:
-        yield page
 
 
 def add_three_pictures(page: Any) -> None:

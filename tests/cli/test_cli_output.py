@@ -4,6 +4,7 @@ import json
 import os
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from beholder.cli.main import app
 from tiny_blip2 import make
 
 OUTPUTS = {"--out", "--report", "--plot", "--html", "--attention", "--captions", "--answers"}
+INPUTS = {"--album", "--data", "--key-file", "--labels-file", "--test"}
 CALLS = {
     "embed": ["embed", "PICTURE"],
     "similarity": ["similarity", "PICTURE", "--text", "a"],
@@ -39,19 +41,28 @@ SUFFIX = {"--plot": ".png", "--attention": ".png", "--html": ".html", "--report"
 SUFFIX |= {"--answers": ".csv"}
 
 
-def outputs() -> list[tuple[str, str]]:
-    """Return every option, of every command, that names an output file."""
-    found = []
+def options() -> list[tuple[str, Any]]:
+    """Return every option of every command, with the command's name."""
+    found: list[tuple[str, Any]] = []
 
-    def visit(group: object, path: str) -> None:
+    def visit(group: Any, path: str) -> None:
         for name, inner in getattr(group, "commands", {}).items():
             visit(inner, f"{path} {name}".strip())
         if not hasattr(group, "commands"):
-            names = {option for parameter in group.params for option in parameter.opts}  # type: ignore[attr-defined]
-            found.extend((path, option) for option in sorted(names & OUTPUTS))
+            found.extend((path, option) for option in group.params if option.param_type_name == "option")
 
     visit(typer.main.get_command(app), "")
     return found
+
+
+def outputs() -> list[tuple[str, str]]:
+    """Return every option, of every command, that names an output file."""
+    return [(command, name) for command, option in options() for name in sorted(OUTPUTS.intersection(option.opts))]
+
+
+def test_every_option_that_names_a_path_is_known_as_input_or_output() -> None:
+    paths = {option.opts[0] for _, option in options() if option.type.name in ("path", "file", "filename")}
+    assert paths == OUTPUTS | INPUTS, "a new output must be refused before anything is computed, as the others are"
 
 
 def call(words: list[str], folder: Path) -> list[str]:
@@ -64,7 +75,7 @@ def call(words: list[str], folder: Path) -> list[str]:
 def test_an_output_in_a_missing_folder_is_refused_first(name: str, option: str, tmp_path: Path) -> None:
     suffix = SUFFIX.get(option, ".csv" if name == "caption" else ".npy")
     file = tmp_path / "missing" / f"result{suffix}"
-    model = [] if CALLS[name][-1] == str(tmp_path) else ["--model", "no-such-model"]
+    model = ["--model", "no-such-model"]
     run = command.beholder(*call(CALLS[name], tmp_path), option, file, *model)
     assert run.returncode == 2 and f"{option} {file}: there is no folder {file.parent}" in run.stderr
     (tmp_path / f"taken{suffix}").mkdir()

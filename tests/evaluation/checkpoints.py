@@ -3,9 +3,8 @@
 import json
 import shutil
 from pathlib import Path
-from typing import Any
 
-import torch
+from random_weights import enlarge
 
 BLOCKS = {"num_hidden_layers": 2, "num_attention_heads": 4, "intermediate_size": 48, "hidden_size": 32}
 VISION = {**BLOCKS, "image_size": 48, "patch_size": 16}
@@ -35,12 +34,3 @@ def write(kind: str, vocabulary: Path, folder: Path) -> Path:
     enlarge(model)
     model.save_pretrained(folder)
     return folder
-
-
-def enlarge(model: Any) -> None:
-    """Scale random weights so that errors in the network change its output."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(parameter + 0.2 * noise if parameter.ndim < 2 else 0.3 * noise)

@@ -5,10 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from PIL import Image
 
 from beholder.text.byte_characters import BYTE_TO_CHARACTER
+from random_weights import enlarge
 
 PAIRS = [("t", "h"), ("th", "e</w>"), ("d", "o"), ("do", "g</w>"), ("c", "a"), ("ca", "t</w>"), ("r", "u"), ("ru", "n")]
 SENTENCES = ["the dog", "A cat runs, the dog runs!", "", "zebra? 42 the cat the dog the cat"]
@@ -33,12 +33,7 @@ def write_small_clip(folder: Path, end_id: int | None = None) -> Any:
     vision = {**blocks, "image_size": 48, "patch_size": 16}
     config = transformers.CLIPConfig(text_config=text, vision_config=vision, projection_dim=16)
     model = transformers.CLIPModel(config)
-    generator = torch.Generator().manual_seed(3)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(parameter + 0.2 * noise if parameter.ndim < 2 else 0.3 * noise)
-    model.eval().save_pretrained(folder)
+    enlarge(model, seed=3).save_pretrained(folder)
     return model
 
 

@@ -32,6 +32,7 @@ from beholder.weights.export import ExportWarning, export
 from beholder.weights.load import load_dual_encoder, load_vision_language
 from beholder.weights.loaded import LoadedDualEncoder
 from beholder.weights.table import build_empty, load_foreign, to_foreign
+from random_weights import enlarge
 from tiny_blip2 import make
 
 transformers = pytest.importorskip("transformers")
@@ -41,16 +42,6 @@ SENTENCES = ["a photo of a dog", "Two cats sleep!", "the quick brown fox jumps o
 TOLERANCE = {"atol": 1e-5, "rtol": 0}
 CROP = Preprocessing(48, 48, "crop", 48, mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28))
 SQUASH = Preprocessing(48, 48, "squash", interpolation="bilinear", mean=(0.5, 0.5, 0.5), std=(0.5, 0.5, 0.5))
-
-
-def enlarged(network: Any) -> Any:
-    """Enlarge random weights so that errors in the network change its output."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in network.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(parameter + 0.2 * noise if parameter.ndim < 2 else 0.3 * noise)
-    return network.eval()
 
 
 def build(kind: str, vocabularies: Path, **changes: Any) -> LoadedDualEncoder:
@@ -90,7 +81,7 @@ def build(kind: str, vocabularies: Path, **changes: Any) -> LoadedDualEncoder:
     else:
         grid = EfficientNetLiteSettings(width_scale=0.3, depth_scale=0.5)
         settings = TwoTowersSettings(grid, BertSettings(pieces, 24, pooling="mean", **BLOCKS), 16)
-    network = TwoTowers(settings).eval() if kind == "grid" else enlarged(TwoTowers(settings))
+    network = TwoTowers(settings).eval() if kind == "grid" else enlarge(TwoTowers(settings))
     return LoadedDualEncoder(
         network, CROP if kind in ("clip", "highest", "chinese") else SQUASH, tokenizer, name=kind, licence="apache-2.0"
     )
@@ -188,7 +179,7 @@ def theirs_chinese() -> Any:
     ],
 )
 def test_tensors_of_transformers_survive_import_and_export(name: str, config: Any, layout: Any, tmp_path: Path) -> None:
-    model = enlarged(getattr(transformers, name)(config))
+    model = enlarge(getattr(transformers, name)(config))
     model.save_pretrained(tmp_path)
     before = load_file(tmp_path / "model.safetensors")
     settings = layout.settings(json.loads((tmp_path / "config.json").read_text()))
@@ -373,7 +364,7 @@ def test_a_bridge_with_both_heads_is_exported_for_generation_with_a_warning(tmp_
         embedding=8,
         inference_only=False,
     )
-    loaded = replace(loaded, bridge=enlarged(Bridge(both)), name="trained")
+    loaded = replace(loaded, bridge=enlarge(Bridge(both)), name="trained")
     with pytest.warns(
         ExportWarning, match="no place for .*language_head.*matching_head.*text_feed_forward.*word_embeddings"
     ):

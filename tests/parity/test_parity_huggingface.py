@@ -13,6 +13,7 @@ from beholder.weights import bert, clip, dinov2, huggingface, siglip, vit
 from beholder.weights.load import load_foreign_network, load_image_encoder
 from beholder.weights.table import build_empty, load_foreign
 from beholder.weights.tensors import read_tensors
+from random_weights import enlarge
 
 transformers = pytest.importorskip("transformers")
 
@@ -25,12 +26,7 @@ TOLERANCE = {"atol": 1e-5, "rtol": 0}
 
 def write(model: Any, folder: Path) -> Any:
     """Enlarge the weights so that errors in the network change its output, and save the model."""
-    generator = torch.Generator().manual_seed(5)
-    with torch.no_grad():
-        for parameter in model.parameters():
-            noise = torch.randn(parameter.shape, generator=generator)
-            parameter.copy_(parameter + 0.2 * noise if parameter.ndim < 2 else 0.3 * noise)
-    model.eval().save_pretrained(folder)
+    enlarge(model).save_pretrained(folder)
     (folder / "preprocessor_config.json").write_text(json.dumps(CROPPED))
     return model
 

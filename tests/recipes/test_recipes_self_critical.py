@@ -3,8 +3,8 @@ import torch
 
 pytest.importorskip("pycocoevalcap", reason="captions are scored by pycocoevalcap")
 
-from test_training_bridge_stages import bridge, make
-
+import tiny_bridge
+import tiny_language_models
 from beholder.evaluation.caption_metrics import tokenize_caption
 from beholder.training.bridge_stages import stage_2_loss
 from self_critical import END, CiderReward, advantages, sample_captions, score_captions
@@ -43,7 +43,7 @@ def test_the_advantage_is_relative_to_the_other_captions_of_the_picture() -> Non
 
 
 def test_sampled_captions_depend_on_the_seed() -> None:
-    part, language = bridge().eval(), make("llama")
+    part, language = tiny_bridge.build().eval(), tiny_language_models.make("llama")
     image = torch.randn(2, 4, 16)
     first, same, other = (sample_captions(part, language, image, [3, 4], 4, 6, seed) for seed in (1, 1, 2))
     assert first == same != other
@@ -54,7 +54,7 @@ def test_sampled_captions_depend_on_the_seed() -> None:
 
 
 def test_training_raises_the_likelihood_of_captions_with_positive_advantage() -> None:
-    part, language = bridge(dropout=0.0), make("llama")
+    part, language = tiny_bridge.build(dropout=0.0), tiny_language_models.make("llama")
     image, rows = torch.randn(1, 4, 16), [[([3, 4], [5, 6, 7]), ([3, 4], [9, 8])]]
 
     def loss_of(number: int) -> float:

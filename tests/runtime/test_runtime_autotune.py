@@ -12,7 +12,7 @@ from beholder.models.efficientnet_lite import EfficientNetLiteSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.runtime import autotune, compiled_dual_encoder, compiled_model, precision, quantization, split_network
-from beholder.runtime.compiled_dual_encoder import CompiledTowers, find_compiled_dual_encoder
+from beholder.runtime.compiled_dual_encoder import COMPILED_DUAL_ENCODER, CompiledTowers
 from beholder.runtime.engine import NetworkConfig, NetworkSequence, openvino
 from beholder.runtime.precision import BOUNDS, Precision
 from beholder.runtime.samples import sample_pixels, sample_tokens
@@ -90,18 +90,18 @@ def test_a_configuration_beyond_the_error_bound_is_not_used(wide_model: Path, mo
 
 def test_each_processor_has_its_own_cache_entry(wide_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     DualEncoder.compile(wide_model)
-    assert find_compiled_dual_encoder(wide_model) is not None
+    assert COMPILED_DUAL_ENCODER.find(wide_model) is not None
     with monkeypatch.context() as elsewhere:
         elsewhere.setattr(compiled_model, "processor_name", lambda: "another")
-        assert find_compiled_dual_encoder(wide_model) is None
+        assert COMPILED_DUAL_ENCODER.find(wide_model) is None
         DualEncoder.compile(wide_model)
-    assert find_compiled_dual_encoder(wide_model) is not None, "two machines may share a cache"
+    assert COMPILED_DUAL_ENCODER.find(wide_model) is not None, "two machines may share a cache"
 
 
 def test_each_precision_has_its_own_kernel_cache(wide_model: Path) -> None:
     """OpenVINO does not distinguish them: kernels cached for float32 and run in bfloat16 gave NaN or crashed."""
     DualEncoder.compile(wide_model)
-    compiled = find_compiled_dual_encoder(wide_model)
+    compiled = COMPILED_DUAL_ENCODER.find(wide_model)
     assert compiled is not None
     tokens = sample_tokens(wide().tokenizer)
     model = openvino().Core().read_model(str(compiled.folder / "text.xml"))
@@ -121,7 +121,7 @@ def test_an_unknown_precision_is_refused(tiny_model: Path) -> None:
 
 def model_of(folder: Path, tower: str) -> object:
     DualEncoder.compile(folder)
-    found = find_compiled_dual_encoder(folder)
+    found = COMPILED_DUAL_ENCODER.find(folder)
     assert found is not None
     return openvino().Core().read_model(str(found.folder / f"{tower}.xml"))
 

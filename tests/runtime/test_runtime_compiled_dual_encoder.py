@@ -15,7 +15,8 @@ from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.runtime import compiled_dual_encoder, compiled_model
-from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder, compile_dual_encoder, find_compiled_dual_encoder
+from beholder.runtime.compiled_dual_encoder import COMPILED_DUAL_ENCODER, CompiledDualEncoder
+from beholder.runtime.compiled_model import CompiledFormat
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
@@ -67,7 +68,7 @@ def test_a_compiled_model_gives_the_vectors_of_the_network(build, tmp_path: Path
 def test_a_compiled_model_is_reused_until_its_source_changes(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     save_dual_encoder(load_dual_encoder(tiny_model), folder)
-    assert find_compiled_dual_encoder(folder) is None
+    assert COMPILED_DUAL_ENCODER.find(folder) is None
     assert not isinstance(DualEncoder.from_pretrained(folder, device="cpu").loaded, CompiledDualEncoder)
     DualEncoder.compile(folder)
     encoder = DualEncoder.from_pretrained(folder, device="cpu")
@@ -77,7 +78,7 @@ def test_a_compiled_model_is_reused_until_its_source_changes(tiny_model: Path, t
     with torch.no_grad():
         changed.network.image.positions += 1
     save_dual_encoder(changed, folder)
-    assert find_compiled_dual_encoder(folder) is None
+    assert COMPILED_DUAL_ENCODER.find(folder) is None
     DualEncoder.compile(folder)
     kept = list((tmp_path / "cache" / "compiled").iterdir())
     assert len(kept) == 1, "what was compiled of the model as it was is gone"
@@ -107,27 +108,27 @@ def tiny_model_picture(folder: Path) -> Path:
 def test_a_compiled_model_with_wrong_vectors_is_not_used(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_dual_encoder, "TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="vectors are off by"):
-        compile_dual_encoder(load_dual_encoder(tiny_model), tiny_model)
-    assert find_compiled_dual_encoder(tiny_model) is None
+        COMPILED_DUAL_ENCODER.compile(load_dual_encoder(tiny_model), tiny_model)
+    assert COMPILED_DUAL_ENCODER.find(tiny_model) is None
 
 
 def test_only_a_model_in_a_folder_can_be_compiled(tiny_model: Path) -> None:
     with pytest.raises(ModelError, match="somebody/model: only mini and a model in a folder"):
-        compile_dual_encoder(load_dual_encoder(tiny_model), "somebody/model")
+        COMPILED_DUAL_ENCODER.compile(load_dual_encoder(tiny_model), "somebody/model")
 
 
 def test_missing_openvino_is_reported(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_model, "available", lambda: False)
-    assert find_compiled_dual_encoder(tiny_model) is None
+    assert COMPILED_DUAL_ENCODER.find(tiny_model) is None
     with pytest.raises(ModelError, match="pip install openvino"):
-        compile_dual_encoder(load_dual_encoder(tiny_model), tiny_model)
+        COMPILED_DUAL_ENCODER.compile(load_dual_encoder(tiny_model), tiny_model)
 
 
 def test_a_model_that_cannot_be_compiled_still_runs(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiled_dual_encoder, "compile_dual_encoder", full)
+    monkeypatch.setattr(CompiledFormat, "compile", full)
     with pytest.warns(UserWarning, match="could not be compiled.*No space left"):
         slow = DualEncoder.from_pretrained(tiny_model, device="cpu", precision="fastest")
     assert slow.towers.engine.startswith("torch on cpu")

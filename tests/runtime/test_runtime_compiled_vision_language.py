@@ -13,8 +13,8 @@ from beholder.runtime import device, vision_front_end
 from beholder.runtime.autotune import min_cosine, unit
 from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.compiled_vision_language import (
+    COMPILED_VISION_LANGUAGE,
     CompiledVisionLanguageModel,
-    find_compiled_vision_language,
     teacher_forced_logits,
 )
 from beholder.runtime.continuous_batching import ContinuousBatch, DecodingRequest
@@ -154,10 +154,10 @@ def test_a_changed_model_is_compiled_again(tmp_path: Path, monkeypatch: pytest.M
     make("opt", tmp_path / "opt")
     first = VisionLanguageModel.compile(tmp_path / "opt").loaded
     assert (
-        isinstance(first, CompiledVisionLanguageModel) and find_compiled_vision_language(tmp_path / "opt") is not None
+        isinstance(first, CompiledVisionLanguageModel) and COMPILED_VISION_LANGUAGE.find(tmp_path / "opt") is not None
     )
     make("opt", tmp_path / "opt")  # overwritten
-    assert find_compiled_vision_language(tmp_path / "opt") is None
+    assert COMPILED_VISION_LANGUAGE.find(tmp_path / "opt") is None
     second = VisionLanguageModel.compile(tmp_path / "opt").loaded
     assert isinstance(second, CompiledVisionLanguageModel)
     assert second.folder.is_dir() and not first.folder.exists()

@@ -64,13 +64,13 @@ def test_a_conversation_can_be_continued(mini: VisionLanguageModel) -> None:
 def test_a_model_that_cannot_be_compiled_still_writes(
     mini: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    from beholder.runtime import compiled_vision_language
+    from beholder.runtime.compiled_model import CompiledFormat
 
     def full(*_: object) -> None:
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(compiled_vision_language, "find_compiled_vision_language", lambda name: None)
-    monkeypatch.setattr(compiled_vision_language, "compile_vision_language", full)
+    monkeypatch.setattr(CompiledFormat, "find", lambda *_: None)
+    monkeypatch.setattr(CompiledFormat, "compile", full)
     with pytest.warns(UserWarning, match="could not be compiled.*No space left"):
         model = VisionLanguageModel.from_pretrained("mini", device="cpu")
     assert model.caption(PHOTOGRAPHS / "cat.jpg") == mini.caption(PHOTOGRAPHS / "cat.jpg")

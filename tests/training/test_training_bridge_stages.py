@@ -1,16 +1,17 @@
 """Both training stages with small frozen models: which weights change, which do not, and resuming."""
 
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 
+import tiny_bridge
+import tiny_language_models
 from beholder.errors import InvalidSetting
-from beholder.models.bridge import Bridge, BridgeSettings, image_tokens
+from beholder.models.bridge import Bridge, image_tokens
 from beholder.models.language_model import LanguageModel
-from beholder.models.qformer import QFormer, QFormerSettings
+from beholder.models.qformer import QFormer
 from beholder.models.vit import VisionSettings, VisionTransformer
 from beholder.training.bridge_config import read_bridge_config
 from beholder.training.bridge_stages import (
@@ -24,30 +25,11 @@ from beholder.training.bridge_stages import (
     stage_2_loss,
 )
 
-sys.path.insert(0, str(Path(__file__).parent.parent / "runtime"))
-from test_runtime_decoding import make
-
 ROOT = Path(__file__).parent.parent.parent
 VISION = VisionSettings(
     image_height=16, image_width=16, patch_size=8, width=16, layers=1, heads=2, mlp_width=24, classes=0
 )
 TEXTS = [[([3, 4], [5, 6, 7]), ([3], [8, 9])], [([3, 4, 11], [12])]]
-
-
-def bridge(dropout: float = 0.1) -> Bridge:
-    torch.manual_seed(0)
-    qformer = QFormerSettings(
-        queries=3,
-        width=16,
-        layers=2,
-        heads=2,
-        mlp_width=24,
-        image_width=16,
-        vocabulary=30,
-        max_position_embeddings=12,
-        dropout=dropout,
-    )
-    return Bridge(BridgeSettings(qformer, embedding=8, language_width=32))
 
 
 def pictures(count: int, generator: torch.Generator | None = None) -> torch.Tensor:
@@ -76,7 +58,7 @@ def slow_loss(part: Bridge, language: LanguageModel, image: torch.Tensor, per_te
 @pytest.mark.parametrize("per_text", [False, True])
 @pytest.mark.parametrize("kind", ["opt", "llama", "t5"])
 def test_the_stage_2_loss_equals_that_of_each_answer_computed_alone(kind: str, per_text: bool) -> None:
-    language, part = make(kind), bridge().eval()
+    language, part = tiny_language_models.make(kind), tiny_bridge.build().eval()
     image = image_tokens(VisionTransformer(VISION).eval(), pictures(2))
     found = float(stage_2_loss(part, language, image, TEXTS, per_text=per_text).detach())
     assert found == pytest.approx(slow_loss(part, language, image, per_text), rel=1e-4)
@@ -94,7 +76,11 @@ def test_packed_texts_do_not_attend_to_each_other() -> None:
 
 @pytest.mark.parametrize("kind", ["llama", "t5"])
 def test_the_frozen_models_stay_unchanged_and_have_no_gradients(kind: str, tmp_path: Path) -> None:
-    language, part, tower = make(kind), bridge(), VisionTransformer(VISION).eval().requires_grad_(False)
+    language, part, tower = (
+        tiny_language_models.make(kind),
+        tiny_bridge.build(),
+        VisionTransformer(VISION).eval().requires_grad_(False),
+    )
     frozen = {f"{side}.{name}": weight for side in (language, tower) for name, weight in side.named_parameters()}
     before = {name: tensor.clone() for name, tensor in frozen.items()}
     trained = {name: tensor.clone() for name, tensor in part.state_dict().items()}
@@ -126,7 +112,7 @@ def first_stage(part: Bridge) -> Callable[[torch.Generator], dict[str, torch.Ten
 @pytest.mark.parametrize("ema_decay", [None, 0.9])
 def test_a_resumed_run_matches_an_uninterrupted_one_bit_for_bit(tmp_path: Path, ema_decay: float | None) -> None:
     settings = StageConfig(8, learning_rate=1e-3, ema_decay=ema_decay, save_every=3)
-    whole = bridge()
+    whole = tiny_bridge.build()
     torch.manual_seed(5)
     run_stage(whole, settings, first_stage(whole), tmp_path / "whole.pt", lambda *_: None)
 
@@ -137,7 +123,7 @@ def test_a_resumed_run_matches_an_uninterrupted_one_bit_for_bit(tmp_path: Path, 
         if step == 5:
             raise Interrupt
 
-    half = bridge()
+    half = tiny_bridge.build()
     torch.manual_seed(5)
     step = first_stage(half)
     with pytest.raises(Interrupt):
@@ -150,7 +136,7 @@ def test_a_resumed_run_matches_an_uninterrupted_one_bit_for_bit(tmp_path: Path, 
 
 @pytest.mark.slow
 def test_stage_1_learns_to_match(tmp_path: Path) -> None:
-    part = bridge(dropout=0)
+    part = tiny_bridge.build(dropout=0)
     tower = VisionTransformer(VISION).eval().requires_grad_(False)
     image = image_tokens(tower, pictures(4, torch.Generator().manual_seed(0)))
     ids = torch.tensor([[2, 5, 6], [2, 7, 8], [2, 9, 10], [2, 11, 12]])
@@ -168,7 +154,7 @@ def test_stage_1_learns_to_match(tmp_path: Path) -> None:
 
 
 def test_a_stage_ends_with_the_moving_average_of_its_weights(tmp_path: Path) -> None:
-    part = bridge(dropout=0)
+    part = tiny_bridge.build(dropout=0)
     step, snapshots = first_stage(part), []
 
     def note(*_: object) -> None:

@@ -1,7 +1,5 @@
 import gzip
-import io
 import json
-import tarfile
 from collections import Counter
 from itertools import islice
 from pathlib import Path
@@ -10,16 +8,9 @@ import pytest
 
 from beholder.errors import InvalidSetting
 from beholder.training.shards import ShardBatchSampler, is_shards, list_shards, read_shard
+from tiny_pairs import write_shard
 
 SIZES = (5, 1, 7, 4)
-
-
-def write_shard(path: Path, files: dict[str, bytes]) -> None:
-    with tarfile.open(path, "w") as tar:
-        for name, data in files.items():
-            entry = tarfile.TarInfo(name)
-            entry.size = len(data)
-            tar.addfile(entry, io.BytesIO(data))
 
 
 @pytest.fixture

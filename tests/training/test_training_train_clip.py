@@ -160,16 +160,13 @@ def test_a_class_folder_is_evaluated_by_accuracy(tmp_path: Path) -> None:
 
 
 def test_shards_are_trained_on_and_resumed(tmp_path: Path) -> None:
-    sys.path.insert(0, str(Path(__file__).parent))
-    from test_training_shards import write_shard
-
     tiny_pairs.paint(tmp_path, 15)
     for shard in range(3):
         files: dict[str, bytes] = {}
         for number in range(5 * shard, 5 * shard + 5):
             files[f"{number}.png"] = (tmp_path / "pictures" / f"{number}.png").read_bytes()
             files[f"{number}.txt"] = b"a wall"
-        write_shard(tmp_path / f"s-{shard}.tar", files)
+        tiny_pairs.write_shard(tmp_path / f"s-{shard}.tar", files)
     config = tiny_pairs.config(tmp_path, data={"train": "s-{0..2}.tar", "shuffle": 4}, train={"batch": 4})
     train_clip(config, tmp_path / "whole")
 

@@ -1,5 +1,8 @@
 """Thumbnails in terminals that can show pictures: the kitty and iTerm protocols, and sixel. In others, nothing.
 
+The package textual-image is not used: it lacks iTerm's protocol, prints blocks of color where there are no graphics,
+queries the terminal when it is imported, and may swallow a key that is pressed meanwhile.
+
 Sources: https://sw.kovidgoyal.net/kitty/graphics-protocol/, https://iterm2.com/documentation-images.html, and the
 VT330/VT340 programmer reference manual, chapter 14 (sixel; device attribute 4 says that a terminal has it).
 """

@@ -47,6 +47,7 @@ from beholder.weights.calibration import Calibration
 if TYPE_CHECKING:
     from beholder.models.dual_encoder import TwoTowers
     from beholder.models.text_encoder import TextEncoder
+    from beholder.runtime.towers import TorchTowers
     from beholder.weights.loaded import LoadedDualEncoder
 
 TOLERANCE = 1e-5  # between vectors of the compiled towers and of the network
@@ -114,7 +115,7 @@ class CompiledTowers:
     """The compiled towers, each loaded on first use. Threads may share them.
 
     Args:
-        compiled: from `compile_dual_encoder` or `find_compiled_dual_encoder`.
+        compiled: from `COMPILED_DUAL_ENCODER`.
         precision: how close the embeddings must be to those of the network in float32. The fastest configuration is
             measured on first use, and remembered.
     """
@@ -255,37 +256,12 @@ def _read(folder: Path, metadata: dict[str, Any]) -> CompiledDualEncoder:
     )
 
 
-FORMAT = CompiledFormat("compiled.json", 3, mini_parts.model_folder, _read)
-
-
-def find_compiled_dual_encoder(name: str | Path) -> CompiledDualEncoder | None:
-    """Return the compiled form of ``"mini"`` or of a folder, if there is one and the model has not changed since.
-
-    Args:
-        name: other names than ``"mini"`` and folders are never found.
-    """
-    return FORMAT.find(name)
-
-
-def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> CompiledDualEncoder:
-    """Compile a network, verify its embeddings, and keep it for `find_compiled_dual_encoder`.
-
-    Args:
-        loaded: the network, on the CPU.
-        name: ``"mini"`` or a folder, from which it was loaded.
-
-    Raises:
-        ModelError: the name is neither, OpenVINO is not installed, or the network can't be compiled or gives other
-            embeddings.
-    """
-    import torch
-
-    from beholder.runtime.towers import TorchTowers
+def _metadata(loaded: LoadedDualEncoder) -> dict[str, Any]:
     from beholder.weights.native import fingerprint
 
+    towers = _torch_towers(loaded)
     second = loaded.multilingual
-    towers = TorchTowers(loaded.network, torch.device("cpu"), None if second is None else second.network)
-    metadata = {
+    return {
         "name": loaded.name,
         "licence": loaded.licence,
         "preprocessing": asdict(loaded.preprocessing),
@@ -297,21 +273,16 @@ def compile_dual_encoder(loaded: LoadedDualEncoder, name: str | Path) -> Compile
         "fingerprint": fingerprint(loaded),
     }
 
-    def write(folder: Path) -> None:
-        loaded.tokenizer.save(folder)
-        if loaded.calibration is not None:
-            loaded.calibration.save(folder)
-        if second is not None:
-            second.tokenizer.save(folder, tokenizer.MULTILINGUAL_FILE)
-            if second.calibration is not None:
-                second.calibration.save(folder, calibration.MULTILINGUAL_FILE)
 
-    def verify(compiled: CompiledDualEncoder) -> None:
-        difference = _difference(towers, CompiledTowers(compiled), loaded)
-        if not difference <= TOLERANCE:
-            raise ModelError(f"the compiled network's vectors are off by {difference:.1e}")
-
-    return FORMAT.compile(name, metadata, write, lambda folder: _convert_towers(loaded, folder), verify)
+def _write(loaded: LoadedDualEncoder, folder: Path) -> None:
+    loaded.tokenizer.save(folder)
+    if loaded.calibration is not None:
+        loaded.calibration.save(folder)
+    second = loaded.multilingual
+    if second is not None:
+        second.tokenizer.save(folder, tokenizer.MULTILINGUAL_FILE)
+        if second.calibration is not None:
+            second.calibration.save(folder, calibration.MULTILINGUAL_FILE)
 
 
 def _convert_towers(loaded: LoadedDualEncoder, folder: Path) -> None:
@@ -347,6 +318,26 @@ def _convert_towers(loaded: LoadedDualEncoder, folder: Path) -> None:
         convert(second, inputs, [[-1, -1], [-1, -1]], folder / f"{MULTILINGUAL}.xml", unused=True)
 
 
+def _torch_towers(loaded: LoadedDualEncoder) -> TorchTowers:
+    import torch
+
+    from beholder.runtime.towers import TorchTowers
+
+    second = loaded.multilingual
+    return TorchTowers(loaded.network, torch.device("cpu"), None if second is None else second.network)
+
+
+def _verify(compiled: CompiledDualEncoder, loaded: LoadedDualEncoder) -> None:
+    """Compare embeddings and pooled features with those of the network in torch.
+
+    Raises:
+        ModelError: a difference is larger than another order of additions explains.
+    """
+    difference = _difference(_torch_towers(loaded), CompiledTowers(compiled), loaded)
+    if not difference <= TOLERANCE:
+        raise ModelError(f"the compiled network's vectors are off by {difference:.1e}")
+
+
 def _samples(loaded: LoadedDualEncoder) -> tuple[np.ndarray, Any]:
     """Return pixels (B, 3, H, W), and as many sentences."""
     return sample_pixels(loaded.preprocessing, VERIFIED), sample_tokens(loaded.tokenizer, VERIFIED)
@@ -367,3 +358,8 @@ def _difference(one: Any, other: Any, loaded: LoadedDualEncoder) -> float:
             scale = max(1.0, float(np.abs(expected).max()))  # pooled features may be large
             differences.append(np.abs(expected - getattr(other, method)(*arrays)).max() / scale)
     return float(np.max(differences))
+
+
+COMPILED_DUAL_ENCODER = CompiledFormat(
+    "compiled.json", 3, mini_parts.model_folder, _read, _metadata, _write, _convert_towers, _verify
+)

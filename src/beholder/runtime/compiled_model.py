@@ -10,7 +10,7 @@ import hashlib
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
@@ -22,18 +22,23 @@ from beholder.runtime.device import processor_name
 from beholder.runtime.engine import available, openvino, save_network
 from beholder.weights.cache import cache_folder
 
-Model = TypeVar("Model")
+Loaded = TypeVar("Loaded")
+Compiled = TypeVar("Compiled")
 
 
 @dataclass(frozen=True)
-class CompiledFormat(Generic[Model]):
-    """A kind of compiled model.
+class CompiledFormat(Generic[Loaded, Compiled]):
+    """A kind of compiled model: how one is made of the networks in torch, on the CPU in float32, and read again.
 
     Attributes:
         file: its metadata, JSON, in the model's folder.
         build: increased when the contents of the folder change.
         mini_folder: returns the folder of ``"mini"``.
         read: reads a model from its folder and metadata.
+        metadata: returns JSON values, to which the model's source and the processor are added.
+        write: writes tokenizers and the like into a folder.
+        convert: converts the networks and writes them.
+        verify: raises a ModelError if a compiled model's outputs differ from the original's.
         packages: further packages whose version matters.
         prefix: of the folder's name.
         older_files: what the metadata was called in earlier builds.
@@ -42,7 +47,11 @@ class CompiledFormat(Generic[Model]):
     file: str
     build: int
     mini_folder: Callable[[], Path]
-    read: Callable[[Path, dict[str, Any]], Model]
+    read: Callable[[Path, dict[str, Any]], Compiled]
+    metadata: Callable[[Loaded], dict[str, Any]]
+    write: Callable[[Loaded, Path], None]
+    convert: Callable[[Loaded, Path], None]
+    verify: Callable[[Compiled, Loaded], None]
     packages: tuple[str, ...] = ()
     prefix: str = ""
     older_files: tuple[str, ...] = ()
@@ -61,29 +70,22 @@ class CompiledFormat(Generic[Model]):
         facts = json.dumps([self.build, *versions, processor_name(), files])
         return cache_folder() / "compiled" / f"{self.prefix}{hashlib.sha256(facts.encode()).hexdigest()[:16]}"
 
-    def find(self, name: str | Path) -> Model | None:
-        """Return the compiled model if there is one, the model has not changed since, and OpenVINO is installed."""
+    def find(self, name: str | Path) -> Compiled | None:
+        """Return the compiled form of ``"mini"`` or of a folder; other names are never found.
+
+        None unless there is one, the model has not changed since, and OpenVINO is installed.
+        """
         folder = self.folder(name)
         if folder is None or not (folder / self.file).is_file() or not available():
             return None
         return self.read(folder, json.loads((folder / self.file).read_text("utf-8")))
 
-    def compile(
-        self,
-        name: str | Path,
-        metadata: Mapping[str, Any],
-        write: Callable[[Path], None],
-        networks: Callable[[Path], None],
-        verify: Callable[[Model], None],
-    ) -> Model:
+    def compile(self, loaded: Loaded, name: str | Path) -> Compiled:
         """Compile a model, verify it against the original, and keep it for `find`.
 
         Args:
-            name: ``"mini"`` or a folder.
-            metadata: JSON values, to which the model's source and the processor are added.
-            write: writes tokenizers and the like into the folder.
-            networks: converts the networks and writes them.
-            verify: raises a ModelError if the compiled model's outputs differ from the original's.
+            loaded: the model, on the CPU in float32.
+            name: ``"mini"`` or a folder, from which it was loaded.
 
         Raises:
             ModelError: the name is neither, OpenVINO is not installed, or a network can't be compiled or gives other
@@ -95,24 +97,24 @@ class CompiledFormat(Generic[Model]):
         if folder is None:
             raise ModelError(f"{name}: only mini and a model in a folder can be compiled; save this one into a folder")
         source = str(name) if name == "mini" else str(Path(name).expanduser().absolute())
-        facts = {**metadata, "source": source, "processor": processor_name()}
+        facts = {**self.metadata(loaded), "source": source, "processor": processor_name()}
         with atomic_folder(folder, replace=True) as scratch:
             (scratch / self.file).write_text(json.dumps(facts), "utf-8")
-            write(scratch)
+            self.write(loaded, scratch)
             try:
-                networks(scratch)
+                self.convert(loaded, scratch)
             except Exception as error:  # OpenVINO's converter raises errors of many types
                 raise ModelError(f"{name}: OpenVINO can't compile this model ({error})") from error
-        model = self.find(name)
-        if model is None:
+        compiled = self.find(name)
+        if compiled is None:
             raise ModelError(f"{name}: its files changed during compilation; compile it again")
         try:
-            verify(model)
+            self.verify(compiled, loaded)
         except ModelError as error:
             shutil.rmtree(folder)
             raise ModelError(f"{name}: {error}; it is not used") from None
         self._remove_older(folder, source)
-        return model
+        return compiled
 
     def _remove_older(self, folder: Path, source: str) -> None:
         """Remove earlier compilations of the same model for the same processor."""

@@ -130,46 +130,9 @@ def _read(folder: Path, metadata: dict[str, Any]) -> CompiledVisionLanguageModel
     )
 
 
-def _mini_folder() -> Path:
-    from beholder.weights import mini_bridge  # imports torch
-
-    return mini_bridge.model_folder()
-
-
-FORMAT = CompiledFormat(
-    "vision_language.json",
-    6,
-    _mini_folder,
-    _read,
-    packages=("transformers",),
-    prefix="vision-language-",
-    older_files=("writer.json",),
-)
-
-
-def find_compiled_vision_language(name: str | Path) -> CompiledVisionLanguageModel | None:
-    """Return the compiled form of ``"mini"`` or of a folder, if there is one and the model has not changed since.
-
-    Args:
-        name: other names than ``"mini"`` and folders are never found.
-    """
-    return FORMAT.find(name)
-
-
-def compile_vision_language(loaded: LoadedVisionLanguage, name: str | Path) -> CompiledVisionLanguageModel:
-    """Compile a model, verify its outputs, and keep it for `find_compiled_vision_language`.
-
-    Args:
-        loaded: the model, on the CPU in float32.
-        name: ``"mini"`` or a folder, from which it was loaded.
-
-    Raises:
-        ModelError: the name is neither, OpenVINO is not installed, or a network can't be compiled or gives other
-            outputs.
-    """
+def _metadata(loaded: LoadedVisionLanguage) -> dict[str, Any]:
     language = loaded.language
-    decoder = language is not None and not language.encoder_decoder
-    metadata = {
+    return {
         "name": loaded.name,
         "licence": loaded.licence,
         "preprocessing": asdict(loaded.preprocessing),
@@ -179,27 +142,37 @@ def compile_vision_language(loaded: LoadedVisionLanguage, name: str | Path) -> C
         "matching": loaded.matching,
         "reranker": loaded.reranker,
         "num_candidates": loaded.num_candidates,
-        "decoder": decoder,
+        "decoder": _has_decoder(loaded),
         "eos_token_ids": list(language.eos_token_ids) if language else [],
         "context_length": language.context_length if language else 0,
     }
 
-    def write(folder: Path) -> None:
-        if loaded.tokenizer is not None:
-            loaded.tokenizer.save(folder)
-        if loaded.language_tokenizer is not None:
-            (folder / LANGUAGE).mkdir()
-            loaded.language_tokenizer.save(str(folder / LANGUAGE / "tokenizer.json"))
 
-    def networks(folder: Path) -> None:
-        _convert_front_end(loaded, folder)
-        if decoder:
-            _convert_language_model(loaded, folder)
-
-    return FORMAT.compile(name, metadata, write, networks, lambda compiled: verify(compiled, loaded))
+def _has_decoder(loaded: LoadedVisionLanguage) -> bool:
+    return loaded.language is not None and not loaded.language.encoder_decoder
 
 
-def verify(compiled: CompiledVisionLanguageModel, loaded: LoadedVisionLanguage) -> None:
+def _write(loaded: LoadedVisionLanguage, folder: Path) -> None:
+    if loaded.tokenizer is not None:
+        loaded.tokenizer.save(folder)
+    if loaded.language_tokenizer is not None:
+        (folder / LANGUAGE).mkdir()
+        loaded.language_tokenizer.save(str(folder / LANGUAGE / "tokenizer.json"))
+
+
+def _convert(loaded: LoadedVisionLanguage, folder: Path) -> None:
+    _convert_front_end(loaded, folder)
+    if _has_decoder(loaded):
+        _convert_language_model(loaded, folder)
+
+
+def _mini_folder() -> Path:
+    from beholder.weights import mini_bridge  # imports torch
+
+    return mini_bridge.model_folder()
+
+
+def _verify(compiled: CompiledVisionLanguageModel, loaded: LoadedVisionLanguage) -> None:
     """Compare image tokens, soft prompts, matching and logits with those of the networks in torch.
 
     Raises:
@@ -315,3 +288,18 @@ def _convert_language_model(loaded: LoadedVisionLanguage, folder: Path) -> None:
         embeddings = language.embed(torch.arange(count)).numpy()
     half = embeddings.astype(np.float16)
     np.save(folder / EMBEDDINGS, half if np.array_equal(half.astype(np.float32), embeddings) else embeddings)
+
+
+COMPILED_VISION_LANGUAGE = CompiledFormat(
+    "vision_language.json",
+    6,
+    _mini_folder,
+    _read,
+    _metadata,
+    _write,
+    _convert,
+    _verify,
+    packages=("transformers",),
+    prefix="vision-language-",
+    older_files=("writer.json",),
+)

@@ -109,18 +109,18 @@ class DualEncoder(Reloadable):
             WeightsMismatch: a tensor is missing, unexpected or has another shape.
             DownloadFailed: a file could not be fetched.
         """
-        from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled_dual_encoder
+        from beholder.runtime.compiled_dual_encoder import COMPILED_DUAL_ENCODER
         from beholder.runtime.device import has_accelerator
         from beholder.runtime.engine import available
 
         precision = check_precision(precision)
         origin = Origin(name, device=device, precision=precision, revision=revision, allow_pickle=allow_pickle)
         on_cpu = device == "cpu" or (device is None and not has_accelerator())
-        compiled = find_compiled_dual_encoder(name) if on_cpu else None
+        compiled = COMPILED_DUAL_ENCODER.find(name) if on_cpu else None
         to_compile = compiled is None and on_cpu and available() and (name == "mini" or precision != "exact")
         if to_compile:
             folder = _folder_to_compile(name, revision, allow_pickle)
-            compiled = find_compiled_dual_encoder(folder)
+            compiled = COMPILED_DUAL_ENCODER.find(folder)
         if compiled is not None:
             return cls(compiled, precision=precision)._loaded_from(origin)
         from beholder.weights.load import load_dual_encoder
@@ -128,7 +128,7 @@ class DualEncoder(Reloadable):
         loaded = load_dual_encoder(name, revision=revision, allow_pickle=allow_pickle)
         if to_compile:
             try:
-                return cls(compile_dual_encoder(loaded, folder), precision=precision)._loaded_from(origin)
+                return cls(COMPILED_DUAL_ENCODER.compile(loaded, folder), precision=precision)._loaded_from(origin)
             except (ModelError, OSError) as error:  # such as a full disk
                 warnings.warn(f"{name} could not be compiled, so it is slower: {error}", stacklevel=2)
         return cls(loaded, device, precision)._loaded_from(origin)
@@ -149,17 +149,17 @@ class DualEncoder(Reloadable):
             ModelError: OpenVINO is not installed, or the network can't be compiled, or the compiled network would give
                 other embeddings.
         """
-        from beholder.runtime.compiled_dual_encoder import compile_dual_encoder, find_compiled_dual_encoder
+        from beholder.runtime.compiled_dual_encoder import COMPILED_DUAL_ENCODER
 
         precision = check_precision(precision)
         origin = Origin(name, device="cpu", precision=precision, revision=revision, allow_pickle=allow_pickle)
         folder = _folder_to_compile(name, revision, allow_pickle)
-        compiled = find_compiled_dual_encoder(folder)
+        compiled = COMPILED_DUAL_ENCODER.find(folder)
         if compiled is None:
             from beholder.weights.load import load_dual_encoder
 
             loaded = load_dual_encoder(name, revision=revision, allow_pickle=allow_pickle)
-            compiled = compile_dual_encoder(loaded, folder)
+            compiled = COMPILED_DUAL_ENCODER.compile(loaded, folder)
         return DualEncoder(compiled, precision=precision)._loaded_from(origin)
 
     def save_pretrained(self, folder: str | Path) -> None:

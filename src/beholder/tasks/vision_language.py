@@ -163,7 +163,7 @@ class VisionLanguageModel(Reloadable):
         loaded in its compiled form, and ``"mini"`` is compiled on first use. If that fails, a warning says why and the
         model runs in torch.
         """
-        from beholder.runtime.compiled_vision_language import find_compiled_vision_language
+        from beholder.runtime.compiled_vision_language import COMPILED_VISION_LANGUAGE
         from beholder.runtime.device import has_accelerator
         from beholder.runtime.engine import available
         from beholder.weights.load import load_vision_language
@@ -171,7 +171,7 @@ class VisionLanguageModel(Reloadable):
         check_precision(precision)
         origin = Origin(name, device=device, revision=revision, allow_pickle=allow_pickle, precision=precision)
         if device == "cpu" or (device is None and not has_accelerator()):
-            compiled = find_compiled_vision_language(name)
+            compiled = COMPILED_VISION_LANGUAGE.find(name)
             if compiled is not None:
                 return cls(compiled, precision=precision)._loaded_from(origin)
             if name == "mini" and available():
@@ -192,13 +192,13 @@ class VisionLanguageModel(Reloadable):
             ModelError: OpenVINO is not installed, or the model can't be compiled, or the compiled model would generate
                 other text.
         """
-        from beholder.runtime.compiled_vision_language import compile_vision_language, find_compiled_vision_language
+        from beholder.runtime.compiled_vision_language import COMPILED_VISION_LANGUAGE
         from beholder.weights.load import load_vision_language
 
         origin = Origin(name, device="cpu", allow_pickle=allow_pickle, precision=precision)
-        compiled = find_compiled_vision_language(name)
+        compiled = COMPILED_VISION_LANGUAGE.find(name)
         if compiled is None:
-            compiled = compile_vision_language(load_vision_language(name, allow_pickle=allow_pickle), name)
+            compiled = COMPILED_VISION_LANGUAGE.compile(load_vision_language(name, allow_pickle=allow_pickle), name)
         return VisionLanguageModel(compiled, precision=precision)._loaded_from(origin)
 
     def save_pretrained(self, folder: str | Path) -> None:

@@ -103,17 +103,3 @@ def flatten(config: Any) -> dict[str, Any]:
             flat[f"{section}.{name}".rstrip(".")] = each
     flat.pop("about", None)
     return flat
-
-
-def check_unchanged(before: Mapping[str, Any], now: Mapping[str, Any], out: Path) -> None:
-    """Refuse to continue a training with other settings.
-
-    Raises:
-        InvalidSetting: a setting has changed; the message names it.
-    """
-    changed = sorted(name for name in {*before, *now} if before.get(name) != now.get(name))
-    if changed:
-        raise InvalidSetting(
-            f"{out}: holds a training with another {', '.join(changed)}; name another folder, or remove this one to "
-            "start over"
-        )

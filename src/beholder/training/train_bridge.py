@@ -31,9 +31,10 @@ from beholder.training.bridge_features import FeatureFiles, compute_features
 from beholder.training.bridge_parts import check_sizes, load_language_model, load_text_encoder, load_vision_tower
 from beholder.training.bridge_stages import Pair, StageConfig, run_stage, sample_images, stage_1_losses, stage_2_loss
 from beholder.training.checkpoints import load_checkpoint
-from beholder.training.config_file import check_unchanged, flatten
+from beholder.training.config_file import flatten
 from beholder.training.interruption import Interruption
 from beholder.training.metrics_logger import MetricsLogger, Row
+from beholder.training.run_folder import Progress, check_resumable
 from beholder.training.skipped_examples import SkippedExamples
 from beholder.weights import mini_bridge
 from beholder.weights.loaded import LoadedVisionLanguage
@@ -219,9 +220,8 @@ def _check_resumable(config: BridgeConfig, out: Path) -> None:
         stage = 2 if config.stage_2.steps and (out / "stage-2.pt").exists() else 1
         saved = load_checkpoint(out / f"stage-{stage}.pt")
         steps = f"stage_{stage}.steps"
-        if saved is not None and saved["step"] == before.get(steps) and settings[steps] > saved["step"]:
-            before = {**before, steps: settings[steps]}  # finished, and given more steps
-        check_unchanged(before, settings, out)
+        progress = None if saved is None else Progress(saved["step"], before.get(steps))
+        check_resumable(out, before, settings, progress, settings[steps], [steps])
     files.write_text(file, json.dumps(settings, indent=2) + "\n")
 
 

@@ -28,7 +28,7 @@ from beholder.training.checkpoints import load_newest, save_checkpoint
 from beholder.training.clip_config import ClipConfig, TrainingConfig
 from beholder.training.clip_data import TrainingData, read_data
 from beholder.training.clip_model import EncodePairs, check_compiler, create_model, export_model
-from beholder.training.config_file import check_unchanged, flatten
+from beholder.training.config_file import flatten
 from beholder.training.data_loader import ImageTextBatch, load_batches
 from beholder.training.distributed import (
     ProcessGroup,
@@ -45,6 +45,7 @@ from beholder.training.interruption import Interrupted, Interruption
 from beholder.training.losses import LOSSES, duplicate_pairs
 from beholder.training.metrics_logger import MetricsLogger, Row
 from beholder.training.optimization import ExponentialMovingAverage, adamw, cosine_schedule, set_learning_rate
+from beholder.training.run_folder import Progress, check_resumable
 from beholder.training.samplers import BatchSampler, ShuffledBatchSampler
 from beholder.training.shards import ShardBatchSampler
 from beholder.training.skipped_examples import SkippedExamples
@@ -291,10 +292,8 @@ def _settings(config: ClipConfig, data: TrainingData) -> dict[str, Any]:
 def _check_resumable(
     saved: dict[str, Any], config: ClipConfig, data: TrainingData, group: ProcessGroup, out: Path
 ) -> None:
-    before, now = saved["config"], _settings(config, data)
-    if saved["step"] == saved.get("steps") and data.steps > saved["step"]:  # finished, and given more steps
-        before = {**before, **{name: now.get(name) for name in DURATION}}
-    check_unchanged(before, now, out)
+    progress = Progress(saved["step"], saved.get("steps"))
+    check_resumable(out, saved["config"], _settings(config, data), progress, data.steps, DURATION)
     if "position" in saved["data"][0]:
         saved["data"] = saved["data"][:1] * group.world_size  # the same on every rank, however many there are
     elif len(saved["data"]) != group.world_size:

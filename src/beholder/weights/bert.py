@@ -5,7 +5,7 @@ from typing import Any, Literal
 
 from beholder.errors import ModelError
 from beholder.models.bert import BertSettings
-from beholder.weights.huggingface import activation
+from beholder.weights.huggingface import block_settings
 from beholder.weights.table import Row
 
 DEFAULTS = {
@@ -30,12 +30,7 @@ def settings(config: Mapping[str, Any], pooling: Literal["first", "mean"]) -> Be
     return BertSettings(
         vocabulary=config["vocab_size"],
         context_length=config["max_position_embeddings"],
-        width=config["hidden_size"],
-        layers=config["num_hidden_layers"],
-        heads=config["num_attention_heads"],
-        mlp_width=config["intermediate_size"],
-        activation=activation(config),
-        norm_eps=config["layer_norm_eps"],
+        **block_settings(config),
         pooling=pooling,
         token_types=config["type_vocab_size"],
     )

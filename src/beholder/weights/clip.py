@@ -9,10 +9,9 @@ from beholder.models.layers import HeadSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.weights.huggingface import (
-    activation,
+    block_settings,
     encoder_rows,
-    image_size,
-    patch_size,
+    patch_settings,
     section,
     text_config,
     vision_config,
@@ -59,14 +58,13 @@ PROJECTION_ROWS = (
     Row("text_head.linear.weight", "text_projection.weight"),
     Row("logit_scale", "logit_scale"),
 )
-ROWS = (
-    *VISION_ROWS,
+TEXT_ROWS = (
     Row("text.embedding.weight", "text_model.embeddings.token_embedding.weight"),
     Row("text.positions", "text_model.embeddings.position_embedding.weight"),
     Row("text.final_norm.*", "text_model.final_layer_norm.*"),
     *encoder_rows("text", "text_model"),
-    *PROJECTION_ROWS,
 )
+ROWS = (*VISION_ROWS, *TEXT_ROWS, *PROJECTION_ROWS)
 # Counters 0, 1, 2, … that old versions stored.
 IGNORED = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
@@ -82,12 +80,7 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
         text=TextTransformerSettings(
             vocabulary=text["vocab_size"],
             context_length=text["max_position_embeddings"],
-            width=text["hidden_size"],
-            layers=text["num_hidden_layers"],
-            heads=text["num_attention_heads"],
-            mlp_width=text["intermediate_size"],
-            activation=activation(text),
-            norm_eps=text["layer_norm_eps"],
+            **block_settings(text),
             pooling="highest_id" if end_id == MISTAKEN_END_ID else "end",
             end_id=end_id,
         ),
@@ -121,17 +114,9 @@ def config(network: TwoTowersSettings) -> dict[str, Any]:
 
 def vision_settings(vision: Mapping[str, Any]) -> VisionSettings:
     """CLIP's image tower, which Chinese-CLIP shares."""
-    height, width = image_size(vision)
     return VisionSettings(
-        image_height=height,
-        image_width=width,
-        patch_size=patch_size(vision),
-        width=vision["hidden_size"],
-        layers=vision["num_hidden_layers"],
-        heads=vision["num_attention_heads"],
-        mlp_width=vision["intermediate_size"],
-        activation=activation(vision),
-        norm_eps=vision["layer_norm_eps"],
+        **patch_settings(vision),
+        **block_settings(vision),
         patch_bias=False,
         norm_first=True,
         final_norm="pooled",

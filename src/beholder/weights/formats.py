@@ -26,6 +26,7 @@ from beholder.weights import (
 )
 from beholder.weights.exporting import Writer
 from beholder.weights.foreign_dual_encoder import ForeignDualEncoder, load_dual_encoder
+from beholder.weights.image_encoder_layout import load_image_encoder
 from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder, LoadedVisionLanguage
 from beholder.weights.tensors import weight_files
 from beholder.weights.transformers_layout import TransformersLayout, read_network, writer
@@ -142,13 +143,13 @@ FORMATS = (
         exports_to="transformers",
         writer=blip2.writer,
     ),
-    Format("ViT", IMAGE_ENCODER, huggingface.CONFIG, vit.load_image_encoder, "vit"),
-    Format("DINOv2", IMAGE_ENCODER, huggingface.CONFIG, dinov2.load_image_encoder, "dinov2"),
+    Format("ViT", IMAGE_ENCODER, huggingface.CONFIG, partial(load_image_encoder, vit.LAYOUT), "vit"),
+    Format("DINOv2", IMAGE_ENCODER, huggingface.CONFIG, partial(load_image_encoder, dinov2.LAYOUT), "dinov2"),
     Format(
         "DINOv2 with registers",
         IMAGE_ENCODER,
         huggingface.CONFIG,
-        dinov2.load_image_encoder,
+        partial(load_image_encoder, dinov2.LAYOUT),
         "dinov2_with_registers",
     ),
 )

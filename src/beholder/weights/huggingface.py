@@ -76,6 +76,24 @@ def patch_size(config: Mapping[str, Any]) -> int:
     return sides.pop()
 
 
+def block_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of a tower's blocks, which have the same names in most configs."""
+    return {
+        "width": config["hidden_size"],
+        "layers": config["num_hidden_layers"],
+        "heads": config["num_attention_heads"],
+        "mlp_width": config["intermediate_size"],
+        "activation": activation(config),
+        "norm_eps": config["layer_norm_eps"],
+    }
+
+
+def patch_settings(config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings of how a vision transformer cuts an image into patches."""
+    height, width = image_size(config)
+    return {"image_height": height, "image_width": width, "patch_size": patch_size(config)}
+
+
 def classes(config: Mapping[str, Any], *classifiers: str) -> int:
     """Return the size of the classification head; 0 unless the checkpoint's class is one of the ``classifiers``."""
     if not set(config.get("architectures") or ()) & set(classifiers):

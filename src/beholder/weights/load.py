@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
 import tokenizers
 from torch import nn
@@ -16,6 +17,8 @@ from beholder.weights.formats import Kind, Loaded
 from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder, LoadedVisionLanguage
 from beholder.weights.sources import find_model
+
+Wanted = TypeVar("Wanted", LoadedDualEncoder, LoadedVisionLanguage, LoadedImageEncoder)
 
 
 def load_dual_encoder(name: str | Path, *, revision: str | None = None, allow_pickle: bool = True) -> LoadedDualEncoder:
@@ -36,10 +39,7 @@ def load_dual_encoder(name: str | Path, *, revision: str | None = None, allow_pi
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         ModelError: the folder holds no dual encoder of a known format.
     """
-    loaded = _load(name, formats.DUAL_ENCODER, revision, allow_pickle)
-    if not isinstance(loaded, LoadedDualEncoder):
-        raise TypeError(f"{name}: {type(loaded).__name__}")
-    return loaded
+    return _load(name, LoadedDualEncoder, revision, allow_pickle)
 
 
 def load_vision_language(
@@ -53,10 +53,7 @@ def load_vision_language(
         from beholder.weights import mini_bridge
 
         name = mini_bridge.folder()
-    loaded = _load(name, formats.VISION_LANGUAGE_MODEL, revision, allow_pickle)
-    if not isinstance(loaded, LoadedVisionLanguage):
-        raise TypeError(f"{name}: {type(loaded).__name__}")
-    return loaded
+    return _load(name, LoadedVisionLanguage, revision, allow_pickle)
 
 
 def load_image_encoder(
@@ -66,10 +63,7 @@ def load_image_encoder(
 
     The arguments and errors are those of `load_dual_encoder`.
     """
-    loaded = _load(name, formats.IMAGE_ENCODER, revision, allow_pickle)
-    if not isinstance(loaded, LoadedImageEncoder):
-        raise TypeError(f"{name}: {type(loaded).__name__}")
-    return loaded
+    return _load(name, LoadedImageEncoder, revision, allow_pickle)
 
 
 def load_image_tower(name: str | Path) -> tuple[nn.Module, Preprocessing]:
@@ -77,9 +71,17 @@ def load_image_tower(name: str | Path) -> tuple[nn.Module, Preprocessing]:
 
     The errors are those of `load_dual_encoder`.
     """
-    loaded = _load(name, None, None, True)
-    tower = loaded.image if isinstance(loaded, LoadedVisionLanguage) else loaded.network
-    tower = tower.image if isinstance(loaded, LoadedDualEncoder) else tower  # type: ignore[assignment]
+    folder = find_model(name)
+    with error_context(name):
+        loaded = formats.recognize(folder).load(folder, str(name), True)
+    tower: nn.Module
+    match loaded:
+        case LoadedVisionLanguage():
+            tower = loaded.image
+        case LoadedDualEncoder():
+            tower = loaded.network.image
+        case LoadedImageEncoder():
+            tower = loaded.network
     return tower.float().requires_grad_(False).eval(), loaded.preprocessing
 
 
@@ -111,22 +113,26 @@ def load_foreign_network(folder: Path, allow_pickle: bool = True) -> tuple[TwoTo
     return foreign.network, foreign.preprocessing
 
 
-WRONG_KIND = {
-    formats.DUAL_ENCODER: "no dual encoder: use load_vision_language",
-    formats.VISION_LANGUAGE_MODEL: "no vision-language model",
-    formats.IMAGE_ENCODER: "no image encoder by itself",
+KINDS: dict[type[Loaded], tuple[Kind, str]] = {  # by what is loaded: its kind, and what a model of another kind is not
+    LoadedDualEncoder: (formats.DUAL_ENCODER, "no dual encoder: use load_vision_language"),
+    LoadedVisionLanguage: (formats.VISION_LANGUAGE_MODEL, "no vision-language model"),
+    LoadedImageEncoder: (formats.IMAGE_ENCODER, "no image encoder by itself"),
 }
 
 
-def _load(name: str | Path, kind: Kind | None, revision: str | None, allow_pickle: bool) -> Loaded:
+def _load(name: str | Path, wanted: type[Wanted], revision: str | None, allow_pickle: bool) -> Wanted:
+    kind, refusal = KINDS[wanted]
     folder = find_model(name, revision=revision, allow_pickle=allow_pickle)
     with error_context(name):
         row = formats.recognize(folder)
-        if kind is not None and row.kind != kind:
+        if row.kind != kind:
             if kind == formats.DUAL_ENCODER and row.kind == formats.IMAGE_ENCODER:
                 raise ModelError(f"a {row.model_type} sees pictures and reads no sentences: use load_image_encoder")
-            raise ModelError(f"this is a {row.kind} ({row.name}), and {WRONG_KIND[kind]}")
-        return row.load(folder, str(name), allow_pickle)
+            raise ModelError(f"this is a {row.kind} ({row.name}), and {refusal}")
+        loaded = row.load(folder, str(name), allow_pickle)
+    if not isinstance(loaded, wanted):
+        raise TypeError(f"the format {row.name} loaded a {type(loaded).__name__}, not a {wanted.__name__}")
+    return loaded
 
 
 @contextmanager

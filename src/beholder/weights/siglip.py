@@ -8,11 +8,11 @@ from beholder.models.dual_encoder import TwoTowersSettings
 from beholder.models.layers import HeadSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
+from beholder.weights import clip
 from beholder.weights.huggingface import (
-    activation,
+    block_settings,
     encoder_rows,
-    image_size,
-    patch_size,
+    patch_settings,
     section,
     text_config,
     vision_config,
@@ -56,16 +56,11 @@ ROWS = (
     Row("image.attention_pooling.norm.*", "vision_model.head.layernorm.*"),
     Row("image.attention_pooling.mlp.up.*", "vision_model.head.mlp.fc1.*"),
     Row("image.attention_pooling.mlp.down.*", "vision_model.head.mlp.fc2.*"),
-    Row("text.embedding.weight", "text_model.embeddings.token_embedding.weight"),
-    Row("text.positions", "text_model.embeddings.position_embedding.weight"),
-    Row("text.final_norm.*", "text_model.final_layer_norm.*"),
-    *encoder_rows("text", "text_model"),
+    *clip.TEXT_ROWS,
     Row("text_head.linear.*", "text_model.head.*"),
     Row("logit_scale", "logit_scale", leading=1),
     Row("logit_bias", "logit_bias", leading=1),
 )
-# Counters 0, 1, 2, … that old versions stored.
-IGNORED = ("text_model.embeddings.position_ids", "vision_model.embeddings.position_ids")
 
 
 def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
@@ -74,30 +69,17 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
     vision = section(config, "vision_config", VISION_DEFAULTS)
     if not vision["vision_use_head"]:
         raise ModelError("the config has vision_use_head off: without its pooling head SigLIP gives no image vector")
-    height, width = image_size(vision)
     return TwoTowersSettings(
         image=VisionSettings(
-            image_height=height,
-            image_width=width,
-            patch_size=patch_size(vision),
-            width=vision["hidden_size"],
-            layers=vision["num_hidden_layers"],
-            heads=vision["num_attention_heads"],
-            mlp_width=vision["intermediate_size"],
-            activation=activation(vision),
-            norm_eps=vision["layer_norm_eps"],
+            **patch_settings(vision),
+            **block_settings(vision),
             class_token=False,
             pooling="attention",
         ),
         text=TextTransformerSettings(
             vocabulary=text["vocab_size"],
             context_length=text["max_position_embeddings"],
-            width=text["hidden_size"],
-            layers=text["num_hidden_layers"],
-            heads=text["num_attention_heads"],
-            mlp_width=text["intermediate_size"],
-            activation=activation(text),
-            norm_eps=text["layer_norm_eps"],
+            **block_settings(text),
             causal=False,
             pooling="last",
         ),
@@ -122,4 +104,4 @@ def config(network: TwoTowersSettings) -> dict[str, Any]:
     }
 
 
-LAYOUT = TransformersLayout("SigLIP", "siglip", settings, config, ROWS, IGNORED, "Siglip", "siglip")
+LAYOUT = TransformersLayout("SigLIP", "siglip", settings, config, ROWS, clip.IGNORED, "Siglip", "siglip")
