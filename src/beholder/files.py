@@ -122,7 +122,7 @@ def reported(path: Path) -> Iterator[None]:
 
 
 def remove_unfinished(folder: Path) -> None:
-    """Remove what killed processes left of unfinished writes. Only for a folder that nobody else writes to."""
+    """Remove what killed processes left of unfinished writes. Only for a folder that no other process writes to."""
     for scratch in folder.glob(f"{SCRATCH}*"):
         shutil.rmtree(scratch, ignore_errors=True)
 

@@ -138,14 +138,14 @@ def test_a_wrong_mean_or_std_is_reported(clip: Path, change: dict[str, list[floa
     edit(clip / "preprocessor_config.json", lambda config: config.update(change))
     (fault,) = failed(clip)
     assert fault.check == "settings"
-    assert fault.detail.startswith("mean and std: pictures are normalised by mean (")
+    assert fault.detail.startswith("mean and std: pictures are normalized by mean (")
 
 
 def test_a_picture_size_other_than_the_networks_is_reported(clip: Path) -> None:
     size = {"crop_size": {"height": 32, "width": 32}, "size": {"shortest_edge": 32}}
     edit(clip / "preprocessor_config.json", lambda config: config.update(size))
     faults = {check.check: check.detail for check in failed(clip)}
-    assert "size: pictures are made 32 x 32 and the network was made for 48 x 48" in faults["settings"]
+    assert "size: pictures are resized to 32 x 32, but the network expects 48 x 48" in faults["settings"]
 
 
 def test_misread_preprocessing_fails_the_check_of_the_pixels(

@@ -252,7 +252,7 @@ def test_open_clip_computes_our_embeddings_from_an_exported_folder(vocabularies:
 @pytest.mark.parametrize(
     ("kind", "changes", "format", "message"),
     [
-        ("grid", {}, "transformers", "EfficientNetLiteSettings, and is no vision transformer"),
+        ("grid", {}, "transformers", "EfficientNetLiteSettings, which is not a vision transformer"),
         ("grid", {}, "open_clip", "not both transformers"),
         ("clip", {"patch_bias": True, "norm_first": False}, "transformers", "image.norm_first is False and not True"),
         ("clip", {"image_width": 64}, "transformers", "48 x 64, and transformers' vision towers know squares only"),
@@ -380,7 +380,7 @@ def test_bridges_of_another_architecture_are_refused(tmp_path: Path) -> None:
     make("retrieval", tmp_path / "theirs")
     loaded = load_vision_language(tmp_path / "theirs")
     convolutional = replace(loaded, image=EfficientNetLite(EfficientNetLiteSettings()), name="grid")
-    with pytest.raises(ModelError, match=r"grid: .* EfficientNetLite and no vision transformer.*save_pretrained"):
+    with pytest.raises(ModelError, match=r"grid: .* EfficientNetLite, not a vision transformer.*save_pretrained"):
         export(convolutional, "transformers", tmp_path / "exported")
     normed = replace(loaded, bridge=Bridge(replace(loaded.bridge.settings, image_norm=True)))
     with pytest.raises(ModelError, match="image_norm is True and not False"):

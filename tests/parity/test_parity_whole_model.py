@@ -156,7 +156,7 @@ def test_a_folder_without_a_dual_encoder_is_refused_with_what_it_contains(tmp_pa
     with pytest.raises(ModelError, match=r"config\.json"):
         load_dual_encoder(tmp_path / "..")
     (tmp_path / "config.json").write_text('{"model_type": "clip"}')
-    with pytest.raises(ModelError, match="no image encoder"):
+    with pytest.raises(ModelError, match="not an image encoder"):
         load_image_encoder(tmp_path)
 
 

@@ -100,7 +100,7 @@ def test_broken_pictures_are_counted_and_reported_by_name(tmp_path: Path) -> Non
 
 def test_training_without_usable_pictures_is_an_error(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, 8, broken=tuple(range(8)))
-    with pytest.raises(InvalidSetting, match=r"not one of 8 pictures can be used; broken\.jsonl"):
+    with pytest.raises(InvalidSetting, match=r"none of the 8 pictures of a batch can be used; broken\.jsonl"):
         train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
 
 

@@ -39,5 +39,5 @@ def test_labeled_examples_are_evaluated_by_accuracy_and_the_others_by_recall(tmp
 
 def test_evaluation_without_readable_pictures_is_an_error(tmp_path: Path) -> None:
     found = [Example("none.jpg", tmp_path / "none.jpg", ("a",))]
-    with pytest.raises(InvalidSetting, match="not one of its pictures can be read"):
+    with pytest.raises(InvalidSetting, match="none of its pictures can be read"):
         evaluate_model(tiny_model.build(), found, ("{}",), CPU)

@@ -19,10 +19,11 @@ def command(
     arguments: Annotated[
         list[str],
         typer.Argument(
-            metavar="[PICTURE] QUESTION", help="The picture, and the question in quotes; with --album no picture."
+            metavar="[PICTURE] QUESTION",
+            help="The picture, and the question in quotes; with --album, just that.",
         ),
     ],
-    choice: Annotated[list[str], typer.Option("--choice", "-c", help="An allowed answer; give several.")] = [],  # noqa: B006
+    choice: Annotated[list[str], typer.Option("--choice", "-c", help="An allowed answer; repeatable.")] = [],  # noqa: B006
     album: AlbumFolder = None,
     where: Where = None,
     top: Top = 8,

@@ -38,7 +38,7 @@ def command(
             raise typer.Exit(1) from None
         interactive = sys.stdin.isatty()
         if interactive:
-            print_message(f'{picture}: ask away. Ctrl-C stops an answer, "more" continues it, Ctrl-D ends.')
+            print_message(f'{picture}: ask your questions. Ctrl-C stops an answer, "more" continues it, Ctrl-D ends.')
             with suppress(ImportError):
                 import readline  # noqa: F401 (gives input() its line editing)
         while True:

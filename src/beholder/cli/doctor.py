@@ -1,4 +1,4 @@
-"""``beholder doctor``: does a checkpoint do what its reference implementation does."""
+"""``beholder doctor``: compare a checkpoint with its reference implementation."""
 
 from __future__ import annotations
 

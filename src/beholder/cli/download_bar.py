@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
 @contextmanager
 def download_bar() -> Iterator[None]:
-    """Show how far the downloads of a block are; nothing where standard error is no terminal."""
+    """Show the progress of downloads in this context; nothing if standard error is not a terminal."""
     if not sys.stderr.isatty():
         yield
         return

@@ -74,7 +74,7 @@ class ProgressBar:
 
 @dataclass(frozen=True)
 class SharedOptions:
-    """The options of every evaluation, and what is done with them."""
+    """The options of every evaluation, and how they are applied."""
 
     report: ReportFile = None
     plot: Plot = None

@@ -1,4 +1,4 @@
-"""The command line: one file a command, and nothing heavy imported before a command runs."""
+"""The command line: one file per command, and nothing heavy imported before a command runs."""
 
 import sys
 

@@ -1,4 +1,4 @@
-"""``beholder pull``: bring a model to this machine."""
+"""``beholder pull``: download a model."""
 
 from __future__ import annotations
 
@@ -59,7 +59,7 @@ def command(
         if kind in (None, DUAL_ENCODER):
             folders.append(_compile_encoder(name, check_precision(precision), measured))
         if kind in (None, VISION_LANGUAGE_MODEL):
-            folders.append(_compile_writer(name, check_precision(precision)))
+            folders.append(_compile_vision_language_model(name, check_precision(precision)))
     for folder in folders:
         if json:
             print_json({"name": name, "path": str(folder)})
@@ -85,7 +85,7 @@ def _compile_encoder(name: str, precision: Checked, measured: list[str]) -> Path
     return towers.compiled.folder
 
 
-def _compile_writer(name: str, precision: Checked) -> Path:
+def _compile_vision_language_model(name: str, precision: Checked) -> Path:
     from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
     from beholder.tasks.vision_language import VisionLanguageModel
 

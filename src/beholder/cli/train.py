@@ -169,8 +169,12 @@ def format_row(row: dict[str, Any]) -> str:
     speed = f", {row['pairs_per_second']:.0f} pairs a second" if "pairs_per_second" in row else ""
     broken = f", {row['broken']} broken" if row.get("broken") else ""
     stage = f"stage {row['stage']}, " if "stage" in row else ""
-    kept = f", kept back {row['kept_back']:.3f}, exchanged {row['exchanged']:.3f}" if "kept_back" in row else ""
+    validation = (
+        f", validation loss {row['kept_back']:.3f} ({row['exchanged']:.3f} with other pictures)"
+        if "kept_back" in row
+        else ""
+    )
     return (
-        f"{stage}step {row['step']} of {row['steps']}: loss {row['loss']:.3f}{kept}{speed}, "
+        f"{stage}step {row['step']} of {row['steps']}: loss {row['loss']:.3f}{validation}{speed}, "
         f"{hours}:{minutes:02}:{seconds:02} left{broken}"
     )

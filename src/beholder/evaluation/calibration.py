@@ -1,4 +1,4 @@
-"""Fitting the calibration behind `DualEncoder.match`, and measuring its calibration error."""
+"""Fitting the calibration used by `DualEncoder.match`, and measuring its calibration error."""
 
 import numpy as np
 

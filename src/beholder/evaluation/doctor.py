@@ -105,7 +105,7 @@ def golden_pictures() -> list[Image.Image]:
 
 
 def _attempt(check: str, run: Callable[..., Verdict], *arguments: object) -> Check:
-    """Make a check, or tell why it could not be made; a check that fails does not prevent the others."""
+    """Run a check, or report why it could not run; a failing check does not prevent the others."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # truncated sentences and pictures of extreme shape are intended here
@@ -123,7 +123,7 @@ def _finite_weights(loaded: LoadedDualEncoder) -> Verdict:
 
 def _vocabulary(loaded: LoadedDualEncoder) -> Verdict:
     faults = list(plausibility.vocabulary_faults(loaded.tokenizer, loaded.network.settings))
-    return not faults, "; ".join(faults) or "the tokenizer's is the network's"
+    return not faults, "; ".join(faults) or "the tokenizer's equals the network's"
 
 
 def _settings(loaded: LoadedDualEncoder, folder: Path) -> Verdict:
@@ -138,12 +138,12 @@ def _settings(loaded: LoadedDualEncoder, folder: Path) -> Verdict:
 def _pictures_in_a_batch(loaded: LoadedDualEncoder) -> Verdict:
     pictures = golden_pictures()
     alone = torch.cat([_embed_pictures(loaded, [picture]) for picture in pictures])
-    return _same(alone, _embed_pictures(loaded, pictures), "each gives the vector that it gives alone")
+    return _same(alone, _embed_pictures(loaded, pictures), "each vector equals the one computed alone")
 
 
 def _sentences_in_a_batch(loaded: LoadedDualEncoder) -> Verdict:
     alone = torch.cat([_embed_sentences(loaded, [sentence]) for sentence in SENTENCES])
-    return _same(alone, _embed_sentences(loaded, SENTENCES), "each gives the vector that it gives alone")
+    return _same(alone, _embed_sentences(loaded, SENTENCES), "each vector equals the one computed alone")
 
 
 def _padding(loaded: LoadedDualEncoder) -> Verdict:

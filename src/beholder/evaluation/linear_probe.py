@@ -56,7 +56,9 @@ def select_l2_strength(features: np.ndarray, truth: np.ndarray, seed: int = 0) -
     """
     out = holdout_mask(truth, seed=seed)
     if not out.any():
-        raise InvalidSetting("a linear probe needs classes of at least two pictures to choose its regularisation")
+        raise InvalidSetting(
+            "a linear probe needs classes of at least two pictures to choose its regularization strength"
+        )
     accuracy: dict[float, float] = {}
 
     def measure(exponent: float) -> None:

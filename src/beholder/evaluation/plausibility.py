@@ -52,7 +52,7 @@ def pixel_faults(preprocessing: Preprocessing, network: TwoTowersSettings) -> It
     found = (preprocessing.mean, preprocessing.std)
     if not any(_close(found, known) for known in PUBLISHED):
         yield (
-            f"mean and std: pictures are normalised by mean {_short(found[0])} and std {_short(found[1])}, which no "
+            f"mean and std: pictures are normalized by mean {_short(found[0])} and std {_short(found[1])}, which no "
             "published model of these formats was trained with; unless this one was, the preprocessor's config is wrong"
         )
     image = network.image
@@ -60,7 +60,7 @@ def pixel_faults(preprocessing: Preprocessing, network: TwoTowersSettings) -> It
         size = (preprocessing.height, preprocessing.width)
         if size != (image.image_height, image.image_width):
             yield (
-                f"size: pictures are made {size[0]} x {size[1]} and the network was made for "
+                f"size: pictures are resized to {size[0]} x {size[1]}, but the network expects "
                 f"{image.image_height} x {image.image_width}"
             )
 

@@ -36,7 +36,7 @@ def plot_report(path: Path, report: Report) -> None:
     except ImportError as error:
         raise MissingExtra("plotting", "plot") from error
     if path.suffix.lower() != ".png":
-        raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
+        raise InvalidSetting(f"{path}: plots are written as PNG; the name must end in .png")
     shown = select_examples(report.examples)
     example = EXAMPLE if any(result.question for result, _ in shown) or report.task == "caption" else EXAMPLE - 0.35
     height = 1.0 + CHART + (example if shown else 0)

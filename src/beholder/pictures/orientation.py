@@ -21,5 +21,5 @@ def exif_transposition(image: Image.Image) -> Image.Transpose | None:
     """
     try:
         return TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION, 1))
-    except Exception:  # damaged EXIF is no reason to refuse the pixels
+    except Exception:  # damaged EXIF must not prevent decoding the pixels
         return None

@@ -1,4 +1,4 @@
-"""Who may send requests: Host, Origin and API key, checked before anything else of a request is looked at."""
+"""Who may send requests: Host, Origin and API key, checked before the rest of a request is read."""
 
 from __future__ import annotations
 

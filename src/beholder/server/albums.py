@@ -146,7 +146,7 @@ class ServedAlbum:
         """Refuse requests once the album's file was removed or replaced, such as by restoring a backup.
 
         Raises:
-            HTTPError: The open file is no longer the one in the folder, so nobody would find what is written to it.
+            HTTPError: The open file is no longer the one in the folder, so writes to it would be lost.
         """
         if self._stat() != self._identity:
             raise HTTPError(

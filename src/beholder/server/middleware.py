@@ -148,7 +148,7 @@ class RequestMiddleware:
                 with suppress(OSError):
                     await self._refuse(http_error, receive if body is None else None, respond)
             elif not complete:
-                raise  # the response has started: close the connection, so that nobody takes it for complete
+                raise  # the response has started: closing the connection shows that it is incomplete
         finally:
             self.active_requests -= counted
             self.reserved_bytes -= sum(reserved)

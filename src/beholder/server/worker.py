@@ -32,7 +32,7 @@ class Job:
             is cancelled.
         generates: Whether it returns a `Generation`.
         result: The results for ``inputs``.
-        cancelled: Set when nobody waits for the result anymore.
+        cancelled: Set once no request waits for the result.
         client: Who shares the model with other clients.
         outputs: The results so far; a job with many inputs is computed in several batches.
     """

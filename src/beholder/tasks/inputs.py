@@ -13,7 +13,7 @@ def text_list(texts: Iterable[str] | str, what: str = "texts") -> list[str]:
         what: what messages call them.
 
     Raises:
-        InvalidSetting: they are no texts.
+        InvalidSetting: they are not strings.
     """
     if isinstance(texts, str):
         return [texts]

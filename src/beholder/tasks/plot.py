@@ -63,7 +63,7 @@ def plot_similarity(
     except ImportError as error:
         raise MissingExtra("plotting", "plot") from error
     if path.suffix.lower() != ".png":
-        raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
+        raise InvalidSetting(f"{path}: plots are written as PNG; the name must end in .png")
     if values.shape != (len(pictures), len(texts)) or values.size == 0:
         raise InvalidSetting(f"values: ({len(pictures)}, {len(texts)}) and not empty, not {values.shape}")
     if max(values.shape) > MAX_ITEMS:
@@ -133,7 +133,7 @@ def plot_attention(path: Path, picture: ImageSource, attention_maps: "AttentionM
     from PIL import Image
 
     if path.suffix.lower() != ".png":
-        raise InvalidSetting(f"{path}: a drawing is a PNG; let its name end in .png")
+        raise InvalidSetting(f"{path}: plots are written as PNG; the name must end in .png")
     whole = read_picture(picture, name=display_name(picture, 0), reduce_to=360)
     whole.thumbnail((360, 360))
     panels = [
@@ -179,7 +179,7 @@ def save_figure(figure: Any, path: Path) -> None:
     aside = path.with_name(f".{path.stem}.writing.png")
     try:
         with warnings.catch_warnings():
-            # A glyph that no installed font has is drawn as a box; a warning for each would help nobody.
+            # A glyph that no installed font has is drawn as a box; a warning for each would only be noise.
             warnings.filterwarnings("ignore", "Glyph .* missing from font")
             figure.savefig(aside, bbox_inches="tight", pad_inches=0.15)
         aside.replace(path)

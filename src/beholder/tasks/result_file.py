@@ -150,7 +150,7 @@ class ResultFile:
         return start
 
     def _other_contents(self) -> InvalidSetting:
-        return InvalidSetting(f"{self.path}: holds something else than {self.noun} in UTF-8; name another file")
+        return InvalidSetting(f"{self.path}: does not hold {self.noun} in UTF-8; name another file")
 
     def _csv_line(self, values: Any) -> str:
         line = io.StringIO(newline="")

@@ -107,7 +107,7 @@ class Tokenizer:
             numbers: by which messages refer to the texts; 1, 2, 3 and so on by default.
 
         Raises:
-            InvalidSetting: a text is no str, or has an unpaired surrogate.
+            InvalidSetting: a text is not a str, or has an unpaired surrogate.
 
         Warns:
             TruncationWarning: a text is too long; the message says which, and what is lost.
@@ -172,7 +172,7 @@ def validate_text(text: object, number: int) -> str:
     """Return the text, if it is valid.
 
     Raises:
-        InvalidSetting: it is no str, or has an unpaired surrogate.
+        InvalidSetting: it is not a str, or has an unpaired surrogate.
     """
     if not isinstance(text, str):
         raise InvalidSetting(f"sentence {number} is {type(text).__name__}, not text")

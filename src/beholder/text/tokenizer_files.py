@@ -158,7 +158,7 @@ def write_tokenizer(tokenizer: Tokenizer, folder: Path, family: TokenizerFamily)
         backend.normalizer = normalizers.Sequence(
             [step() for step in steps] + ([backend.normalizer] if backend.normalizer else [])
         )
-    # Where padding is masked, use the family's pad token: an ordinary token is no good one.
+    # Where padding is masked, use the family's pad token: an ordinary token would be misleading.
     masked = settings.padding == "longest" and family.pad[1] == family.end[1]
     end = backend.id_to_token(settings.end_id)
     pad = end if masked else backend.id_to_token(settings.pad_id)

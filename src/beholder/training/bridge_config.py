@@ -82,7 +82,7 @@ def read_bridge_config(path: Path, folder: Path | None = None) -> BridgeConfig:
         folder: to which its paths are relative; by default its own folder.
 
     Raises:
-        InvalidSetting: the file is missing, no JSON, or holds an unknown, missing, mistyped or invalid setting.
+        InvalidSetting: the file is missing, not valid JSON, or holds an unknown, missing, mistyped or invalid setting.
     """
     config = read_config(path, BridgeConfig)
     folder = path.parent if folder is None else folder

@@ -28,7 +28,7 @@ from beholder.training.checkpoints import load_checkpoint, replace_checkpoint
 from beholder.training.interruption import Interrupted
 from beholder.training.optimization import ExponentialMovingAverage, adamw, cosine_schedule, set_learning_rate
 
-Pair = tuple[list[int], list[int]]  # ids of a prompt, and of the target after it
+Pair = tuple[list[int], list[int]]  # ids of a prompt, and of the target that follows
 
 
 @dataclass(frozen=True)
@@ -42,8 +42,8 @@ class StageConfig:
         min_lr_ratio: the last learning rate, as a share of the peak.
         warmup: share of the steps in which the learning rate rises.
         max_grad_norm: gradients are clipped to this norm.
-        ema_decay: of an exponential moving average of the weights, with which the stage then ends; by default it ends
-            with the weights of the last step.
+        ema_decay: of an exponential moving average of the weights, which then is the result; by default
+            the weights of the last step are.
         save_every: steps between checkpoints.
     """
 
@@ -84,7 +84,7 @@ def run_stage(
         bridge: to train, but for the parameters that require no gradients.
         settings: hyperparameters.
         step_loss: samples a batch with the generator and returns its losses by name; their sum is minimized.
-        checkpoint: a file, replaced every few steps; the state before is kept beside it.
+        checkpoint: a file, replaced every few steps; the previous state is kept next to it.
         report: called with the step and the losses.
         stopped: returns the number of a signal that asks to stop, or 0; called after every step.
 
@@ -173,7 +173,7 @@ def stage_1_losses(
         image: frozen image tokens (B, N, Di).
         ids: a text of each (B, T), whose first token represents the whole.
         mask: (B, T).
-        pictures: (B,), equal for the same image, whose other texts are no negatives.
+        pictures: (B,), equal for the same image, whose other texts are not negatives.
         generator: samples the hard negatives.
     """
     scale = bridge.logit_scale.clamp(max=math.log(100))  # type: ignore[union-attr]

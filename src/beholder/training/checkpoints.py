@@ -1,4 +1,4 @@
-"""Checkpoints of a training: each is complete or not there, the last few are kept."""
+"""Checkpoints of a training: each is complete or absent, and the last few are kept."""
 
 import re
 from pathlib import Path
@@ -13,11 +13,11 @@ NAME = re.compile(r"step-(\d+)\.pt")
 
 
 def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state atomically: a process that is killed, or a power cut, leaves what was there before.
+    """Write a state atomically: a process that is killed, or a power cut, leaves the previous one in place.
 
     Raises:
-        WriteFailed: the disk is full, or gone; what was there stays.
-        KeyboardInterrupt: Ctrl-C; what was there stays.
+        WriteFailed: the disk is full or gone; the previous checkpoint stays.
+        KeyboardInterrupt: Ctrl-C; the previous checkpoint stays.
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -30,7 +30,7 @@ def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def _interrupted(error: BaseException | None) -> bool:
-    """Whether an error came of a Ctrl-C: torch's writer, closed before its end, raises one of its own."""
+    """Whether Ctrl-C caused an error: torch's writer, closed prematurely, raises one of its own."""
     while error is not None:
         if isinstance(error, KeyboardInterrupt):
             return True
@@ -56,7 +56,7 @@ def checkpoints(folder: Path) -> list[Path]:
 
 
 def replace_checkpoint(path: Path, state: dict[str, Any]) -> None:
-    """Write a state in place of the one before, which is kept beside it; errors as of `write_checkpoint`."""
+    """Write a state in place of the previous one, which is kept next to it; errors as of `write_checkpoint`."""
     if path.exists():
         try:
             with files.atomic_file(_previous(path)) as scratch:
@@ -67,7 +67,7 @@ def replace_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 
 def load_checkpoint(path: Path) -> dict[str, Any] | None:
-    """Load what `replace_checkpoint` wrote; where that was removed, the state before it; None where there is none.
+    """Load what `replace_checkpoint` wrote, or the previous state if that was removed; None if there is none.
 
     Raises:
         ModelError: it is damaged; the message says how to resume from the one before.

@@ -194,7 +194,7 @@ def read_clip_config(path: Path, folder: Path | None = None) -> ClipConfig:
         folder: to which its paths are relative; by default its own folder.
 
     Raises:
-        InvalidSetting: the file is missing, no JSON, or holds an unknown, missing, mistyped or invalid setting.
+        InvalidSetting: the file is missing, not valid JSON, or holds an unknown, missing, mistyped or invalid setting.
     """
     config = read_config(path, ClipConfig)
     data, model = config.data, config.model
@@ -249,7 +249,7 @@ def network_settings(
             raise InvalidSetting(f"{name}: model.network.{tower}.kind {kind!r} is none of {', '.join(known)}")
         if kind == "efficientnet_lite":
             raise InvalidSetting(
-                f"{name}: model.network.image: convolutional networks with batch normalisation are not trained from "
+                f"{name}: model.network.image: convolutional networks with batch normalization are not trained from "
                 "scratch here; use kind vit"
             )
         if tower == "text":

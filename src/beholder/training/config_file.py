@@ -32,7 +32,7 @@ def read_config(path: Path, kind: type[Kind]) -> Kind:
     """Read a JSON file as the dataclass ``kind``.
 
     Raises:
-        InvalidSetting: the file is missing or no JSON, or a setting is unknown, missing, of the wrong type or
+        InvalidSetting: the file is missing or not valid JSON, or a setting is unknown, missing, of the wrong type or
             invalid; every one of them is named.
     """
     try:
@@ -40,7 +40,7 @@ def read_config(path: Path, kind: type[Kind]) -> Kind:
     except OSError as error:
         raise InvalidSetting(f"{path}: can't be read ({error.strerror or error})") from error
     except ValueError as error:
-        raise InvalidSetting(f"{path}: is no JSON ({error})") from error
+        raise InvalidSetting(f"{path}: is not valid JSON ({error})") from error
     return validate(values, kind, str(path))
 
 
@@ -55,7 +55,7 @@ def validate(values: Any, kind: type[Kind], name: str, inside: str = "") -> Kind
     except ImportError as error:
         raise MissingExtra("training", "train") from error
     if not isinstance(values, Mapping):
-        raise InvalidSetting(f"{name}: should hold settings in braces")
+        raise InvalidSetting(f"{name}: must be a JSON object of settings")
     # Nested dataclasses take over the outermost one's config: no unknown settings, and no text in place of a number.
     outermost = make_dataclass("Settings", [("all", kind)])
     outermost.__pydantic_config__ = ConfigDict(extra="forbid", strict=True)  # type: ignore[attr-defined]
@@ -82,7 +82,7 @@ def _message(fault: Any, kind: Any, inside: str) -> str:
         case "value_error":
             return f"{dotted}: {fault['ctx']['error']}" if dotted else str(fault["ctx"]["error"])
         case "dataclass_type":
-            return f"{dotted}: should hold settings in braces, not {fault['input']!r}"
+            return f"{dotted}: must be an object of settings, not {fault['input']!r}"
     return f"{dotted}: {fault['msg'][:1].lower()}{fault['msg'][1:]}, not {json.dumps(fault['input'])}"
 
 

@@ -121,13 +121,15 @@ def _prepare(sample: Sample, preprocessing: Preprocessing, augmentation: Augment
 def _collate(pairs: list[_Pair], preprocessing: Preprocessing, tokenizer: Tokenizer) -> ImageTextBatch:
     valid = [pair.pixels is not None for pair in pairs]
     if not any(valid):
-        raise InvalidSetting(f"not one of {len(pairs)} pictures can be used; broken.jsonl says what is wrong with each")
+        raise InvalidSetting(
+            f"none of the {len(pairs)} pictures of a batch can be used; broken.jsonl lists the reasons"
+        )
     pixels = torch.zeros(len(pairs), preprocessing.height, preprocessing.width, 3, dtype=torch.uint8)
     for row, pair in enumerate(pairs):
         if pair.pixels is not None:
             pixels[row] = torch.from_numpy(np.array(pair.pixels))
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", TruncationWarning)  # one for each of thousands of captions helps nobody
+        warnings.simplefilter("ignore", TruncationWarning)  # thousands of warnings would hide the others
         tokens = tokenizer([pair.text for pair in pairs])
     return ImageTextBatch(
         pixels,

@@ -117,7 +117,7 @@ class _AllGather(torch.autograd.Function):
 
 
 def exit_worker() -> None:
-    """End a process that torchrun started and whose work is saved, without torch's shutdown; a single one goes on.
+    """End a process that torchrun started and whose work is saved, skipping torch's shutdown; otherwise do nothing.
 
     torch 2.13 keeps the threads of a process group over which a model was sharded. Now and then one of them aborts the
     process while the interpreter exits, and torchrun reports the run as failed.

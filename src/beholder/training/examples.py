@@ -122,7 +122,7 @@ def texts_of(row: dict[str, Any]) -> tuple[str, ...]:
     """Return the captions of a JSON object: a list ``captions``, or a single text ``caption``.
 
     Raises:
-        TypeError: it has none, or they are no texts.
+        TypeError: it has none, or they are not strings.
     """
     found = row.get("captions", row.get("caption"))
     texts = (found,) if isinstance(found, str) else tuple(found or ())
@@ -135,11 +135,11 @@ def label_of(row: dict[str, Any]) -> str:
     """Return the label of a JSON object; empty where there is none, or it is null.
 
     Raises:
-        TypeError: it is no text.
+        TypeError: it is not a string.
     """
     label = row.get("label") or ""
     if not isinstance(label, str):
-        raise TypeError("a label is a text")
+        raise TypeError("a label must be a string")
     return label
 
 

@@ -35,7 +35,7 @@ def contrastive_loss(
         text: (B, E), unit length.
         logit_scale: the learned inverse temperature, a positive scalar.
         label_smoothing: 0 to 1.
-        duplicates: (B, B), true where a text is no negative of an image; the diagonal is ignored.
+        duplicates: (B, B), true where a text is not a negative of an image; the diagonal is ignored.
         valid: (B,), false for rows that are left out.
         rows: of the images and texts that are queries; all by default.
 
@@ -97,7 +97,7 @@ def sigmoid_loss(
         text: (B, E), unit length.
         logit_scale: the learned inverse temperature, a positive scalar.
         logit_bias: the learned bias, a scalar; starts near -10 because most pairs do not match.
-        duplicates: (B, B), true where a text is no negative of an image; the diagonal is ignored.
+        duplicates: (B, B), true where a text is not a negative of an image; the diagonal is ignored.
         valid: (B,), false for rows that are left out.
         rows: of the images that are queries; all by default.
 

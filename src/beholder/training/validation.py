@@ -31,7 +31,7 @@ def evaluate_model(
         labels[str(example.picture)] = example.label
     embeddings = {each.name: each.embedding for each in encoder.stream_images(texts) if each.embedding is not None}
     if not embeddings:
-        raise InvalidSetting("data.evaluate: not one of its pictures can be read")
+        raise InvalidSetting("data.evaluate: none of its pictures can be read")
     labeled = [name for name in embeddings if labels[name]]
     captioned = [name for name in embeddings if not labels[name]]
     metrics: dict[str, float] = {}

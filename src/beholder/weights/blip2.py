@@ -250,7 +250,7 @@ def to_blip2(loaded: LoadedVisionLanguage) -> Blip2Checkpoint:
     """
     retrieval = loaded.language is None
     if not isinstance(loaded.image, VisionTransformer):
-        raise ModelError(f"its image tower is {type(loaded.image).__name__} and no vision transformer")
+        raise ModelError(f"its image tower is {type(loaded.image).__name__}, not a vision transformer")
     bridge = loaded.bridge.settings
     vocabulary = bridge.qformer.vocabulary if retrieval else 0
     wanted = replace(

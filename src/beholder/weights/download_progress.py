@@ -1,4 +1,4 @@
-"""How far a download is, reported to whoever listens; the library itself shows nothing."""
+"""Download progress, reported to a listener; the library itself shows nothing."""
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -22,7 +22,7 @@ def listening(listener: Listener) -> Iterator[None]:
 
 
 def report(name: str, done: int, total: int | None) -> None:
-    """Tell the listener, if there is one, how far a download is."""
+    """Report the progress of a download to the listener, if there is one."""
     listener = _listener.get()
     if listener is not None:
         listener(name, done, total)

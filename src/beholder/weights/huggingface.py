@@ -133,10 +133,10 @@ def vision_config(image: ImageSettings) -> dict[str, Any]:
     """Return the entries that describe a vision transformer in any config of transformers.
 
     Raises:
-        ModelError: it is no vision transformer, or its pictures are not square.
+        ModelError: it is not a vision transformer, or its pictures are not square.
     """
     if not isinstance(image, VisionSettings):
-        raise ModelError(f"its image tower is described by {type(image).__name__}, and is no vision transformer")
+        raise ModelError(f"its image tower is described by {type(image).__name__}, which is not a vision transformer")
     if image.image_height != image.image_width:
         size = f"{image.image_height} x {image.image_width}"
         raise ModelError(f"its pictures are {size}, and transformers' vision towers know squares only")

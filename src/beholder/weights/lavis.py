@@ -123,7 +123,7 @@ def _read(file: Path) -> Mapping[str, Tensor]:
         raise ModelError(f"{file}: cannot be read as a pickle of tensors ({error})") from error
     stored = stored.get("model", stored) if isinstance(stored, dict) else stored
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise ModelError(f"{file}: holds something else than named tensors")
+        raise ModelError(f"{file}: is not a dictionary of named tensors")
     return stored
 
 

@@ -108,15 +108,16 @@ def load_foreign_network(folder: Path, allow_pickle: bool = True) -> tuple[TwoTo
     """
     row = formats.recognize(folder)
     if row.read_network is None:
-        raise ModelError(f"{folder}: {row.name} is no dual encoder of another project")
+        raise ModelError(f"{folder}: {row.name} is not another project's dual encoder")
     foreign = row.read_network(folder, allow_pickle)
     return foreign.network, foreign.preprocessing
 
 
-KINDS: dict[type[Loaded], tuple[Kind, str]] = {  # by what is loaded: its kind, and what a model of another kind is not
-    LoadedDualEncoder: (formats.DUAL_ENCODER, "no dual encoder: use load_vision_language"),
-    LoadedVisionLanguage: (formats.VISION_LANGUAGE_MODEL, "no vision-language model"),
-    LoadedImageEncoder: (formats.IMAGE_ENCODER, "no image encoder by itself"),
+# The kind of each class, and how a model of another kind is refused.
+KINDS: dict[type[Loaded], tuple[Kind, str]] = {
+    LoadedDualEncoder: (formats.DUAL_ENCODER, "not a dual encoder: use load_vision_language"),
+    LoadedVisionLanguage: (formats.VISION_LANGUAGE_MODEL, "not a vision-language model"),
+    LoadedImageEncoder: (formats.IMAGE_ENCODER, "not an image encoder by itself"),
 }
 
 
@@ -127,8 +128,8 @@ def _load(name: str | Path, wanted: type[Wanted], revision: str | None, allow_pi
         row = formats.recognize(folder)
         if row.kind != kind:
             if kind == formats.DUAL_ENCODER and row.kind == formats.IMAGE_ENCODER:
-                raise ModelError(f"a {row.model_type} sees pictures and reads no sentences: use load_image_encoder")
-            raise ModelError(f"this is a {row.kind} ({row.name}), and {refusal}")
+                raise ModelError(f"a {row.model_type} embeds pictures only, not sentences: use load_image_encoder")
+            raise ModelError(f"this is a {row.kind} ({row.name}), {refusal}")
         loaded = row.load(folder, str(name), allow_pickle)
     if not isinstance(loaded, wanted):
         raise TypeError(f"the format {row.name} loaded a {type(loaded).__name__}, not a {wanted.__name__}")

@@ -161,5 +161,5 @@ model = VisionLanguageModel.from_pretrained("this folder")
 model.caption(["photo.jpg"])
 ```
 
-What it writes can be wrong, and sounds the same when it is. Judge it on pictures of your own before you rely on it.
+Its output can be wrong and still sound confident. Evaluate it on your own pictures before you rely on it.
 """

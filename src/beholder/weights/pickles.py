@@ -72,7 +72,7 @@ def unpickle(path: Path) -> dict[str, Tensor]:
         raise ModelError(f"{path}: cannot be read as a pickle of tensors ({error})") from None
     stored = stored.get("state_dict", stored) if isinstance(stored, dict) else stored
     if not isinstance(stored, dict) or not all(isinstance(value, Tensor) for value in stored.values()):
-        raise ModelError(f"{path}: holds something else than named tensors")
+        raise ModelError(f"{path}: is not a dictionary of named tensors")
     tensors: dict[str, Tensor] = {}
     storages: set[int] = set()
     for name, tensor in stored.items():

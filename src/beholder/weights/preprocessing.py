@@ -64,7 +64,7 @@ def from_huggingface(folder: Path, processor: str) -> Preprocessing:
     if named not in PROCESSORS:
         raise ModelError(f"{path}: the image processor {named} is not known; known are {', '.join(PROCESSORS)}")
     if config.get("resample", 0) not in range(len(INTERPOLATIONS)):
-        raise ModelError(f"{path}: resample is {config['resample']}, which is no filter of Pillow's")
+        raise ModelError(f"{path}: resample is {config['resample']}, which is not one of Pillow's filters")
     config = {"do_resize": True, "do_rescale": True, "do_normalize": True, **PROCESSORS[named], **config}
     side = "shortest_edge" if "shortest_edge" in PROCESSORS[named]["size"] else "square"
     size = _size(config["size"], side)

@@ -36,7 +36,7 @@ def set_description(store: Store, content: int, source: str, caption: str | None
 
 
 def copy_descriptions(store: Store, content: int, target: int) -> None:
-    """Give a content what other sources than the file said of another one, where that is newer; in a transaction."""
+    """Copy the newer descriptions of one content, but for those from its file, to another, inside a transaction."""
     sql = """SELECT source, written FROM description AS mine WHERE content = ? AND NOT EXISTS (SELECT 1 FROM description
         WHERE content = ? AND source = mine.source AND written >= mine.written)"""
     for source, written in store.query(sql, (content, target)):

@@ -219,7 +219,7 @@ def failures(store: Store) -> list[tuple[bytes, str]]:
 
 
 def remove_file(store: Store, path: bytes) -> None:
-    """Remove a file from the album, inside a transaction; what a person said of it is kept."""
+    """Remove a file from the album, inside a transaction; its user description is kept."""
     for row, content in store.query("SELECT id, content FROM picture WHERE path = ?", (path,)):
         descriptions.remember_path(store, path, content)
         store.execute("DELETE FROM words WHERE rowid = ?", (row,))
