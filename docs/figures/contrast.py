@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from computed import PHOTOGRAPHS, Computed
-from drawing import GREY, Canvas, square
+from drawing import GRAY, Canvas, square
 
 NAMES = ("cat", "horses", "chickens", "duck", "clownfish", "coffee", "bridge", "machu-picchu")
 SIDE = 0.31  # of a cell, in inches
@@ -46,7 +46,7 @@ def draw(computed: Computed, path: Path) -> None:
         "Framed: matching pairs. Training raises these cosines and lowers all others.",
         7,
         ha="left",
-        color=GREY,
+        color=GRAY,
     )
     canvas.save(path)
 

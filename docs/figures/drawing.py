@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch, Rectangle
 from PIL import Image
 
-INK, GREY, LINE = "#22303c", "#66727d", "#b9c2ca"
+INK, GRAY, LINE = "#22303c", "#66727d", "#b9c2ca"
 FROZEN, TRAINED, LIT = "#e4ebf2", "#fbe3cf", "#c2571a"  # frozen parts, trained parts, highlights
 BLUES, DIVERGING = "Blues", "RdBu_r"
 PIXELS_PER_INCH = 200
@@ -52,7 +52,7 @@ class Canvas:
         """Draw an empty rectangle."""
         self.axes.add_patch(Rectangle((x, y), width, height, fill=False, edgecolor=color, linewidth=line, zorder=4))
 
-    def arrow(self, *points: tuple[float, float], color: str = GREY) -> None:
+    def arrow(self, *points: tuple[float, float], color: str = GRAY) -> None:
         """Draw a polyline that ends in an arrowhead."""
         xs, ys = zip(*points[:-1], strict=True)
         self.axes.plot(xs, ys, color=color, linewidth=1, solid_capstyle="round")
@@ -128,5 +128,5 @@ def lit(image: Image.Image, share: np.ndarray) -> np.ndarray:
     grid = Image.fromarray(spread.astype(np.float32)).resize(image.size, Image.Resampling.BICUBIC)
     light = np.asarray(grid).clip(0, 1)[..., None]
     colors = np.asarray(image, np.float32) / 255
-    grey = colors.mean(-1, keepdims=True).repeat(3, -1)
-    return light * colors + (1 - light) * 0.35 * grey
+    gray = colors.mean(-1, keepdims=True).repeat(3, -1)
+    return light * colors + (1 - light) * 0.35 * gray

@@ -6,7 +6,7 @@ import torch
 
 from beholder.models.qformer import self_attention_mask
 from computed import Computed
-from drawing import GREY, INK, Canvas
+from drawing import GRAY, INK, Canvas
 
 SENTENCE = "a dog runs fast"
 QUERIES = 4  # of mini's sixteen, so that the cells can be computed
@@ -37,5 +37,5 @@ def draw(computed: Computed, path: Path) -> None:
                 canvas.text(x - 0.06, y + (place + 0.5) * SIDE, name, 6.5, ha="right")
         canvas.axes.plot([x, x + size], [y + QUERIES * SIDE] * 2, color=INK, linewidth=0.8)
         canvas.axes.plot([x + QUERIES * SIDE] * 2, [y, y + size], color=INK, linewidth=0.8)
-        canvas.text(x + size / 2, y + size + 0.2, note, 7, color=GREY)
+        canvas.text(x + size / 2, y + size + 0.2, note, 7, color=GRAY)
     canvas.save(path)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from computed import Computed
-from drawing import GREY, LIT, Canvas
+from drawing import GRAY, LIT, Canvas
 
 NAME = "raccoon.jpg"
 ROW = 3  # of the grid whose cells are shown with their vectors
@@ -30,7 +30,7 @@ def draw(computed: Computed, path: Path) -> None:
     canvas.arrow((4.7, 1.3), (5.1, 1.3))
     canvas.values(tokens[:, : tokens.shape[1] // 10], 5.2, 0.5, 2.1, 1.9, most=2.5)
     canvas.text(6.25, 0.28, f"{len(tokens)} cells × {tokens.shape[1]:,} dimensions")
-    canvas.text(6.25, 2.52, "one row per cell; a tenth of the dimensions", 7, color=GREY)
+    canvas.text(6.25, 2.52, "one row per cell; a tenth of the dimensions", 7, color=GRAY)
     top = 0.5 + 1.9 * ROW * columns / len(tokens)
     canvas.frame(5.2, top, 2.1, 1.9 * columns / len(tokens))
 
@@ -45,6 +45,6 @@ def draw(computed: Computed, path: Path) -> None:
         canvas.picture(cell, x, y, side, side)
         numbers = tokens[ROW * columns + column, :NUMBERS].reshape(4, -1)
         canvas.values(numbers, x, y + side + 0.06, side, 0.3, most=2.5)
-    canvas.text(6.0, y + side / 2, "…", 14, color=GREY)
+    canvas.text(6.0, y + side / 2, "…", 14, color=GRAY)
     canvas.text(6.3, y + side / 2, "and so on for\nall nine rows" if rows == 9 else f"{rows} rows in all", 7, ha="left")
     canvas.save(path)

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from computed import CAPTIONED, Computed
-from drawing import FROZEN, GREY, LIT, TRAINED, Canvas
+from drawing import FROZEN, GRAY, LIT, TRAINED, Canvas
 
 
 def draw(computed: Computed, path: Path) -> None:
@@ -23,7 +23,7 @@ def draw(computed: Computed, path: Path) -> None:
     canvas.text(1.87, 1.3, f"{len(tokens)} tokens × {tokens.shape[1]:,}", 7)
     left, middle, right = 3.15, 4.7, 6.25
     canvas.box(2.95, 0.75, 3.5, 2.8, "", "#ffffff")
-    canvas.text(6.38, 0.87, f"× {settings.layers} layers", 7.5, ha="right", color=GREY)
+    canvas.text(6.38, 0.87, f"× {settings.layers} layers", 7.5, ha="right", color=GRAY)
     shared = "self-attention over queries and text,\nmasked by objective"
     canvas.box(left, 2.85, right - left, 0.5, shared, TRAINED, 7.5)
     canvas.arrow((2.3, 1.85), (left - 0.03, 1.85), color=LIT)

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 
 from computed import CAPTIONED, PHOTOGRAPHS, Computed
-from drawing import GREY, LIT, Canvas, square
+from drawing import GRAY, LIT, Canvas, square
 
 NUMBERS = 64  # of each vector's
 WIDTH = 3.8  # of all soft prompts and words
@@ -37,7 +37,7 @@ def draw(computed: Computed, path: Path) -> None:
         canvas.values(vector[:, None], x, top, column - 0.03, height, most=0.4)
         if place < many:
             word = f"{spelled[place]} ({closest[place]:.2f})"
-            canvas.text(x + column / 2, top + height + 0.06, _readable(word), 6.3, rotation=90, va="top", color=GREY)
+            canvas.text(x + column / 2, top + height + 0.06, _readable(word), 6.3, rotation=90, va="top", color=GRAY)
         else:
             word = written[place - many]
             canvas.text(x + column / 2, top + height + 0.06, word, 7.5, rotation=90, va="top", color=LIT)
@@ -46,7 +46,7 @@ def draw(computed: Computed, path: Path) -> None:
     made_of = f"{whole} global, {many - whole} from queries" if whole else "the Q-Former's output"
     canvas.text(middle, 0.2, f"{many} soft prompts: {made_of}", 8)
     below = "below each, the nearest token of the vocabulary and its cosine"
-    canvas.text(middle, 2.8, below, 7, color=GREY)
+    canvas.text(middle, 2.8, below, 7, color=GRAY)
     x = left + many * column + 0.15
     canvas.text(x + len(ids) * column / 2, 0.2, "text", 8, color=LIT)
     canvas.arrow((x + len(ids) * column + 0.06, top + height / 2), (x + len(ids) * column + 0.32, top + height / 2))
@@ -55,7 +55,7 @@ def draw(computed: Computed, path: Path) -> None:
     canvas.text(start, top - 0.2, "generated text", 8, ha="left")
     canvas.text(start, top + height / 2, "\n".join(caption), 8, ha="left", color=LIT)
     shown = f"The first {NUMBERS} of {prompts.shape[1]} dimensions of each vector, from top to bottom, at unit length."
-    canvas.text(0.1, 3.12, shown, 7, ha="left", color=GREY)
+    canvas.text(0.1, 3.12, shown, 7, ha="left", color=GRAY)
     canvas.save(path)
 
 

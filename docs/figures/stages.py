@@ -6,7 +6,7 @@ from pathlib import Path
 from torch import nn
 
 from computed import CAPTIONED, Computed
-from drawing import FROZEN, GREY, LIT, TRAINED, Canvas, square
+from drawing import FROZEN, GRAY, LIT, TRAINED, Canvas, square
 
 
 def draw(computed: Computed, path: Path) -> None:
@@ -55,9 +55,9 @@ def draw(computed: Computed, path: Path) -> None:
     canvas.arrow((5.32, y + 1.32), (5.32, y + 1.05))
 
     canvas.box(0.1, 4.02, 0.2, 0.16, "", FROZEN)
-    canvas.text(0.37, 4.1, "frozen", 7, ha="left", color=GREY)
+    canvas.text(0.37, 4.1, "frozen", 7, ha="left", color=GRAY)
     canvas.box(0.95, 4.02, 0.2, 0.16, "", TRAINED)
-    canvas.text(1.22, 4.1, "trained; numbers of parameters", 7, ha="left", color=GREY)
+    canvas.text(1.22, 4.1, "trained; numbers of parameters", 7, ha="left", color=GRAY)
     canvas.save(path)
 
 

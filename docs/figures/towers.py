@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from computed import PHOTOGRAPHS, Computed
-from drawing import FROZEN, GREY, INK, LIT, TRAINED, Canvas, square
+from drawing import FROZEN, GRAY, INK, LIT, TRAINED, Canvas, square
 
 NAME = "cat.jpg"
 SENTENCES = ("a brown cat looks at you", "two horses on a meadow")
@@ -27,22 +27,22 @@ def draw(computed: Computed, path: Path) -> None:
         canvas.arrow((1.85 if y > 1 else 1.25, y + 0.25), (2.2, y + 0.25))
         canvas.box(2.25, y, 1.15, 0.5, tower, FROZEN)
         canvas.arrow((3.4, y + 0.25), (3.95, y + 0.25))
-        canvas.text(3.66, y + 0.12, f"{width:,}", 7, color=GREY)
+        canvas.text(3.66, y + 0.12, f"{width:,}", 7, color=GRAY)
         canvas.box(4.0, y, 0.6, 0.5, "head", TRAINED)
         canvas.arrow((4.6, y + 0.25), (4.9, y + 0.25))
     for y, sentence in zip((1.65, 2.75), SENTENCES, strict=True):
         canvas.text(0.1, y + 0.1, f"“{sentence}”", 8.5, ha="left")
         pieces = encoder.loaded.tokenizer.tokenize(sentence)
         read = " | ".join(piece.strip("<>") for piece in pieces)
-        canvas.text(0.1, y + 0.35, "\n".join(textwrap.wrap(read, 28)), 6.5, ha="left", va="top", color=GREY)
+        canvas.text(0.1, y + 0.35, "\n".join(textwrap.wrap(read, 28)), 6.5, ha="left", va="top", color=GRAY)
     most = 0.12
     for y, vector in zip((0.45, 1.65, 2.75), (image[0], *texts), strict=True):
         canvas.values(vector.reshape(16, -1), 4.95, y - 0.05, 1.15, 0.6, most)
-    canvas.text(5.52, 0.27, f"{image.shape[1]} dimensions each", 7, color=GREY)
+    canvas.text(5.52, 0.27, f"{image.shape[1]} dimensions each", 7, color=GRAY)
 
     for x, y, number in ((6.35, 1.65, 0), (6.65, 2.75, 1)):
         good = bool(np.argmax(cosines) == number)
-        color, start = LIT if good else GREY, 0.82 - 0.2 * number
+        color, start = LIT if good else GRAY, 0.82 - 0.2 * number
         canvas.arrow((6.12, start), (x, start), (x, y + 0.25), (6.12, y + 0.25), color=color)
         score = f"cosine {cosines[number]:.2f}, match {match[number]:.0%}"
         canvas.text(5.52, y + 0.69, score, 8, color=color if good else INK)

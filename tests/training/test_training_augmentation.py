@@ -3,7 +3,7 @@ import pytest
 from PIL import Image, ImageOps
 
 from beholder.errors import InvalidSetting
-from beholder.training.augmentation import Augmentation, augment, random_colour, random_crop, random_flip
+from beholder.training.augmentation import Augmentation, augment, random_color_jitter, random_crop, random_flip
 
 
 def picture(width: int = 60, height: int = 40) -> Image.Image:
@@ -34,13 +34,13 @@ def test_a_flip_is_applied_with_the_given_probability() -> None:
 def test_color_jitter_stays_within_its_strength() -> None:
     grey = Image.new("RGB", (8, 8), (100, 100, 100))
     for seed in range(20):
-        moved = np.asarray(random_colour(grey, np.random.default_rng(seed), 0.2), np.float64)
+        moved = np.asarray(random_color_jitter(grey, np.random.default_rng(seed), 0.2), np.float64)
         assert moved.min() >= 75 and moved.max() <= 125
-    assert random_colour(picture(), np.random.default_rng(0), 0.5).tobytes() != picture().tobytes()
+    assert random_color_jitter(picture(), np.random.default_rng(0), 0.5).tobytes() != picture().tobytes()
 
 
 def test_augmentation_depends_on_the_generator_alone() -> None:
-    settings = Augmentation(smallest_crop=0.4, flip=0.5, colour=0.3)
+    settings = Augmentation(smallest_crop=0.4, flip=0.5, color_jitter=0.3)
     first, second, other = (augment(picture(), settings, np.random.default_rng(seed)) for seed in (1, 1, 2))
     assert first.size == second.size and first.tobytes() == second.tobytes()
     assert (first.size, first.tobytes()) != (other.size, other.tobytes())
@@ -51,7 +51,9 @@ def test_default_settings_change_nothing() -> None:
     assert augment(whole, Augmentation(), np.random.default_rng(0)) is whole
 
 
-@pytest.mark.parametrize("values", [{"smallest_crop": 0.0}, {"smallest_crop": 1.5}, {"flip": -1.0}, {"colour": 1.0}])
+@pytest.mark.parametrize(
+    "values", [{"smallest_crop": 0.0}, {"smallest_crop": 1.5}, {"flip": -1.0}, {"color_jitter": 1.0}]
+)
 def test_values_out_of_range_are_refused(values: dict[str, float]) -> None:
     with pytest.raises(InvalidSetting):
         Augmentation(**values)

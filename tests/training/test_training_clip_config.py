@@ -173,6 +173,7 @@ def test_a_scaled_down_recipe_runs(recipe: str, tmp_path: Path) -> None:
         ("train", "averaging", "ema_decay"),
         ("train", "final_rate", "min_lr_ratio"),
         ("train", "hottest", "max_logit_scale"),
+        ("augment", "colour", "color_jitter"),
     ],
 )
 def test_a_renamed_setting_is_refused_with_its_current_name(tmp_path: Path, section: str, old: str, new: str) -> None:

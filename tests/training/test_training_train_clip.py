@@ -58,7 +58,7 @@ def test_training_reduces_the_loss_and_the_result_loads_as_a_dual_encoder(tmp_pa
 @pytest.mark.parametrize(
     "options",
     [
-        {"augment": {"smallest_crop": 0.5, "flip": 0.5, "colour": 0.3}, "train": {"ema_decay": 0.8, "chunk": 3}},
+        {"augment": {"smallest_crop": 0.5, "flip": 0.5, "color_jitter": 0.3}, "train": {"ema_decay": 0.8, "chunk": 3}},
         {"train": {"loss": "sigmoid", "precision": "bfloat16", "recompute": True}},
     ],
     ids=["contrastive", "sigmoid"],

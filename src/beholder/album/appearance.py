@@ -16,7 +16,7 @@ from beholder.pictures.read import read_picture
 
 SHARPNESS_SIDE = 256  # pixels of the longer side at which sharpness is measured
 GRID = 16  # regions a side
-EDGE_FLOOR = 4.0  # grey levels squared, below which a region counts as without texture
+EDGE_FLOOR = 4.0  # gray levels squared, below which a region counts as without texture
 
 
 @dataclass(frozen=True)
@@ -24,29 +24,29 @@ class Appearance:
     """The appearance of one picture.
 
     Attributes:
-        grey: small image of the lightness, its longer side `image_registration.SIDE`.
+        gray: small image of the lightness, its longer side `image_registration.SIDE`.
         sharpness: binary logarithm of the energy of edges (GRID, GRID) float32.
         colors: small color image (GRID, GRID, 3) uint8.
     """
 
-    grey: Image.Image
+    gray: Image.Image
     sharpness: np.ndarray
     colors: np.ndarray
 
     def to_bytes(self) -> bytes:
         """Return the appearance as the album stores it."""
-        size = bytes(self.grey.size)
-        return size + self.grey.tobytes() + self.sharpness.astype(np.float16).tobytes() + self.colors.tobytes()
+        size = bytes(self.gray.size)
+        return size + self.gray.tobytes() + self.sharpness.astype(np.float16).tobytes() + self.colors.tobytes()
 
     @classmethod
     def from_bytes(cls, data: bytes) -> Appearance:
         """Return the appearance that `to_bytes` stored."""
         width, height = data[0], data[1]
         end, cells = 2 + width * height, GRID * GRID
-        grey = Image.frombytes("L", (width, height), data[2:end])
+        gray = Image.frombytes("L", (width, height), data[2:end])
         sharpness = np.frombuffer(data, np.float16, cells, end).reshape(GRID, GRID).astype(np.float32)
         colors = np.frombuffer(data, np.uint8, 3 * cells, end + 2 * cells).reshape(GRID, GRID, 3)
-        return cls(grey, sharpness, colors)
+        return cls(gray, sharpness, colors)
 
 
 def appearance_of(picture: Picture) -> Appearance | None:
@@ -55,9 +55,9 @@ def appearance_of(picture: Picture) -> Appearance | None:
         whole = read_picture(Path(picture.path), reduce_to=SHARPNESS_SIDE)
     except PictureError:
         return None
-    grey = _resized(whole.convert("L"), SHARPNESS_SIDE, Image.Resampling.BICUBIC)
+    gray = _resized(whole.convert("L"), SHARPNESS_SIDE, Image.Resampling.BICUBIC)
     colors = np.asarray(whole.resize((GRID, GRID), Image.Resampling.BOX))
-    return Appearance(_resized(_lightness(whole), SIDE, Image.Resampling.BOX), _sharpness(grey), colors)
+    return Appearance(_resized(_lightness(whole), SIDE, Image.Resampling.BOX), _sharpness(gray), colors)
 
 
 def pixel_hash(picture: Picture) -> bytes | None:
@@ -80,8 +80,8 @@ def _resized(image: Image.Image, side: int, resample: Image.Resampling) -> Image
     return image.resize((max(round(image.width * scale), 3), max(round(image.height * scale), 3)), resample)
 
 
-def _sharpness(grey: Image.Image) -> np.ndarray:
-    pixels = np.asarray(grey, np.float32)
+def _sharpness(gray: Image.Image) -> np.ndarray:
+    pixels = np.asarray(gray, np.float32)
     pixels = np.pad(pixels, 1, mode="edge")
     edges = 4 * pixels[1:-1, 1:-1] - pixels[:-2, 1:-1] - pixels[2:, 1:-1] - pixels[1:-1, :-2] - pixels[1:-1, 2:]
     energy = Image.fromarray(edges**2).resize((GRID, GRID), Image.Resampling.BOX)

@@ -1,6 +1,6 @@
 """Near-duplicates: copies, other versions of the same picture, and bursts.
 
-The embeddings propose pairs, and registration of small grey images decides: two different dogs have similar embeddings,
+The embeddings propose pairs, and registration of small gray images decides: two different dogs have similar embeddings,
 and two foggy mornings similar small images, but the details of one picture only fit on those of its own versions,
 resized, cropped, recolored, faded or watermarked. A burst needs less: the same camera within seconds, and similar
 embeddings.
@@ -28,8 +28,8 @@ from beholder.runtime.pipeline import map_ahead
 
 DISTANCE = 0.18  # default maximum
 DISTANCE_SCALE = 0.6  # distance at registration score 0, so that `DISTANCE` is a score of 0.7
-WITH_DETAILS = 1.5  # grey levels by which a pixel differs from its surroundings, from which on registration is possible
-UNIFORM = 3.0  # weight of 1 minus the mean of cosine and grey correlation, for pictures without such details
+WITH_DETAILS = 1.5  # gray levels by which a pixel differs from its surroundings, from which on registration is possible
+UNIFORM = 3.0  # weight of 1 minus the mean of cosine and gray correlation, for pictures without such details
 CANDIDATE_COSINE = 0.65
 SAME_PIXELS = 0.95  # cosine of pictures that may have the same pixels
 NEIGHBORS = 12  # that a picture is compared with
@@ -124,10 +124,10 @@ def _edges(store: Store, pictures: list[Picture], vectors: np.ndarray, distance:
         first, second = (appearances.get(pictures[row].content) for row in (one, other))
         if first is None or second is None:
             continue  # can't be read any more
-        apart = max(_distance(first.grey, second.grey, cosine), 1e-4)  # 0 is for the same pixels
+        apart = max(_distance(first.gray, second.gray, cosine), 1e-4)  # 0 is for the same pixels
         if mirrored and apart > distance:
-            flipped = second.grey.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
-            apart = min(apart, max(_distance(first.grey, flipped, cosine), 1e-4))
+            flipped = second.gray.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            apart = min(apart, max(_distance(first.gray, flipped, cosine), 1e-4))
         burst = cosine >= BURST_COSINE and _same_moment(pictures[one], pictures[other])
         if apart <= distance or burst:
             edges.append(_Edge(one, other, apart, apart > distance))
@@ -135,7 +135,7 @@ def _edges(store: Store, pictures: list[Picture], vectors: np.ndarray, distance:
 
 
 def _distance(one: Image.Image, other: Image.Image, cosine: float) -> float:
-    """Return the distance between two pictures by their small grey images and the cosine of their embeddings."""
+    """Return the distance between two pictures by their small gray images and the cosine of their embeddings."""
     if detail(one) >= WITH_DETAILS or detail(other) >= WITH_DETAILS:
         return DISTANCE_SCALE * (1 - registration_score(one, other))
     flat, reference = (_centered(image) for image in (one, other.resize(one.size, Image.Resampling.BOX)))

@@ -1,4 +1,4 @@
-"""Whether one small grey image shows the same as another one, or a part of it, whatever its colors and contrast.
+"""Whether one small gray image shows the same as another one, or a part of it, whatever its colors and contrast.
 
 Both are brought to the same local contrast, so that fading, recoloring and watermarks hardly count. Then one is moved
 over the other at every position and at widths down to `MIN_WIDTH` of it; the score is the highest normalized
@@ -23,7 +23,7 @@ NEARBY = 2  # pixels around the coarse width that the finer search tries
 
 
 def registration_score(one: Image.Image, other: Image.Image) -> float:
-    """Return how well two grey images, their longer side `SIDE`, show the same: about 0 for none, 1 for exactly.
+    """Return how well two gray images, their longer side `SIDE`, show the same: about 0 for none, 1 for exactly.
 
     Either may be a part of the other.
     """
@@ -125,7 +125,7 @@ def equal_contrast(image: Image.Image) -> np.ndarray:
 
 
 def detail(image: Image.Image) -> float:
-    """Return the mean difference of pixels from their surroundings, in grey levels."""
+    """Return the mean difference of pixels from their surroundings, in gray levels."""
     pixels = np.asarray(image, np.float32)
     return float(np.abs(pixels - _mean_around(pixels, 3)).mean())
 

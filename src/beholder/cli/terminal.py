@@ -88,16 +88,16 @@ def sixel(image: Image.Image) -> str:
     palette = np.asarray(reduced.getpalette()[: 3 * MAX_COLORS]).reshape(-1, 3)  # type: ignore[index]
     height, width = indices.shape
     made = [f'\x1bP0;1q"1;1;{width};{height}']  # square pixels; undrawn ones keep the background
-    for colour in np.unique(indices).tolist():
-        red, green, blue = (round(100 * int(part) / 255) for part in palette[colour])
-        made.append(f"#{colour};2;{red};{green};{blue}")
+    for color in np.unique(indices).tolist():
+        red, green, blue = (round(100 * int(part) / 255) for part in palette[color])
+        made.append(f"#{color};2;{red};{green};{blue}")
     for top in range(0, height, 6):
         band = indices[top : top + 6]
         weights = (1 << np.arange(len(band)))[:, None]
         lines = []
-        for colour in np.unique(band).tolist():
-            bits = ((band == colour) * weights).sum(axis=0)  # (W,)
-            lines.append(f"#{colour}{_run_lengths(bits.tolist())}")
+        for color in np.unique(band).tolist():
+            bits = ((band == color) * weights).sum(axis=0)  # (W,)
+            lines.append(f"#{color}{_run_lengths(bits.tolist())}")
         made.append("$".join(lines) + "-")  # $ goes back to the left, - down to the next band
     return "".join(made) + "\x1b\\\n"
 

@@ -125,8 +125,8 @@ def _metrics(axes: Any, report: Report, font: dict[str, Any]) -> None:
     ends = np.array([[metric.low, metric.high] for metric in report.metrics])
     rows = np.arange(len(names))[::-1]
     widest = max(1.0, float(ends.max()))
-    colours = [OCHRE if name.startswith("image to text") else BLUE for name in names]
-    axes.barh(rows, values, height=0.62, color=colours, alpha=0.9)
+    colors = [OCHRE if name.startswith("image to text") else BLUE for name in names]
+    axes.barh(rows, values, height=0.62, color=colors, alpha=0.9)
     axes.hlines(rows, ends[:, 0], ends[:, 1], color=INK, linewidth=1.6)
     for row, value, (low, high) in zip(rows, values, ends, strict=True):
         label = f"{value:.3f}  ({low:.3f} to {high:.3f})"
@@ -139,8 +139,8 @@ def _metrics(axes: Any, report: Report, font: dict[str, Any]) -> None:
 
 def _curve(axes: Any, report: Report, font: dict[str, Any]) -> None:
     curve = report.details["curve"]
-    for name, colour in (("text_to_image", BLUE), ("image_to_text", OCHRE)):
-        axes.plot(curve["k"], curve[name], color=colour, linewidth=2.2, marker="o", markersize=4)
+    for name, color in (("text_to_image", BLUE), ("image_to_text", OCHRE)):
+        axes.plot(curve["k"], curve[name], color=color, linewidth=2.2, marker="o", markersize=4)
         axes.lines[-1].set_label(name.replace("_", " "))
     chance = np.array(curve["k"]) / report.pictures
     axes.plot(curve["k"], chance, color=FAINT, linewidth=1, linestyle=(0, (4, 3)), label="text to image by chance")
@@ -175,8 +175,8 @@ def _confusion(place: Any, report: Report, font: dict[str, Any]) -> None:
         for row, column in zip(*np.nonzero(matrix), strict=True):
             dark = shares[row, column] > 0.6
             label = f"{shares[row, column]:.2f}".lstrip("0") if shares[row, column] < 1 else "1"
-            colour = "white" if dark else INK
-            axes.text(column + 0.5, row + 0.5, label, ha="center", va="center", fontsize=7.5, color=colour, **font)
+            color = "white" if dark else INK
+            axes.text(column + 0.5, row + 0.5, label, ha="center", va="center", fontsize=7.5, color=color, **font)
     ticks = np.arange(len(names)) + 0.5
     size = 8.5 if len(names) <= 14 else 6.5
     labels = [wrap_text(name.replace("_", " "), 20, 1) for name in names]
@@ -219,7 +219,7 @@ def _example(axes: Any, result: ScoredExample, good: bool, task: str, font: dict
     """Plot a picture with a frame that shows its score, and question, prediction and ground truth below."""
     width, height = axes.get_window_extent().width, axes.get_window_extent().height
     room = width * 0.72  # pixels of height for the picture
-    colour = GREEN if good else RED
+    color = GREEN if good else RED
     picture = load_thumbnail(result.image, 0, round(width * 2))
     if picture is None:
         axes.text(width / 2, room / 2, Path(result.image).name, ha="center", va="center", fontsize=7, **font)
@@ -228,15 +228,15 @@ def _example(axes: Any, result: ScoredExample, good: bool, task: str, font: dict
         wide, tall = picture.width * scale, picture.height * scale
         left, top = (width - wide) / 2, room - tall - 4
         axes.imshow(picture, extent=(left, left + wide, top + tall, top), interpolation="antialiased", zorder=2)
-        axes.add_patch(_frame(left, top, wide, tall, colour))
+        axes.add_patch(_frame(left, top, wide, tall, color))
     lines: list[tuple[str, str]] = []
     if result.question:
         lines.append((wrap_text(result.question, 34, 3), INK))
     if task == "retrieval":
         verdict = "found" if result.score else f"not found; its own has {result.prediction}"
-        lines.append((wrap_text(verdict, 34, 3), colour))
+        lines.append((wrap_text(verdict, 34, 3), color))
     else:
-        lines.append((wrap_text(result.prediction.replace("_", " ") or "(nothing)", 34, 3), colour))
+        lines.append((wrap_text(result.prediction.replace("_", " ") or "(nothing)", 34, 3), color))
         if task == "caption" or result.score < 1:
             lines.append((wrap_text(f"({result.expected.replace('_', ' ')})", 34, 3), FAINT))
     down = room + 8
@@ -247,7 +247,7 @@ def _example(axes: Any, result: ScoredExample, good: bool, task: str, font: dict
     axes.axis("off")
 
 
-def _frame(left: float, top: float, wide: float, tall: float, colour: str) -> Any:
+def _frame(left: float, top: float, wide: float, tall: float, color: str) -> Any:
     from matplotlib.patches import Rectangle
 
-    return Rectangle((left, top), wide, tall, fill=False, edgecolor=colour, linewidth=3, zorder=3)
+    return Rectangle((left, top), wide, tall, fill=False, edgecolor=color, linewidth=3, zorder=3)

@@ -82,7 +82,7 @@ def plot_similarity(
         np.arange(len(texts) + 1) * ROW,
         shades.T,
         vmin=0,
-        vmax=1.25,  # leaves out the colour map's darkest end, in which the numbers would be hard to read
+        vmax=1.25,  # leaves out the color map's darkest end, in which the numbers would be hard to read
         cmap="Blues",
         edgecolors="white",
         linewidth=2,
@@ -102,9 +102,9 @@ def plot_similarity(
         label = wrap_text(text, LETTERS_A_LINE, LINES)
         axes.text(-0.12, middle, label, ha="right", va="center", fontsize=9, linespacing=1.15, **font)
         for column in range(len(pictures)):
-            colour = "white" if shades[column, row] > 0.65 else "#26323d"
+            color = "white" if shades[column, row] > 0.65 else "#26323d"
             shown = f"{values[column, row]:.2f}"
-            axes.text((column + 0.5) * COLUMN, middle, shown, ha="center", va="center", fontsize=9, color=colour)
+            axes.text((column + 0.5) * COLUMN, middle, shown, ha="center", va="center", fontsize=9, color=color)
     axes.text(-0.12, -2 * GAP, title, ha="right", va="bottom", fontsize=10, fontweight="bold", **font)
     axes.set(xlim=(0, width), ylim=(height, -COLUMN), aspect="equal")
     axes.axis("off")

@@ -18,18 +18,19 @@ class Augmentation:
     Attributes:
         smallest_crop: minimum share of an image's area that a random crop keeps; 1 disables cropping.
         flip: probability of a horizontal flip. Captions that mention left and right become wrong.
-        colour: color jitter: brightness, contrast and saturation are each scaled by 1 - ``colour`` to 1 + ``colour``.
+        color_jitter: strength of the color jitter: brightness, contrast and saturation are each scaled by a factor
+            of 1 minus this to 1 plus this.
     """
 
     smallest_crop: float = 1.0
     flip: float = 0.0
-    colour: float = 0.0
+    color_jitter: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 < self.smallest_crop <= 1:
             raise InvalidSetting(f"smallest_crop {self.smallest_crop} must be a share above 0, at most 1")
-        if not (0 <= self.flip <= 1 and 0 <= self.colour < 1):
-            raise InvalidSetting(f"flip {self.flip} and colour {self.colour} must be shares between 0 and 1")
+        if not (0 <= self.flip <= 1 and 0 <= self.color_jitter < 1):
+            raise InvalidSetting(f"flip {self.flip} and color_jitter {self.color_jitter} must be between 0 and 1")
 
 
 def augment(picture: Image.Image, settings: Augmentation, generator: np.random.Generator) -> Image.Image:
@@ -38,8 +39,8 @@ def augment(picture: Image.Image, settings: Augmentation, generator: np.random.G
         picture = random_crop(picture, generator, settings.smallest_crop)
     if settings.flip:
         picture = random_flip(picture, generator, settings.flip)
-    if settings.colour:
-        picture = random_colour(picture, generator, settings.colour)
+    if settings.color_jitter:
+        picture = random_color_jitter(picture, generator, settings.color_jitter)
     return picture
 
 
@@ -73,7 +74,7 @@ def random_flip(picture: Image.Image, generator: np.random.Generator, share: flo
     return ImageOps.mirror(picture) if generator.random() < share else picture
 
 
-def random_colour(picture: Image.Image, generator: np.random.Generator, most: float) -> Image.Image:
+def random_color_jitter(picture: Image.Image, generator: np.random.Generator, most: float) -> Image.Image:
     """Scale brightness, contrast and saturation, in this order, by random factors of 1 - ``most`` to 1 + ``most``.
 
     Source: Howard, *Some Improvements on Deep Convolutional Neural Network Based Image Classification*, section 2.

@@ -25,6 +25,7 @@ RENAMED = {  # settings by their former names
     "cross_every": "cross_attention_frequency",
     "whole_tokens": "global_tokens",
     "whole_prompts": "global_prompts",
+    "colour": "color_jitter",
 }
 
 

@@ -100,9 +100,7 @@ def from_open_clip(config: Mapping[str, Any], vision: VisionSettings) -> Preproc
     """
     mode = config.get("resize_mode") or "shortest"
     if mode not in OPEN_CLIP_FITS or config.get("fill_color", 0) != 0:
-        raise ModelError(
-            f"open_clip: pictures fitted by {mode} on colour {config.get('fill_color', 0)} are not covered"
-        )
+        raise ModelError(f"open_clip: pictures fitted by {mode} on color {config.get('fill_color', 0)} are not covered")
     square = vision.image_height == vision.image_width
     return Preprocessing(
         vision.image_height,

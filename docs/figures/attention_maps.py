@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from computed import CAPTIONED, Computed
-from drawing import GREY, Canvas, lit, square
+from drawing import GRAY, Canvas, lit, square
 
 SAME = 0.95  # correlation of two maps above which they count as one
 
@@ -25,7 +25,7 @@ def draw(computed: Computed, path: Path) -> None:
         canvas.picture(lit(square(prepared), share), x, y, side, side)
         canvas.text(x + 0.09, y + 0.1, str(number + 1), 6.5, color="white")
     canvas.picture(prepared, 0.1, 0.32, 0.95, 0.95)
-    canvas.text(0.575, 1.4, "model input", 7, color=GREY)
+    canvas.text(0.575, 1.4, "model input", 7, color=GRAY)
     canvas.text(0.1, 2.12, "By word of the generated caption", ha="left", fontweight="bold")
     for number, (word, share) in enumerate(zip(attention_maps.words[:18], attention_maps.maps, strict=False)):
         x = 0.1 + (number % 9) * (side + gap) + 0.05
