@@ -49,7 +49,7 @@ def test_pictures_are_sorted_in_the_requested_order(album: Album) -> None:
         album.contents(order="name; DROP TABLE picture")
 
 
-def test_facts_list_the_values_to_filter_by(album: Album) -> None:
+def test_facets_list_the_values_to_filter_by(album: Album) -> None:
     album.describe(
         album.get_pictures(album.contents())[album.contents()[0]], caption="a boat", tags=["sea", "sea", "boat"]
     )

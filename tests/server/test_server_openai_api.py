@@ -139,19 +139,29 @@ def test_a_stop_sequence_ends_the_answer_and_is_excluded(client: openai.OpenAI) 
 
 
 WRONG: list[tuple[str, dict[str, Any], int, str | None]] = [
-    ("a model that is not here", {"model": "gpt-4o"}, 404, "model"),
+    ("unknown model", {"model": "gpt-4o"}, 404, "model"),
     ("no picture", {"messages": [{"role": "user", "content": "hello"}]}, 400, "messages"),
     ("two pictures", {"messages": [user_message("a", 1), user_message("b", 2)]}, 400, "messages"),
-    ("no words", {"messages": [{"role": "user", "content": [part()]}]}, 400, "messages"),
-    ("an answer first", {"messages": [{"role": "assistant", "content": "hi"}, user_message("a")]}, 400, "messages"),
-    ("an answer last", {"messages": [user_message("a"), {"role": "assistant", "content": "hi"}]}, 400, "messages"),
-    ("several answers", {"n": 2}, 400, "n"),
+    ("no text", {"messages": [{"role": "user", "content": [part()]}]}, 400, "messages"),
+    (
+        "assistant message first",
+        {"messages": [{"role": "assistant", "content": "hi"}, user_message("a")]},
+        400,
+        "messages",
+    ),
+    (
+        "assistant message last",
+        {"messages": [user_message("a"), {"role": "assistant", "content": "hi"}]},
+        400,
+        "messages",
+    ),
+    ("n above 1", {"n": 2}, 400, "n"),
     ("tools", {"tools": [{"type": "function"}]}, 400, "tools"),
-    ("a temperature of 3", {"temperature": 3}, 400, "temperature"),
-    ("no tokens", {"max_tokens": 0}, 400, "max_tokens"),
-    ("an unknown setting", {"best_of": 3}, 400, "best_of"),
+    ("temperature out of range", {"temperature": 3}, 400, "temperature"),
+    ("max_tokens of 0", {"max_tokens": 0}, 400, "max_tokens"),
+    ("unknown field", {"best_of": 3}, 400, "best_of"),
     ("stream_options without a stream", {"stream_options": {"include_usage": True}}, 400, "stream_options"),
-    ("a conversation longer than the model reads", {"messages": [user_message("dog " * 60)]}, 400, None),
+    ("conversation longer than the context", {"messages": [user_message("dog " * 60)]}, 400, None),
     (
         "turns that are longer together",
         {
