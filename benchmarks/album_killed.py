@@ -74,7 +74,7 @@ def vectors(folder: Path) -> dict[str, np.ndarray]:
         return {path.decode(): np.frombuffer(data, np.float16) for path, data in rows}
 
 
-def told(output: Path) -> set[str]:
+def reported_as_added(output: Path) -> set[str]:
     """Return the pictures that a killed run reported as added; its last line may be truncated."""
     lines = [line for line in output.read_text("utf-8").split("\n")[:-1] if '"added"' in line]
     return {json.loads(line)["image"] for line in lines}
@@ -124,16 +124,16 @@ def main() -> None:
                 process.send_signal(signal.SIGKILL)
                 process.wait()
                 kills, ended = kills + 1, False
-            added = told(output)
+            added = reported_as_added(output)
             if second is not None:
                 both += 1
                 second.kill()
                 second.wait()
-                added |= told(home / "second")
+                added |= reported_as_added(home / "second")
             twice += len(added & acknowledged)
             there = vectors(album) if (album / "album.sqlite").exists() else {}
             if added - there.keys():
-                raise SystemExit(f"{len(added - there.keys())} pictures that were told as added are lost")
+                raise SystemExit(f"{len(added - there.keys())} pictures that were reported as added are lost")
             acknowledged = set(there)
             sizes.append(len(there))
             if ended and len(there) == len(expected):
@@ -142,7 +142,7 @@ def main() -> None:
                     emptied.store.connection.execute("DELETE FROM picture; DELETE FROM content")
                 acknowledged = set()
         if index(album, output).wait() != 0:
-            raise SystemExit("the last run, which was left alone, failed")
+            raise SystemExit("the last run, which was not killed, failed")
         searcher.terminate()
         answers, complaint = searcher.communicate()
         if searcher.returncode:

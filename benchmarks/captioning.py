@@ -169,7 +169,7 @@ def photographs(given: argparse.Namespace) -> Iterator[Row]:
     """`mini` on files, as the command line runs it."""
     files = sorted(PHOTOGRAPHS.glob("*.jpg"))
     exact = VisionLanguageModel.from_pretrained("mini", device="cpu")
-    chosen = f"chosen of {exact.loaded.candidates} beams"
+    chosen = f"chosen of {exact.loaded.num_candidates} beams"
     for name, options in (("best of 3 beams", {"num_beams": 3}), (chosen, {})):
         expected = exact.caption(files, **options)
         for precision in given.precisions:

@@ -1,9 +1,9 @@
-"""How well mini's bridge sees: captions, questions made from captions, and easy-VQA, on pictures unseen in training.
+"""Evaluate mini's bridge: captions, questions generated from captions, and easy-VQA, on pictures not trained on.
 
     python benchmarks/mini_bridge.py --photographs captions.jsonl --drawings easy-vqa
 
-``--bridge`` judges another training than the one in the package (a folder that the recipe wrote). The photographs are
-the test part of the recipe's split. ``exchanged`` is the control: the same captions, each with another photograph's
+``--bridge`` evaluates another bridge than the package's own (a folder that the recipe wrote). The photographs are
+the test part of the recipe's split. ``mismatched`` is the control: the same captions, each with another photograph's
 references.
 """
 
@@ -40,12 +40,12 @@ def captions(
     for caption, photograph in list(zip(said, photographs, strict=True))[:examples]:
         print(f"  {photograph.path.name}: {caption}   ({photograph.captions[0]})", file=sys.stderr)
     own = caption_metrics(said, references)
-    exchanged = caption_metrics(said, references[1:] + references[:1])
+    mismatched = caption_metrics(said, references[1:] + references[:1])
     return {
         "CIDEr": own["CIDEr"],
         "BLEU-4": own["BLEU-4"],
-        "CIDEr, exchanged": exchanged["CIDEr"],
-        "BLEU-4, exchanged": exchanged["BLEU-4"],
+        "CIDEr, mismatched": mismatched["CIDEr"],
+        "BLEU-4, mismatched": mismatched["BLEU-4"],
         f"different captions among {AMONG}": len(set(said[:AMONG])),
         "pictures a second": len(said) / seconds,
     }
@@ -74,7 +74,7 @@ def questions(model: VisionLanguageModel, photographs: list[Photograph]) -> dict
     for kind, results in right.items():
         answers = Counter(question.answer for _, question in asked if question.kind == kind)
         figures[f"{kind}, right"] = sum(results) / len(results)
-        figures[f"{kind}, the commonest answer alone"] = answers.most_common(1)[0][1] / len(results)
+        figures[f"{kind}, always the most frequent answer"] = answers.most_common(1)[0][1] / len(results)
         figures[f"{kind}, questions"] = len(results)
     return figures
 

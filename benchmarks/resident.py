@@ -8,4 +8,4 @@ def most_resident() -> int:
     for line in Path("/proc/self/status").read_text("ascii").splitlines():
         if line.startswith("VmHWM:"):
             return 1024 * int(line.split()[1])
-    raise OSError("/proc/self/status tells no peak")
+    raise OSError("/proc/self/status has no peak")
