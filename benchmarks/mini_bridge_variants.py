@@ -30,6 +30,7 @@ from beholder.weights import mini, mini_bridge
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 from dataset import split
 from frozen_features import extract_features, grid_features
+from initial_bridge import caption_pair, initial_bridge
 from photographs import Photograph, read_photographs
 
 CONFIG = Path(__file__).parent.parent / "recipes" / "bridge" / "mini.json"
@@ -125,7 +126,7 @@ def main() -> None:
     language, words = mini_bridge.language_model(torch.bfloat16)
 
     def texts(photograph: Photograph) -> list[tuple[list[int], list[int]]]:
-        pairs = [mini_bridge.caption_pair(caption) for caption in photograph.captions]
+        pairs = [caption_pair(caption) for caption in photograph.captions]
         return [
             (words.encode(prompt).ids, [*words.encode(text).ids, mini_bridge.EOS_TOKEN_ID]) for prompt, text in pairs
         ]
@@ -139,7 +140,7 @@ def main() -> None:
             training, held = made[source][:count], made[source][count:]
             settings = replace(config.bridge.qformer, queries=queries, image_width=training[0].shape[-1])
             queries_alone = replace(config.bridge, qformer=settings, global_tokens=0, global_prompts=0)
-            bridge = mini_bridge.initial_bridge(queries_alone)
+            bridge = initial_bridge(queries_alone)
             figures: dict[str, float] = {}
 
             def stage_1(generator: torch.Generator, bridge: Bridge = bridge, training: list[np.ndarray] = training):

@@ -36,7 +36,8 @@ from beholder.training.gradient_cache import DualEncoderOutput, backward
 from beholder.training.optimization import parameter_groups
 from beholder.training.samplers import ShuffledBatchSampler
 from beholder.training.train_clip import pair_loss
-from beholder.weights.load import load_foreign_network
+from beholder.weights import clip
+from beholder.weights.transformers_layout import read_network
 
 RATE, DECAY, CLIP, LONGEST = 1e-5, 0.2, 1.0, 77
 VOCABULARY = 4000
@@ -126,7 +127,8 @@ def optimizer(model: torch.nn.Module) -> torch.optim.AdamW:
 
 
 def ours(folder: Path, order: ShuffledBatchSampler, tokenizer: Tokenizer) -> Iterator[float]:
-    network, preprocessing = load_foreign_network(folder)
+    foreign = read_network(clip.LAYOUT, folder)
+    network, preprocessing = foreign.network, foreign.preprocessing
     here = ProcessGroup(torch.device("cpu"))
     train = TrainingConfig(steps=1, batch=order.batch)
     model = EncodePairs(network, preprocessing, train, here.device)

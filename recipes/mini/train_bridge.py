@@ -49,6 +49,7 @@ from beholder.weights import mini, mini_bridge
 from class_prototypes import class_prototype_grids
 from dataset import class_names, split
 from frozen_features import grid_features, text_features
+from initial_bridge import caption_pair, initial_bridge, question_pair
 from locked_image_tuning import LockedImageConfig, LockedImageData, caption_moments, fit_caption_map
 from photographs import Photograph, read_photographs
 from questions import noun_odds, questions_from_captions
@@ -139,7 +140,7 @@ def main() -> None:
     }
     drawing_features = [tokens(tower, grid) for grid in drawing_grids]
     odds = noun_odds(photograph.captions for photograph in photographs)
-    bridge = mini_bridge.initial_bridge(settings)
+    bridge = initial_bridge(settings)
     if options.start:
         bridge.load_state_dict(mini_bridge.load(options.start)[0].state_dict())
     dtype = torch.bfloat16 if bfloat16_is_faster(torch.device("cpu")) else torch.float32
@@ -179,14 +180,14 @@ def main() -> None:
         kept = sorted(
             random.permutation(len(candidates)).tolist(), key=lambda number: candidates[number].kind == "yes/no"
         )[:questions]
-        pairs = [mini_bridge.question_pair(candidates[number].question, candidates[number].answer) for number in kept]
+        pairs = [question_pair(candidates[number].question, candidates[number].answer) for number in kept]
         if random.random() < CONVERSATIONS:
             return conversation(pairs)
         return [encoded(*pair) for pair in pairs]
 
     def captions_of(photograph: Photograph, count: int, random: np.random.Generator) -> Texts:
         chosen = random.permutation(len(photograph.captions))[:count]
-        return [encoded(*mini_bridge.caption_pair(photograph.captions[number])) for number in chosen]
+        return [encoded(*caption_pair(photograph.captions[number])) for number in chosen]
 
     def texts_of_photographs(
         rows: list[int], captions: int, questions: int, random: np.random.Generator
@@ -199,13 +200,13 @@ def main() -> None:
 
     def texts_of_drawing(drawing: Drawing, random: np.random.Generator) -> Texts:
         chosen = random.permutation(len(drawing.questions))[:DRAWING_QUESTIONS]
-        pairs = [mini_bridge.question_pair(*drawing.questions[number]) for number in chosen]
-        return [encoded(*pair) for pair in [mini_bridge.caption_pair(caption_of_drawing(drawing)), *pairs]]
+        pairs = [question_pair(*drawing.questions[number]) for number in chosen]
+        return [encoded(*pair) for pair in [caption_pair(caption_of_drawing(drawing)), *pairs]]
 
     def texts_of_class(name: str) -> Texts:
         return [
-            encoded(*mini_bridge.caption_pair(f"a {name}")),
-            encoded(*mini_bridge.question_pair("What is in the picture?", name.lower())),
+            encoded(*caption_pair(f"a {name}")),
+            encoded(*question_pair("What is in the picture?", name.lower())),
         ]
 
     def conversation(pairs: list[tuple[str, str]]) -> Texts:
@@ -228,7 +229,7 @@ def main() -> None:
         global_tokens[:, 0, width:] = torch.from_numpy(tokens)
         texts = [
             [
-                encoded(*mini_bridge.caption_pair(sentence)),
+                encoded(*caption_pair(sentence)),
                 *questions_of([sentence], synthetic_odds, QUESTIONS, random),
             ]
             for sentence in sentences

@@ -10,9 +10,10 @@ import torch.nn.functional as F
 
 from beholder.models.bert import Bert
 from beholder.weights import bert, clip, dinov2, huggingface, siglip, vit
-from beholder.weights.load import load_foreign_network, load_image_encoder
+from beholder.weights.load import load_image_encoder
 from beholder.weights.table import build_empty, load_foreign
 from beholder.weights.tensors import read_tensors
+from foreign_network import load_foreign_network
 from random_weights import enlarge
 
 transformers = pytest.importorskip("transformers")

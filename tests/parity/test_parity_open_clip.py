@@ -13,7 +13,7 @@ from open_clip_reference import CASES
 from safetensors.torch import load_file
 
 from beholder.errors import ModelError
-from beholder.weights.load import load_foreign_network
+from foreign_network import load_foreign_network
 
 if importlib.util.find_spec("open_clip") is None:
     pytest.skip("open_clip is not installed", allow_module_level=True)

@@ -14,6 +14,7 @@ from beholder.models.global_token_encoder import GlobalTokenEncoder
 from beholder.models.qformer import QFormerSettings
 from beholder.weights import mini, mini_bridge
 from beholder.weights.native_vision_language import load_vision_language, save_vision_language
+from initial_bridge import initial_bridge
 
 pytestmark = pytest.mark.mini
 
@@ -34,7 +35,7 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         vocabulary=30522,
         max_position_embeddings=128,
     )
-    bridge = mini_bridge.initial_bridge(BridgeSettings(qformer, embedding=8, language_width=576, image_norm=True))
+    bridge = initial_bridge(BridgeSettings(qformer, embedding=8, language_width=576, image_norm=True))
     tower = mini_bridge.with_sentence_tokens(mini.image_tower(), torch.nn.Linear(1280, 384), torch.randn(1000, 384))
     folder = tmp_path_factory.mktemp("mini") / "bridge"
     mini_bridge.save(bridge, tower, folder)

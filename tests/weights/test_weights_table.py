@@ -13,8 +13,8 @@ from beholder.errors import WeightsMismatch
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
-from beholder.weights.load import load_foreign_network
 from beholder.weights.table import Row, build_empty, load_foreign
+from foreign_network import load_foreign_network
 
 Tensors = dict[str, Tensor]
 

@@ -64,17 +64,6 @@ def find_sidecars(path: Path) -> list[Path]:
     return found
 
 
-def sidecar_time(path: Path) -> int:
-    """Return when the newest sidecar of a picture was modified, in nanoseconds; 0 without one."""
-    times = [0]
-    for sidecar in find_sidecars(path):
-        try:
-            times.append(sidecar.stat().st_mtime_ns)
-        except OSError:
-            continue
-    return max(times)
-
-
 def _beside(path: Path) -> list[Path]:
     own, stem = path.name.casefold(), path.stem.casefold()
     ranked = []

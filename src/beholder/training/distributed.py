@@ -100,7 +100,11 @@ class ProcessGroup:
 
 
 class _AllGather(torch.autograd.Function):
-    """``all_gather`` with gradients; torch 2.13 deprecates its own, in ``torch.distributed.nn.functional``."""
+    """``all_gather`` with gradients.
+
+    torch 2.13 deprecates ``torch.distributed.nn.functional.all_gather`` in favor of private functions, which are being
+    renamed themselves.
+    """
 
     @staticmethod
     def forward(context: Any, part: Tensor, rank: int, world_size: int) -> Tensor:

@@ -25,7 +25,7 @@ from beholder.weights import (
     vit,
 )
 from beholder.weights.exporting import Writer
-from beholder.weights.foreign_dual_encoder import ForeignDualEncoder, load_dual_encoder
+from beholder.weights.foreign_dual_encoder import load_dual_encoder
 from beholder.weights.image_encoder_layout import load_image_encoder
 from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder, LoadedVisionLanguage
 from beholder.weights.tensors import weight_files
@@ -53,7 +53,6 @@ class Format:
         exports_to: the library that opens what ``writer`` writes.
         writer: prepares the files for a model, or raises `DoesNotFit`.
         applies: a further condition on the names of a folder's files.
-        read_network: of a dual encoder, the network without its tokenizer.
     """
 
     name: str
@@ -66,19 +65,16 @@ class Format:
     exports_to: Literal["", "transformers", "open_clip"] = ""
     writer: Callable[..., Writer] | None = None
     applies: Callable[[Sequence[str]], bool] = lambda names: True
-    read_network: Callable[[Path, bool], ForeignDualEncoder] | None = None
 
 
 def transformers_dual_encoder(layout: TransformersLayout) -> Format:
     """The row of a dual encoder of transformers."""
-    read = partial(read_network, layout)
     return Format(
         layout.name,
         DUAL_ENCODER,
         huggingface.CONFIG,
-        partial(load_dual_encoder, read),
+        partial(load_dual_encoder, partial(read_network, layout)),
         layout.model_type,
-        read_network=read,
         exports_to="transformers" if layout.config else "",
         writer=partial(writer, layout) if layout.config else None,
     )
@@ -124,7 +120,6 @@ FORMATS = (
         DUAL_ENCODER,
         open_clip.CONFIG,
         partial(load_dual_encoder, open_clip.read_network),
-        read_network=open_clip.read_network,
         stems=open_clip.STEMS,
         reference="open_clip",
         exports_to="open_clip",

@@ -9,7 +9,6 @@ import tokenizers
 from torch import nn
 
 from beholder.errors import InvalidSetting, ModelError, ModelNotFound
-from beholder.models.dual_encoder import TwoTowers
 from beholder.models.language_model import LanguageModel
 from beholder.pictures.transform import Preprocessing
 from beholder.weights import formats
@@ -97,20 +96,6 @@ def load_frozen_language_model(name: str) -> tuple[LanguageModel, tokenizers.Tok
             raise ModelNotFound(f"{name}: no such file")
         return read_language_model(file.parent, file.name)
     return read_language_model(find_model(name))
-
-
-def load_foreign_network(folder: Path, allow_pickle: bool = True) -> tuple[TwoTowers, Preprocessing]:
-    """Load the network of a dual encoder in another project's format, without its tokenizer.
-
-    Raises:
-        WeightsMismatch: a tensor is missing, unexpected or of another shape.
-        ModelError: the folder holds no such dual encoder.
-    """
-    row = formats.recognize(folder)
-    if row.read_network is None:
-        raise ModelError(f"{folder}: {row.name} is not another project's dual encoder")
-    foreign = row.read_network(folder, allow_pickle)
-    return foreign.network, foreign.preprocessing
 
 
 # The kind of each class, and how a model of another kind is refused.

@@ -54,25 +54,6 @@ PROMPTS = Prompts(
 )
 
 
-def caption_pair(caption: str) -> tuple[str, str]:
-    """Return the prompt and the text of a caption, as the bridge is trained on them."""
-    words = " ".join(caption.split()).rstrip(" .").lower()
-    return PROMPTS.caption, f" {words}."
-
-
-def question_pair(question: str, answer: str = "") -> tuple[str, str]:
-    """Return the prompt and the text of a question and its answer."""
-    return PROMPTS.format_question(question), f" {answer}"
-
-
-def initial_bridge(settings: BridgeSettings) -> Bridge:
-    """Return an untrained bridge, initialized from ``mini``'s text tower."""
-    torch.manual_seed(0)
-    bridge = Bridge(settings)
-    initialize_from_bert(bridge, mini.text_tower())
-    return bridge
-
-
 def tokenizer() -> Tokenizer:
     """Return the text tower's tokenizer with another start token, for the reason given in ``initialize_from_bert``."""
     known = mini.tokenizer()

@@ -1,0 +1,21 @@
+"""The network of another project's dual encoder, without its tokenizer, which the small checkpoints lack."""
+
+import json
+from pathlib import Path
+
+from beholder.models.dual_encoder import TwoTowers
+from beholder.pictures.transform import Preprocessing
+from beholder.weights import chinese_clip, clip, open_clip, siglip
+from beholder.weights.transformers_layout import read_network
+
+LAYOUTS = {layout.model_type: layout for layout in (chinese_clip.LAYOUT, clip.LAYOUT, siglip.LAYOUT)}
+
+
+def load_foreign_network(folder: Path, allow_pickle: bool = True) -> tuple[TwoTowers, Preprocessing]:
+    """Load the network in a folder of open_clip or transformers."""
+    if (folder / open_clip.CONFIG).exists():
+        foreign = open_clip.read_network(folder, allow_pickle)
+    else:
+        layout = LAYOUTS[json.loads((folder / "config.json").read_text())["model_type"]]
+        foreign = read_network(layout, folder, allow_pickle)
+    return foreign.network, foreign.preprocessing
