@@ -61,7 +61,7 @@ def outputs() -> list[tuple[str, str]]:
 
 
 def test_every_option_that_names_a_path_is_known_as_input_or_output() -> None:
-    paths = {option.opts[0] for _, option in options() if option.type.name in ("path", "file", "filename")}
+    paths = {option.opts[0] for _, option in options() if option.type_descriptor.annotation in (Path, list[Path])}
     assert paths == OUTPUTS | INPUTS, "a new output must be refused before anything is computed, as the others are"
 
 

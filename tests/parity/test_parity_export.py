@@ -183,9 +183,9 @@ def test_tensors_of_transformers_survive_import_and_export(name: str, config: An
     model.save_pretrained(tmp_path)
     before = load_file(tmp_path / "model.safetensors")
     settings = layout.settings(json.loads((tmp_path / "config.json").read_text()))
-    network = load_foreign(build_empty(TwoTowers, settings), before, layout.ROWS, layout.IGNORED)
+    network = load_foreign(build_empty(TwoTowers, settings), before, layout.LAYOUT.rows, layout.LAYOUT.ignored)
     assert layout.settings(layout.config(settings)) == settings
-    after = to_foreign(network.state_dict(), layout.ROWS)
+    after = to_foreign(network.state_dict(), layout.LAYOUT.rows)
     assert {key: tuple(tensor.shape) for key, tensor in after.items()} == {
         key: tuple(tensor.shape) for key, tensor in before.items()
     }

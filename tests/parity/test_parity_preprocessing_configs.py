@@ -77,7 +77,7 @@ def test_scalar_sizes_of_old_configs_are_read_like_in_transformers(tmp_path: Pat
         ({"do_resize": False}, "one size"),
         ({"size": {"longest_edge": 224}}, "one size"),
         ({"size": {"height": 50, "width": 50}, "crop_size": 40}, "one size"),
-        ({"resample": 9}, "no filter"),
+        ({"resample": 9}, "not one of Pillow.s filters"),
         ({"image_processor_type": "BridgeTowerImageProcessor"}, "BridgeTower is not known"),
     ],
 )
