@@ -6,11 +6,11 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from test_runtime_decoding import make
 
 from beholder.models.language_model import LanguageModel
 from beholder.runtime.continuous_batching import CacheDemand, ContinuousBatch, DecodingRequest
 from beholder.runtime.decoding import DecodingSettings, generate, start_decoding
+from tiny_language_models import make
 
 STRATEGIES = [
     DecodingSettings(max_new_tokens=12),
