@@ -18,6 +18,7 @@ from beholder.runtime.compiled_vision_language import (
     teacher_forced_logits,
 )
 from beholder.runtime.continuous_batching import ContinuousBatch, DecodingRequest
+from beholder.runtime.engine import NetworkConfig
 from beholder.runtime.precision import BOUNDS
 from beholder.runtime.samples import sample_pixels
 from beholder.tasks.caption_options import CaptionOptions
@@ -205,3 +206,30 @@ def test_texts_decoded_together_are_those_of_lone_requests(pair: tuple[VisionLan
         batch.step()
     for number, each in enumerate(options):
         assert ends[number] == [model.caption(PICTURES[number], max_new_tokens=each.max_new_tokens, options=each)]
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_caches_of_every_precision_can_be_joined(pair: tuple[VisionLanguageModel, ...], precision: str) -> None:
+    compiled = pair[1].loaded
+    assert isinstance(compiled, CompiledVisionLanguageModel)
+    if not compiled.decoder:
+        pytest.skip("an encoder-decoder language model stays in torch")
+    language = compiled.language_model(NetworkConfig("language.xml", precision))
+    torch.manual_seed(0)
+    prompts = [torch.randn(1, length, language.width) for length in (7, 3, 5)]
+    tokens = torch.tensor([[4], [5], [6]])
+    alone, joined = (
+        [language.prefill(each, torch.ones(each.shape[:2], dtype=torch.bool))[1] for each in prompts] for _ in range(2)
+    )
+    joined[0].join(joined[1:])
+    joined[0].select(torch.tensor([2, 0]))
+    joined[0].trim()
+    assert joined[0].mask.shape == (2, 7)
+    found = language.decode(tokens[[2, 0]], joined[0])
+    expected = torch.cat([language.decode(tokens[row : row + 1], alone[row]) for row in (2, 0)])
+    np.testing.assert_allclose(found, expected, atol=1e-4 if precision == "f32" else 0.05)
+    joined[0].select(torch.tensor([0]))
+    joined[0].trim()
+    assert joined[0].mask.shape == (1, 6)
+    found = language.decode(tokens[:1], joined[0])
+    np.testing.assert_allclose(found, language.decode(tokens[:1], alone[2]), atol=1e-4 if precision == "f32" else 0.05)

@@ -324,12 +324,12 @@ def token_sampler(language: Language, settings: DecodingSettings) -> Callable[[T
         return greedy
     from transformers import TopPLogitsWarper
 
-    top_p = TopPLogitsWarper(settings.top_p)
+    top_p = TopPLogitsWarper(settings.top_p) if settings.top_p < 1 else None  # it sorts the vocabulary
     generator = torch.Generator().manual_seed(settings.seed)
 
     def sample(generated: Tensor, logits: Tensor) -> tuple[Tensor, Tensor]:
         scores = process(generated, logits.float()) / settings.temperature
-        probabilities = top_p(generated, scores).softmax(-1)
+        probabilities = (scores if top_p is None else top_p(generated, scores)).softmax(-1)
         tokens = torch.multinomial(probabilities.cpu(), 1, generator=generator)[:, 0].to(logits.device)
         return tokens, token_log_probs(logits, tokens)
 
