@@ -9,7 +9,7 @@ from llama_index.llms.openai_like import OpenAILike
 
 base, model, picture = sys.argv[1:]
 embeddings = OpenAILikeEmbedding(model_name=model, api_base=base, api_key="none")
-chat = OpenAILike(model=model, api_base=base, api_key="none", is_chat_model=True, max_tokens=8)
+chat = OpenAILike(model=model, api_base=base, api_key="none", is_chat_model=True, max_tokens=8, temperature=0)
 messages = [ChatMessage(role="user", blocks=[ImageBlock(url=picture), TextBlock(text="what is this ?")])]
 answer = chat.chat(messages).message
 second = ChatMessage(role="user", content="where ?")

@@ -23,7 +23,7 @@ chunks = list(client.chat.completions.create(**asked, stream=True, stream_option
 with client.chat.completions.stream(**asked) as stream:
     for _ in stream:
         pass
-    final = stream.get_final_completion().choices[0].message.content
+    final = stream.current_completion_snapshot.choices[0].message.content
 turn = {"role": "user", "content": "where ?"}
 found = {
     "models": [each.id for each in client.models.list()],
