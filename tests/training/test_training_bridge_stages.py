@@ -19,7 +19,6 @@ from beholder.training.bridge_stages import (
     StageConfig,
     pack,
     patch_dropout,
-    prefix_split,
     run_stage,
     stage_1_losses,
     stage_2_loss,
@@ -178,14 +177,6 @@ def test_patch_dropout_keeps_the_global_tokens_first() -> None:
     kept = patch_dropout(image, 0.5, torch.Generator().manual_seed(0), whole=2)
     assert kept.shape == (2, 7, 1) and torch.equal(kept[:, :2], image[:, :2])
     assert len(kept[0].unique()) == 7
-
-
-def test_a_prefix_is_cut_at_every_position() -> None:
-    generator = torch.Generator().manual_seed(0)
-    cuts = {len(prefix_split([1, 2, 3, 4], generator)[0]) for _ in range(50)}
-    assert cuts == {1, 2, 3}
-    prefix, suffix = prefix_split([1, 2, 3, 4], generator)
-    assert prefix + suffix == [1, 2, 3, 4]
 
 
 @pytest.mark.parametrize(("name", "width"), [("mini", 576), ("opt_2.7b", 2560), ("flan_t5_xl", 2048)])

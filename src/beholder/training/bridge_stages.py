@@ -244,7 +244,7 @@ def stage_2_loss(
     """Language-modeling loss of the targets after the image's soft prompts (arXiv:2301.12597, section 3.3).
 
     A causal model reads image, prompt and target. The encoder of an encoder-decoder model reads image and prompt, and
-    its decoder predicts the target (``prefix_split`` makes such a pair of a caption).
+    its decoder predicts the target.
 
     Args:
         bridge: with the layer to the language model.
@@ -302,9 +302,3 @@ def _encoder_decoder_loss(
     logits = language.loss_logits(torch.cat([image, embeddings], 1), mask, targets).float()
     learned = targets != IGNORED
     return text_loss(logits[learned], targets[learned], learned.nonzero()[:, 0] if by_text else None, weights)
-
-
-def prefix_split(ids: list[int], generator: torch.Generator) -> Pair:
-    """Split a text of at least two tokens at random: what the encoder reads, and what the decoder predicts."""
-    place = int(torch.randint(1, len(ids), (1,), generator=generator))
-    return ids[:place], ids[place:]
