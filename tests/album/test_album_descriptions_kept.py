@@ -306,7 +306,7 @@ class FileOperations(RuleBasedStateMachine):
         self.number = 0
         self.shows: dict[str, int] = {}  # by path below the folder, including unavailable files
         self.indexed: dict[str, int] = {}  # what each path showed when last indexed
-        self.user_descriptions: dict[int, tuple[str, tuple[str, ...]]] = {}
+        self.user_descriptions: dict[int, tuple[str, tuple[str, ...], int]] = {}
         self.moved_away: set[str] = set()
         self.mounted = True
         self.broken: dict[str, bytes] = {}
@@ -406,7 +406,9 @@ class FileOperations(RuleBasedStateMachine):
             self.described += 1
             caption, tags = f"words {self.described}", (f"tag{self.described}", "heirloom")
             self.album.describe(self.folder / name, caption=caption, tags=tags)
-            self.user_descriptions[self.shows[name]] = caption, tags
+            rating = self.described % 6
+            self.album.rate(self.album.content_ids([str(self.folder / name)]).values(), rating=rating)
+            self.user_descriptions[self.shows[name]] = caption, tags, rating
 
     @rule(data=st.data())
     def caption_in_file(self, data: st.DataObject) -> None:
@@ -433,11 +435,11 @@ class FileOperations(RuleBasedStateMachine):
         contents = self.album.content_ids([str(self.folder / name) for name in self.present()])
         for name in self.present():
             picture = found[contents[str(self.folder / name)]]
-            caption, tags = self.user_descriptions.get(self.shows[name], (None, ()))
+            caption, tags, rating = self.user_descriptions.get(self.shows[name], (None, (), None))
             if caption is not None:
-                assert (picture.caption, set(picture.tags)) == (caption, set(tags)), name
+                assert (picture.caption, set(picture.tags), picture.rating) == (caption, set(tags), rating), name
             else:
-                assert not picture.tags, name
+                assert not picture.tags and picture.rating is None, name
 
     def teardown(self) -> None:
         self.album.close()

@@ -38,8 +38,8 @@ def directory(entries: dict[int, tuple[int, list[int] | bytes]], start: int, fol
     return table + struct.pack("<I", 0) + values + following
 
 
-def dng(orientation: int = 1, preview: tuple[int, int] | None = None) -> bytes:
-    """Encode a DNG with a mosaic whose stored top left quarter is bright, and optionally a blue preview."""
+def dng(orientation: int = 1, preview: tuple[int, int] | None = None, taken: str | None = None) -> bytes:
+    """Encode a DNG with a mosaic whose stored top left quarter is bright, and optionally a blue preview or a date."""
     samples = np.full((HEIGHT, WIDTH), 6000, "<u2")
     samples[: HEIGHT // 2, : WIDTH // 2] = 40_000
     one = struct.pack("<ii", 10_000, 10_000)
@@ -71,9 +71,13 @@ def dng(orientation: int = 1, preview: tuple[int, int] | None = None) -> bytes:
     }
     head = b"II*\0" + struct.pack("<I", 8)
     if preview is None:
-        entries = camera | mosaic | {273: (4, [0])}
-        entries[273] = (4, [8 + len(directory(entries, 8))])
-        return head + directory(entries, 8, samples.tobytes())
+        entries = camera | mosaic | {273: (4, [0])} | ({34665: (4, [0])} if taken else {})
+        start = 8 + len(directory(entries, 8))
+        entries[273], exif = (4, [start]), b""
+        if taken:
+            entries[34665] = (4, [start + samples.nbytes])
+            exif = directory({36867: (2, taken.encode() + b"\0")}, start + samples.nbytes)
+        return head + directory(entries, 8, samples.tobytes() + exif)
     file = BytesIO()
     Image.new("RGB", preview, "blue").save(file, "JPEG")
     jpeg = file.getvalue()

@@ -113,6 +113,7 @@ def test_an_explicitly_named_system_folder_is_entered(tmp_path: Path):
 
 def test_unsupported_formats_are_counted_unless_excluded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "rawpy", None)
+    monkeypatch.setitem(sys.modules, "pillow_jxl", None)
     _make(tmp_path, "1.CR3", "2.cr3", "3.NEF", "4.jxl", "5.psd", "6.MOV", "7.jpg", "8.txt", "raw/9.dng")
     with pytest.warns(PassedOverWarning) as caught:
         names = [path.name for path in walk(tmp_path, skip=lambda path, is_folder: path.name == "raw")]

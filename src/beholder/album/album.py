@@ -27,15 +27,19 @@ from beholder.album.indexing import IndexedPicture, Indexer, IndexSummary
 from beholder.album.outliers import Outlier, find_outliers
 from beholder.album.picture import Picture
 from beholder.album.picture_map import MapPoint, map_coordinates
+from beholder.album.places import can_locate, locate
 from beholder.album.search import MATCH_THRESHOLD, Query, SearchResult, combine_queries, search
-from beholder.album.store import descriptions, files, models, pictures, vectors
+from beholder.album.store import descriptions, files, located, models, pictures, recognized, vectors
 from beholder.album.store.connection import Store
 from beholder.album.store.models import IndexedModel
+from beholder.album.store.pictures import known_contents
 from beholder.album.store.schema import open_existing, open_or_create
+from beholder.album.text_reading import read_texts
 from beholder.album.thumbnail import thumbnail
 from beholder.album.vector_index import RECALL, VectorIndex
-from beholder.errors import AlbumBusy, AlbumError, InvalidSetting, WriteFailed
+from beholder.errors import AlbumBusy, AlbumError, InvalidSetting, MissingExtra, PictureError, WriteFailed
 from beholder.pictures.read import ImageSource, Limits, read_file
+from beholder.pictures.video import can_read_videos
 from beholder.tasks.pictures import PreprocessedImage, image_list
 
 if TYPE_CHECKING:
@@ -113,6 +117,7 @@ class Album:
         limits: Limits | None = None,
         recall: float | None = None,
         verify: bool = False,
+        videos: bool = False,
     ) -> IndexSummary:
         """Update the album with folders: new and changed pictures are embedded, missing ones removed.
 
@@ -131,8 +136,10 @@ class Album:
             limits: on pixels, bytes and sides.
             recall: required of the search in a large album; by default the previous value, at first 0.95.
             verify: read all files again, those with unchanged size and times too.
+            videos: index a frame of each scene of videos, too. Those indexed before stay without it.
 
         Raises:
+            MissingExtra: PyAV is needed for videos, and not installed.
             AlbumBusy: another process is indexing into this album.
             WriteFailed: the album can't be written; what was committed before is kept.
             ModelError: the model can't be loaded.
@@ -142,6 +149,8 @@ class Album:
             raise InvalidSetting("nothing to index: name a folder of pictures")
         if recall is not None and not 0 < recall < 1:
             raise InvalidSetting(f"recall {recall} is not between 0 and 1")
+        if videos and not can_read_videos():
+            raise MissingExtra("indexing videos", "video")
         with self._writer_lock():
             entry = self._entry(model)
             own = precision == "exact" or not isinstance(model, str)
@@ -156,11 +165,43 @@ class Album:
                 exact=exact,
                 limits=limits,
                 verify=verify,
+                videos=videos,
             )
             summary = indexer.run([Path(folder).expanduser() for folder in named])
+            if can_locate():
+                self._locate()
             self._index(entry).update(recall)
             models.mark_used(self.store, entry)  # not before: until it has embedded all, searches use the previous one
         return summary
+
+    def read_texts(
+        self,
+        folders: Iterable[str | Path] | str | Path,
+        *,
+        on_picture: Callable[[Picture, str | PictureError], None] = lambda *_: None,
+        on_total: Callable[[int], None] = lambda _: None,
+        limits: Limits | None = None,
+    ) -> None:
+        """Read the text in the indexed pictures of some folders, Chinese and English, for searches and ``text:``.
+
+        Each picture is read once. It can be interrupted at any time; the next call continues where it stopped.
+
+        Args:
+            folders: indexed folders, or single files.
+            on_picture: called with each picture and its text, which may be empty, or the error.
+            on_total: called with the number of pictures that will be read.
+            limits: on pixels, bytes and sides.
+
+        Raises:
+            MissingExtra: RapidOCR is not installed.
+            AlbumBusy: another process is indexing into this album.
+        """
+        from beholder.tasks.text_recognition import TextRecognizer
+
+        named = [folders] if isinstance(folders, str | Path) else list(folders)
+        roots = [os.fsencode(os.path.realpath(Path(folder).expanduser())) for folder in named]
+        with self._writer_lock():
+            read_texts(self.store, roots, TextRecognizer, on_total=on_total, on_picture=on_picture, limits=limits)
 
     def forget(self, folders: Iterable[str | Path] | str | Path = ()) -> int:
         """Remove what is kept of missing files: captions and keywords, and pictures on drives that are not mounted.
@@ -283,6 +324,55 @@ class Album:
         content = picture.content if isinstance(picture, Picture) else self._content_at(picture)
         descriptions.describe(self.store, content, source, caption, tags)
 
+    def rate(
+        self,
+        pictures: Iterable[int],
+        *,
+        rating: int | None = None,
+        label: str | None = None,
+        tags: Sequence[str] = (),
+        without_tags: Sequence[str] = (),
+    ) -> int:
+        """Rate pictures by hand, or label them; add and remove keywords given by hand. What is not given stays.
+
+        Args:
+            pictures: of the album by number (`Picture.content`); numbers no longer in the album are passed over.
+            rating: stars from 0 to 5; -1 is rejected.
+            label: name of a color; ``""`` removes the label given by hand.
+            tags: keywords to add.
+            without_tags: keywords to remove.
+
+        Returns:
+            The number of pictures changed.
+
+        Raises:
+            InvalidSetting: the rating is out of range.
+        """
+        if rating is not None and not -1 <= rating <= 5:
+            raise InvalidSetting(f"rating {rating} must be 0 to 5 stars, or -1 for rejected")
+        contents = list(known_contents(self.store, list(pictures)))
+        with self.store.transaction():
+            for content in contents:
+                if rating is not None or label is not None:
+                    old_rating, old_label = descriptions.mark_by_source(self.store, content, descriptions.USER_SOURCE)
+                    descriptions.mark(
+                        self.store,
+                        content,
+                        descriptions.USER_SOURCE,
+                        old_rating if rating is None else rating,
+                        old_label if label is None else label or None,
+                    )
+                if tags or without_tags:
+                    old = [tag for tag in self.tags_of(content) if tag not in without_tags]
+                    caption = self.caption_of(content)
+                    descriptions.set_description(self.store, content, descriptions.USER_SOURCE, caption, [*old, *tags])
+                    descriptions.update_text_index(self.store, "picture.content = ?", (content,))
+        return len(contents)
+
+    def text_in(self, content: int) -> str | None:
+        """Return the text recognized in a picture, or None if it has not been read or there is none."""
+        return recognized.text_of(self.store, content) or None
+
     def caption_of(self, content: int, source: str = descriptions.USER_SOURCE) -> str | None:
         """Return the caption that one source gives a picture."""
         return descriptions.caption_by_source(self.store, content, source)
@@ -319,6 +409,14 @@ class Album:
         """
         return browse.list_contents(self.store, filters.parse(where), order)
 
+    def layout(self, where: str | None = None, order: str = "path") -> list[pictures.LayoutRow]:
+        """Return number, proportions and month of the pictures that a filter selects, in order; as `contents`."""
+        return browse.list_layout(self.store, filters.parse(where), order)
+
+    def roots(self) -> list[Path]:
+        """Return the folders, and single files, with which the album was indexed."""
+        return [Path(os.fsdecode(path)) for path in files.root_paths(self.store)]
+
     def get_pictures(self, contents: Sequence[int]) -> dict[int, Picture]:
         """Return pictures by number; those that are gone are left out."""
         return pictures.get_pictures(self.store, contents)
@@ -336,6 +434,10 @@ class Album:
         """Return the paths of all files with this content, first the one that `Picture.path` names."""
         return [os.fsdecode(path) for path in pictures.paths_of(self.store, content)]
 
+    def raw_files(self, content: int) -> list[str]:
+        """Return the RAW files of the same shot as a JPEG in the album."""
+        return [os.fsdecode(path) for path in files.raw_files_of(self.store, pictures.paths_of(self.store, content))]
+
     def facets(self) -> browse.Facets:
         """Return the years, cameras, keywords and formats in the album, each with its number of pictures."""
         return browse.count_facets(self.store)
@@ -352,7 +454,7 @@ class Album:
     def thumbnail(self, content: int, side: int = 240) -> bytes | None:
         """Return a JPEG of at most ``side`` pixels either way, or None if the picture can't be read any more."""
         picture = self.get_pictures([content]).get(content)
-        return None if picture is None else thumbnail(picture.path, side)
+        return None if picture is None else thumbnail(picture.source, side)
 
     def failed(self) -> list[tuple[str, str]]:
         """Return the files that the last index run could not use, each with the reason."""
@@ -399,6 +501,8 @@ class Album:
         if not 0 <= distance <= 1:
             raise InvalidSetting(f"distance {distance} is not between 0 and 1")
         found, embeddings = self.embeddings(where, model)
+        still = [row for row, picture in enumerate(found) if picture.time is None]  # frames of a video resemble others
+        found, embeddings = [found[row] for row in still], embeddings[still]
         condition = filters.parse(where)
         paths = pictures.list_paths(self.store, condition.sql, condition.bound)
         return find_duplicates(self.store, found, embeddings, paths, distance, mirrored)
@@ -578,6 +682,15 @@ class Album:
                 raise InvalidSetting(f"the album has no picture {content} embedded by {entry.name}")
         found = [known[content] for content in contents]
         return np.stack(found) if found else np.zeros((0, entry.embedding), np.float32)
+
+    def _locate(self) -> None:
+        """Find the cities near which pictures were taken."""
+        found = located.unlocated(self.store)
+        for start in range(0, len(found), BATCH):
+            some = found[start : start + BATCH]
+            places = locate([(latitude, longitude) for _, latitude, longitude in some])
+            rows = [(*row, place.city, place.country, place.names) for row, place in zip(some, places, strict=True)]
+            located.save_places(self.store, rows)
 
     def _content_at(self, path: str | Path) -> int:
         spelled = Path(path).expanduser().absolute()

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from PIL import Image
@@ -52,7 +51,7 @@ class Appearance:
 def appearance_of(picture: Picture) -> Appearance | None:
     """Read a picture; None if it can't be read any more."""
     try:
-        whole = read_picture(Path(picture.path), reduce_to=SHARPNESS_SIDE)
+        whole = read_picture(picture.source, reduce_to=SHARPNESS_SIDE)
     except PictureError:
         return None
     gray = _resized(whole.convert("L"), SHARPNESS_SIDE, Image.Resampling.BICUBIC)
@@ -63,7 +62,7 @@ def appearance_of(picture: Picture) -> Appearance | None:
 def pixel_hash(picture: Picture) -> bytes | None:
     """Return the hash of a picture's pixels, upright; None if it can't be read any more."""
     try:
-        image = read_picture(Path(picture.path))
+        image = read_picture(picture.source)
     except PictureError:
         return None
     return hashlib.sha256(repr(image.size).encode() + image.tobytes()).digest()

@@ -25,6 +25,10 @@ class Facets:
         cameras: make and model.
         tags: keywords from all sources.
         formats: of the files, in lower case.
+        ratings: stars, the most first; -1 is rejected.
+        labels: names of color labels.
+        persons: names of persons in the pictures.
+        months: in which pictures were taken, such as ``2024-05``, the latest first.
     """
 
     pictures: int
@@ -33,6 +37,10 @@ class Facets:
     cameras: Counts
     tags: Counts
     formats: Counts
+    ratings: Counts
+    labels: Counts
+    persons: Counts
+    months: Counts
 
 
 def list_contents(store: Store, condition: Condition, order: str) -> list[int]:
@@ -46,9 +54,19 @@ def list_contents(store: Store, condition: Condition, order: str) -> list[int]:
     Raises:
         InvalidSetting: unknown order.
     """
+    _check_order(order)
+    return pictures.list_contents(store, condition.sql, condition.bound, order)
+
+
+def list_layout(store: Store, condition: Condition, order: str) -> list[pictures.LayoutRow]:
+    """Return what a page needs to lay out the pictures that a filter selects, in order; as `list_contents`."""
+    _check_order(order)
+    return pictures.list_layout(store, condition.sql, condition.bound, order)
+
+
+def _check_order(order: str) -> None:
     if order not in pictures.ORDERS:
         raise InvalidSetting(f"unknown order {order!r}; choose one of {', '.join(pictures.ORDERS)}")
-    return pictures.list_contents(store, condition.sql, condition.bound, order)
 
 
 def count_facets(store: Store) -> Facets:
@@ -61,4 +79,8 @@ def count_facets(store: Store) -> Facets:
             tuple(pictures.count_cameras(store, MAX_VALUES)),
             tuple(pictures.count_tags(store, MAX_VALUES)),
             tuple(pictures.count_formats(store, MAX_VALUES)),
+            tuple(pictures.count_ratings(store, MAX_VALUES)),
+            tuple(pictures.count_labels(store, MAX_VALUES)),
+            tuple(pictures.count_persons(store, MAX_VALUES)),
+            tuple(pictures.count_months(store)),
         )

@@ -10,6 +10,7 @@ from pathlib import Path
 
 from beholder.album.thumbnail import thumbnail
 from beholder.files import reported, write_text
+from beholder.pictures.video import VideoFrame
 from beholder.runtime.pipeline import map_ahead
 
 SIDE = 240  # pixels
@@ -39,7 +40,7 @@ figcaption {{ font-size: .85em; overflow-wrap: anywhere }}
 </html>
 """
 
-Row = tuple[str, Sequence[str]]  # a picture's path, and lines of text below it
+Row = tuple[str | Path | VideoFrame, Sequence[str]]  # a picture's source, and lines of text below it
 
 
 def write_contact_sheet(path: Path, title: str, sections: Iterable[tuple[str, Sequence[Row]]]) -> None:

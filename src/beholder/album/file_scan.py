@@ -11,6 +11,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from beholder.album.file_stamp import FileStamp, stamp_of
+from beholder.album.raw_pairs import find_pairs
 from beholder.album.store import files
 from beholder.album.store.connection import Store
 from beholder.pictures.walk import walk
@@ -24,9 +25,12 @@ class FileScan:
         roots: folders or files, their links resolved.
         exclude: patterns as in a ``.gitignore``, relative to each folder.
         on_failure: called with paths that can't be used, and the reason.
+        videos: find videos, too.
 
     Attributes:
         found: all pictures with their stamps.
+        passed_over: sentences about files and folders that were left out.
+        companions: the RAW files that are left out, each with the JPEG of the same shot.
         kept: folders whose pictures stay in the album for now: those that can't be listed or are not mounted.
         mounts: mount points below the roots.
     """
@@ -37,12 +41,14 @@ class FileScan:
         roots: Sequence[bytes],
         exclude: Sequence[str],
         on_failure: Callable[[bytes, str], None],
+        videos: bool = False,
     ):
         self.store = store
         self.on_failure = on_failure
         self.found: dict[bytes, FileStamp] = {}
         self.kept = files.unmounted(store, roots)
         self.mounts: set[bytes] = set()
+        self.passed_over: list[str] = []
         self._links: dict[bytes, dict[bytes, FileStamp]] = {}  # by the path that they lead to
         self._hard_links: dict[tuple[int, int], list[bytes]] = {}
         self._folders: dict[Path, tuple[Path, bytes | None]] = {}  # real path, and mount point if it is in one
@@ -51,7 +57,7 @@ class FileScan:
         tops = [Path(os.fsdecode(root)) for root in roots]
         self._skip = {top: exclude_filter(top, exclude) for top in tops}
         for top in tops:
-            for path in walk(top, skip=self._skip[top]):
+            for path in walk(top, skip=self._skip[top], videos=videos, on_passed_over=self.passed_over.append):
                 self._add(path, top)
         for target, links in self._links.items():
             link = min(links)
@@ -61,6 +67,9 @@ class FileScan:
                 self.found[link] = links[link]
         for names in self._hard_links.values():
             self._keep_one(names)
+        self.companions = find_pairs(store, self.found)
+        for raw in self.companions:
+            del self.found[raw]
 
     def _add(self, path: Path, top: Path) -> None:
         raw = os.fsencode(path)

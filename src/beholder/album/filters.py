@@ -14,7 +14,8 @@
     format:jpeg       of the file                        near:52.5,13.4,10  taken within 10 km of this place
     creator:text      in the photographer's name         rating>=3          stars; -1 is rejected
     place:text        in the city's or country's name    label:red          color label
-    has:date          also place, camera, caption, tag, rating, label, creator
+    person:text       in a person's name                 text:text          in the text recognized in the picture
+    has:date          also place, camera, caption, tag, rating, label, creator, person, text, video
 
 Every value is bound to the condition, so no value can be read as SQL.
 """
@@ -29,6 +30,7 @@ from typing import Any
 
 from beholder.album.fulltext import fold
 from beholder.album.store.files import UNDER, under
+from beholder.album.store.pictures import LABEL, RATING
 from beholder.errors import InvalidFilter
 
 MAX_DEPTH = 50  # nested brackets and negations
@@ -48,9 +50,12 @@ HAS = {
     "camera": "content.camera IS NOT NULL",
     "caption": "EXISTS (SELECT 1 FROM caption WHERE caption.content = content.id)",
     "tag": "EXISTS (SELECT 1 FROM tag WHERE tag.content = content.id)",
-    "rating": "content.rating IS NOT NULL",
-    "label": "content.label IS NOT NULL",
+    "rating": f"{RATING} IS NOT NULL",
+    "label": f"{LABEL} IS NOT NULL",
     "creator": "content.creator IS NOT NULL",
+    "person": "EXISTS (SELECT 1 FROM tag WHERE tag.content = content.id AND tag.text LIKE 'person:_%')",
+    "text": "EXISTS (SELECT 1 FROM recognized WHERE recognized.content = content.id AND recognized.text != '')",
+    "video": "picture.time >= 0",
 }
 EARTH = 6371.0088  # kilometres, the mean radius
 
@@ -194,6 +199,18 @@ def _caption(operator: str, value: str) -> Condition:
     return Condition(f"EXISTS ({inside})", (fold(value),))
 
 
+def _person(operator: str, value: str) -> Condition:
+    _require_equality(operator)
+    inside = "SELECT 1 FROM tag WHERE tag.content = content.id AND text LIKE 'person:_%'"
+    return Condition(f"EXISTS ({inside} AND instr(fold(substr(tag.text, 8)), ?))", (fold(value),))
+
+
+def _text(operator: str, value: str) -> Condition:
+    _require_equality(operator)
+    inside = "SELECT 1 FROM recognized WHERE recognized.content = content.id AND instr(fold(recognized.text), ?)"
+    return Condition(f"EXISTS ({inside})", (fold(value),))
+
+
 def _tag(operator: str, value: str) -> Condition:
     _require_equality(operator)
     inside = "SELECT 1 FROM tag WHERE tag.content = content.id AND fold(tag.text) = ?"
@@ -215,18 +232,20 @@ def _has(operator: str, value: str) -> Condition:
 
 def _label(operator: str, value: str) -> Condition:
     _require_equality(operator)
-    return Condition("fold(content.label) = ?", (fold(value),))
+    return Condition(f"fold({LABEL}) = ?", (fold(value),))
 
 
 def _place(operator: str, value: str) -> Condition:
     _require_equality(operator)
-    return Condition("instr(fold(concat_ws(', ', content.city, content.country)), ?)", (fold(value),))
+    written = "instr(fold(concat_ws(', ', content.city, content.country)), ?)"
+    inside = "SELECT 1 FROM located WHERE located.content = content.id AND instr(located.names, ?)"
+    return Condition(f"({written} OR EXISTS ({inside}))", (fold(value), f"\n{fold(value)}"))
 
 
 def _rating(operator: str, value: str) -> Condition:
     if not re.fullmatch(r"-1|[0-5]", value):
         raise ValueError("a rating is 0 to 5 stars, or -1 for rejected")
-    return Condition(f"content.rating {operator} ?", (int(value),))
+    return Condition(f"{RATING} {operator} ?", (int(value),))
 
 
 def _date(operator: str, value: str) -> Condition:
@@ -285,6 +304,8 @@ FIELDS: dict[str, Callable[[str, str], Condition]] = {
     "camera": _contains("content.camera"),
     "creator": _contains("content.creator"),
     "place": _place,
+    "person": _person,
+    "text": _text,
     "label": _label,
     "rating": _rating,
     "format": _format,

@@ -25,10 +25,12 @@ from beholder.album.store.files import RunState
 from beholder.errors import PictureBroken, PictureError, PictureUnreadable
 from beholder.pictures.photo_metadata import PhotoMetadata, photo_metadata
 from beholder.pictures.read import FileBytes, Limits, display_name, read_file
+from beholder.pictures.video import is_video, scene_frames, video_metadata
 from beholder.runtime.pipeline import map_ahead
 
 if TYPE_CHECKING:
     import numpy as np
+    from PIL import Image
 
     from beholder.tasks.dual_encoder import DualEncoder
 
@@ -70,7 +72,9 @@ class IndexSummary:
     unchanged: int = 0
     moved: int = 0
     removed: int = 0
+    raw_companions: int = 0  # RAW files of shots whose JPEG is in the album
     failed: list[IndexedPicture] = field(default_factory=list)
+    passed_over: list[str] = field(default_factory=list)  # sentences about formats and folders that were left out
 
     def count(self, picture: IndexedPicture) -> None:
         """Count one more file."""
@@ -93,6 +97,15 @@ class _File:
     vector: np.ndarray | None = None
 
 
+def _is_video(path: bytes) -> bool:
+    return is_video(Path(os.fsdecode(path)))
+
+
+def _frame_hash(video: bytes, time: int) -> bytes:
+    """Return what identifies a frame in place of the hash of a file."""
+    return hashlib.sha256(video + time.to_bytes(8)).digest()
+
+
 class Indexer:
     """One index run over some folders.
 
@@ -107,6 +120,7 @@ class Indexer:
         exact: decode large JPEGs in full.
         limits: on pixels, bytes and sides.
         verify: read all files again, those with unchanged size and times too.
+        videos: index scenes of videos, too.
     """
 
     def __init__(
@@ -122,6 +136,7 @@ class Indexer:
         exact: bool = False,
         limits: Limits | None = None,
         verify: bool = False,
+        videos: bool = False,
     ):
         self.store = store
         self.model = model
@@ -133,6 +148,7 @@ class Indexer:
         self.exact = exact
         self.limits = limits or Limits()
         self.verify = verify
+        self.videos = videos
         self.summary = IndexSummary()
         self.pending: list[_File] = []  # to be committed
         self.committed = time.monotonic()
@@ -147,7 +163,8 @@ class Indexer:
         """
         roots = [os.fsencode(os.path.realpath(folder)) for folder in folders]
         roots = [root for root in dict.fromkeys(roots) if self._usable(root)]
-        scanned = FileScan(self.store, roots, self.exclude, self._fail)
+        scanned = FileScan(self.store, roots, self.exclude, self._fail, self.videos)
+        self.summary.passed_over = scanned.passed_over
         files.add_mounts(self.store, sorted(scanned.mounts))
         found, kept = scanned.found, tuple(path + b"/" for path in scanned.kept)
         other = files.other_spellings(self.store, roots)
@@ -159,6 +176,9 @@ class Indexer:
             same = old is not None and old.embedded and old.stamp.same_file(stamp) and not self.verify
             (unchanged if same else todo).append(path)
         gone = [path for path in known if path not in found and not path.startswith(kept)]
+        if not self.videos:  # those indexed before stay
+            seen = files.video_paths(self.store, roots)
+            gone = [path for path in gone if path not in seen or not os.path.lexists(path)]
         self.state = RunState(set(found), {stamp.across_moves for path, stamp in found.items() if path not in known})
         if self.on_total is not None:
             self.on_total(len(found) + len(gone))
@@ -166,9 +186,15 @@ class Indexer:
         for path in unchanged:
             self._report(path, "unchanged")
         try:
-            self._embed([_File(path, found[path]) for path in todo])
+            self._embed([_File(path, found[path]) for path in todo if not _is_video(path)])
+            self._commit()
+            for path in todo:
+                if _is_video(path):
+                    self._embed_video(_File(path, found[path]))
         finally:  # interrupted or not, finished work is kept
             self._commit()
+        files.set_companions(self.store, scanned.companions, roots)
+        self.summary.raw_companions = len(scanned.companions)
         self._remove(gone)
         files.clean_up(self.store, roots, self.failed)
         for root in roots:
@@ -227,6 +253,61 @@ class Indexer:
                 if same.vector is not None and abs(float((same.vector**2).sum()) - 1) > 0.01:
                     same.error = PictureBroken(picture.name, "its embedding is not of unit length")
                 self._enqueue(same)
+
+    def _embed_video(self, file: _File) -> None:
+        """Embed the scenes of a video and commit them together."""
+        path = Path(os.fsdecode(file.path))
+        outcome: tuple[Status, str | None, bytes | None]
+        try:
+            with path.open("rb") as opened:
+                digest = hashlib.file_digest(opened, "sha256").digest()
+            metadata = video_metadata(path)
+            frames = self._known_frames(file.stamp.size, digest) or self._scenes(path, digest)
+        except OSError as error:
+            outcome = self._video_failed(file.path, PictureUnreadable(str(path), f"can't be read: {error.strerror}"))
+        except PictureError as error:
+            outcome = self._video_failed(file.path, error)
+        else:
+            with self.store.transaction():
+                outcomes = [
+                    files.add_file(
+                        *(self.store, file.path, file.stamp, sha256, metadata, self.model, vector, self.state),
+                        time=time,
+                    )
+                    for time, sha256, vector in frames
+                ]
+                files.remove_other_frames(self.store, file.path, [time for time, *_ in frames])
+            outcome = outcomes[0][0], None, outcomes[0][1]
+        self._report(file.path, *outcome)
+
+    def _known_frames(self, size: int, digest: bytes) -> list[tuple[int, bytes, np.ndarray | None]]:
+        """Return the frames of a video that is in the album already, all of them embedded, by another path perhaps."""
+        for times in files.frame_times(self.store, size):
+            frames = [(time, _frame_hash(digest, time), None) for time in times]
+            if all(vectors.has_vector(self.store, sha256, self.model) for _, sha256, _ in frames):
+                return list(frames)
+        return []
+
+    def _scenes(self, path: Path, digest: bytes) -> list[tuple[int, bytes, np.ndarray | None]]:
+        times: list[int] = []
+
+        def images() -> Iterator[Image.Image]:
+            for milliseconds, image in scene_frames(path):
+                times.append(milliseconds)
+                yield image
+
+        frames: list[tuple[int, bytes, np.ndarray | None]] = []
+        for picture in self.encoder().stream_images(images(), batch_size=self.batch_size, exact=self.exact):
+            if picture.error is not None:
+                raise picture.error
+            frames.append((times[picture.index], _frame_hash(digest, times[picture.index]), picture.embedding))
+        return frames
+
+    def _video_failed(self, path: bytes, error: PictureError) -> tuple[Status, str | None, bytes | None]:
+        with self.store.transaction():
+            files.add_failure(self.store, path, error.reason, remove=not isinstance(error, PictureUnreadable))
+        self.failed.add(path)
+        return "failed", error.reason, None
 
     def _read(self, file: _File) -> _File:
         path = Path(os.fsdecode(file.path))

@@ -75,7 +75,7 @@ def write_map(path: Path, title: str, points: Sequence[MapPoint], regions: Seque
     """
     first = _coarse_to_fine(points)
     ordered = [points[row] for row in first]
-    shown = map_ahead(lambda point: thumbnail(point.picture.path, SIDE), ordered[:THUMBNAILS], AHEAD)
+    shown = map_ahead(lambda point: thumbnail(point.picture.source, SIDE), ordered[:THUMBNAILS], AHEAD)
     pictures = []
     for row, point in enumerate(ordered):
         data = next(shown) if row < THUMBNAILS else None

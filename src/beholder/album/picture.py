@@ -2,8 +2,10 @@
 
 import os
 from dataclasses import dataclass
+from pathlib import Path
 
 from beholder.pictures.read import display_name
+from beholder.pictures.video import VideoFrame
 
 
 @dataclass(frozen=True)
@@ -21,6 +23,10 @@ class Picture:
         camera: make and model.
         caption: written by a person in the album, else the one in the file's metadata.
         tags: keywords from all sources.
+        rating: stars from 0 to 5, -1 for rejected; by a person in the album, else the one in the file's metadata.
+        label: name of the color label, likewise.
+        place: city and country: those in the file's metadata, else the nearest city to its position.
+        time: seconds from the start of the video of which the picture is a frame; None for a picture.
     """
 
     path: str
@@ -32,11 +38,20 @@ class Picture:
     camera: str | None
     caption: str | None
     tags: tuple[str, ...]
+    rating: int | None = None
+    label: str | None = None
+    place: str | None = None
+    time: float | None = None
 
     @property
     def name(self) -> str:
-        """The path, safe to print."""
-        return display_name(self.path, 0)
+        """The path, safe to print, with the time of a frame."""
+        return display_name(self.source, 0)
+
+    @property
+    def source(self) -> Path | VideoFrame:
+        """What to read it from."""
+        return Path(self.path) if self.time is None else VideoFrame(self.path, self.time)
 
 
 def short_name(path: bytes) -> str:

@@ -77,12 +77,12 @@ def ask_album(
         An answer, or the error of a picture that can't be read any more.
     """
     for found in album.search(strip_question(question), where=where, top=top):
-        path, confidence = found.picture.path, None
+        source, confidence = found.picture.source, None
         try:
             if QUESTION_PREFIX.match(question) or CHINESE_PREFIX.match(question):
-                words = model.caption(path)
+                words = model.caption(source)
             else:
-                answer = model.ask(path, question)
+                answer = model.ask(source, question)
                 words, confidence = answer.text, answer.confidence
         except PictureError as error:
             yield error

@@ -5,18 +5,19 @@ from pathlib import Path
 
 from beholder.errors import PictureError
 from beholder.pictures.read import read_picture
+from beholder.pictures.video import VideoFrame
 
 
-def thumbnail(path: str | Path, side: int, width: int | None = None) -> bytes | None:
+def thumbnail(source: str | Path | VideoFrame, side: int, width: int | None = None) -> bytes | None:
     """Return a JPEG that fits into a box, or None if the picture can't be read any more.
 
     Args:
-        path: of the picture.
+        source: path of the picture, or a frame of a video.
         side: height of the box in pixels.
         width: of the box in pixels; by default its height.
     """
     try:
-        image = read_picture(Path(path), reduce_to=side)
+        image = read_picture(source, reduce_to=side)
     except PictureError:
         return None
     image.thumbnail((width or side, side))

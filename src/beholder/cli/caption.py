@@ -26,7 +26,21 @@ Xmp = Annotated[
     bool,
     typer.Option("--xmp", help="Write the caption into the metadata of JPEG and PNG; next to others, into NAME.xmp."),
 ]
-Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing captions.")]
+KeywordsFrom = Annotated[
+    Path | None,
+    typer.Option(
+        "--keywords-from", help="Choose keywords, too, from this list: one a line; below each other by tabs, or a|b."
+    ),
+]
+MinMatch = Annotated[
+    float, typer.Option("--min-match", min=0, max=1, help="How sure a keyword of the list must be, from 0 to 1.")
+]
+KeywordModel = Annotated[str, typer.Option("--keyword-model", help="A calibrated dual encoder that chooses keywords.")]
+KeywordsOnly = Annotated[bool, typer.Option("--keywords-only", help="Choose keywords without captioning.")]
+Places = Annotated[
+    bool, typer.Option("--places", help="With --xmp, write the city and country of pictures that have a position.")
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace existing captions; add to existing keywords.")]
 Candidates = Annotated[
     int | None,
     typer.Option("--candidates", min=1, help="Generate this many; keep the best match, and print its score."),
@@ -51,6 +65,11 @@ def command(
     out: Out = None,
     xmp: Xmp = False,
     overwrite: Overwrite = False,
+    keywords_from: KeywordsFrom = None,
+    min_match: MinMatch = 0.95,
+    keyword_model: KeywordModel = "mini",
+    keywords_only: KeywordsOnly = False,
+    places: Places = False,
     candidates: Candidates = None,
     attention: Attention = None,
     num_beams: Beams = None,
@@ -70,20 +89,29 @@ def command(
     """Caption pictures.
 
     Pictures with a caption, in the --out file or with --xmp in their metadata, are skipped unless --overwrite is given;
-    so the same command resumes where it was interrupted.
+    so the same command resumes where it was interrupted. Likewise, --xmp adds keywords of --keywords-from only to
+    pictures without any, and never removes one.
 
     \b
     beholder caption photos/
     beholder caption photos/ --out captions.csv
     beholder caption photos/ --xmp --candidates 5
+    beholder caption photos/ --xmp --keywords-from words.txt --places
     """
-    from beholder.cli.output import check_output, print_json, print_message, track, warnings_on_one_line
+    from beholder.cli.added_metadata import Addition, added_metadata
+    from beholder.cli.output import check_output, print_json, print_message, printable, track, warnings_on_one_line
     from beholder.cli.pictures import find_pictures, load_vision_language_model, picture_limits, reported_name
     from beholder.errors import InvalidSetting, PictureError
-    from beholder.pictures.caption_metadata import read_caption, write_caption
+    from beholder.pictures.caption_metadata import read_caption, write_metadata
     from beholder.tasks.caption_options import CaptionOptions
     from beholder.tasks.result_file import CaptionFile
 
+    if keywords_only and keywords_from is None:
+        raise InvalidSetting("--keywords-only needs a list: --keywords-from FILE")
+    if keywords_only and out is not None:
+        raise InvalidSetting("--keywords-only and --out exclude each other: --out is for captions")
+    if places and not xmp:
+        raise InvalidSetting("--places needs --xmp: it writes into the pictures' metadata")
     limits = picture_limits(max_megapixels, max_bytes)
     with warnings_on_one_line():
         found = find_pictures(pictures, allow_urls)
@@ -99,7 +127,37 @@ def command(
             todo = [name for name in todo if "://" in name or read_caption(Path(name)) is None]
         if skipped := len(found) - len(todo):
             print_message(f"{skipped} of {len(found)} pictures have a caption already and are skipped")
-        failed = 0
+        added, unused = added_metadata(
+            found,
+            vocabulary=keywords_from,
+            min_match=min_match,
+            places=places,
+            overwrite=overwrite or not xmp,
+            model=keyword_model,
+            allow_pickle=allow_pickle,
+            exact=exact,
+            allow_urls=allow_urls,
+            limits=limits,
+        )
+        todo = [] if keywords_only else todo
+        captioned = set(todo)
+        failed = len(unused - captioned)  # the others fail again below
+        for name, addition in added.items():  # the others are written with their captions
+            if name in captioned:
+                continue
+            row: dict[str, object] = {"image": reported_name(name)}
+            if keywords_from is not None:
+                row["keywords"] = addition.row
+            if json:
+                print_json(row)
+            elif keywords_from is not None:
+                print(f"{printable(name)}: {addition.text}", flush=True)
+            if xmp and "://" not in name:
+                try:
+                    write_metadata(Path(name), addition.changes())
+                except PictureError as error:
+                    failed += 1
+                    print_message(str(error))
         scored = candidates is not None and candidates > 1
         if todo:
             vlm = load_vision_language_model(model, allow_pickle, precision)
@@ -122,13 +180,14 @@ def command(
                     failed += 1
                     print_message(str(picture.error))
                     continue
-                row: dict[str, object] = {"image": reported_name(path), "caption": picture.caption}
+                row = {"image": reported_name(path), "caption": picture.caption}
+                addition = added.get(path, Addition())
                 score = {"score": picture.score, "weak": picture.weak}
                 if file is not None:
                     file.append(row | score if scored else row)
                 if xmp:
                     try:
-                        write_caption(Path(path), picture.caption)
+                        write_metadata(Path(path), addition.changes(picture.caption))
                     except PictureError as error:
                         failed += 1
                         print_message(str(error))
@@ -136,10 +195,13 @@ def command(
                     if picture.score is not None:
                         ranked = [{"caption": text, "score": match} for text, match in picture.candidates]
                         row |= score | {"candidates": ranked}
+                    if keywords_from is not None:
+                        row["keywords"] = addition.row
                     print_json(row)
                 elif file is None or scored:
                     told = f"  ({picture.score:.0%}{', weak' if picture.weak else ''})" if scored else ""
-                    print(f"{picture.name}: {picture.caption}{told}", flush=True)
+                    words = f"  [{addition.text}]" if keywords_from is not None else ""
+                    print(f"{picture.name}: {picture.caption}{told}{words}", flush=True)
                 if attention is not None:
                     from beholder.tasks.plot import plot_attention
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -14,6 +15,9 @@ from beholder.cli.options import AlbumFolder, Exact, Json, MaxBytes, MaxMegapixe
 if TYPE_CHECKING:
     from beholder.album.album import Album
     from beholder.album.indexing import IndexedPicture
+    from beholder.album.picture import Picture
+    from beholder.errors import PictureError
+    from beholder.pictures.limits import Limits
 
 Folders = Annotated[list[Path], typer.Argument(metavar="FOLDER...", help="Folders of pictures, or single pictures.")]
 Exclude = Annotated[
@@ -27,6 +31,10 @@ Forget = Annotated[
         "--forget",
         help="Remove the captions and keywords kept of missing pictures (below FOLDER...), instead of indexing.",
     ),
+]
+Video = Annotated[bool, typer.Option("--video", help="Index videos, too: a frame of each scene.")]
+ReadText = Annotated[
+    bool, typer.Option("--read-text", help="Read the text in pictures, Chinese and English, for searches and text:.")
 ]
 Watch = Annotated[bool, typer.Option("--watch", help="Keep running and index changes until interrupted.")]
 Recall = Annotated[
@@ -44,6 +52,8 @@ def command(
     forget: Forget = False,
     watch: Watch = False,
     recall: Recall = None,
+    video: Video = False,
+    read_text: ReadText = False,
     model: Model = "mini",
     json: Json = False,
     exact: Exact = False,
@@ -85,11 +95,18 @@ def command(
         raise InvalidSetting("nothing to index: name a folder of pictures")
     if watch:
         _require_watchdog()
+    if read_text:
+        _require_rapidocr()
     limits = picture_limits(max_megapixels, max_bytes)
     with warnings_on_one_line(), Album.open(album) as opened:
 
         def run() -> int:
-            with _progress(json) as (on_file, on_total):
+            with _progress("indexing") as (advance, on_total):
+
+                def on_file(picture: IndexedPicture) -> None:
+                    _report(picture, json)
+                    advance()
+
                 summary = opened.index(
                     folders,
                     model=model,
@@ -101,15 +118,19 @@ def command(
                     precision=check_precision(precision),
                     recall=recall,
                     verify=verify,
+                    videos=video,
                 )
             if not json:
                 counts = {
                     name: getattr(summary, name) for name in ("added", "changed", "moved", "removed", "unchanged")
                 }
                 outcome = ", ".join(f"{count} {name}" for name, count in counts.items() if count)
+                if summary.raw_companions:
+                    outcome += f", {summary.raw_companions} RAW files belong to a JPEG"
                 failed = f", {len(summary.failed)} failed" if summary.failed else ""
                 print(f"{opened.folder}: {outcome or 'no pictures'}{failed}", flush=True)
-            return 1 if summary.failed else 0
+            unread = _read_texts(opened, folders, limits, json) if read_text else 0
+            return 1 if summary.failed or unread else 0
 
         if watch:
             _follow(folders, run)
@@ -117,9 +138,53 @@ def command(
     raise typer.Exit(code)
 
 
+def _report(picture: IndexedPicture, json: bool) -> None:
+    """Report an outcome as a JSON line, and a failure on standard error."""
+    from beholder.cli.output import print_json, print_message
+
+    if json:
+        status = "added" if picture.status == "changed" else picture.status
+        row: dict[str, object] = {"image": picture.path, "status": status, "error": picture.error}
+        if picture.status == "changed":
+            row["changed"] = True
+        if picture.moved_from is not None:
+            row["before"] = picture.moved_from
+        print_json(row)
+    if picture.status == "failed":
+        print_message(f"{picture.name}: {picture.error}")
+
+
+def _read_texts(album: Album, folders: list[Path], limits: Limits, json: bool) -> int:
+    """Read the text in pictures, print how many have some and how fast, and return how many could not be read."""
+    from beholder.cli.output import print_message
+    from beholder.errors import PictureError
+
+    counts = {"read": 0, "with text": 0, "failed": 0}
+    start = time.monotonic()
+    with _progress("reading text") as (advance, on_total):
+
+        def on_picture(picture: Picture, text: str | PictureError) -> None:
+            counts["read"] += 1
+            if isinstance(text, PictureError):
+                counts["failed"] += 1
+                print_message(str(text))
+            elif text:
+                counts["with text"] += 1
+            advance()
+
+        album.read_texts(folders, on_picture=on_picture, on_total=on_total, limits=limits)
+    rate = counts["read"] / max(time.monotonic() - start, 1e-3)
+    told = f"text in {counts['with text']} of {counts['read']} pictures read, {rate:.1f} pictures/s"
+    if json:
+        print_message(told)
+    else:
+        print(told, flush=True)
+    return counts["failed"]
+
+
 @contextmanager
-def _progress(json: bool) -> Iterator[tuple]:
-    """Report outcomes as JSON lines, failures on standard error, and a progress bar on a terminal."""
+def _progress(what: str) -> Iterator[tuple[Callable[[], None], Callable[[int], None]]]:
+    """Show a progress bar on a terminal; yield functions that advance it and set its total."""
     from rich.console import Console
     from rich.progress import (
         BarColumn,
@@ -132,33 +197,19 @@ def _progress(json: bool) -> Iterator[tuple]:
     )
     from rich.text import Text
 
-    from beholder.cli.output import print_json, print_message
-
     class Rate(ProgressColumn):
         """Formatted when drawn: doing so for each of many thousand unchanged files would take longer than they do."""
 
         def render(self, task: Task) -> Text:
-            return Text("" if task.speed is None else f"{task.speed:.0f}/s")
+            digits = 0 if (task.speed or 0) >= 10 else 1
+            return Text("" if task.speed is None else f"{task.speed:.{digits}f}/s")
 
     console = Console(stderr=True)
-    columns = (TextColumn("indexing"), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
+    columns = (TextColumn(what), BarColumn(), MofNCompleteColumn(), Rate(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as bar:
-        task = bar.add_task("indexing", total=None)
+        task = bar.add_task(what, total=None)
 
-        def on_file(picture: IndexedPicture) -> None:
-            if json:
-                status = "added" if picture.status == "changed" else picture.status
-                row: dict[str, object] = {"image": picture.path, "status": status, "error": picture.error}
-                if picture.status == "changed":
-                    row["changed"] = True
-                if picture.moved_from is not None:
-                    row["before"] = picture.moved_from
-                print_json(row)
-            if picture.status == "failed":
-                print_message(f"{picture.name}: {picture.error}")
-            bar.advance(task)
-
-        yield on_file, lambda total: bar.update(task, total=total)
+        yield lambda: bar.advance(task), lambda total: bar.update(task, total=total)
 
 
 def _check(album: Album, json: bool) -> int:
@@ -186,6 +237,15 @@ def _require_watchdog() -> None:
         import watchdog  # noqa: F401
     except ImportError as error:
         raise MissingExtra("following changes", "watch") from error
+
+
+def _require_rapidocr() -> None:
+    from importlib.util import find_spec
+
+    from beholder.errors import MissingExtra
+
+    if find_spec("rapidocr") is None:
+        raise MissingExtra("reading text in pictures", "ocr")
 
 
 def _follow(folders: list[Path], run: Callable[[], int]) -> None:

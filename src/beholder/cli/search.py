@@ -50,8 +50,8 @@ def command(
     iTerm, sixel) show thumbnails.
 
     \b
-    --where takes  folder: name: caption: tag: camera: creator: place: label: format: has:  date rating width height
-    pixels size  near:LAT,LON,KM
+    --where takes  folder: name: caption: tag: person: text: camera: creator: place: label: format: has:  date rating
+    width height pixels size  near:LAT,LON,KM
     with : = < <= > >=, joined by and, or, not, and brackets:
     "date>=2024-05 date<2024-09 (camera:canon or tag:wedding) -folder:~/Pictures/scans pixels>=2mp"
 
@@ -87,7 +87,7 @@ def command(
                 raise typer.Exit(1) from None
             fitting = [one for one in found if one.fits or nearest]
             heading = query or "pictures like this one"
-            sections.append((heading, [(one.picture.path, _lines(one)) for one in fitting]))
+            sections.append((heading, [(one.picture.source, _lines(one)) for one in fitting]))
             if json:
                 for one in found:
                     print_json(_row(query, one))
@@ -104,7 +104,7 @@ def command(
                 else:
                     match = "" if one.match is None else f"match {one.match:4.0%}  "
                     print(f"{match}score {one.score:+.3f}  {one.picture.name}")
-                    show_thumbnail(show, one.picture.path)
+                    show_thumbnail(show, one.picture.source)
     if html is not None:
         write_contact_sheet(html, ", ".join(title for title, _ in sections), sections)
 
@@ -113,7 +113,8 @@ def _row(query: str, found: SearchResult) -> dict[str, object]:
     picture = found.picture
     row: dict[str, object] = {"image": picture.path, "score": found.score, "cosine": found.cosine}
     row |= {"match": found.match, "fits": found.fits, "query": query}
-    return row | {"taken": picture.taken, "camera": picture.camera, "caption": picture.caption}
+    row |= {"taken": picture.taken, "camera": picture.camera, "caption": picture.caption}
+    return row if picture.time is None else row | {"time": picture.time}
 
 
 def _lines(found: SearchResult) -> list[str]:

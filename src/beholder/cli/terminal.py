@@ -19,7 +19,11 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from PIL import Image
+
+    from beholder.pictures.video import VideoFrame
 
 SIDE = 160  # pixels
 CHUNK = 4096  # bytes of base64 per command of the kitty protocol
@@ -45,7 +49,7 @@ def select_protocol(environment: Mapping[str, str] = os.environ) -> Show | None:
     return sixel if "4" in device_attributes() else None
 
 
-def show_thumbnail(show: Show | None, path: str) -> None:
+def show_thumbnail(show: Show | None, source: str | Path | VideoFrame) -> None:
     """Print a thumbnail to standard output; nothing if it can't be shown, or if the file can't be read any more."""
     if show is None:
         return
@@ -55,7 +59,7 @@ def show_thumbnail(show: Show | None, path: str) -> None:
 
     from beholder.album.thumbnail import thumbnail
 
-    data = thumbnail(path, SIDE, 2 * SIDE)
+    data = thumbnail(source, SIDE, 2 * SIDE)
     if data is not None:
         sys.stdout.write(show(Image.open(BytesIO(data))))
         sys.stdout.flush()

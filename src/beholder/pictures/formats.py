@@ -17,6 +17,7 @@ from PIL.PngImagePlugin import PngImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from beholder.errors import NotAPicture, PictureRefused
+from beholder.pictures.jpeg_xl import JpegXlImageFile, can_read_jpeg_xl
 from beholder.pictures.raw import RawImageFile, can_read_raw
 from beholder.pictures.tiff import DeepTiffImageFile
 
@@ -110,6 +111,10 @@ def open_image(data: bytes, name: str) -> tuple[Image.Image, str]:
         return _open_heic(data, name), found
     if found == "RAW":
         return _open_raw(data, name), found
+    if found == "JPEG XL":
+        if not can_read_jpeg_xl():
+            raise PictureRefused(name, 'cannot read JPEG XL pictures: pip install "beholder[jxl]"')
+        return JpegXlImageFile(BytesIO(data)), found
     if found not in _OPENERS:
         raise PictureRefused(name, f"{found} files are not read: save it as one of {READABLE}")
     codec = _CODECS.get(found)

@@ -118,6 +118,16 @@ def photo_metadata(data: bytes, path: Path) -> PhotoMetadata:
     )
 
 
+def sidecar_metadata(path: Path, picture: tuple[int, int, str]) -> PhotoMetadata:
+    """Return the metadata that the sidecars of a file hold.
+
+    Args:
+        path: Of the file, which is not read.
+        picture: Its width, height and format.
+    """
+    return _merged(picture, _sidecar_properties(path), xmp=[], iim={}, exif={}, gps={}, png_description="", name="")
+
+
 def sidecar_caption(path: Path) -> str | None:
     """Return the caption in the sidecars of a picture, whether or not the picture itself can be opened."""
     return next(

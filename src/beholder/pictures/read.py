@@ -26,8 +26,9 @@ from beholder.pictures.raw import RawDevelopedWarning, RawImageFile
 from beholder.pictures.tiff import UnsupportedTiff
 from beholder.pictures.truncated import decode_truncated
 from beholder.pictures.url import fetch, is_url, redact_url
+from beholder.pictures.video import VideoFrame, clock, read_frame
 
-ImageSource = str | Path | bytes | Image.Image | np.ndarray
+ImageSource = str | Path | bytes | Image.Image | np.ndarray | VideoFrame
 
 # JPEG decodes at 1/2, 1/4 or 1/8 scale in a fraction of the time. Both sides stay at least this many times the side
 # that the caller needs. benchmarks/decoding.py measures the time and accuracy of each margin.
@@ -63,7 +64,7 @@ def read_picture(
 
     Args:
         source: A path; the bytes of a file; an array (H, W), (H, W, 1), (H, W, 3) or (H, W, 4) of uint8 or of floats
-            in 0..1, interpreted as sRGB; a Pillow image; or, with ``allow_urls``, an http(s) URL.
+            in 0..1, interpreted as sRGB; a Pillow image; a `VideoFrame`; or, with ``allow_urls``, an http(s) URL.
         name: The name of the picture in error messages; ``display_name(source, 0)`` by default.
         limits: Limits on size, shape and time.
         allow_urls: Whether to fetch strings that are URLs. Only public addresses are fetched.
@@ -81,6 +82,8 @@ def read_picture(
     try:
         if isinstance(source, np.ndarray):
             return _decode(_from_array(source, name), name, limits)
+        if isinstance(source, VideoFrame):
+            source = read_frame(source)
         if isinstance(source, Image.Image):
             return _decode(source, name, limits)
         return _decode(_open(_read_source(source, name, limits, allow_urls), name, limits, reduce_to), name, limits)
@@ -95,6 +98,8 @@ def display_name(source: object, index: int) -> str:
     """
     if isinstance(source, Image.Image):
         source = getattr(source, "filename", "")  # set by Image.open
+    elif isinstance(source, VideoFrame):
+        return f"{display_name(source.path, index)} at {clock(source.time)}"
     elif isinstance(source, FileBytes):
         source = source.path
     if not isinstance(source, str | os.PathLike) or not os.fspath(source):

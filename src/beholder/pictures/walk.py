@@ -6,8 +6,10 @@ from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
+from beholder.pictures.jpeg_xl import can_read_jpeg_xl
 from beholder.pictures.raw import can_read_raw
 from beholder.pictures.sidecar import RAW_EXTENSIONS
+from beholder.pictures.video import VIDEO_EXTENSIONS
 
 IMAGE_EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}
 IMAGE_EXTENSIONS |= {".avif", ".heic", ".heif", ".hif", ".jp2", ".j2k", ".jpx", ".jpf", ".j2c"}
@@ -33,7 +35,7 @@ _OTHER_KINDS = {
         ".eps",
         ".dds",
     },
-    "videos": {".mp4", ".mov", ".m4v", ".avi", ".mkv", ".mts", ".m2ts", ".3gp", ".webm", ".wmv", ".mpg", ".mpeg"},
+    "videos": VIDEO_EXTENSIONS,
 }
 _KIND_OF = {extension: kind for kind, extensions in _OTHER_KINDS.items() for extension in extensions}
 _KNOWN_EXTENSIONS = IMAGE_EXTENSIONS | _KIND_OF.keys()
@@ -58,7 +60,12 @@ class PassedOverWarning(UserWarning):
     """Folders of systems, or pictures in formats that are not read, were passed over."""
 
 
-def walk(*sources: str | Path, skip: Callable[[Path, bool], bool] | None = None) -> Iterator[Path]:
+def walk(
+    *sources: str | Path,
+    skip: Callable[[Path, bool], bool] | None = None,
+    videos: bool = False,
+    on_passed_over: Callable[[str], None] | None = None,
+) -> Iterator[Path]:
     """Yield the image files among files and folders, in the given order, sorted by name within each folder.
 
     A path that is not a folder is always yielded, even if it does not exist or has another extension, so that reading
@@ -73,16 +80,20 @@ def walk(*sources: str | Path, skip: Callable[[Path, bool], bool] | None = None)
     Args:
         sources: Paths of files and folders.
         skip: Predicate that receives a path found in a folder and whether it is a folder; True excludes it.
+        videos: Whether to yield videos, too.
+        on_passed_over: Called with the sentence of the warning, too.
     """
     entered: set[tuple[int, int]] = set()
     passed_over: Counter[str] = Counter()
     for source in sources:
         path = Path(source)
         if _is_folder(path):
-            yield from _pictures_in(path, entered, skip, passed_over)
+            yield from _pictures_in(path, entered, skip, passed_over, videos)
         else:
             yield path
     if passed_over:
+        if on_passed_over is not None:
+            on_passed_over(_passed_over(passed_over))
         warnings.warn(_passed_over(passed_over), PassedOverWarning, stacklevel=2)
 
 
@@ -91,6 +102,7 @@ def _pictures_in(
     entered: set[tuple[int, int]],
     skip: Callable[[Path, bool], bool] | None,
     passed_over: Counter[str],
+    videos: bool,
 ) -> Iterator[Path]:
     waiting = [(folder, True)]  # an explicit stack: nesting may exceed the recursion limit
     while waiting:
@@ -99,7 +111,8 @@ def _pictures_in(
             continue
         if not is_folder:
             kind = _KIND_OF.get(_extension(path.name))
-            if kind is None or (kind == "RAW" and can_read_raw()):
+            readable = {None: True, "RAW": can_read_raw(), "JPEG XL": can_read_jpeg_xl(), "videos": videos}
+            if readable.get(kind, False):
                 yield path
             else:
                 passed_over[f"{kind} ({path.suffix.lower()[1:]})"] += 1
@@ -140,6 +153,10 @@ def _passed_over(counts: Counter[str]) -> str:
     parts = [f"files in formats that are not read: {', '.join(files)}"] * bool(files)
     if any(kind.startswith("RAW ") for kind in counts):
         parts[0] += ' (RAW files are read with: pip install "beholder[raw]")'
+    if any(kind.startswith("JPEG XL ") for kind in counts):
+        parts[0] += ' (JPEG XL files are read with: pip install "beholder[jxl]")'
+    if any(kind.startswith("videos ") for kind in counts):
+        parts[0] += " (videos are read with: beholder index --video)"
     parts += [f"folders of systems and libraries: {', '.join(folders)}"] * bool(folders)
     return f"passed over {'; '.join(parts)}"
 

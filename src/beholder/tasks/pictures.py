@@ -12,6 +12,7 @@ import numpy as np
 from beholder.errors import InvalidSetting, PictureError
 from beholder.pictures.read import ImageSource, Limits, display_name, read_picture
 from beholder.pictures.transform import Preprocessing, to_pixels
+from beholder.pictures.video import VideoFrame
 from beholder.runtime.pipeline import batches, map_ahead
 from beholder.tasks.inputs import checked_batch_size
 
@@ -113,7 +114,7 @@ def is_one_image(images: Iterable[Picture] | Picture) -> bool:
 
     if isinstance(images, np.ndarray):
         return images.ndim <= 3
-    return isinstance(images, str | Path | bytes | Image | PreprocessedImage)
+    return isinstance(images, str | Path | bytes | Image | PreprocessedImage | VideoFrame)
 
 
 def image_list(images: Iterable[Picture] | Picture) -> Iterable[Picture]:

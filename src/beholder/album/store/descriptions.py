@@ -1,4 +1,4 @@
-"""Captions and keywords of contents, by source, and the full-text index over them.
+"""Captions, keywords, ratings and labels of contents, by source, and the full-text index over them.
 
 The source is ``file`` for what the file's own metadata says and ``user`` for what a person writes in the album.
 """
@@ -31,8 +31,12 @@ def set_description(store: Store, content: int, source: str, caption: str | None
     for tag in dict.fromkeys(tags):
         store.execute("INSERT INTO tag (content, source, text) VALUES (?, ?, ?)", (content, source, tag))
     if source != FILE_SOURCE:
-        sql = "INSERT OR REPLACE INTO description (content, source, written) VALUES (?, ?, ?)"
-        store.execute(sql, (content, source, time.time()))
+        _note_time(store, content, source)
+
+
+def _note_time(store: Store, content: int, source: str) -> None:
+    sql = "INSERT OR REPLACE INTO description (content, source, written) VALUES (?, ?, ?)"
+    store.execute(sql, (content, source, time.time()))
 
 
 def copy_descriptions(store: Store, content: int, target: int) -> None:
@@ -40,10 +44,10 @@ def copy_descriptions(store: Store, content: int, target: int) -> None:
     sql = """SELECT source, written FROM description AS mine WHERE content = ? AND NOT EXISTS (SELECT 1 FROM description
         WHERE content = ? AND source = mine.source AND written >= mine.written)"""
     for source, written in store.query(sql, (content, target)):
-        for table in ("caption", "tag"):
+        for table, columns in (("caption", "text"), ("tag", "text"), ("mark", "rating, label")):
             store.execute(f"DELETE FROM {table} WHERE content = ? AND source = ?", (target, source))
             store.execute(
-                f"INSERT INTO {table} (content, source, text) SELECT ?, source, text FROM {table} "
+                f"INSERT INTO {table} (content, source, {columns}) SELECT ?, source, {columns} FROM {table} "
                 "WHERE content = ? AND source = ?",
                 (target, content, source),
             )
@@ -52,7 +56,9 @@ def copy_descriptions(store: Store, content: int, target: int) -> None:
 
 
 # Contents that must outlive their files: a person, or another program than a file's author, described them.
-DESCRIBED = "SELECT content FROM caption WHERE source != 'file' UNION SELECT content FROM tag WHERE source != 'file'"
+DESCRIBED = " UNION ".join(
+    f"SELECT content FROM {table} WHERE source != 'file'" for table in ("caption", "tag", "mark")
+)
 
 
 def remember_path(store: Store, path: bytes, content: int) -> None:
@@ -68,10 +74,13 @@ def was_at(store: Store, path: bytes, content: int) -> bool:
 
 
 def last_described_at(store: Store, path: bytes) -> int | None:
-    """Return the content described last of those that were at this path."""
-    sql = """SELECT former_path.content FROM former_path JOIN description ON description.content = former_path.content
-        WHERE path = ? ORDER BY written DESC, former_path.content DESC LIMIT 1"""
-    return store.scalar(sql, (path,))
+    """Return the content described last of those that were at this path, or at that of the JPEG of the same shot."""
+    sql = """WITH spelled AS (SELECT ? AS path UNION SELECT picture FROM raw_companion WHERE path = ?)
+        SELECT content FROM description WHERE content IN (
+            SELECT content FROM former_path WHERE path IN spelled
+            UNION SELECT content FROM picture WHERE path IN spelled AND path != ?)
+        ORDER BY written DESC, content DESC LIMIT 1"""
+    return store.scalar(sql, (path, path, path))
 
 
 def kept_descriptions(store: Store, roots: Sequence[bytes] | None = None) -> list[int]:
@@ -100,6 +109,21 @@ def caption_by_source(store: Store, content: int, source: str) -> str | None:
     return store.scalar("SELECT text FROM caption WHERE content = ? AND source = ?", (content, source))
 
 
+def mark(store: Store, content: int, source: str, rating: int | None, label: str | None) -> None:
+    """Set the rating and the label that one source gives a content, in place of its earlier ones; in a transaction."""
+    store.execute("DELETE FROM mark WHERE content = ? AND source = ?", (content, source))
+    if rating is not None or label is not None:
+        sql = "INSERT INTO mark (content, source, rating, label) VALUES (?, ?, ?, ?)"
+        store.execute(sql, (content, source, rating, label))
+    _note_time(store, content, source)
+
+
+def mark_by_source(store: Store, content: int, source: str) -> tuple[int | None, str | None]:
+    """Return the rating and the label that one source gives a content."""
+    rows = store.query("SELECT rating, label FROM mark WHERE content = ? AND source = ?", (content, source))
+    return rows[0] if rows else (None, None)
+
+
 def tags_by_source(store: Store, content: int, source: str) -> list[str]:
     """Return the keywords that one source gives a content."""
     sql = "SELECT text FROM tag WHERE content = ? AND source = ? ORDER BY text"
@@ -110,11 +134,13 @@ def update_text_index(store: Store, condition: str, bound: Sequence[Any]) -> Non
     """Write the full-text rows of the pictures that a condition selects, inside a transaction."""
     store.execute(f"DELETE FROM words WHERE rowid IN (SELECT id FROM picture WHERE {condition})", bound)
     store.execute(
-        f"""INSERT INTO words (rowid, name, caption, tag) SELECT picture.id, to_tokens(name),
+        f"""INSERT INTO words (rowid, name, caption, tag, text) SELECT picture.id, to_tokens(name),
         to_tokens(concat_ws(' ', headline,
             (SELECT group_concat(text, ' ' ORDER BY source) FROM caption WHERE content = picture.content))),
         to_tokens(concat_ws(' ', city, country, creator,
-            (SELECT group_concat(text, ' ' ORDER BY source, text) FROM tag WHERE content = picture.content)))
+            (SELECT concat_ws(' ', city, country) FROM located WHERE content = picture.content),
+            (SELECT group_concat(text, ' ' ORDER BY source, text) FROM tag WHERE content = picture.content))),
+        to_tokens(coalesce((SELECT text FROM recognized WHERE content = picture.content), ''))
         FROM picture JOIN content ON content.id = picture.content WHERE {condition}""",
         bound,
     )
@@ -132,7 +158,8 @@ def match_text(store: Store, expression: str, limit: int, where: str, bound: Seq
     """
     rows = store.query(
         f"""SELECT content.id, min(rank) FROM
-        (SELECT rowid AS row, bm25(words, 1.0, 2.0, 2.0) AS rank FROM words WHERE words MATCH ? ORDER BY rank LIMIT ?)
+        (SELECT rowid AS row, bm25(words, 1.0, 2.0, 2.0, 1.0) AS rank FROM words
+            WHERE words MATCH ? ORDER BY rank LIMIT ?)
         JOIN picture ON picture.id = row JOIN content ON content.id = picture.content
         WHERE {where} GROUP BY content.id""",
         (expression, limit, *bound),

@@ -7,7 +7,7 @@ new content. A described content outlives its files until it is forgotten explic
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Literal, NamedTuple
 
@@ -18,6 +18,7 @@ from beholder.album.picture import short_name
 from beholder.album.store import descriptions
 from beholder.album.store.connection import Store
 from beholder.album.store.descriptions import DESCRIBED, FILE_SOURCE, set_description, update_text_index
+from beholder.album.store.pictures import content_ids
 from beholder.pictures.photo_metadata import PhotoMetadata
 
 Outcome = Literal["added", "changed", "moved", "unchanged"]
@@ -67,7 +68,8 @@ def files_under(store: Store, roots: Sequence[bytes], model: int) -> dict[bytes,
             LEFT JOIN vector ON vector.content = picture.content AND vector.model = ? WHERE {UNDER}""",
             (model, *under(root)),
         ):
-            found[path] = KnownFile(FileStamp(size, modified, sidecar, changed, inode), bool(embedded))
+            stamp = FileStamp(size, modified, sidecar, changed, inode)
+            found[path] = KnownFile(stamp, bool(embedded) and (path not in found or found[path].embedded))
     return found
 
 
@@ -100,6 +102,7 @@ def add_file(
     model: int,
     vector: np.ndarray | None,
     run: RunState,
+    time: int = -1,
 ) -> tuple[Outcome, bytes | None]:
     """Put one file into the album, inside a transaction.
 
@@ -113,6 +116,7 @@ def add_file(
         vector: embedding (E,), or None if the album has it already.
         run: state of this index run. A file of the same content that is neither in it nor on disk is this one before
             it was moved.
+        time: milliseconds of a frame in a video; -1 of a picture.
 
     Returns:
         What happened, and for a moved file its former path.
@@ -126,24 +130,26 @@ def add_file(
         new = store.execute(sql, (model, content, data))
     set_description(store, content, FILE_SOURCE, metadata.caption, metadata.tags)
     store.execute("DELETE FROM failed WHERE path = ?", (path,))
-    sql = "SELECT content, size, modified, sidecar, changed, inode FROM picture WHERE path = ?"
-    old, *old_stamp = next(iter(store.query(sql, (path,))), (None,))
+    sql = "SELECT content, size, modified, sidecar, changed, inode FROM picture WHERE path = ? AND time = ?"
+    old, *old_stamp = next(iter(store.query(sql, (path, time))), (None,))
     outcome: Outcome = "unchanged"
     former = None
     if old is None:
         former = _former_path(store, path, content, run.present)
         if former is None:
             outcome = "added"
-            _inherit(store, path, descriptions.last_described_at(store, path), content, known is None, run)
+            if time < 0:  # other frames of a video show something else
+                _inherit(store, path, descriptions.last_described_at(store, path), content, known is None, run)
             store.execute(
-                "INSERT INTO picture (path, name, size, modified, sidecar, changed, inode, content) "
-                "VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
-                (path, short_name(path), *stamp, content),
+                "INSERT INTO picture (path, time, name, size, modified, sidecar, changed, inode, content) "
+                "VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+                (path, time, short_name(path), *stamp, content),
             )
         else:
             outcome = "moved"
             descriptions.remember_path(store, former, content)
-            store.execute("UPDATE picture SET path = ?, name = ? WHERE path = ?", (path, short_name(path), former))
+            sql = "UPDATE picture SET path = ?, name = ? WHERE path = ? AND time = ?"
+            store.execute(sql, (path, short_name(path), former, time))
     elif old != content:
         outcome = "changed"
         descriptions.remember_path(store, path, old)
@@ -152,7 +158,7 @@ def add_file(
         run.departed.add(old)
     elif new:
         outcome = "added"  # to the embeddings of this model
-    store.execute(f"UPDATE picture SET {STAMP}, content = ? WHERE path = ?", (*stamp, content, path))
+    store.execute(f"UPDATE picture SET {STAMP}, content = ? WHERE path = ? AND time = ?", (*stamp, content, path, time))
     update_text_index(store, "picture.content = ?", (content,))
     return outcome, former
 
@@ -206,6 +212,56 @@ def replace_hash(
         update_text_index(store, "picture.content = ?", (content,))
 
 
+def video_paths(store: Store, roots: Sequence[bytes]) -> set[bytes]:
+    """Return the videos in some folders, of which the album holds frames."""
+    found: set[bytes] = set()
+    for root in roots:
+        sql = f"SELECT DISTINCT path FROM picture WHERE time >= 0 AND {UNDER}"
+        found |= {row[0] for row in store.query(sql, under(root))}
+    return found
+
+
+def frame_times(store: Store, size: int) -> set[tuple[int, ...]]:
+    """Return the milliseconds of the frames of each video with this size in bytes."""
+    times: dict[bytes, list[int]] = {}
+    sql = "SELECT path, time FROM picture WHERE size = ? AND time >= 0 ORDER BY path, time"
+    for path, time in store.query(sql, (size,)):
+        times.setdefault(path, []).append(time)
+    return {tuple(each) for each in times.values()}
+
+
+def remove_other_frames(store: Store, path: bytes, times: Sequence[int]) -> None:
+    """Remove the frames of a video that are at none of these milliseconds, inside a transaction."""
+    for row, content, time in store.query("SELECT id, content, time FROM picture WHERE path = ?", (path,)):
+        if time not in times:
+            _remove_row(store, path, row, content)
+
+
+def companion_of(store: Store, raw: bytes) -> bytes | None:
+    """Return the JPEG of the same shot as a RAW file that is not in the album for its sake."""
+    return store.scalar("SELECT picture FROM raw_companion WHERE path = ?", (raw,))
+
+
+def raw_files_of(store: Store, paths: Sequence[bytes]) -> list[bytes]:
+    """Return the RAW files of the same shots as some JPEGs."""
+    return [row[0] for row in store.query_in("SELECT path FROM raw_companion WHERE picture IN ({marks})", paths)]
+
+
+def set_companions(store: Store, companions: Mapping[bytes, bytes], roots: Sequence[bytes]) -> None:
+    """Record the RAW files in some folders that belong to a JPEG; what a person said of them passes on to it."""
+    with store.transaction():
+        for raw, picture in companions.items():
+            store.execute("INSERT OR REPLACE INTO raw_companion (path, picture) VALUES (?, ?)", (raw, picture))
+            contents = content_ids(store, [raw, picture])
+            if raw in contents and picture in contents:
+                descriptions.copy_descriptions(store, contents[raw], contents[picture])
+                update_text_index(store, "picture.content = ?", (contents[picture],))
+        for root in roots:
+            for (path,) in store.query(f"SELECT path FROM raw_companion WHERE {UNDER}", under(root)):
+                if path not in companions:
+                    store.execute("DELETE FROM raw_companion WHERE path = ?", (path,))
+
+
 def add_failure(store: Store, path: bytes, reason: str, *, remove: bool) -> None:
     """Record a file that can't be used, inside a transaction; ``remove`` takes it out of the album."""
     if remove:
@@ -221,9 +277,13 @@ def failures(store: Store) -> list[tuple[bytes, str]]:
 def remove_file(store: Store, path: bytes) -> None:
     """Remove a file from the album, inside a transaction; its user description is kept."""
     for row, content in store.query("SELECT id, content FROM picture WHERE path = ?", (path,)):
-        descriptions.remember_path(store, path, content)
-        store.execute("DELETE FROM words WHERE rowid = ?", (row,))
-        store.execute("DELETE FROM picture WHERE id = ?", (row,))
+        _remove_row(store, path, row, content)
+
+
+def _remove_row(store: Store, path: bytes, row: int, content: int) -> None:
+    descriptions.remember_path(store, path, content)
+    store.execute("DELETE FROM words WHERE rowid = ?", (row,))
+    store.execute("DELETE FROM picture WHERE id = ?", (row,))
 
 
 def clean_up(store: Store, roots: Sequence[bytes], failed: set[bytes]) -> None:
@@ -231,7 +291,7 @@ def clean_up(store: Store, roots: Sequence[bytes], failed: set[bytes]) -> None:
     with store.transaction():
         store.execute(f"DELETE FROM content WHERE id NOT IN (SELECT content FROM picture) AND id NOT IN ({DESCRIBED})")
         for content in descriptions.kept_descriptions(store):
-            for table in ("vector", "place", "appearance", "pixel_hash"):
+            for table in ("vector", "place", "appearance", "pixel_hash", "recognized", "located"):
                 store.execute(f"DELETE FROM {table} WHERE content = ?", (content,))
             for table in ("caption", "tag"):
                 store.execute(f"DELETE FROM {table} WHERE content = ? AND source = ?", (content, FILE_SOURCE))
@@ -261,6 +321,11 @@ def forget(store: Store, roots: Sequence[bytes] | None) -> int:
         for content in contents:
             store.execute("DELETE FROM content WHERE id = ?", (content,))
     return len(contents)
+
+
+def root_paths(store: Store) -> list[bytes]:
+    """Return the folders that were indexed."""
+    return [row[0] for row in store.query("SELECT path FROM root ORDER BY path")]
 
 
 def root_device(store: Store, root: bytes) -> int | None:

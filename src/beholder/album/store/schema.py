@@ -140,6 +140,59 @@ MIGRATIONS = (
         data BLOB NOT NULL
     ) STRICT;
     """,
+    """
+    CREATE TABLE new_picture (
+        id INTEGER PRIMARY KEY,
+        path BLOB NOT NULL,                -- as the file system spells it
+        time INTEGER NOT NULL DEFAULT -1,  -- milliseconds of a frame in its video; -1 for a picture
+        name TEXT NOT NULL,                -- its own and its folder's name, printable
+        size INTEGER NOT NULL,
+        modified INTEGER NOT NULL,         -- nanoseconds
+        sidecar INTEGER NOT NULL,          -- changes with its .xmp sidecars; 0 without any
+        content INTEGER NOT NULL REFERENCES content (id),
+        changed INTEGER NOT NULL DEFAULT 0,  -- st_ctime in nanoseconds; 0 if not known
+        inode INTEGER NOT NULL DEFAULT 0,
+        UNIQUE (path, time)
+    ) STRICT;
+    INSERT INTO new_picture (id, path, name, size, modified, sidecar, content, changed, inode)
+        SELECT id, path, name, size, modified, sidecar, content, changed, inode FROM picture;
+    DROP TABLE picture;
+    ALTER TABLE new_picture RENAME TO picture;
+    CREATE INDEX picture_content ON picture (content);
+    CREATE INDEX picture_inode ON picture (inode);
+    CREATE TABLE raw_companion (           -- RAW files of shots that the album shows as a JPEG
+        path BLOB PRIMARY KEY,
+        picture BLOB NOT NULL              -- path of the JPEG
+    ) STRICT, WITHOUT ROWID;
+    CREATE INDEX raw_companion_picture ON raw_companion (picture);
+    CREATE TABLE mark (                    -- ratings and labels by hand
+        content INTEGER NOT NULL REFERENCES content (id) ON DELETE CASCADE,
+        source TEXT NOT NULL,
+        rating INTEGER,
+        label TEXT,
+        PRIMARY KEY (content, source)
+    ) STRICT, WITHOUT ROWID;
+    CREATE TABLE recognized (              -- text in the picture; empty if there is none
+        content INTEGER PRIMARY KEY REFERENCES content (id) ON DELETE CASCADE,
+        text TEXT NOT NULL
+    ) STRICT;
+    CREATE TABLE located (                 -- the nearest city to a position
+        content INTEGER PRIMARY KEY REFERENCES content (id) ON DELETE CASCADE,
+        latitude REAL NOT NULL,
+        longitude REAL NOT NULL,
+        city TEXT NOT NULL,
+        country TEXT NOT NULL,
+        names TEXT NOT NULL                -- in other languages, folded, each between newlines
+    ) STRICT;
+    DROP TABLE words;
+    CREATE VIRTUAL TABLE words USING fts5 (name, caption, tag, text, tokenize = "unicode61 remove_diacritics 2");
+    INSERT INTO words (rowid, name, caption, tag, text) SELECT picture.id, to_tokens(name),
+        to_tokens(concat_ws(' ', headline,
+            (SELECT group_concat(text, ' ' ORDER BY source) FROM caption WHERE content = picture.content))),
+        to_tokens(concat_ws(' ', city, country, creator,
+            (SELECT group_concat(text, ' ' ORDER BY source, text) FROM tag WHERE content = picture.content))), ''
+        FROM picture JOIN content ON content.id = picture.content;
+    """,
 )
 
 
