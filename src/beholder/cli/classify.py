@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Pictures, Precision, PrecisionName
+from beholder.cli.options import (
+    AllowPickle,
+    AllowUrls,
+    Exact,
+    Json,
+    MaxBytes,
+    MaxMegapixels,
+    Model,
+    Pictures,
+    Precision,
+    PrecisionName,
+)
 
 Labels = Annotated[list[str], typer.Option("--label", "-l", help="A label; may be given several times.")]
 LabelsFile = Annotated[Path | None, typer.Option("--labels-file", help="A text file with a label per line.")]
@@ -34,6 +45,8 @@ def command(
     json: Json = False,
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
+    max_megapixels: MaxMegapixels = None,
+    max_bytes: MaxBytes = None,
     allow_urls: AllowUrls = False,
     allow_pickle: AllowPickle = True,
 ) -> None:
@@ -44,13 +57,14 @@ def command(
     beholder classify photos/ --labels-file garments.txt --top 3 --none
     """
     from beholder.cli.output import print_json, printable, warnings_on_one_line
-    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder
+    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder, picture_limits
     from beholder.errors import InvalidSetting
     from beholder.text.labels import read_labels
     from beholder.text.templates import ENSEMBLE, SINGLE
 
     if template and ensemble:
         raise InvalidSetting("--template and --ensemble exclude each other")
+    limits = picture_limits(max_megapixels, max_bytes)
     with warnings_on_one_line():
         labels = [*label, *(read_labels(labels_file) if labels_file else [])]
         if not labels:
@@ -58,7 +72,7 @@ def command(
         found = find_pictures(pictures, allow_urls)
         encoder = load_encoder(model, allow_pickle, precision)
         label_vectors = encoder.embed_labels(labels, tuple(template) or (ENSEMBLE if ensemble else SINGLE))
-        run = EmbeddingRun(encoder, found, exact=exact, allow_urls=allow_urls)
+        run = EmbeddingRun(encoder, found, exact=exact, allow_urls=allow_urls, limits=limits)
         for name, vector in run:
             ranked = encoder.classify_embeddings(vector[None], labels, label_vectors, none=none, multi=multi)[0][:top]
             if json:

@@ -8,7 +8,16 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, Exact, Json, Model, Precision, PrecisionName
+from beholder.cli.options import (
+    AllowPickle,
+    Exact,
+    Json,
+    MaxBytes,
+    MaxMegapixels,
+    Model,
+    Precision,
+    PrecisionName,
+)
 
 Clusters = Annotated[
     int | None, typer.Option("--clusters", "-n", min=1, help="Number of groups; determined if not given.")
@@ -32,6 +41,8 @@ def command(
     json: Json = False,
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
+    max_megapixels: MaxMegapixels = None,
+    max_bytes: MaxBytes = None,
     allow_pickle: AllowPickle = True,
 ) -> None:
     """Sort a folder's pictures into groups, and name each.
@@ -48,13 +59,14 @@ def command(
     from beholder.album.clusters import find_clusters
     from beholder.album.contact_sheet import write_contact_sheet
     from beholder.cli.output import check_output, print_json, warnings_on_one_line
-    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder
+    from beholder.cli.pictures import EmbeddingRun, find_pictures, load_encoder, picture_limits
     from beholder.errors import InvalidSetting
     from beholder.pictures.read import display_name
 
     check_output("--html", html)
     captions: list[str | None] = []
     code = 0
+    limits = picture_limits(max_megapixels, max_bytes)
     with warnings_on_one_line():
         if album is not None:
             from beholder.album.album import Album
@@ -69,7 +81,7 @@ def command(
             if not folder.is_dir():
                 raise InvalidSetting(f"{folder}: is not a folder")
             words = load_encoder(model, allow_pickle, precision)
-            run = EmbeddingRun(words, find_pictures([os.fspath(folder)]), exact=exact)
+            run = EmbeddingRun(words, find_pictures([os.fspath(folder)]), exact=exact, limits=limits)
             done = list(run)
             paths, code = [name for name, _ in done], run.exit_code
             vectors = np.stack([vector for _, vector in done]) if done else np.zeros((0, 1), np.float32)

@@ -1,12 +1,12 @@
-"""Captions in the metadata of image files, where photo programs read and write them.
+"""Captions, keywords and places in the metadata of image files, where photo programs read and write them.
 
-Written is XMP's ``dc:description``: into JPEG and PNG, every other byte of which stays as it is, and beside all other
-formats into a sidecar.
+Written is XMP: into JPEG and PNG, every other byte of which stays as it is, and into a sidecar of all other formats.
 """
 
 import os
 import shutil
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 
 from beholder.errors import PictureBroken, PictureError, PictureUnreadable
@@ -14,7 +14,7 @@ from beholder.files import atomic_file
 from beholder.pictures.containers import JPEG_START, PNG_START, ContainerError, main_packets, with_packets
 from beholder.pictures.photo_metadata import photo_metadata, sidecar_caption
 from beholder.pictures.sidecar import find_sidecars, sidecar_path
-from beholder.pictures.xmp import DESCRIPTION, XmpError, parse_xmp, set_description
+from beholder.pictures.xmp import DESCRIPTION, SUBJECT, XmpError, add_properties, parse_xmp, set_description
 
 
 class CaptionFileWarning(UserWarning):
@@ -33,12 +33,57 @@ def read_caption(path: Path) -> str | None:
         return None
 
 
-def write_caption(path: Path, caption: str) -> Path:
-    """Write a caption into a JPEG or PNG, or into the sidecar of any other file or of one that has a sidecar already.
+def read_keywords(path: Path) -> list[str]:
+    """Return the keywords of a picture, in whatever form a program or a person wrote them, without names of persons."""
+    try:
+        tags = photo_metadata(path.read_bytes(), path).tags
+    except (OSError, ValueError, PictureError):
+        return []
+    return [tag for tag in tags if not tag.startswith("person:")]
 
-    It replaces the description in the default language. All other properties, segments, pictures and bytes stay, as do
-    the file's owner, permissions, times and extended attributes. A link is followed. A picture with other hard links
-    gets a sidecar, with a `CaptionFileWarning`, because replacing the file would part it from them.
+
+@dataclass(frozen=True)
+class MetadataChanges:
+    """What to write into the metadata of a picture.
+
+    Attributes:
+        caption: replaces the description in the default language; None leaves it.
+        keywords: added to those that there are.
+        hierarchy: keywords as paths from the top, such as ``("animals", "dogs")``, added likewise.
+        city: written if there is none.
+        country: written if there is none.
+    """
+
+    caption: str | None = None
+    keywords: tuple[str, ...] = ()
+    hierarchy: tuple[tuple[str, ...], ...] = ()
+    city: str | None = None
+    country: str | None = None
+
+    def added(self, packet: bytes) -> bytes:
+        """Return an XMP packet with all but the caption."""
+        places = {"photoshop:City": self.city, "photoshop:Country": self.country}
+        paths = ["|".join(path) for path in self.hierarchy if len(path) > 1]
+        items = {"dc:subject": self.keywords, "lr:hierarchicalSubject": paths}
+        texts = {name: text for name, text in places.items() if text}
+        return add_properties(packet, texts, items) if texts or self.keywords or paths else packet
+
+    def applied(self, packet: bytes) -> bytes:
+        """Return an XMP packet with all of it; empty packets are replaced by a new one."""
+        return self.added(packet if self.caption is None else set_description(packet, self.caption))
+
+
+def write_caption(path: Path, caption: str) -> Path:
+    """Write a caption as `write_metadata` does."""
+    return write_metadata(path, MetadataChanges(caption))
+
+
+def write_metadata(path: Path, changes: MetadataChanges) -> Path:
+    """Write into the XMP of a JPEG or PNG, or into the sidecar of any other file or of one that has a sidecar already.
+
+    All other properties, segments, pictures and bytes stay, as do the file's owner, permissions, times and extended
+    attributes. A link is followed. A picture with other hard links gets a sidecar, with a `CaptionFileWarning`, because
+    replacing the file would part it from them.
 
     Returns:
         The file that was written: the picture or its sidecar.
@@ -55,7 +100,7 @@ def write_caption(path: Path, caption: str) -> Path:
         if not (beside.exists() or is_shadowed or not data.startswith((JPEG_START, PNG_START))):
             _check_writable(target)
             if target.stat().st_nlink == 1:
-                _replace_picture(target, _with_caption(data, caption))
+                _replace_picture(target, _with_changes(data, changes))
                 return path
             warnings.warn(
                 f"{path}: has other hard links, so the caption is in {beside.name}", CaptionFileWarning, stacklevel=2
@@ -63,7 +108,7 @@ def write_caption(path: Path, caption: str) -> Path:
         if beside.exists():
             beside = beside.resolve(strict=True)
             _check_writable(beside)
-        _replace_sidecar(beside, set_description(beside.read_bytes() if beside.exists() else b"", caption))
+        _replace_sidecar(beside, changes.applied(beside.read_bytes() if beside.exists() else b""))
         return beside
     except (ContainerError, XmpError) as error:
         raise PictureBroken(str(path), f"its XMP can't be edited: {error}; it was left alone") from error
@@ -74,12 +119,25 @@ def write_caption(path: Path, caption: str) -> Path:
         raise PictureUnreadable(str(path), "is a link that leads nowhere") from error
 
 
-def _with_caption(data: bytes, caption: str) -> bytes:
-    """Return a JPEG or PNG with the caption in every packet that has one, or else in the first, or in a new one."""
+def _with_changes(data: bytes, changes: MetadataChanges) -> bytes:
+    """Return a JPEG or PNG with the caption in every packet that has one, and the rest in the one with keywords.
+
+    If there is none, they are in the first packet, or in a new one.
+    """
     packets = main_packets(data)
-    described = [pair for pair in packets if parse_xmp(pair[1]).get(DESCRIPTION) is not None] or packets[:1]
-    edited = [(segment, set_description(packet, caption)) for segment, packet in described]
-    return with_packets(data, edited or [(None, set_description(b"", caption))])
+    if not packets:
+        new = changes.applied(b"")
+        return with_packets(data, [(None, new)]) if new else data
+    parsed = [parse_xmp(packet) for _, packet in packets]
+    edited = {}
+    if changes.caption is not None:
+        for index in [index for index, found in enumerate(parsed) if DESCRIPTION in found] or [0]:
+            edited[index] = set_description(packets[index][1], changes.caption)
+    tagged = next((index for index, found in enumerate(parsed) if SUBJECT in found), 0)
+    before = edited.get(tagged, packets[tagged][1])
+    if (after := changes.added(before)) != before:
+        edited[tagged] = after
+    return with_packets(data, [(packets[index][0], packet) for index, packet in edited.items()]) if edited else data
 
 
 def _check_writable(file: Path) -> None:

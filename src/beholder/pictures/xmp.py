@@ -1,4 +1,4 @@
-"""XMP packets: read properties in every RDF form, and replace ``dc:description`` without touching anything else.
+"""XMP packets: read properties in every RDF form, replace ``dc:description``, and add others, nothing else touched.
 
 A packet is parsed with expat into elements that know their byte offsets. Editing splices bytes, so comments, padding,
 prefixes and unknown namespaces stay as they are.
@@ -9,7 +9,7 @@ Source: ISO 16684-1 (the data model and its RDF serialization, section 7; packet
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from xml.parsers import expat
 from xml.sax.saxutils import escape
@@ -36,6 +36,7 @@ NAMESPACES = {
     "Iptc4xmpExt": "http://iptc.org/std/Iptc4xmpExt/2008-02-29/",
 }
 DESCRIPTION = "dc:description"
+SUBJECT = "dc:subject"
 HEADER = b'<?xpacket begin="\xef\xbb\xbf" id="W5M0MpCehiHzreSzNTczkc9d"?>\n'
 TRAILER = b'\n<?xpacket end="w"?>'
 MAX_BYTES = 16_000_000
@@ -126,27 +127,97 @@ def set_description(packet: bytes, caption: str) -> bytes:
     """
     caption = _ILLEGAL.sub("", caption)
     if not packet.strip(b"\x00 \r\n\t"):
-        new = f'<rdf:Description rdf:about="" xmlns:dc="{NAMESPACES["dc"]}">{_alternatives(caption)}</rdf:Description>'
-        body = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">{new}</rdf:RDF></x:xmpmeta>'
-        return HEADER + body.encode() + TRAILER
-    try:
-        packet.decode()
-        data, start = packet, max(packet.find(b"<"), 0)
-    except UnicodeDecodeError:
-        data, start = _decoded(packet, "strict").encode(), 0
-    lead, data = data[:start], data[start:]
-    data, tail = data[: data.rfind(b">") + 1], data[data.rfind(b">") + 1 :]
+        return _new_packet(_alternatives(caption, f' xmlns:dc="{NAMESPACES["dc"]}"'))
+    lead, data, tail = _without_padding(packet)
     root = _parse(data)
-    edits = _description_edits(data, root, caption)
-    edited = data
-    for begin, end, new_bytes in sorted(edits, reverse=True):
-        edited = edited[:begin] + new_bytes + edited[end:]
+    edited = _spliced(data, _description_edits(data, root, caption))
     before, after = _properties(root), _properties(_parse(edited))
     written = after.pop(DESCRIPTION, Value()).default
     before.pop(DESCRIPTION, None)
     if before != after or written != caption:
         raise XmpError("its caption can't be replaced without changing other properties")
     return lead + edited + tail
+
+
+def add_properties(packet: bytes, texts: Mapping[str, str], items: Mapping[str, Sequence[str]]) -> bytes:
+    """Return a packet with properties added that it lacks, and items to arrays that lack them; nothing is replaced.
+
+    Args:
+        packet: The packet; empty to create a new one.
+        texts: Simple properties by name, such as ``photoshop:City``. One that the packet has is left alone.
+        items: Items of unordered arrays by name, such as ``dc:subject``.
+
+    Raises:
+        XmpError: The packet can't be parsed, or a property is not the array that it should be.
+    """
+    texts = {name: _ILLEGAL.sub("", text) for name, text in texts.items()}
+    items = {name: [_ILLEGAL.sub("", text) for text in some] for name, some in items.items()}
+    if not packet.strip(b"\x00 \r\n\t"):
+        packet = _new_packet("")
+    lead, data, tail = _without_padding(packet)
+    root = _parse(data)
+    before = _properties(root)
+    missing = {name: text for name, text in texts.items() if not before.get(name, Value()).default.strip()}
+    missing_items = {
+        name: [text for text in dict.fromkeys(some) if text not in before.get(name, Value()).texts]
+        for name, some in items.items()
+    }
+    missing_items = {name: some for name, some in missing_items.items() if some}
+    if not missing and not missing_items:
+        return lead + data + tail
+    holder = next((node for node in _nodes(root) if node.name == "rdf:Description"), None)
+    if holder is None:
+        raise XmpError("has no rdf:Description")
+    edits, new = [], [_declared(holder, name, _escaped(text)) for name, text in missing.items()]
+    for name, some in missing_items.items():
+        property_ = next((child for node in _nodes(root) for child in node.children if child.name == name), None)
+        if property_ is None and name in before:
+            raise XmpError(f"its {name} is an attribute, not an array")
+        if property_ is None:
+            new.append(_declared(holder, name, _bag(some, holder)))
+            continue
+        array = next((child for child in property_.children if child.name in _ARRAYS), None)
+        if array is None:
+            raise XmpError(f"its {name} is not an array")
+        prefix = array.tag.partition(":")[0]
+        edits.append(_inserted(array, "".join(f"<{prefix}:li>{_escaped(text)}</{prefix}:li>" for text in some)))
+    if new:
+        edits.append(_inserted(holder, "".join(new)))
+    edited = _spliced(data, edits)
+    after = _properties(_parse(edited))
+    for name, text in missing.items():
+        before.pop(name, None)
+        if after.pop(name, Value()).default != text:
+            raise XmpError(f"its {name} can't be written")
+    for name, some in missing_items.items():
+        if after.pop(name, Value()).texts != [*before.pop(name, Value()).texts, *some]:
+            raise XmpError(f"its {name} can't be extended")
+    if before != after:
+        raise XmpError("it can't be extended without changing other properties")
+    return lead + edited + tail
+
+
+def _new_packet(properties: str) -> bytes:
+    new = f'<rdf:Description rdf:about="">{properties}</rdf:Description>'
+    body = f'<x:xmpmeta xmlns:x="adobe:ns:meta/"><rdf:RDF xmlns:rdf="{RDF}">{new}</rdf:RDF></x:xmpmeta>'
+    return HEADER + body.encode() + TRAILER
+
+
+def _without_padding(packet: bytes) -> tuple[bytes, bytes, bytes]:
+    """Return what stands before a packet's document, the document in UTF-8, and what stands after it."""
+    try:
+        packet.decode()
+        data, start = packet, max(packet.find(b"<"), 0)
+    except UnicodeDecodeError:
+        data, start = _decoded(packet, "strict").encode(), 0
+    end = data.rfind(b">") + 1
+    return data[:start], data[start:end], data[end:]
+
+
+def _spliced(data: bytes, edits: list[tuple[int, int, bytes]]) -> bytes:
+    for begin, end, new_bytes in sorted(edits, reverse=True):
+        data = data[:begin] + new_bytes + data[end:]
+    return data
 
 
 def _decoded(packet: bytes, errors: str) -> str:
@@ -353,6 +424,18 @@ def _element(scope: _Element, caption: str) -> str:
         if scope.prefixes.get(prefix) != NAMESPACES[prefix]
     )
     return _alternatives(caption, declarations)
+
+
+def _declared(scope: _Element, name: str, inside: str) -> str:
+    """Return an element with the namespace declaration that its scope lacks."""
+    prefix = name.partition(":")[0]
+    declaration = "" if scope.prefixes.get(prefix) == NAMESPACES[prefix] else f' xmlns:{prefix}="{NAMESPACES[prefix]}"'
+    return f"<{name}{declaration}>{inside}</{name}>"
+
+
+def _bag(items: Sequence[str], scope: _Element) -> str:
+    declaration = "" if scope.prefixes.get("rdf") == RDF else f' xmlns:rdf="{RDF}"'
+    return f"<rdf:Bag{declaration}>{''.join(f'<rdf:li>{_escaped(text)}</rdf:li>' for text in items)}</rdf:Bag>"
 
 
 def _alternatives(caption: str, declarations: str = "") -> str:
