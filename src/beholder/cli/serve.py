@@ -31,6 +31,10 @@ LogFile = Annotated[
 AllowHost = Annotated[list[str], typer.Option("--allow-host", help="Host name of this server; repeatable.")]
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures from public http(s) URLs.")]
 Albums = Annotated[list[Path], typer.Option("--album", help="Serve this album; repeatable.", show_default=False)]
+Folders = Annotated[
+    list[Path],
+    typer.Option("--folder", help="Let the page add this folder, or one below it, to albums; repeatable."),
+]
 ReadOnly = Annotated[bool, typer.Option("--read-only", help="Do not change captions and tags of albums.")]
 Requests = Annotated[
     int, typer.Option("--requests", min=1, help="Maximum number of queued and running requests; further ones get 429.")
@@ -58,6 +62,7 @@ def command(
     port: Port = 8000,
     model: Models = ["mini"],  # noqa: B006 (typer reads the default and never changes it)
     album: Albums = [],  # noqa: B006
+    folder: Folders = [],  # noqa: B006
     read_only: ReadOnly = False,
     key: Key = None,
     key_file: KeyFile = None,
@@ -81,6 +86,7 @@ def command(
     \b
     beholder serve
     beholder serve --album my-album
+    beholder serve --album my-album --folder ~/Pictures
     beholder serve --model mini --model ./my-encoder --port 9000
     beholder serve --host 0.0.0.0 --key-file key.txt --allow-host pictures.example
     """
@@ -106,6 +112,7 @@ def command(
         allowed_hosts=tuple(allow_host),
         allow_urls=allow_urls,
         read_only=read_only,
+        folders=tuple(folder),
         requests=requests,
         seconds=seconds,
         body_megabytes=body_megabytes,

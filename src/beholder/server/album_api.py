@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 from dataclasses import asdict
+from itertools import groupby
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query, Request, Response
@@ -15,6 +16,7 @@ from pydantic import BeforeValidator, Field
 
 from beholder.album.duplicates import DISTANCE
 from beholder.errors import AlbumError
+from beholder.server.album_indexing import AllowedFolders
 from beholder.server.albums import SearchQuery, ServedAlbum, to_row
 from beholder.server.dependencies import get_service
 from beholder.server.schemas import ImageURL, StrictModel
@@ -39,6 +41,7 @@ PictureIDs = Annotated[
 Where = Annotated[str, Query(max_length=10_000, description="A filter, as in `beholder search --where`.")]
 Order = Annotated[Literal["path", "newest", "oldest"], Query()]
 CaptionText = Annotated[str, Field(max_length=2000)]
+FolderName = Annotated[str, Field(max_length=4000)]
 Tag = Annotated[str, Field(min_length=1, max_length=200)]
 
 
@@ -62,6 +65,22 @@ class DescribeRequest(StrictModel):
     into_file: bool = False
 
 
+class MarksRequest(StrictModel):
+    """A rating, a label and tags by hand for many pictures. What is omitted stays; an empty label removes it."""
+
+    ids: Annotated[list[Annotated[int, Field(ge=1, le=MAX_ID)]], Field(min_length=1, max_length=20_000)]
+    rating: Annotated[int, Field(ge=-1, le=5)] | None = None
+    label: Annotated[str, Field(max_length=50)] | None = None
+    add_tags: Annotated[list[Tag], Field(max_length=100)] = Field(default=[])
+    remove_tags: Annotated[list[Tag], Field(max_length=100)] = Field(default=[])
+
+
+class IndexRequest(StrictModel):
+    """The folders to add, as `/v1/folders` names them; none to update the album with those indexed before."""
+
+    folders: Annotated[list[FolderName], Field(max_length=100)] = Field(default=[])
+
+
 class GroupsRequest(StrictModel):
     """The number of clusters, null to choose it automatically; without keywords, names come from captions."""
 
@@ -82,7 +101,17 @@ async def albums(request: Request) -> dict[str, Any]:
         {"id": name, "object": "album", "pictures": await asyncio.to_thread(len, album.catalogue)}
         for name, album in service.albums.items()
     ]
-    return {"object": "list", "data": data, "read_only": service.settings.read_only}
+    read_only = service.settings.read_only
+    return {"object": "list", "data": data, "read_only": read_only}
+
+
+@router.get("/folders")
+async def folders(request: Request, parent: Annotated[str, Query(max_length=4000)] = "") -> dict[str, Any]:
+    """The folders that may be added to albums, or those below one of them."""
+    service = get_service(request)
+    service.check_ready()
+    allowed = AllowedFolders([] if service.settings.read_only else service.settings.folders)
+    return {"object": "list", "data": await asyncio.to_thread(allowed.subfolders, parent)}
 
 
 @router.get("/albums/{album}")
@@ -94,10 +123,59 @@ async def album(request: Request, album: AlbumName) -> dict[str, Any]:
 
 
 @router.get("/albums/{album}/ids")
-async def ids(request: Request, album: AlbumName, where: Where = "", order: Order = "path") -> dict[str, Any]:
-    """The numbers of all pictures that a filter selects, in order."""
+async def ids(
+    request: Request, album: AlbumName, where: Where = "", order: Order = "path", layout: bool = False
+) -> dict[str, Any]:
+    """The numbers of all pictures that a filter selects, in order.
+
+    With ``layout``, also the width of each as a percentage of its height, and the months in which they were taken, each
+    with the number of consecutive pictures.
+    """
     served = _album(request, album)
-    return {"album": served.name, "ids": await asyncio.to_thread(served.catalogue.contents, where, order)}
+    if not layout:
+        return {"album": served.name, "ids": await asyncio.to_thread(served.catalogue.contents, where, order)}
+    rows = await asyncio.to_thread(served.catalogue.layout, where, order)
+    months = [[month, len(list(run))] for month, run in groupby(rows, key=lambda row: row.month)]
+    return {
+        "album": served.name,
+        "ids": [row.content for row in rows],
+        "ratios": [row.ratio for row in rows],
+        "months": months,
+    }
+
+
+@router.post("/albums/{album}/marks")
+async def marks(request: Request, album: AlbumName, body: MarksRequest) -> dict[str, Any]:
+    """Rate, label and tag many pictures by hand; returns how many of them are in the album."""
+    served = _album(request, album)
+    changed = await asyncio.to_thread(served.rate, body.ids, body.rating, body.label, body.add_tags, body.remove_tags)
+    return {"album": served.name, "changed": changed}
+
+
+@router.post("/albums/{album}/index", status_code=202)
+async def start_indexing(request: Request, album: AlbumName, body: IndexRequest) -> dict[str, Any]:
+    """Start adding folders to the album, or updating it."""
+    served = _album(request, album)
+    allowed = AllowedFolders(get_service(request).settings.folders)
+    paths = [await asyncio.to_thread(allowed.resolve, name) for name in body.folders]
+    await asyncio.to_thread(served.start_indexing, paths)
+    return {"album": served.name, **asdict(served.indexer.progress)}
+
+
+@router.get("/albums/{album}/index")
+async def indexing_progress(request: Request, album: AlbumName) -> dict[str, Any]:
+    """The progress, or the result, of the last index run that was started here."""
+    served = _album(request, album)
+    return {"album": served.name, **asdict(served.indexer.progress)}
+
+
+@router.delete("/albums/{album}/index")
+async def stop_indexing(request: Request, album: AlbumName) -> dict[str, Any]:
+    """Stop the index run; what was indexed is kept."""
+    served = _album(request, album)
+    served.check_writable()
+    served.indexer.stop()
+    return {"album": served.name, **asdict(served.indexer.progress)}
 
 
 @router.get("/albums/{album}/pictures")

@@ -8,6 +8,7 @@ import threading
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -15,18 +16,18 @@ from beholder.album.album import Album
 from beholder.album.picture import Picture, short_name
 from beholder.album.store.schema import FILE
 from beholder.errors import AlbumError, InvalidSetting, ModelError, PictureError, PictureNotFound
-from beholder.pictures.read import FileBytes, Limits, read_file
+from beholder.pictures.read import FileBytes, Limits, read_file, read_picture
+from beholder.pictures.video import VideoFrame
+from beholder.server.album_indexing import AlbumIndexer
 from beholder.server.background_jobs import BackgroundJobs
 from beholder.server.http_errors import HTTPError
 from beholder.server.picture_loading import ALBUM_SCHEME
 from beholder.server.served_models import PictureReader, ServedEncoder
 from beholder.server.settings import ServerSettings
 from beholder.server.thumbnails import MAX_SIDES, ThumbnailCache, render
-from beholder.server.worker import Job
+from beholder.server.worker_encoder import WorkerEncoder
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from beholder.album.search import SearchResult
     from beholder.pictures.transform import Preprocessing
     from beholder.tasks.dual_encoder import DualEncoder
@@ -46,36 +47,6 @@ class SearchQuery:
     minus: str
     where: str | None
     top: int
-
-
-class WorkerEncoder:
-    """The interface of a `DualEncoder` for other threads: embeddings are computed, and batched, in the model's own."""
-
-    def __init__(self, encoder: ServedEncoder):
-        self.worker = encoder.worker
-        self.model = encoder.model
-        self.fingerprint = encoder.model.fingerprint
-        self.calibrated = encoder.model.calibrated
-        self.match = encoder.model.match
-
-    def embed_texts(self, texts: Sequence[str]) -> np.ndarray:
-        """As `DualEncoder.embed_texts`."""
-        return self._compute("embed texts", list(texts), self.model.embed_texts)
-
-    def embed_images(self, images: Sequence[Any]) -> np.ndarray:
-        """As `DualEncoder.embed_images`."""
-        return self._compute("embed pictures", list(images), self.model.embed_images)
-
-    def _compute(self, group: str, inputs: list[Any], function: Callable[[list[Any]], np.ndarray]) -> np.ndarray:
-        import numpy as np
-
-        def embed(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
-            check_cancelled()
-            return list(function(batch))
-
-        job = Job((group,), inputs, embed)
-        self.worker.submit(job)
-        return np.stack(job.result.result())
 
 
 class ServedAlbum:
@@ -110,6 +81,7 @@ class ServedAlbum:
             Album.open(folder, create_new=False) for _ in range(3)
         )
         self.background = BackgroundJobs()
+        self.indexer = AlbumIndexer(folder)
         self.own_encoder: ServedEncoder | None = None
         self.preprocessing: Preprocessing | None = None  # of the model that embeds its queries
         self._thumbnails = ThumbnailCache()
@@ -157,6 +129,7 @@ class ServedAlbum:
 
     def close(self) -> None:
         """Stop its threads."""
+        self.indexer.stop(timeout=5.0)
         self.background.close()
         self._search_thread.shutdown(wait=False, cancel_futures=True)
 
@@ -177,8 +150,16 @@ class ServedAlbum:
         """Return all that is known of one picture."""
         picture = self.find(content)
         copies = [short_name(os.fsencode(path)) for path in self.catalogue.copies(content)]
+        raw = [short_name(os.fsencode(path)) for path in self.catalogue.raw_files(content)]
         own_tags = self.catalogue.tags_of(content)
-        return to_row(picture) | {"bytes": picture.size, "copies": copies, "own_tags": own_tags}
+        text = self.catalogue.text_in(content)
+        return to_row(picture) | {
+            "bytes": picture.size,
+            "copies": copies,
+            "raw": raw,
+            "own_tags": own_tags,
+            "text": text,
+        }
 
     def render(self, content: int, kind: str) -> bytes:
         """Return a picture as the page shows it: a JPEG.
@@ -188,8 +169,8 @@ class ServedAlbum:
         """
         name = f"picture {content}"
         if kind == "thumbnail":
-            return self._thumbnails.get(content, self.find(content).path, name)
-        return render(self.find(content).path, MAX_SIDES[kind], name)
+            return self._thumbnails.get(content, self.find(content).source, name)
+        return render(self.find(content).source, MAX_SIDES[kind], name)
 
     def etag(self, content: int) -> str:
         """Return an entity tag that changes when the picture with this number does."""
@@ -211,10 +192,49 @@ class ServedAlbum:
             HTTPError: The server is read-only.
             PictureError: A file can't be written.
         """
-        if self.settings.read_only:
-            raise HTTPError(403, "this server is read-only (--read-only)", code="read_only")
+        self.check_writable()
         with self._writing:
             self._describe(content, caption, tags, into_file)
+
+    def check_writable(self) -> None:
+        """Raise an `HTTPError` if the server is read-only."""
+        if self.settings.read_only:
+            raise HTTPError(403, "this server is read-only (--read-only)", code="read_only")
+
+    def rate(
+        self,
+        contents: list[int],
+        rating: int | None,
+        label: str | None,
+        tags: list[str],
+        without_tags: list[str],
+    ) -> int:
+        """Rate, label and tag pictures by hand; return how many there were.
+
+        Raises:
+            HTTPError: The server is read-only.
+        """
+        self.check_writable()
+        with self._writing:
+            return self.catalogue.rate(contents, rating=rating, label=label, tags=tags, without_tags=without_tags)
+
+    def start_indexing(self, folders: Sequence[Path]) -> None:
+        """Start an index run over folders; without any, over all that were indexed before.
+
+        Raises:
+            HTTPError: The server is read-only, a run is under way, or no served model can index.
+        """
+        self.check_writable()
+        try:
+            self.attach_encoder()
+        except ModelError as error:  # whose message may contain a path
+            raise AlbumError("its model can't be loaded") from error
+        known = [model.fingerprint for model in self.catalogue.models()]
+        candidates = [*self.encoders.values(), *([self.own_encoder] if self.own_encoder is not None else [])]
+        encoder = next((each for each in candidates if not known or each.model.fingerprint == known[0]), None)
+        if encoder is None:
+            raise HTTPError(400, "no model of this server embeds pictures", code="unsupported_by_model")
+        self.indexer.start(folders, encoder, Limits())
 
     def _describe(self, content: int, caption: str | None, tags: list[str] | None, into_file: bool) -> None:
         picture = self.find(content)
@@ -328,6 +348,10 @@ def to_row(picture: Picture) -> dict[str, Any]:
         "camera": picture.camera,
         "caption": picture.caption,
         "tags": list(picture.tags),
+        "rating": picture.rating,
+        "label": picture.label,
+        "place": picture.place,
+        **({} if picture.time is None else {"time": picture.time}),
     }
 
 
@@ -345,9 +369,20 @@ def album_file(albums: dict[str, ServedAlbum], url: str, name: str) -> FileBytes
     if not found:
         raise PictureNotFound(name, "no album of this server has such a picture: album:NAME/NUMBER")
     try:
-        return read_file(next(iter(found.values())).path, Limits())
+        return _file_bytes(next(iter(found.values())))
     except PictureError as error:
         raise type(error)(name, error.reason) from None
+
+
+def _file_bytes(picture: Picture) -> FileBytes:
+    """Return the file of a picture; of a video, the frame as a PNG."""
+    if not isinstance(picture.source, VideoFrame):
+        return read_file(picture.path, Limits())
+    buffer = BytesIO()
+    read_picture(picture.source).save(buffer, "PNG", compress_level=1)
+    data = FileBytes(buffer.getvalue())
+    data.path = picture.path
+    return data
 
 
 def open_albums(

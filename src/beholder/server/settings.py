@@ -25,6 +25,7 @@ class ServerSettings:
         allowed_hosts: Host names accepted in the Host header, besides loopback and IP addresses.
         allow_urls: Whether pictures may be given by public http(s) URLs.
         read_only: Whether captions and tags of albums can't be changed.
+        folders: Folders of pictures that the page may add to albums, with all below them.
         limits: Limits for a single picture.
         body_megabytes: Maximum size of a request body.
         pictures: Maximum number of pictures per request.
@@ -49,6 +50,7 @@ class ServerSettings:
     allowed_hosts: tuple[str, ...] = ()
     allow_urls: bool = False
     read_only: bool = False
+    folders: tuple[Path, ...] = ()
     limits: Limits = field(default_factory=lambda: Limits(megapixels=50, megabytes=20, timeout=10))
     body_megabytes: float = 32.0
     pictures: int = 16
@@ -82,6 +84,9 @@ class ServerSettings:
                     f"--proxy-headers {proxy}: an IP address or a network such as 10.0.0.0/8 is expected"
                 ) from None
         self.read_keys()
+        for folder in self.folders:
+            if not folder.expanduser().is_dir():
+                raise InvalidSetting(f"--folder {folder}: is not a folder")
         if not 0 <= self.port <= 65535:
             raise InvalidSetting(f"--port {self.port}: a port is between 0 and 65535")
         for name in (
