@@ -10,9 +10,13 @@ from serving import Running
 
 
 @contextmanager
-def opened(chromium: Any, site: Running, **options: Any) -> Iterator[Any]:
-    """Open the server's page; its console must stay silent."""
+def opened(chromium: Any, site: Running, order: str = "path", **options: Any) -> Iterator[Any]:
+    """Open the server's page, as it is for someone who last chose this order; its console must stay silent."""
     context = chromium.new_context(locale="en-GB", viewport={"width": 1280, "height": 860}, **options)
+    key = "beholder-order"
+    context.add_init_script(
+        f"try {{ localStorage.getItem('{key}') ?? localStorage.setItem('{key}', '{order}') }} catch {{}}"
+    )
     messages: list[str] = []
     page = context.new_page()
     page.set_default_timeout(15_000)

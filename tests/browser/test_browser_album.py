@@ -404,6 +404,100 @@ def test_the_album_is_accessible(page: Any, screenshots: Path, theme: str, langu
 
 
 @pytest.mark.slow
+def test_pictures_fill_justified_rows_below_the_months_of_a_timeline(
+    chromium: Any, album_site: Running, screenshots: Path
+) -> None:
+    with opened(chromium, album_site, order="newest", bypass_csp=True) as page:
+        wait_for_count(page, "24 pictures")
+        page.locator("#albumgrid img[src]").first.wait_for()
+        headings = page.locator("#monthheadings h2").all_inner_texts()
+        assert len(headings) == 12 and headings[0].endswith("2023") and headings[-1].endswith("2020")
+        boxes = page.evaluate(
+            """[...document.querySelectorAll('#albumgrid li')].map(one => one.getBoundingClientRect())
+                .map(({left, right, top, bottom}) => ({left, right, top, bottom}))"""
+        )
+        for one in boxes:
+            for other in boxes:
+                apart = one is other or one["right"] <= other["left"] + 1 or other["right"] <= one["left"] + 1
+                assert apart or one["bottom"] <= other["top"] + 1 or other["bottom"] <= one["top"] + 1
+        card = page.locator("#albumgrid .card").first
+        words = card.locator(".text")
+        assert words.evaluate("one => getComputedStyle(one).opacity") == "0"
+        card.hover()
+        assert words.evaluate("one => getComputedStyle(one).opacity") == "1" and "2023" in words.inner_text()
+        page.locator("#timeline button", has_text="2020").first.click()
+        page.wait_for_function("scrollY > 500")
+        page.locator("#timeline [aria-current]").wait_for()
+        assert violations(page) == []
+        page.screenshot(path=screenshots / "album-timeline.png")
+        page.locator("#order").evaluate("one => { one.closest('details').open = true }")
+        page.locator("#order").select_option("path")
+        page.locator("#timeline").wait_for(state="hidden")
+        assert page.locator("#monthheadings h2").count() == 0
+        page.reload()
+        wait_for_count(page, "24 pictures")
+        assert page.locator("#order").input_value() == "path", "the order is remembered"
+
+
+@pytest.mark.slow
+def test_many_pictures_are_selected_rated_and_tagged(own: Any, own_album: Path) -> None:
+    page = own
+    wait_for_count(page, "8 pictures")
+    shown_names(page)
+    page.locator("#albumgrid .card").nth(1).hover()
+    page.locator("#albumgrid .select").nth(1).click()
+    page.locator("#albumgrid .select").nth(3).click(modifiers=["Shift"])
+    page.locator("#selectioncount").filter(has_text="3 selected").wait_for()
+    page.locator("#bulkrating").select_option("4")
+    page.locator("#selectionnote").filter(has_text="3 changed").wait_for()
+    page.locator("#bulktags").fill("trip, summer")
+    page.locator("#bulktags").press("Enter")
+    page.wait_for_function("document.querySelector('#bulktags').disabled === false")
+    page.locator("#albumgrid .badge").filter(has_text="★★★★").nth(2).wait_for()
+    page.locator("#deselect").click()
+    assert page.locator("#selection").is_hidden()
+    page.keyboard.press("x")
+    page.locator("#selectioncount").filter(has_text="1 selected").wait_for()
+    page.keyboard.press("x")
+    with Album.open(own_album) as album:
+        chosen = album.contents()[1:4]
+        assert album.contents("rating>=4") == chosen == album.contents("tag:trip tag:summer")
+    page.get_by_text("Filter and sort").click()
+    page.locator("#rating").select_option("4")
+    wait_for_count(page, "3 pictures")
+    assert page.locator("#where").input_value() == 'rating>="4"'
+
+
+@pytest.mark.slow
+def test_a_folder_is_added_and_problems_are_listed(
+    chromium: Any, encoder: DualEncoder, own_album: Path, tmp_path: Path, screenshots: Path
+) -> None:
+    inside = tmp_path / "more" / "2024"
+    inside.mkdir(parents=True)
+    (inside / "new.png").write_bytes(file_of(picture(70)))
+    (inside / "broken.jpg").write_bytes(b"nothing")
+    (inside / "film.mp4").write_bytes(b"nothing")
+    with (
+        serving.running({"tiny": encoder}, {}, [own_album], folders=(tmp_path / "more",)) as site,
+        opened(chromium, site, bypass_csp=True) as page,
+    ):
+        wait_for_count(page, "8 pictures")
+        page.get_by_role("button", name="Add a folder").click()
+        page.get_by_role("button", name="Open more").click()
+        page.get_by_label("2024", exact=True).check()
+        assert violations(page) == []
+        page.screenshot(path=screenshots / "album-folders.png")
+        page.get_by_role("button", name="Add 1 folders").click()
+        wait_for_count(page, "9 pictures")
+        page.locator("#indexproblemstitle").filter(has_text="2 notes").click()
+        assert "2024/broken.jpg: " in page.locator("#indexproblemlist").inner_text()
+        assert "1 videos (mp4)" in page.locator("#indexproblemlist").inner_text()
+        (inside / "newer.png").write_bytes(file_of(picture(71)))
+        page.get_by_role("button", name="Update", exact=True).click()
+        wait_for_count(page, "10 pictures")
+
+
+@pytest.mark.slow
 def test_scrolling_a_hundred_thousand_pictures_is_smooth(chromium: Any, large_site: Running) -> None:
     with opened(chromium, large_site, bypass_csp=True) as page:
         wait_for_count(page, "100,000 pictures")

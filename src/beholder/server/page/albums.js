@@ -1,6 +1,6 @@
 // The served albums: their contents, and their pictures by id.
 
-import { put, request } from "/page/api.js";
+import { put, remove, request } from "/page/api.js";
 
 const BATCH_SIZE = 100; // pictures per request
 const MAX_CACHED_ROWS = 4000;
@@ -85,10 +85,10 @@ async function fetchRows() {
   }
 }
 
-/** Returns the ids of all pictures that match a filter. */
-export async function pictureIds(where, order, signal) {
-  const query = new URLSearchParams({ where, order });
-  return (await request(path(`/ids?${query}`), undefined, signal)).ids;
+/** Returns the ids of all pictures that match a filter, their proportions, and the months in which they were taken. */
+export function pictureLayout(where, order, signal) {
+  const query = new URLSearchParams({ where, order, layout: true });
+  return request(path(`/ids?${query}`), undefined, signal);
 }
 
 /** Returns the pictures that best match a text, a picture of the album or another picture. */
@@ -129,6 +129,52 @@ export async function describe(id, changes) {
   for (const listener of listeners) listener([id]);
   if (changes.tags) await refreshFacets();
   return row;
+}
+
+const MAX_MARKED = 20_000; // pictures per request
+
+/** Rates, labels or tags pictures; returns how many were changed. */
+export async function markPictures(ids, changes) {
+  let changed = 0;
+  for (let start = 0; start < ids.length; start += MAX_MARKED) {
+    const some = ids.slice(start, start + MAX_MARKED);
+    changed += (await request(path("/marks"), { ids: some, ...changes })).changed;
+  }
+  await forgetRows(ids);
+  return changed;
+}
+
+/** Drops cached rows that have changed; visible ones are loaded again. */
+async function forgetRows(ids) {
+  for (const id of ids) rows.delete(id);
+  await refreshFacets();
+}
+
+/** Returns the folders that may be added to albums, or those below one of them. */
+export async function listFolders(parent) {
+  return (await request(`/v1/folders?${new URLSearchParams({ parent })}`)).data;
+}
+
+/** Starts to add folders to the album, or to update it. */
+export function startIndexing(folders) {
+  return request(path("/index"), { folders });
+}
+
+/** Returns the progress of the index run. */
+export function indexingProgress() {
+  return request(path("/index"));
+}
+
+/** Stops the index run. */
+export function stopIndexing() {
+  return remove(path("/index"));
+}
+
+/** Forgets what is known of all pictures, after the album was indexed. */
+export async function reloadAlbum() {
+  rows.clear();
+  viewerPictures.clear();
+  await refreshFacets();
 }
 
 /** Returns a picture of the album for the viewer. */

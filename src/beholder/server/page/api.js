@@ -44,6 +44,11 @@ export async function put(path, body) {
   return (await send(path, body, undefined, "PUT")).json();
 }
 
+/** Returns the JSON response of a DELETE request. */
+export async function remove(path) {
+  return (await send(path, undefined, undefined, "DELETE")).json();
+}
+
 /** Yields the text of a chat completion as it is streamed. */
 export async function* streamChat(model, messages, signal) {
   const answer = await send("/v1/chat/completions", { model, messages, stream: true }, signal);

@@ -1,6 +1,7 @@
 // What the viewer shows of an album's picture: saving caption and keywords, metadata, similar pictures.
 
-import { album, describe, details, search } from "/page/albums.js";
+import { album, describe, details, markPictures, search } from "/page/albums.js";
+import { clock } from "/page/grid.js";
 import { createStrip } from "/page/groups.js";
 import { t } from "/page/i18n.js";
 import { showSimilar } from "/page/search.js";
@@ -12,7 +13,7 @@ const SIMILAR_COUNT = 12;
 /** Renders everything for another picture. */
 export async function renderDetails(picture) {
   const inAlbum = picture.id !== undefined;
-  byId("savebar").hidden = byId("keywordfield").hidden = !inAlbum || album.readOnly;
+  byId("savebar").hidden = byId("keywordfield").hidden = byId("ratingfield").hidden = !inAlbum || album.readOnly;
   byId("facts").hidden = !inAlbum;
   byId("likes").hidden = !album.name;
   byId("alllikes").hidden = !inAlbum;
@@ -42,8 +43,22 @@ async function renderMetadata(picture) {
   byId("tags").value = byId("tags").dataset.saved = row.own_tags.join(", ");
   const others = row.tags.filter((tag) => !row.own_tags.includes(tag));
   const size = `${row.width} × ${row.height}, ${(row.bytes / 1e6).toFixed(1)} MB`;
-  const facts = { file: row.copies.join(" · "), taken: row.taken?.replace("T", " "), camera: row.camera, size };
-  if (others.length) facts.fileTags = others.join(", ");
+  const persons = row.tags.filter((tag) => tag.startsWith("person:")).map((tag) => tag.slice("person:".length));
+  const facts = {
+    file: row.copies.join(" · "),
+    raw: row.raw.join(" · "),
+    atTime: row.time === undefined ? "" : clock(row.time),
+    taken: row.taken?.replace("T", " "),
+    place: row.place,
+    persons: persons.join(", "),
+    camera: row.camera,
+    size,
+    label: row.label,
+    text: row.text,
+  };
+  const words = others.filter((tag) => !tag.startsWith("person:"));
+  if (words.length) facts.fileTags = words.join(", ");
+  byId("stars").value = row.rating ?? "";
   for (const [name, value] of Object.entries(facts)) {
     if (!value) continue;
     const term = document.createElement("dt");
@@ -65,6 +80,10 @@ async function renderSimilar(picture) {
     byId("likes").hidden = picture === currentPicture();
   }
 }
+
+byId("stars").addEventListener("change", ({ target }) => {
+  if (target.value) runAction(target, (picture) => markPictures([picture.id], { rating: Number(target.value) }));
+});
 
 byId("tags").addEventListener("input", () => updateButtons(currentPicture()));
 

@@ -1,12 +1,15 @@
 // The page as a whole: sections, language, theme, dropped and pasted files, and the server's readiness.
 
-import { album, listAlbums, selectAlbum } from "/page/albums.js";
+import { album, listAlbums, reloadAlbum, selectAlbum } from "/page/albums.js";
 import { request } from "/page/api.js";
 import { openDuplicates, renderDuplicates, resetDuplicates } from "/page/duplicates.js";
 import { openGroups, renderGroups, resetGroups } from "/page/groups.js";
 import { languages, setLanguage, t } from "/page/i18n.js";
+import { openIndexing, renderIndexing } from "/page/indexing.js";
 import { openMap, resetMap, translateMap } from "/page/map.js";
 import { grid, renderFilters, runSearch } from "/page/search.js";
+import { connectSelection, renderSelection } from "/page/selection.js";
+import { renderTimeline } from "/page/timeline.js";
 import { addFiles, captionsAsJSONLines, enableCaptions, pictures, refreshCards } from "/page/uploads.js";
 import { refreshViewer, setModels } from "/page/viewer.js";
 
@@ -43,6 +46,9 @@ function changeLanguage(language) {
   if (!album.name) return;
   renderFilters();
   grid.speak();
+  renderSelection();
+  renderTimeline();
+  renderIndexing();
   renderGroups();
   renderDuplicates();
   translateMap();
@@ -74,6 +80,20 @@ async function switchAlbum(name) {
   byId("query").value = byId("where").value = "";
   renderFilters();
   showSection();
+  openIndexing(afterIndexing);
+  await runSearch();
+}
+
+connectSelection(grid, async () => {
+  renderFilters();
+  grid.draw(); // the rows that were dropped are loaded again
+});
+
+async function afterIndexing() {
+  await reloadAlbum();
+  resetGroups();
+  resetMap();
+  resetDuplicates();
   await runSearch();
 }
 
@@ -101,6 +121,8 @@ byId("language").addEventListener("change", ({ target }) => {
   savePreference("beholder-language", target.value);
   changeLanguage(target.value);
 });
+
+byId("order").addEventListener("change", ({ target }) => savePreference("beholder-order", target.value));
 
 byId("theme").addEventListener("change", ({ target }) => {
   savePreference("beholder-theme", target.value);
@@ -168,6 +190,8 @@ byId("grid").addEventListener("keydown", (event) => {
 
 setModels(null, null);
 document.documentElement.dataset.theme = byId("theme").value = readPreference("beholder-theme") ?? "auto";
+byId("order").value = readPreference("beholder-order") ?? "newest";
+if (byId("order").selectedIndex < 0) byId("order").value = "newest";
 const preferred = readPreference("beholder-language") ?? navigator.language.slice(0, 2);
 changeLanguage(languages.includes(preferred) ? preferred : "en");
 showSection();

@@ -1,22 +1,43 @@
 // The album as a grid: all pictures, or the results of a search, a filter, a group or an example picture.
 
-import { album, getRow, pictureIds, search, viewerPicture } from "/page/albums.js";
+import { album, getRow, pictureLayout, search, viewerPicture } from "/page/albums.js";
 import { ApiError } from "/page/api.js";
 import { Grid } from "/page/grid.js";
 import { t } from "/page/i18n.js";
+import { clearSelection, isSelected, selectionSize, toggleSelected } from "/page/selection.js";
+import { markMonth, showTimeline } from "/page/timeline.js";
 import { openViewer } from "/page/viewer.js";
 
 const byId = (id) => document.getElementById(id);
 const DEBOUNCE = 160; // milliseconds without typing before searching
 const MAX_RESULTS = 500;
-const FIELDS = { year: "date", camera: "camera", tag: "tag", format: "format" };
+// The fields of the filter that can be picked, each with its operator.
+const FIELDS = {
+  year: ["date", ":"],
+  camera: ["camera", ":"],
+  tag: ["tag", ":"],
+  format: ["format", ":"],
+  rating: ["rating", ">="],
+  label: ["label", ":"],
+  person: ["person", ":"],
+};
 
 let activeRequest = null; // AbortController of the running search
 let timer = null;
 let example = null; // shown instead of the whole album: { words, ids } or { words, like }
 let summary = () => ""; // text above the grid, in the current language
 
-export const grid = new Grid(byId("albumgrid"), (index) => openInViewer(grid.ids, index), byId("searchform"));
+export const grid = new Grid(byId("albumgrid"), {
+  headings: byId("monthheadings"),
+  open: (index, event) => {
+    if (selectionSize() || event.shiftKey) toggleSelected(index, event.shiftKey);
+    else openInViewer(grid.ids, index);
+  },
+  toggle: toggleSelected,
+  isSelected: (index) => isSelected(grid.ids[index]),
+  above: byId("searchform"),
+  moved: (index) => markMonth(grid.starts?.findLast((start) => start.index <= index)?.month),
+});
 
 /** Opens a picture in the viewer, which pages through the ids; focus returns to the opener. */
 export async function openInViewer(ids, start, opener) {
@@ -56,33 +77,46 @@ export function showFilter(where) {
 
 /** Renders the filter options, for a new album or in another language. */
 export function renderFilters() {
-  const { years, cameras, tags, formats } = album.facts;
-  for (const [id, values] of Object.entries({ year: years, camera: cameras, tag: tags, format: formats })) {
+  const { years, cameras, tags, formats, ratings, labels, persons } = album.facts;
+  const stars = [5, 4, 3, 2, 1].filter((least) => ratings.some(([rating]) => rating >= least));
+  const values = {
+    year: years,
+    camera: cameras,
+    tag: tags.filter(([tag]) => !tag.startsWith("person:")),
+    format: formats,
+    rating: stars.map((least) => [String(least), ratings.reduce((sum, [rating, count]) => sum + (rating >= least ? count : 0), 0)]),
+    label: labels,
+    person: persons,
+  };
+  for (const [id, choices] of Object.entries(values)) {
     const select = byId(id);
-    const now = new RegExp(`(?:^|\\s)${FIELDS[id]}:(?:"((?:[^"\\\\]|\\\\.)*)"|([^\\s()"]+))`).exec(byId("where").value);
+    const [field, operator] = FIELDS[id];
+    const now = new RegExp(`(?:^|\\s)${field}${operator}(?:"((?:[^"\\\\]|\\\\.)*)"|([^\\s()"]+))`).exec(byId("where").value);
     const value = now ? (now[1] ?? now[2]).replace(/\\(.)/g, "$1") : "";
     const all = document.createElement("option");
     all.value = "";
     all.textContent = t("any");
-    select.replaceChildren(all, ...values.map(([text, count]) => {
+    select.replaceChildren(all, ...choices.map(([text, count]) => {
       const option = document.createElement("option");
       option.value = text;
-      option.textContent = `${text} (${count.toLocaleString()})`;
+      const words = id === "rating" ? t("starsAndMore", "★".repeat(Number(text))) : text;
+      option.textContent = `${words} (${count.toLocaleString()})`;
       return option;
     }));
     select.value = value;
     if (select.selectedIndex < 0) select.selectedIndex = 0;
-    select.disabled = !values.length;
+    select.disabled = !choices.length;
+    select.closest("label").hidden = !choices.length && ["rating", "label", "person"].includes(id);
   }
   byId("example").hidden = !example;
   byId("examplewords").textContent = example ? example.words() : "";
   byId("found").textContent = summary();
 }
 
-for (const [id, field] of Object.entries(FIELDS)) {
+for (const [id, [field, operator]] of Object.entries(FIELDS)) {
   byId(id).addEventListener("change", ({ target }) => {
-    const others = byId("where").value.replace(new RegExp(`(^|\\s)${field}:("(?:[^"\\\\]|\\\\.)*"|[^\\s()"]+)`), "$1");
-    const term = target.value ? `${field}:"${target.value.replace(/["\\]/g, "\\$&")}"` : "";
+    const others = byId("where").value.replace(new RegExp(`(^|\\s)${field}${operator}("(?:[^"\\\\]|\\\\.)*"|[^\\s()"]+)`), "$1");
+    const term = target.value ? `${field}${operator}"${target.value.replace(/["\\]/g, "\\$&")}"` : "";
     byId("where").value = `${others.trim()} ${term}`.trim();
     runSearch();
   });
@@ -134,16 +168,16 @@ export async function runSearch() {
         if (!results.length) return t("foundNone");
         return fits.length ? t("foundFit", fits.length.toLocaleString()) : t("foundNearest");
       };
-      show((fits.length ? fits : results).map((row) => row.id));
-    } else if (example?.ids) {
-      const among = where ? new Set(await pictureIds(where, byId("order").value, controller.signal)) : null;
-      const ids = among ? example.ids.filter((id) => among.has(id)) : example.ids;
-      summary = () => (ids.length === 1 ? t("one") : t("many", ids.length.toLocaleString()));
-      show(ids);
+      const shown = fits.length ? fits : results;
+      show({ ids: shown.map((row) => row.id), ratios: shown.map((row) => (100 * row.width) / row.height) });
     } else {
-      const ids = await pictureIds(where, byId("order").value, controller.signal);
+      const order = byId("order").value;
+      let layout = await pictureLayout(where, order, controller.signal);
+      if (example?.ids) layout = among(example.ids, layout);
+      const { ids } = layout;
       summary = () => (ids.length === 1 ? t("one") : t("many", ids.length.toLocaleString()));
-      show(ids);
+      const dated = order !== "path" && !example?.ids && layout.months.some(([month]) => month);
+      show({ ids, ratios: layout.ratios, months: dated ? layout.months : null });
     }
   } catch (error) {
     if (error.name === "AbortError") return;
@@ -153,7 +187,18 @@ export async function runSearch() {
   }
 }
 
-function show(ids) {
+/** Returns the layout of some pictures, in their own order, of those that are in a layout. */
+function among(ids, layout) {
+  const ratios = new Map(layout.ids.map((id, index) => [id, layout.ratios[index]]));
+  const kept = ids.filter((id) => ratios.has(id));
+  return { ids: kept, ratios: kept.map((id) => ratios.get(id)) };
+}
+
+function show({ ids, ratios, months = null }) {
+  clearSelection();
   renderFilters();
-  grid.show(ids);
+  showTimeline([], () => {});
+  grid.show(ids, ratios, months);
+  showTimeline(months ? grid.starts : [], (month) => grid.goToMonth(month));
+  grid.draw();
 }
