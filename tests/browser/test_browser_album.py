@@ -487,7 +487,7 @@ def test_a_folder_is_added_and_problems_are_listed(
         page.get_by_label("2024", exact=True).check()
         assert violations(page) == []
         page.screenshot(path=screenshots / "album-folders.png")
-        page.get_by_role("button", name="Add 1 folders").click()
+        page.get_by_role("button", name="Add (1)").click()
         wait_for_count(page, "9 pictures")
         page.locator("#indexproblemstitle").filter(has_text="2 notes").click()
         assert "2024/broken.jpg: " in page.locator("#indexproblemlist").inner_text()
