@@ -400,6 +400,6 @@ def test_ten_thousand_damaged_metadata_blocks_cause_no_crash(tmp_path: Path) -> 
 
 
 def with_caption(data: bytes) -> bytes:
-    from beholder.pictures.caption_metadata import _with_caption
+    from beholder.pictures.caption_metadata import MetadataChanges, _with_changes
 
-    return _with_caption(data, NEW) if data.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")) else data
+    return _with_changes(data, MetadataChanges(NEW)) if data.startswith((b"\xff\xd8", b"\x89PNG\r\n\x1a\n")) else data
