@@ -24,5 +24,4 @@ def test_ten_thousand_damaged_pictures_decode_or_raise_a_picture_error():
     assert set(outcomes) <= {"read", "PictureBroken", "NotAPicture", "PictureTooLarge", "PictureRefused"}
     # If damage were always or never detected, this would test nothing.
     assert min(outcomes["read"], outcomes["PictureBroken"]) > 500
-    assert report["slowest seconds"] < 10
     assert report["peak MiB"] < 400
