@@ -106,15 +106,17 @@ def test_a_client_disconnect_cancels_its_work(
 def test_requests_beyond_capacity_are_told_to_retry(
     vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow_down_decoding(vision_language_model, monkeypatch, lambda _: time.sleep(0.02))
+    seen = threading.Event()
+    slow_down_decoding(vision_language_model, monkeypatch, lambda _: seen.wait(60))
     with (
         serving.running(vision_language_models={"tiny": vision_language_model}, requests=4) as running,
         ThreadPoolExecutor(16) as pool,
     ):
         responses = [pool.submit(running.post, "/v1/chat/completions", chat(seed)) for seed in range(16)]
-        while running.server.config.app.active_requests < 4:  # type: ignore[union-attr]
-            time.sleep(0.001)
+        wait_until(lambda: running.server.config.app.active_requests == 4)  # type: ignore[union-attr]
         assert running.ask("GET", "/readyz").status == 200  # a busy server is still ready
+        wait_until(lambda: sum(each.done() for each in responses) == 12)
+        seen.set()
         answers: list[Answer] = [each.result() for each in responses]
         refused = [answer for answer in answers if answer.status == 429]
         assert {answer.status for answer in answers} == {200, 429}
