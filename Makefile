@@ -10,6 +10,8 @@ VENV := .venv
 TORCH := 2.13.0
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 UV := 0.13.9
+# A process a core; the tests of a file share their fixtures.
+PYTEST = $(VENV)/bin/python -m pytest -n auto --dist loadfile
 
 .PHONY: demo test test-fast test-slow dist bench lint docs catalogs links lock audit clean
 
@@ -19,10 +21,10 @@ demo: $(VENV)/installed
 test: test-fast test-slow
 
 test-fast: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -m "not slow"
+	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/installed
-	$(VENV)/bin/python -m pytest -m slow
+	$(PYTEST) -m slow
 
 # Two builds of the same commit give the same bytes: the files are dated by the commit.
 dist: $(VENV)/installed

@@ -10,6 +10,9 @@ import pytest
 
 import tiny_vocabularies
 
+if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads would only get in each other's way
+    os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 if TYPE_CHECKING:
     from beholder import DualEncoder, VisionLanguageModel
 

@@ -513,7 +513,9 @@ def test_the_grid_holds_a_few_of_a_hundred_thousand_pictures(chromium: Any, larg
         page.wait_for_function("Number(document.querySelector('#albumgrid li').dataset.index) > 49_000")
         places = page.evaluate("[...document.querySelectorAll('#albumgrid li')].map(one => Number(one.dataset.index))")
         assert min(places) > 49_000 and max(places) < 51_000 and len(places) < 160
-        page.wait_for_function("![...document.querySelectorAll('#albumgrid .card')].some(one => one.innerText.includes('…'))")
+        page.wait_for_function(
+            "![...document.querySelectorAll('#albumgrid .card')].some(one => one.innerText.includes('…'))"
+        )
         page.wait_for_function("[...document.querySelectorAll('#albumgrid img')].some(one => one.naturalWidth === 160)")
         page.evaluate("scrollTo(0, 0)")
         page.locator("#albumgrid .card").first.focus()

@@ -52,7 +52,7 @@ def lab(tmp_path: Path) -> Iterator[str]:
             time.sleep(0.2)
     yield f"{base}/lab/tree/talk.ipynb?token=abc"
     process.terminate()
-    process.wait(30)
+    process.wait(60)
 
 
 def test_a_question_typed_into_the_box_is_answered(lab: str, chromium: Any, tmp_path: Path) -> None:

@@ -23,7 +23,7 @@ from beholder.pictures.url import fetch, is_public, is_url, redact_url
 
 PICTURE = encoded(quadrants(), "PNG")
 CERTIFICATE = Path(__file__).parent / "certificate_for_pictures.example.pem"
-LIMITS = Limits(megabytes=0.1, timeout=5)
+LIMITS = Limits(megabytes=0.1, timeout=60)
 
 
 def _is_loopback(ip: url.IPAddress) -> bool:
@@ -380,6 +380,7 @@ def test_a_missing_tls_handshake_is_abandoned_at_the_time_limit():
         mute.listen()
         with pytest.raises(PictureUnreadable, match="took longer"):
             fetch(f"https://127.0.0.1:{mute.getsockname()[1]}/", "p", Limits(timeout=0.4), _is_loopback)
+
 
 @pytest.mark.parametrize("ip", ["93.184.215.14", "8.8.8.8", "2606:4700:4700::1111"])
 def test_an_address_of_the_public_internet_is_public(ip: str):

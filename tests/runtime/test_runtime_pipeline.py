@@ -35,7 +35,7 @@ def test_the_next_inputs_are_prepared_while_a_result_is_processed() -> None:
 
     stream = map_ahead(prepare, range(3), ahead=2)
     next(stream)
-    assert prepared.wait(timeout=5)
+    assert prepared.wait(timeout=60)
     stream.close()
 
 

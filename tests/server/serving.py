@@ -106,7 +106,7 @@ def running(
     server = create_server(service)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()
-    deadline = time.monotonic() + 20
+    deadline = time.monotonic() + 60
     while not (server.started and service.ready):
         if time.monotonic() > deadline or not thread.is_alive():
             raise RuntimeError("the server did not start") from service.failure
@@ -115,6 +115,6 @@ def running(
         yield Running(server.servers[0].sockets[0].getsockname()[1], service, server)
     finally:
         server.should_exit = True
-        thread.join(20)
+        thread.join(60)
     if thread.is_alive():
         raise RuntimeError("the server did not stop")

@@ -274,7 +274,7 @@ def test_a_slow_job_runs_once(encoder: DualEncoder) -> None:
 
     def work() -> str:
         started.append(1)
-        released.wait(10)
+        released.wait(60)
         return "made"
 
     async def ask() -> None:

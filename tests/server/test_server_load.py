@@ -129,7 +129,7 @@ def test_request_bodies_share_a_memory_budget(encoder: DualEncoder) -> None:
     with serving.running({"tiny": encoder}, waiting_megabytes=1.5) as running:
         connections = []
         for _ in range(2):  # each announces a body of one megabyte, and waits
-            connection = socket.create_connection(("127.0.0.1", running.port), timeout=10)
+            connection = socket.create_connection(("127.0.0.1", running.port), timeout=60)
             connection.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Length: 1000000\r\n\r\n")
             connections.append(connection)
             wait_until(lambda: running.server.config.app.reserved_bytes > 0)  # type: ignore[union-attr]
@@ -143,7 +143,7 @@ def test_request_bodies_share_a_memory_budget(encoder: DualEncoder) -> None:
 def test_a_slowly_sent_body_is_cut_off(encoder: DualEncoder) -> None:
     with (
         serving.running({"tiny": encoder}, body_seconds=0.3) as running,
-        socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection,
+        socket.create_connection(("127.0.0.1", running.port), timeout=60) as connection,
     ):
         connection.sendall(b"POST /v1/caption HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{")
         assert b" 408 " in connection.recv(4096).split(b"\r\n")[0]
@@ -184,7 +184,7 @@ def test_requests_are_refused_until_the_models_are_loaded(encoder: DualEncoder) 
     may = threading.Event()
 
     def load() -> Any:
-        may.wait(10)
+        may.wait(60)
         return {"tiny": encoder}, {}
 
     service = Service(ServerSettings(port=0), load)
@@ -204,7 +204,7 @@ def test_requests_are_refused_until_the_models_are_loaded(encoder: DualEncoder) 
         time.sleep(0.01)
     assert running.ask("GET", "/readyz").status == 200
     server.should_exit = True
-    thread.join(10)
+    thread.join(60)
     assert not thread.is_alive()
 
 
@@ -236,7 +236,7 @@ def test_the_server_is_unready_before_the_socket_closes(encoder: DualEncoder) ->
         answer = running.ask("GET", "/readyz")
         assert answer.status == 503 and answer.code == "stopping"
         assert running.post("/v1/embeddings", {"model": "tiny", "input": "a dog"}).status == 200
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while not running.server.should_exit and time.monotonic() < deadline:
             time.sleep(0.01)
         assert running.server.should_exit
@@ -246,7 +246,7 @@ def test_an_idle_connection_is_closed(encoder: DualEncoder, monkeypatch: pytest.
     monkeypatch.setattr("beholder.server.run.IDLE_SECONDS", 0.2)
     with (
         serving.running({"tiny": encoder}) as running,
-        socket.create_connection(("127.0.0.1", running.port), timeout=10) as connection,
+        socket.create_connection(("127.0.0.1", running.port), timeout=60) as connection,
     ):
         connection.sendall(b"GET /healthz HT")
         assert connection.recv(100) == b""
@@ -268,7 +268,7 @@ def test_slow_urls_do_not_block_other_requests(encoder: DualEncoder, monkeypatch
     may = threading.Event()
 
     def never(*_: Any, **__: Any) -> bytes:
-        may.wait(30)
+        may.wait(60)
         raise TimeoutError
 
     monkeypatch.setattr("beholder.server.picture_loading.fetch", never)

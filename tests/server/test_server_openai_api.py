@@ -14,7 +14,7 @@ from serving import Running, data_address, file_of, picture
 
 @pytest.fixture(scope="module")
 def client(server: Running) -> openai.OpenAI:
-    return openai.OpenAI(base_url=f"{server.base}/v1", api_key="none is needed", max_retries=0, timeout=30)
+    return openai.OpenAI(base_url=f"{server.base}/v1", api_key="none is needed", max_retries=0, timeout=60)
 
 
 def part(seed: int = 0) -> dict[str, Any]:

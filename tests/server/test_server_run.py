@@ -88,7 +88,7 @@ def test_shutdown_waits_for_running_responses(tiny_model: Path, folder: Path, nu
         text = "".join(piece["choices"][0]["delta"].get("content", "") for piece in pieces)
         assert text.strip() == json.loads(whole)["choices"][0]["message"]["content"]
         assert streamed.endswith("data: [DONE]\n\n")
-        out, log = process.communicate(timeout=30)
+        out, log = process.communicate(timeout=60)
         assert process.returncode == 0, log
         assert out == "" and "Traceback" not in log
         rows = [json.loads(line) for line in log.splitlines()]
@@ -143,7 +143,7 @@ def test_a_key_from_a_file_is_required_and_never_logged(tmp_path: Path, tiny_mod
         assert ask(port, "GET", "/healthz")[0] == 401
         assert ask(port, "GET", "/healthz", Authorization="Bearer a long secret key")[0] == 200
         process.send_signal(signal.SIGTERM)
-        assert "secret" not in process.communicate(timeout=30)[1]
+        assert "secret" not in process.communicate(timeout=60)[1]
     assert "secret" not in repr(ServerSettings(key="a long secret key"))
 
 

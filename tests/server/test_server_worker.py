@@ -88,13 +88,13 @@ def test_waiting_jobs_are_batched_in_order(worker: Worker) -> None:
     held = BlockingWork()
     first = Job("g", [0], held)
     worker.submit(first)
-    assert held.started.wait(5)
+    assert held.started.wait(60)
     jobs = [Job("g", [number], held) for number in range(1, 7)]
     other = Job("h", [100], held)
     for job in (*jobs[:2], other, *jobs[2:]):
         worker.submit(job)
     held.released.set()
-    assert [job.result.result(5) for job in (first, *jobs, other)] == [[0], [10], [20], [30], [40], [50], [60], [1000]]
+    assert [job.result.result(60) for job in (first, *jobs, other)] == [[0], [10], [20], [30], [40], [50], [60], [1000]]
     assert held.batches == [[0], [1, 2, 3, 4], [100], [5, 6]]
 
 
@@ -107,14 +107,14 @@ def test_an_error_fails_only_its_own_input(worker: Worker) -> None:
         return held(inputs, check_cancelled)
 
     worker.submit(Job("wait", [0], held))
-    assert held.started.wait(5)
+    assert held.started.wait(60)
     jobs = [Job("g", [number], work) for number in range(1, 5)]
     for job in jobs:
         worker.submit(job)
     held.released.set()
-    assert [jobs[place].result.result(5) for place in (0, 1, 3)] == [[10], [20], [40]]
+    assert [jobs[place].result.result(60) for place in (0, 1, 3)] == [[10], [20], [40]]
     with pytest.raises(ValueError, match="three"):
-        jobs[2].result.result(5)
+        jobs[2].result.result(60)
 
 
 def test_a_batch_is_halved_when_memory_runs_out(worker: Worker) -> None:
@@ -128,12 +128,12 @@ def test_a_batch_is_halved_when_memory_runs_out(worker: Worker) -> None:
         return inputs
 
     worker.submit(Job("wait", [0], held))
-    assert held.started.wait(5)
+    assert held.started.wait(60)
     jobs = [Job("g", [number], work) for number in range(4)]
     for job in jobs:
         worker.submit(job)
     held.released.set()
-    assert [job.result.result(5) for job in jobs] == [[0], [1], [2], [3]]
+    assert [job.result.result(60) for job in jobs] == [[0], [1], [2], [3]]
     assert sizes == [4, 2, 1, 1, 2, 1, 1]
 
 
@@ -141,22 +141,22 @@ def test_cancelled_work_is_stopped_or_never_started(worker: Worker) -> None:
     held, never = BlockingWork(), BlockingWork()
     job, behind = Job("g", [0], held), Job("h", [1], never)
     worker.submit(job)
-    assert held.started.wait(5)
+    assert held.started.wait(60)
     worker.submit(behind)
     behind.cancelled = True
     job.cancelled = True  # it is never released, so only cancelling can end it
     with pytest.raises(WorkCancelled):
-        job.result.result(5)
+        job.result.result(60)
     last = Job("i", [2], lambda inputs, _: inputs)
     worker.submit(last)
-    assert last.result.result(5) == [2]
+    assert last.result.result(60) == [2]
     assert never.batches == []
 
 
 def test_texts_are_decoded_together_and_wait_for_room(worker: Worker, language: StubLanguage) -> None:
     started, may = threading.Event(), threading.Event()
-    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(5), inputs)[2]))
-    assert started.wait(5)
+    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(60), inputs)[2]))
+    assert started.wait(60)
     order: list[tuple[int, Any]] = []
     done = threading.Event()
 
@@ -174,7 +174,7 @@ def test_texts_are_decoded_together_and_wait_for_room(worker: Worker, language: 
     for number in range(PLACES):
         worker.submit(decoding_job("abc", make_callback(number)))
     may.set()
-    assert done.wait(5)
+    assert done.wait(60)
     assert [number for number, piece in order[:PLACES]] == list(range(PLACES))
     assert [piece for number, piece in order if number == PLACES + 1] == ["a", "b", "c", None]
     assert language.rows == [PLACES] * 3 + [2] * 3
@@ -182,8 +182,8 @@ def test_texts_are_decoded_together_and_wait_for_room(worker: Worker, language: 
 
 def test_texts_are_refused_when_as_many_wait_as_there_is_room_for(worker: Worker) -> None:
     started, may = threading.Event(), threading.Event()
-    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(5), inputs)[2]))
-    assert started.wait(5)
+    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(60), inputs)[2]))
+    assert started.wait(60)
     ends: list[tuple[int, Any]] = []
     done = threading.Event()
 
@@ -199,7 +199,7 @@ def test_texts_are_refused_when_as_many_wait_as_there_is_room_for(worker: Worker
     for number in range(PLACES + 3):
         worker.submit(decoding_job("ab", make_callback(number)))
     may.set()
-    assert done.wait(5)
+    assert done.wait(60)
     refused = [number for number, end in ends if isinstance(end, CacheFull)]
     assert refused == list(range(PLACES, PLACES + 3))
     assert all(end.seconds >= 1 for _, end in ends if isinstance(end, CacheFull))
@@ -207,8 +207,8 @@ def test_texts_are_refused_when_as_many_wait_as_there_is_room_for(worker: Worker
 
 def test_texts_of_the_client_with_the_fewest_running_ones_are_admitted_first(worker: Worker) -> None:
     started, may = threading.Event(), threading.Event()
-    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(5), inputs)[2]))
-    assert started.wait(5)
+    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(60), inputs)[2]))
+    assert started.wait(60)
     order: list[str] = []
     done = threading.Event()
 
@@ -223,14 +223,14 @@ def test_texts_of_the_client_with_the_fewest_running_ones_are_admitted_first(wor
     for client in ["one"] * (PLACES - 1) + ["other"]:
         worker.submit(decoding_job("a", make_callback(client), client))
     may.set()
-    assert done.wait(5)
+    assert done.wait(60)
     assert order[:2] == ["one", "other"]
 
 
 def test_jobs_may_generate_texts_in_the_running_batch(worker: Worker, language: StubLanguage) -> None:
     started, may = threading.Event(), threading.Event()
-    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(5), inputs)[2]))
-    assert started.wait(5)
+    worker.submit(Job("wait", [0], lambda inputs, _: (started.set(), may.wait(60), inputs)[2]))
+    assert started.wait(60)
 
     def write(inputs: list[Any], _: Callable[[], None]) -> Generation:
         if len(inputs) > 1 and "bad" in inputs:
@@ -246,9 +246,9 @@ def test_jobs_may_generate_texts_in_the_running_batch(worker: Worker, language: 
     pieces: list[Any] = []
     worker.submit(decoding_job("abc", pieces.append))
     may.set()
-    assert jobs[0].result.result(5) == ["x!"] and jobs[2].result.result(5) == ["y!"]
+    assert jobs[0].result.result(60) == ["x!"] and jobs[2].result.result(5) == ["y!"]
     with pytest.raises(RuntimeError, match="bad alone"):
-        jobs[1].result.result(5)
+        jobs[1].result.result(60)
     assert max(language.rows) >= 2
 
 
@@ -256,7 +256,7 @@ def test_an_abandoned_conversation_ends_at_its_next_token(worker: Worker) -> Non
     pieces: list[Any] = []
     stream = decoding_job(itertools.repeat("word"), pieces.append)
     worker.submit(stream)
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 60
     while len(pieces) < 3 and time.monotonic() < deadline:
         time.sleep(0.001)
     stream.cancelled = True
@@ -282,40 +282,40 @@ def test_a_conversation_does_not_wait_for_a_long_batch(worker: Worker) -> None:
     held = BlockingWork()
     job = Job("g", [0], held)
     worker.submit(job)
-    assert held.started.wait(5)
+    assert held.started.wait(60)
     pieces: list[Any] = []
     done = threading.Event()
     worker.submit(decoding_job("abc", lambda piece: (pieces.append(piece), piece is None and done.set())))
-    assert done.wait(5) and pieces == ["a", "b", "c", None]
+    assert done.wait(60) and pieces == ["a", "b", "c", None]
     assert not job.result.done()
     held.released.set()
-    assert job.result.result(5) == [0]
+    assert job.result.result(60) == [0]
 
 
 def test_a_short_job_does_not_wait_for_the_remainder_of_a_long_one(worker: Worker) -> None:
     held = BlockingWork()
     long = Job("g", list(range(100)), held, client="one")
     worker.submit(long)
-    assert held.started.wait(5)
+    assert held.started.wait(60)
     short = Job("g", [1000], held, client="other")
     worker.submit(short)
     held.released.set()
-    assert short.result.result(5) == [10_000]
+    assert short.result.result(60) == [10_000]
     assert 1000 in held.batches[1]  # the very next batch, although 96 inputs of the long job were before it
-    assert long.result.result(5) == [each * 10 for each in range(100)]
+    assert long.result.result(60) == [each * 10 for each in range(100)]
 
 
 def test_clients_take_turns_and_shorter_jobs_go_first(worker: Worker) -> None:
     held = BlockingWork()
     worker.submit(Job("wait", [0], held, client="one"))
-    assert held.started.wait(5)
+    assert held.started.wait(60)
     long, short = Job("long", ["long"] * 8, held, client="one"), Job("short", ["short"], held, client="one")
     other = Job("other", ["other"] * 8, held, client="other")
     for job in (long, short, other):
         worker.submit(job)
     held.released.set()
     for job in (long, short, other):
-        job.result.result(5)
+        job.result.result(60)
     assert [batch[0] for batch in held.batches[1:]] == ["other", "short", "other", "long", "long"]
 
 
@@ -327,26 +327,26 @@ def test_a_cancelled_long_job_ends_after_its_current_batch(worker: Worker) -> No
     def function(inputs: list[Any], _: Callable[[], None]) -> list[Any]:
         batches.append(inputs)
         first.set()
-        may.wait(5)
+        may.wait(60)
         return inputs
 
     job = Job("g", list(range(1000)), function)
     worker.submit(job)
-    assert first.wait(5)
+    assert first.wait(60)
     job.cancelled = True
     may.set()
     with pytest.raises(WorkCancelled):
-        job.result.result(5)
+        job.result.result(60)
     assert len(batches) == 1
 
 
 def test_cancelling_a_worker_ends_waiting_jobs_with_a_reason(worker: Worker) -> None:
     held = BlockingWork()
     worker.submit(Job("g", [0], held))
-    assert held.started.wait(5)
+    assert held.started.wait(60)
     job = Job("h", [1], held)
     worker.submit(job)
     worker.cancel()
     held.released.set()
     with pytest.raises(WorkCancelled):
-        job.result.result(5)
+        job.result.result(60)

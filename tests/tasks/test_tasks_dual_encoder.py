@@ -98,7 +98,7 @@ def test_leaving_a_stream_early_ends_its_threads(encoder: DualEncoder, photograp
     next(stream)
     stream.close()
     for thread in set(threading.enumerate()) - before:
-        thread.join(timeout=5)
+        thread.join(timeout=60)
         assert not thread.is_alive()
 
 
