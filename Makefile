@@ -10,8 +10,8 @@ VENV := .venv
 TORCH := 2.13.0
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 UV := 0.13.9
-# A process a core; the tests of a file share their fixtures.
-PYTEST = $(VENV)/bin/python -m pytest -n auto --dist loadfile
+# A process a core; one that has finished takes over tests of the other.
+PYTEST = $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
 .PHONY: demo test test-fast test-slow dist bench lint docs catalogs links lock audit clean
 

@@ -3,7 +3,7 @@
     beholder serve --album ALBUM
     python benchmarks/browser.py http://127.0.0.1:8000/ --album
 
-Times are in milliseconds. On a machine that does nothing else, a smooth album has most frames at 17 and no task over 50.
+Times are in milliseconds. On a machine that does nothing else, a smooth album has most frames at 17, no task over 50.
 """
 
 from __future__ import annotations
