@@ -122,6 +122,7 @@ def test_heavy_libraries_are_imported_lazily(program: str) -> None:
     }
 
 
+@pytest.mark.slow
 def test_help_takes_less_than_a_fifth_of_a_second() -> None:
     """Measure CPU time, since wall-clock time depends on other processes.
 

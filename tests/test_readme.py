@@ -22,6 +22,7 @@ def test_both_readmes_have_the_same_sections() -> None:
     assert english == chinese
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("line", dict.fromkeys(line for page in (READMES[0], *GUIDE) for line in commands(page)))
 def test_a_documented_command_parses(line: str) -> None:
     group = typer.main.get_command(app)

@@ -42,6 +42,7 @@ def several(images: list[Image.Image]) -> list[str]:
 """
 
 
+@pytest.mark.slow
 def test_documented_loops_pass_a_strict_type_checker_and_unchecked_errors_do_not(tmp_path: Path) -> None:
     pytest.importorskip("mypy", reason="mypy checks the types")
     unchecked = CLIENT.replace("        if picture.error is not None:\n            continue\n", "")

@@ -446,6 +446,7 @@ class FileOperations(RuleBasedStateMachine):
         shutil.rmtree(self.home)
 
 
+@pytest.mark.slow
 def test_no_sequence_of_file_operations_loses_a_user_description(tmp_path: Path, encoder: DualEncoder) -> None:
     FileOperations.root, FileOperations.encoder = tmp_path, encoder
     run_state_machine_as_test(

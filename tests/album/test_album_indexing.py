@@ -341,6 +341,7 @@ class FileOperations(RuleBasedStateMachine):
         shutil.rmtree(self.home)
 
 
+@pytest.mark.slow
 def test_after_any_file_operations_the_album_equals_one_built_from_scratch(
     tmp_path: Path, encoder: DualEncoder
 ) -> None:

@@ -227,6 +227,7 @@ class FailingFile(apsw.VFSFile):
         super().xSync(flags)
 
 
+@pytest.mark.slow
 def test_indexing_resumes_after_any_failed_write_or_sync(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     from beholder.album.store import schema
 

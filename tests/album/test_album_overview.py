@@ -120,6 +120,7 @@ def grouped(count: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
     return (vectors / np.linalg.norm(vectors, axis=1, keepdims=True)).astype(np.float32), kinds
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("landmarks", [1000, 60], ids=["all", "landmarks"])
 def test_neighbors_on_the_map_are_of_one_kind(landmarks: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(map_layout, "LANDMARKS", landmarks)

@@ -1,3 +1,1 @@
 """The page in a real browser: every flow, without console errors, and accessible."""
-
-import json

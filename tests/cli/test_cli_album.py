@@ -103,6 +103,7 @@ def test_a_missing_picture_exits_with_1(home: Path) -> None:
     assert run.returncode == 1 and "none.png" in run.stderr
 
 
+@pytest.mark.slow
 def test_search_with_a_compiled_model_does_not_import_torch(
     home: Path, tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -54,6 +54,7 @@ def lines(folder: Path, photographs: list[Path]) -> Path:
     return folder / "data.jsonl"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("task", ["retrieval", "zero-shot", "linear-probe", "caption", "vqa"])
 def test_every_task_prints_saves_and_plots_its_metrics(
     evaluate: Evaluate,

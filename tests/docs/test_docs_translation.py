@@ -50,6 +50,7 @@ def translated(page: str) -> Catalog:
     return catalog(LOCALE / "LC_MESSAGES" / f"{page}.po")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES)
 def test_every_paragraph_is_translated_and_up_to_date(page: str, english: Path) -> None:
     today = {message.id for message in catalog(english / f"{page}.pot") if message.id}

@@ -64,6 +64,7 @@ def test_a_valid_folder_in_our_own_format_passes_without_a_reference(valid_check
     assert all(check.ok is not False for check in checks.values())
 
 
+@pytest.mark.slow
 def test_a_valid_sentence_transformers_folder_is_compared_with_that_library(
     valid_checkpoint: Path, tmp_path: Path
 ) -> None:

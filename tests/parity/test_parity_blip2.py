@@ -57,6 +57,7 @@ def test_teacher_forced_logits_equal_those_of_transformers(kind: str, tmp_path: 
     torch.testing.assert_close(logits, expected.logits[:, -1], atol=1e-4, rtol=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("wide", [1, 3])
 @pytest.mark.parametrize("kind", WRITING)
 def test_captions_equal_those_of_transformers(kind: str, wide: int, tmp_path: Path) -> None:

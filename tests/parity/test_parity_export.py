@@ -325,6 +325,7 @@ def test_onnx_runtime_computes_our_embeddings_for_any_batch_size_and_length(
         assert float(capsys.readouterr().out) == pytest.approx(expected, abs=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["opt", "t5", "retrieval"])
 def test_blip2_survives_import_and_export_tensor_by_tensor(kind: str, tmp_path: Path) -> None:
     reference = make(kind, tmp_path / "theirs")

@@ -49,6 +49,7 @@ def test_embeddings_of_open_clip_checkpoints_equal_those_of_open_clip(checkpoint
     assert logits < 2e-4
 
 
+@pytest.mark.slow
 def test_an_open_clip_pickle_is_read_only_if_allowed(checkpoints: Path, tmp_path: Path) -> None:
     for name in ("open_clip_config.json", "open_clip_pytorch_model.bin", "outputs.safetensors"):
         (tmp_path / name).symlink_to(checkpoints / "plain" / name)

@@ -52,6 +52,7 @@ def with_steps(config: Path, folder: Path, **changed: dict[str, Any]) -> Path:
     return path
 
 
+@pytest.mark.slow
 @pytest.mark.mini
 def test_the_recipe_runs_with_few_drawings_and_steps(tmp_path: Path) -> None:
     wheel, folder = tmp_path / "wheel", tmp_path / "run"

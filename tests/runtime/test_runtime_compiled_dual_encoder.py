@@ -51,6 +51,7 @@ def bert_like() -> LoadedDualEncoder:
     return with_towers({"registers": 2, "pooling": "mean"}, text)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [tiny_model.build, siglip_like, bert_like])
 def test_a_compiled_model_gives_the_vectors_of_the_network(build, tmp_path: Path) -> None:
     save_dual_encoder(build(), tmp_path / "model")
@@ -65,6 +66,7 @@ def test_a_compiled_model_gives_the_vectors_of_the_network(build, tmp_path: Path
     assert fast.fingerprint == own.fingerprint == fingerprint(load_dual_encoder(tmp_path / "model"))
 
 
+@pytest.mark.slow
 def test_a_compiled_model_is_reused_until_its_source_changes(tiny_model: Path, tmp_path: Path) -> None:
     folder = tmp_path / "model"
     save_dual_encoder(load_dual_encoder(tiny_model), folder)
@@ -84,11 +86,13 @@ def test_a_compiled_model_is_reused_until_its_source_changes(tiny_model: Path, t
     assert len(kept) == 1, "what was compiled of the model as it was is gone"
 
 
+@pytest.mark.slow
 def test_saving_a_compiled_model_writes_the_original_model(tiny_model: Path, tmp_path: Path) -> None:
     DualEncoder.compile(tiny_model).save_pretrained(tmp_path / "again")
     assert fingerprint(load_dual_encoder(tmp_path / "again")) == fingerprint(load_dual_encoder(tiny_model))
 
 
+@pytest.mark.slow
 def test_a_compiled_model_loads_without_torch(tiny_model: Path, tmp_path: Path) -> None:
     DualEncoder.compile(tiny_model)
     program = (
@@ -105,6 +109,7 @@ def tiny_model_picture(folder: Path) -> Path:
     return tiny_model.paint(folder)[0]
 
 
+@pytest.mark.slow
 def test_a_compiled_model_with_wrong_vectors_is_not_used(tiny_model: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(compiled_dual_encoder, "TOLERANCE", -1.0)
     with pytest.raises(ModelError, match="vectors are off by"):

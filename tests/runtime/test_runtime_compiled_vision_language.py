@@ -56,6 +56,7 @@ def picture(seed: int = 0) -> Image.Image:
 PICTURES = [picture(seed) for seed in range(5)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}, {"num_beams": 3, "prompt": "a photo of"}])
 def test_the_compiled_model_writes_the_same_captions(
     pair: tuple[VisionLanguageModel, ...], options: dict[str, object]
@@ -102,6 +103,7 @@ def test_saving_the_compiled_model_writes_the_original_weights(
         assert torch.equal(again.image.state_dict()[name], tensor)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fast", "fastest"])
 def test_a_precision_stays_within_its_error_bound(pair: tuple[VisionLanguageModel, ...], precision: str) -> None:
     network, compiled = pair
@@ -150,6 +152,7 @@ def test_weights_stay_float32_if_half_precision_is_slower(tmp_path: Path, monkey
     assert {weight.dtype for weight in fast.language.parameters()} == {torch.float32}  # type: ignore[attr-defined]
 
 
+@pytest.mark.slow
 def test_a_changed_model_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
     make("opt", tmp_path / "opt")

@@ -20,6 +20,7 @@ def reference(language: LanguageModel, vectors: torch.Tensor, mask: torch.Tensor
     return texts
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("kind", ["opt", "llama", "t5"])
 @pytest.mark.parametrize(

@@ -121,6 +121,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "model"
 
 
+@pytest.mark.slow
 def test_a_quantized_language_model_stays_quantized_when_compiled(folder: Path) -> None:
     compiled = VisionLanguageModel.compile(folder)
     assert isinstance(compiled.loaded, CompiledVisionLanguageModel) and isinstance(

@@ -83,6 +83,7 @@ def test_bfloat16_is_not_used_if_it_is_inaccurate_or_slower(monkeypatch: pytest.
     assert torch_towers(loaded, CPU, "fastest").engine == "torch on cpu"
 
 
+@pytest.mark.slow
 def test_compiled_towers_give_the_same_vectors_for_any_batch_size(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
     sizes = []
@@ -117,6 +118,7 @@ def test_the_fastest_configuration_within_the_bound_is_selected(monkeypatch: pyt
         assert tuner.best.config == expected.engine and complete
 
 
+@pytest.mark.slow
 def test_eager_mode_is_used_if_torch_cannot_compile(monkeypatch: pytest.MonkeyPatch) -> None:
     loaded = tiny_model.build()
     monkeypatch.setattr(torch._inductor.config.cpp, "cxx", ("no-such-compiler",))

@@ -136,6 +136,7 @@ def test_an_empty_key_is_refused(tiny_model: Path) -> None:
     assert "key is empty" in refused("--model", tiny_model, BEHOLDER_KEY="")
 
 
+@pytest.mark.slow
 def test_a_key_from_a_file_is_required_and_never_logged(tmp_path: Path, tiny_model: Path) -> None:
     file = tmp_path / "key.txt"
     file.write_text("a long secret key\n")

@@ -46,6 +46,7 @@ def test_the_dual_encoder_reranks_the_captions(mini: VisionLanguageModel) -> Non
     assert [picture.score for picture in mini.stream_captions(paths, top_p=0.9)] == [None, None]
 
 
+@pytest.mark.slow
 def test_yes_no_answers_depend_on_the_picture(mini: VisionLanguageModel) -> None:
     shares = {}
     for name in ("astronaut.jpg", "windmill.jpg"):

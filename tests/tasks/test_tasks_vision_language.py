@@ -27,6 +27,7 @@ def picture(seed: int = 0) -> Image.Image:
     return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (40, 50, 3), dtype=np.uint8))
 
 
+@pytest.mark.slow
 def test_a_caption_does_not_depend_on_the_batch(model: VisionLanguageModel) -> None:
     together = model.caption([picture(seed) for seed in range(5)], "a photo of", batch_size=5)
     assert together == [model.caption(picture(seed), "a photo of") for seed in range(5)]

@@ -126,6 +126,7 @@ def test_open_clip_cleans_text_that_clip_leaves_unchanged(vocabularies: Path) ->
         assert clip.tokenize(messy) != clip.tokenize(plain)
 
 
+@pytest.mark.slow
 def test_any_truncated_sentencepiece_file_gives_an_error_or_a_tokenizer(vocabularies: Path, tmp_path: Path) -> None:
     whole = (vocabularies / "siglip" / "spiece.model").read_bytes()
     errors = 0

@@ -143,6 +143,7 @@ def test_the_recipes_are_valid() -> None:
             pytest.fail(f"{recipe}: {error}")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("recipe", ["laion", "siglip", "emoji"])
 def test_a_scaled_down_recipe_runs(recipe: str, tmp_path: Path) -> None:
     """The architecture, loss and precision are the recipe's; only the sizes are reduced."""

@@ -80,6 +80,7 @@ def with_questions(file: Path) -> None:
             lines.write(json.dumps(row) + "\n")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("recipe", "kind"), [("opt_2.7b", "opt"), ("flan_t5_xl", "t5")])
 def test_a_scaled_down_recipe_of_the_paper_runs(recipe: str, kind: str, sides: Path, tmp_path: Path) -> None:
     """A BLIP-2 vision transformer, a BERT, and OPT or T5, each as in the recipe but smaller."""
@@ -120,6 +121,7 @@ def test_the_result_loads_as_a_vision_language_model_with_unchanged_frozen_model
     assert named["name"].endswith("5.png")
 
 
+@pytest.mark.slow
 def test_a_resumed_run_matches_an_uninterrupted_one_bit_for_bit(sides: Path, tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, 8)
     made = config(tmp_path, sides, stage_2={"ema_decay": 0.5, "steps": 8})

@@ -55,6 +55,7 @@ def test_training_reduces_the_loss_and_the_result_loads_as_a_dual_encoder(tmp_pa
     assert (tmp_path / "out" / "best" / "beholder.json").is_file()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options",
     [
@@ -148,6 +149,7 @@ def test_too_many_frozen_layers_are_refused(tmp_path: Path) -> None:
         changed(tmp_path, freeze={"image": 5})
 
 
+@pytest.mark.slow
 def test_a_class_folder_is_evaluated_by_accuracy(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     for number in range(24):
@@ -159,6 +161,7 @@ def test_a_class_folder_is_evaluated_by_accuracy(tmp_path: Path) -> None:
     assert rows(tmp_path / "out")[-1]["accuracy"] > 0.8
 
 
+@pytest.mark.slow
 def test_shards_are_trained_on_and_resumed(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path, 15)
     for shard in range(3):
@@ -208,6 +211,7 @@ def test_only_the_newest_checkpoints_are_kept(tmp_path: Path) -> None:
     assert sorted(names) == ["step-00000008.pt", "step-00000010.pt", "step-00000012.pt"]
 
 
+@pytest.mark.slow
 def test_a_full_disk_leaves_the_previous_checkpoint(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(tmp_path)
@@ -237,6 +241,7 @@ def test_a_nan_loss_aborts_training(tmp_path: Path, monkeypatch: pytest.MonkeyPa
         train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_the_logit_scale_stays_below_its_maximum(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(
@@ -352,6 +357,7 @@ def test_a_missing_compiler_is_reported_before_training_starts(tmp_path: Path, c
     assert config.train.compile and not (tmp_path / "out").exists()
 
 
+@pytest.mark.slow
 def test_a_damaged_latest_checkpoint_falls_back_to_the_previous_one(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     config = tiny_pairs.config(tmp_path)
@@ -371,6 +377,7 @@ def test_a_damaged_latest_checkpoint_falls_back_to_the_previous_one(tmp_path: Pa
         train_clip(config, tmp_path / "out")
 
 
+@pytest.mark.slow
 def test_a_finished_run_can_be_extended_but_not_shortened(tmp_path: Path) -> None:
     tiny_pairs.paint(tmp_path)
     train_clip(tiny_pairs.config(tmp_path), tmp_path / "out")

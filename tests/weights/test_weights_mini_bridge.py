@@ -67,6 +67,7 @@ def test_a_folder_with_another_reranker_is_refused(written: Path, tmp_path: Path
         load_vision_language(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_an_incomplete_set_of_projections_is_reported_by_name(written: Path, tmp_path: Path) -> None:
     tensors = load_file(written / mini_bridge.WEIGHTS)
     del tensors["names.weight"]

