@@ -14,6 +14,8 @@ from beholder import Album, DualEncoder, VisionLanguageModel
 from beholder.pictures.caption_metadata import read_caption
 from serving import Running, file_of, picture
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture
 def site(album_site: Running) -> Running:
@@ -402,7 +404,6 @@ def test_the_album_is_accessible(page: Any, screenshots: Path, theme: str, langu
     page.screenshot(path=screenshots / f"album-view-{theme}-{language}-{width}.png")
 
 
-@pytest.mark.slow
 def test_pictures_fill_justified_rows_below_the_months_of_a_timeline(
     chromium: Any, album_site: Running, screenshots: Path
 ) -> None:
@@ -438,7 +439,6 @@ def test_pictures_fill_justified_rows_below_the_months_of_a_timeline(
         assert page.locator("#order").input_value() == "path", "the order is remembered"
 
 
-@pytest.mark.slow
 def test_many_pictures_are_selected_rated_and_tagged(own: Any, own_album: Path) -> None:
     page = own
     wait_for_count(page, "8 pictures")
@@ -467,7 +467,6 @@ def test_many_pictures_are_selected_rated_and_tagged(own: Any, own_album: Path) 
     assert page.locator("#where").input_value() == 'rating>="4"'
 
 
-@pytest.mark.slow
 def test_a_folder_is_added_and_problems_are_listed(
     chromium: Any, encoder: DualEncoder, own_album: Path, tmp_path: Path, screenshots: Path
 ) -> None:
@@ -496,7 +495,6 @@ def test_a_folder_is_added_and_problems_are_listed(
         wait_for_count(page, "10 pictures")
 
 
-@pytest.mark.slow
 def test_the_grid_holds_a_few_of_a_hundred_thousand_pictures(chromium: Any, large_site: Running) -> None:
     with opened(chromium, large_site, bypass_csp=True) as page:
         wait_for_count(page, "100,000 pictures")

@@ -10,6 +10,8 @@ from beholder.album.map_page import Region, write_map
 from beholder.album.picture import Picture
 from beholder.album.picture_map import MapPoint
 
+pytestmark = pytest.mark.slow
+
 EVIL = "</script><img src=x onerror=alert(1)>"
 
 
