@@ -106,9 +106,11 @@ export class Grid {
     }
     this.list.style.height = `${Math.max(0, top - GAP)}px`;
     this.drawHeadings();
+    const hadFocus = this.list.contains(document.activeElement);
     for (const card of this.cards.values()) this.drop(card);
     this.cards.clear();
-    this.draw();
+    if (hadFocus) this.go(this.active);
+    else this.draw();
   }
 
   drawHeadings() {
