@@ -44,7 +44,7 @@ class JpegXlImageFile(ImageFile.ImageFile):
         """Return the EXIF without the orientation, which is applied."""
         exif = Image.Exif()
         try:
-            exif.load(self.info.get("exif"))
+            exif.load(self.info.get("exif", b""))
         except Exception:  # Pillow raises errors of any type on damaged EXIF
             return Image.Exif()
         exif.pop(_ORIENTATION, None)
