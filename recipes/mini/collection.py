@@ -15,7 +15,7 @@ from photographs import Photograph, perceptual_hashes, read_collection, split_by
 WORK = Path("runs/mini")
 VIEWS = 2
 PROMPTS = (*SINGLE, "{}", "a picture of a {}.", *ENSEMBLE[1:])
-CHINESE_PROMPTS = ("{}", "一张{}的照片", "{}的照片。", "图中有{}", "{}的特写", "远处的{}", "几个{}", *ENSEMBLE)
+CHINESE_PROMPTS = ("{}", "一张{}的照片", "{}的照片。", "图中有{}", *SINGLE)
 
 
 def chinese_names() -> dict[str, str]:
@@ -67,8 +67,7 @@ class Collection:
         names = [prompt for template in CHINESE_PROMPTS for prompt in fill_templates([template], translated)]
         english = [caption for photograph in self.photographs for caption in photograph.captions[:1]]
         others = [caption for photograph in self.parts["training"] for caption in photograph.chinese[2:]]
-        few = 3 * len(translated)
-        return list(dict.fromkeys([*first, *names[:few], *english, *names[few:], *others]))
+        return list(dict.fromkeys([*first, *names, *english, *others]))
 
     @property
     def features(self) -> Path:

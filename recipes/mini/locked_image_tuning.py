@@ -33,6 +33,8 @@ class LockedImageConfig:
 
     Attributes:
         part: Dimensions of each of the two parts of the space.
+        hidden: Hidden units of the text head's MLP.
+        image_hidden: The same for the image head, which is linear with 0.
         trained_share: Weight of the trained part in the cosine; with 0 only the closed form is used, with 1 only the
             trained part.
         loss: ``contrastive`` for CLIP's symmetric cross-entropy, ``sigmoid`` for SigLIP's loss.
@@ -49,25 +51,26 @@ class LockedImageConfig:
     """
 
     part: int = 256
-    hidden: int = 512
-    trained_share: float = 0.6
+    hidden: int = 768
+    image_hidden: int = 0
+    trained_share: float = 0.9
     loss: LossName = "contrastive"
-    distillation_weight: float = 1.0
-    caption_weight: float = 0.3
+    distillation_weight: float = 2.0
+    caption_weight: float = 1.0
     class_shift: float = 14.0
     class_weight: float = 0.6
     image_ridge: float = 3.0
     text_ridge: float = 0.5
-    steps: int = 300
-    batch: int = 256
+    steps: int = 600
+    batch: int = 512
     learning_rate: float = 1e-3
-    warmup: float = 0.13
+    warmup: float = 0.06
     linear_lr_scale: float = 0.1
-    weight_decay: float = 0.5
+    weight_decay: float = 0.1
     image_dropout: float = 0.1
     text_dropout: float = 0.1
-    ema_decay: float = 0.98
-    label_weight: float = 0.5
+    ema_decay: float = 0.985
+    label_weight: float = 1.0
     label_batch: int = 256
     seed: int = 0
 
@@ -132,10 +135,16 @@ def prepare_features(features: Tensor, prepare: Literal["unit", "root"]) -> Tens
 
 
 def head_settings(settings: LockedImageConfig) -> tuple[HeadSettings, HeadSettings]:
-    """Return the heads' architectures: linear for images; for texts, an MLP with a linear shortcut."""
+    """Return the heads' architectures: an MLP with a linear shortcut; for images without hidden units, linear."""
     shares = (1 - settings.trained_share, settings.trained_share)
     return (
-        HeadSettings("linear", bias=True, input_normalization="hellinger", part_weights=shares),
+        HeadSettings(
+            "mlp" if settings.image_hidden else "linear",
+            bias=True,
+            hidden=settings.image_hidden,
+            input_normalization="hellinger",
+            part_weights=shares,
+        ),
         HeadSettings("mlp", bias=True, hidden=settings.hidden, input_normalization="l2", part_weights=shares),
     )
 
@@ -235,7 +244,7 @@ def train_heads(
     """
     torch.manual_seed(settings.seed)
     image_start, text_start = closed_form(data, settings)
-    image = TrainedProjection(image_start, 0, settings.image_dropout)
+    image = TrainedProjection(image_start, settings.image_hidden, settings.image_dropout)
     text = TrainedProjection(text_start, settings.hidden, settings.text_dropout)
     # Without training the temperature is not learned either and keeps its initial value.
     scale = train_projections(image, text, data, settings, report) if settings.trained_share else 20.0
@@ -325,17 +334,18 @@ def merge_parts(
     settings: LockedImageConfig,
 ) -> TrainedHeads:
     """Merge both parts into one head per encoder, as a `TwoTowers` expects them."""
-    if text.network is None:
-        raise TypeError("the text projection needs its MLP")
     image_shape, text_shape = head_settings(settings)
     image_head = Head(image_shape, image.linear.in_features, 2 * settings.part)
     text_head = Head(text_shape, text.linear.in_features, 2 * settings.part)
     for head, first, second in ((image_head, image_start, image.linear), (text_head, text_start, text.linear)):
         head.linear.weight.copy_(torch.cat([first.weight, second.weight]))
         head.linear.bias.copy_(torch.cat([first.bias, second.bias]))
-    norm, up, _, _, down = text.network
-    text_head.norm.load_state_dict(norm.state_dict())
-    text_head.up.load_state_dict(up.state_dict())
-    for name, trained in down.named_parameters():  # the first part is linear: the network adds nothing to it
-        text_head.down.get_parameter(name).copy_(torch.cat([torch.zeros_like(trained), trained]))
+    for head, projection in ((image_head, image), (text_head, text)):
+        if projection.network is None:
+            continue
+        norm, up, _, _, down = projection.network
+        head.norm.load_state_dict(norm.state_dict())
+        head.up.load_state_dict(up.state_dict())
+        for name, trained in down.named_parameters():  # the first part is linear: the network adds nothing to it
+            head.down.get_parameter(name).copy_(torch.cat([torch.zeros_like(trained), trained]))
     return TrainedHeads(image_head.eval(), text_head.eval(), scale)

@@ -8,7 +8,7 @@ takes about five minutes on two cores.
 The tower reads Chinese captions, and English ones, too, since many photographs have none in Chinese: English vectors
 are shifted by the difference of both languages' means, so that they look like Chinese ones. The loss is contrastive
 with the photographs, plus the distance to what the English head makes of the same sentence, of the English captions of
-the same photograph, or of the translated class name; plus, over class names, the distillation loss of `train_heads`.
+the same photograph, or of the class name that is translated; plus a cross-entropy over the labels of one domain.
 
 Shapes: n photographs, V views, F the tower's width, E the shared space.
 """
@@ -26,13 +26,12 @@ from torch import Tensor
 from beholder.models.layers import Head, HeadSettings
 from beholder.models.text_encoder import TextEncoderSettings
 from beholder.text.templates import SINGLE, fill_templates
-from beholder.training.losses import contrastive_loss, distillation_loss
+from beholder.training.losses import contrastive_loss
 from beholder.training.optimization import ExponentialMovingAverage, adamw, cosine_schedule, set_learning_rate
 from beholder.weights import mini
 from collection import CHINESE_PROMPTS, PROMPTS, VIEWS, WORK, Collection, chinese_names
 from dataset import class_names
 from heads_file import Projection, read_heads, read_projections, write_heads
-from locked_image_tuning import LockedImageData, shifted_features
 from train_heads import heads_data, read_views
 
 
@@ -42,23 +41,20 @@ class MultilingualConfig:
 
     Attributes:
         alignment_weight: Weight of the distance to the English embedding.
-        name_weight: Weight of the distillation loss over class names.
         chinese: Share of a batch that are Chinese captions; the rest are English.
     """
 
     hidden: int = 768
-    steps: int = 1500
-    batch: int = 1024
+    steps: int = 400
+    batch: int = 512
     chinese: float = 0.6
     alignment_weight: float = 20.0
-    name_weight: float = 0.5
     label_weight: float = 0.5
-    class_shift: float = 14.0
     dropout: float = 0.1
     learning_rate: float = 1e-3
     weight_decay: float = 0.1
-    warmup: float = 0.03
-    ema_decay: float = 0.99
+    warmup: float = 0.06
+    ema_decay: float = 0.98
     seed: int = 0
 
 
@@ -133,7 +129,7 @@ def train(
     shape = HeadSettings("mlp", bias=True, hidden=settings.hidden, input_normalization="l2", part_weights=parts)
     head = Head(shape, chinese.vectors.shape[1], images.shape[-1])
     start_from_regression(head, chinese, english)
-    head = fit(head, settings, images, chinese, english, (classes, class_targets), label_sets, data, image)
+    head = fit(head, settings, images, chinese, english, (classes, class_targets), label_sets, image)
     return head.eval()
 
 
@@ -161,11 +157,10 @@ def fit(
     english: Sentences,
     names: tuple[Tensor, Tensor],
     label_sets: list,
-    data: LockedImageData,
     image: Projection,
 ) -> Head:
     """Train the head by gradient descent; return its moving average."""
-    scales = {name: torch.nn.Parameter(torch.tensor(math.log(30.0))) for name in ("captions", "names", "labels")}
+    scales = {name: torch.nn.Parameter(torch.tensor(math.log(30.0))) for name in ("captions", "labels")}
     weights = dict(head.named_parameters())
     named_weights = [*weights.items(), *scales.items()]
     optimizer = adamw(named_weights, settings.learning_rate, settings.weight_decay, eps=1e-8)
@@ -175,6 +170,7 @@ def fit(
         return unit(head(F.dropout(vectors, settings.dropout)))
 
     views = images.shape[1]
+    sizes = torch.tensor([float(len(each.classes)) for _, _, each in label_sets])
     own = round(settings.batch * settings.chinese)
     for step in range(settings.steps):
         share = cosine_schedule(step / settings.steps, settings.warmup)
@@ -191,27 +187,21 @@ def fit(
             same = photographs[:, None] == photographs
             share = len(chosen) / settings.batch
             loss = loss + share * contrastive_loss(targets, embeddings, scales["captions"].exp(), duplicates=same)
-            loss = (
-                loss + share * settings.alignment_weight * (1 - (embeddings * sentences.targets[chosen]).sum(-1)).mean()
-            )
+            distance = (1 - (embeddings * sentences.targets[chosen]).sum(-1)).mean()
+            loss = loss + share * settings.alignment_weight * distance
         vectors, targets = names
-        prompt = int(torch.randint(vectors.shape[1], ()))
-        named = embed(vectors[:, prompt])
-        shifted = shifted_features(data, 512, settings.class_shift * torch.rand(512, 1))
+        chosen = torch.randint(len(targets), (settings.batch // 2,))
+        named = embed(vectors[chosen, torch.randint(vectors.shape[1], chosen.shape)])
+        loss = loss + settings.alignment_weight * (1 - (named * targets[chosen]).sum(-1)).mean()
+        # One set of labels, the more often the larger it is.
+        vectors, targets, each = label_sets[int(torch.multinomial(sizes, 1))]
+        named = embed(vectors[:, int(torch.randint(vectors.shape[1], ()))])
         with torch.no_grad():
-            shifted_images = image(shifted)
-        loss = loss + settings.name_weight * distillation_loss(
-            shifted_images, named, scales["names"].exp(), data.class_probabilities(shifted)
-        )
-        loss = loss + settings.name_weight * settings.alignment_weight * (1 - (named * targets).sum(-1)).mean()
-        for vectors, targets, each in label_sets:
-            named = embed(vectors[:, int(torch.randint(vectors.shape[1], ()))])
-            with torch.no_grad():
-                chosen = torch.randint(len(each.classes), (64,))
-                labeled = image(each.images[chosen, int(torch.randint(views, ()))])
-            share = settings.label_weight / len(label_sets)
-            loss = loss + share * F.cross_entropy(scales["labels"].exp() * labeled @ named.T, each.classes[chosen])
-            loss = loss + share * settings.alignment_weight * (1 - (named * targets).sum(-1)).mean()
+            chosen = torch.randint(len(each.classes), (128,))
+            labeled = image(each.images[chosen, int(torch.randint(views, ()))])
+        of_set = F.cross_entropy(scales["labels"].exp() * labeled @ named.T, each.classes[chosen])
+        of_set = of_set + settings.alignment_weight * (1 - (named * targets).sum(-1)).mean()
+        loss = loss + settings.label_weight * of_set
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
