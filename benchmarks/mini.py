@@ -20,6 +20,7 @@ from beholder.evaluation.calibration import calibration_error
 from beholder.evaluation.retrieval import recall
 from beholder.tasks.classify import NONE
 from beholder.text.templates import ENSEMBLE
+from beholder.weights import mini
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 from collection import chinese_names
@@ -27,6 +28,7 @@ from dataset import class_names
 from photographs import Photograph, perceptual_hashes, read_collection, split_by_source
 
 CHINESE_TEMPLATES = ("一张{}的照片",)
+SURE = 0.6  # probability above which the classifier is relied on
 
 
 def row(name: str, value: float, detail: str = "") -> None:
@@ -55,6 +57,7 @@ def each_source(encoder: DualEncoder, folder: Path, work: Path) -> None:
     collection = read_collection(folder)
     hashes = perceptual_hashes([photograph.path for photograph in collection], work / "hashes.json")
     test = split_by_source(collection, hashes)["test"]
+    agreement(encoder, [photograph for photograph in test if photograph.label])
     for source in sorted({photograph.source for photograph in test}):
         own = [photograph for photograph in test if photograph.source == source]
         if own[0].label:
@@ -94,6 +97,19 @@ def labeled(encoder: DualEncoder, name: str, images: np.ndarray, labels: Sequenc
             refused[listed] += answer[0][0] == NONE
     row(f"{name}'{NONE}' where the label is listed", refused[True] / len(images), "wrong")
     row(f"{name}'{NONE}' where it is not", refused[False] / len(images), "right")
+
+
+def agreement(encoder: DualEncoder, photographs: Sequence[Photograph]) -> None:
+    """How often the best of ImageNet's names is the class of the image tower's own classifier, where that is sure."""
+    import torch
+
+    classifier = mini.image_tower().classifier
+    pooled = [each.embedding for each in encoder.stream_images([one.path for one in photographs], features=True)]
+    with torch.inference_mode():
+        sure, own = classifier(torch.from_numpy(np.stack(pooled))).softmax(dim=-1).max(dim=-1)
+    chosen = (embed(encoder, photographs) @ encoder.embed_labels(class_names(), ENSEMBLE).T).argmax(axis=1)
+    known = (sure > SURE).numpy()
+    row("ImageNet names: the classifier's class", (chosen == own.numpy())[known].mean(), f"{known.sum()} photographs")
 
 
 def choice(
