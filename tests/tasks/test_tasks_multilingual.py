@@ -14,7 +14,7 @@ from beholder import DualEncoder
 from beholder.errors import InvalidSetting, ModelError
 from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
 from beholder.text.tokenizer import TruncationWarning
-from beholder.weights.native import _description, fingerprint, load_dual_encoder, save_dual_encoder
+from beholder.weights.native import FILES, _description, fingerprint, load_dual_encoder, save_dual_encoder
 
 CHINESE = "狗在雪地里"
 ENGLISH = "a dog in the snow"
@@ -74,6 +74,7 @@ def test_it_is_saved_and_loaded_bit_for_bit(encoder: DualEncoder, tmp_path: Path
     loaded = encoder.loaded
     assert not isinstance(loaded, CompiledDualEncoder)
     save_dual_encoder(loaded, tmp_path / "model")
+    assert {path.name for path in (tmp_path / "model").iterdir()} == FILES
     again = load_dual_encoder(tmp_path / "model")
     assert fingerprint(again) == fingerprint(loaded)
     np.testing.assert_array_equal(

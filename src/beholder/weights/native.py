@@ -45,9 +45,8 @@ FORMAT = "beholder dual encoder"
 VERSION = 1
 MULTILINGUAL_VERSION = 2  # with a second text tower
 MULTILINGUAL_WEIGHTS = "multilingual.safetensors"
-FILES = {CONFIG, WEIGHTS, CARD, tokenizer.FILE, calibration.FILE} | {
-    *(MULTILINGUAL_WEIGHTS, tokenizer.MULTILINGUAL_FILE, calibration.MULTILINGUAL_FILE),
-}
+MULTILINGUAL_FILES = {MULTILINGUAL_WEIGHTS, tokenizer.MULTILINGUAL_FILE, calibration.MULTILINGUAL_FILE}
+FILES = {CONFIG, WEIGHTS, CARD, tokenizer.FILE, calibration.FILE} | MULTILINGUAL_FILES
 
 
 def save_dual_encoder(loaded: LoadedDualEncoder, folder: Path) -> None:
