@@ -43,7 +43,7 @@ def conversation(number: int, max_tokens: int) -> dict[str, Any]:
         "model": "mini",
         "messages": [{"role": "user", "content": content}],
         "max_tokens": max_tokens,
-        "temperature": 1.0,  # sampled texts are longer than the most probable ones; the seed makes them repeatable
+        "temperature": 2.0,  # mini's own answers have two or three words; the seed makes these repeatable
         "seed": number,
         "stream": True,
         "stream_options": {"include_usage": True},
@@ -77,12 +77,13 @@ def stream(server: Server, body: dict[str, Any]) -> tuple[str, int, float]:
 
 def timed(
     ask: Callable[[dict[str, Any]], tuple[str, int, float]], bodies: list[dict[str, Any]], clients: int
-) -> tuple[list[str], float]:
-    """Return the answers and the tokens per second."""
+) -> tuple[list[str], list[int], float]:
+    """Return the answers, their numbers of tokens, and the tokens per second."""
     start = time.perf_counter()
     with ThreadPoolExecutor(clients) as pool:
         answers = list(pool.map(ask, bodies))
-    return [text for text, _, _ in answers], sum(tokens for _, tokens, _ in answers) / (time.perf_counter() - start)
+    texts, lengths, _ = (list(each) for each in zip(*answers, strict=True))
+    return texts, lengths, sum(lengths) / (time.perf_counter() - start)
 
 
 def first_words(server: Server, max_tokens: int, newcomers: int) -> list[float]:
@@ -146,15 +147,16 @@ def main() -> None:
     server = Server()
     different = 0
     try:
-        lengths = [stream(server, body)[1] for body in bodies]  # also warms everything up
+        stream(server, bodies[0])  # warms everything up
+        lengths: list[int] = []
         rates: dict[int, list[float]] = {1: [], options.clients: []}
         for _ in range(options.rounds):
             texts = {}
             for clients, found in rates.items():
-                texts[clients], rate = timed(lambda body: stream(server, body), bodies, clients)
+                texts[clients], lengths, rate = timed(lambda body: stream(server, body), bodies, clients)
                 found.append(rate)
             different += sum(one != other for one, other in zip(*texts.values(), strict=True))
-        first = first_words(server, options.max_tokens, 10)
+        first = first_words(server, options.max_tokens, 5)
         megabytes = server.megabytes()
     finally:
         server.process.terminate()

@@ -60,3 +60,8 @@ def test_metrics_count_the_work_done(server: Running) -> None:
     assert "beholder_ready 1.0" in text and "beholder_pictures_total" in text
     assert 'beholder_batch_inputs_count{work="embed pictures"}' in text
     assert "process_resident_memory_bytes" in text
+    assert 'beholder_cache_capacity_tokens{model="tiny"} 16384.0' in text
+    assert 'beholder_cache_tokens{model="tiny"} 0.0' in text
+    assert 'beholder_tokens_per_second{model="tiny"}' in text and 'beholder_texts_waiting{model="tiny"} 0.0' in text
+    assert 'beholder_decoding_rows_count{model="tiny"}' in text
+    assert 'beholder_requests_under_way{route="/metrics"} 1.0' in text

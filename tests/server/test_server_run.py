@@ -173,7 +173,7 @@ def test_sighup_rereads_the_keys_and_reopens_the_log(tmp_path: Path, tiny_model:
         return [json.loads(line) for line in log.read_text().splitlines()]
 
     def wait_for(event: str) -> dict[str, object]:
-        deadline = time.monotonic() + 60
+        deadline = time.monotonic() + 180
         while time.monotonic() < deadline:
             found = [row for row in events() if row["event"] == event] if log.exists() else []
             if found:
