@@ -1,14 +1,21 @@
 """Evaluate mini's bridge: captions, questions generated from captions, and easy-VQA, on pictures not trained on.
 
     python benchmarks/mini_bridge.py --photographs captions.jsonl --drawings easy-vqa
+    python benchmarks/mini_bridge.py --collection FOLDER --drawings easy-vqa [--work FOLDER] [--most N]
 
 ``--bridge`` evaluates another bridge than the package's own (a folder that the recipe wrote). The photographs are
 the test part of the recipe's split. ``mismatched`` is the control: the same captions, each with another photograph's
 references.
+
+--collection: a folder with captions.jsonl and, where it exists, questions.jsonl. Each source is reported by itself:
+captions by beam search and chosen of several, how often a caption names people where no reference does, how often "Is
+there a person in the picture?" is answered by yes with and without one, and a source's own questions by the last word
+of the answer. Only the test part of `photographs.split_by_source` is used.
 """
 
 import argparse
 import json
+import re
 import sys
 import time
 from collections import Counter
@@ -24,7 +31,8 @@ sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "easy_vqa"))
 from dataset import split
 from drawings import read_easy_vqa
-from photographs import Photograph, read_photographs
+from people import QUESTIONS_YES_NO, names_nobody, names_people
+from photographs import Photograph, perceptual_hashes, read_collection, read_photographs, split_by_source
 from questions import noun_odds, questions_from_captions
 
 AMONG = 200  # photographs among which different captions are counted
@@ -48,6 +56,7 @@ def captions(
         "BLEU-4, mismatched": mismatched["BLEU-4"],
         f"different captions among {AMONG}": len(set(said[:AMONG])),
         "pictures a second": len(said) / seconds,
+        **invented_people(said, photographs),
     }
 
 
@@ -88,9 +97,66 @@ def shapes(model: VisionLanguageModel, folder: Path, most: int) -> dict[str, flo
     return {"easy-VQA test, right": sum(right) / len(right), "easy-VQA test, questions": len(right)}
 
 
+def each_source(model: VisionLanguageModel, test: list[Photograph], most: int, candidates: list[int | None]) -> None:
+    """Print the figures of each source by itself."""
+    for source in sorted({photograph.source for photograph in test}):
+        own = [photograph for photograph in test if photograph.source == source][: most or None]
+        captioned = [photograph for photograph in own if photograph.captions]
+        for count in candidates if captioned else []:
+            kind = "beam search" if count == 1 else "chosen of several"
+            show({f"{source}, {kind}: {name}": value for name, value in captions(model, captioned, 0, count).items()})
+        show({f"{source}: {name}": value for name, value in people(model, captioned).items()})
+        show({f"{source}: {name}": value for name, value in own_questions(model, own).items()})
+
+
+def invented_people(said: list[str], photographs: list[Photograph]) -> dict[str, float]:
+    """How often a caption names people where no reference does."""
+    pairs = zip(said, photographs, strict=True)
+    named = [names_people([caption]) for caption, photograph in pairs if names_nobody(photograph.captions)]
+    return {"people named where nobody is": float(np.mean(named)), "of": len(named)} if named else {}
+
+
+def people(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[str, float]:
+    """How often the question about people is answered "yes" where nobody is, and correctly where somebody is."""
+    figures: dict[str, float] = {}
+    for name, holds in (("nobody", names_nobody), ("somebody", names_people)):
+        those = [photograph for photograph in photographs if holds(photograph.captions)]
+        if those:
+            said = model.answers([(photograph.path, QUESTIONS_YES_NO[0]) for photograph in those])
+            yes = [answer.lower().startswith("yes") for answer in said]
+            figures[f"a person is said to be in the picture where {name} is"] = float(np.mean(yes))
+            figures[f"photographs where {name} is"] = len(those)
+    return figures
+
+
+def own_questions(model: VisionLanguageModel, photographs: list[Photograph]) -> dict[str, float]:
+    """How often the last word of an answer is that of the expected one, for questions that came with photographs."""
+    asked = [(photograph.path, *pair) for photograph in photographs for pair in photograph.questions]
+    if not asked:
+        return {}
+    said = model.answers([(path, question) for path, question, _ in asked])
+    last = [
+        last_word(answer) == last_word(expected) != "" for answer, (_, _, expected) in zip(said, asked, strict=True)
+    ]
+    commonest = Counter(last_word(expected) for _, _, expected in asked).most_common(1)[0][1]
+    return {
+        "last word right": float(np.mean(last)),
+        "last word right, the commonest alone": commonest / len(asked),
+        "questions": len(asked),
+    }
+
+
+def last_word(answer: str) -> str:
+    return ["", *re.findall(r"[a-z0-9]+", answer.lower())][-1]
+
+
 def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    options.add_argument("--photographs", type=Path, required=True)
+    options.add_argument("--photographs", type=Path)
+    options.add_argument("--collection", type=Path)
+    options.add_argument("--work", type=Path, default=Path("runs/mini"), help="where perceptual hashes are cached")
+    options.add_argument("--most", type=int, default=0, help="photographs of each source; all by default")
+    options.add_argument("--sources", nargs="*", help="of the collection; all by default")
     options.add_argument("--drawings", type=Path, help="the unpacked wheel of easy-vqa 1.0")
     options.add_argument("--bridge", type=Path, help="a folder that the recipe wrote; the package's own by default")
     options.add_argument("--part", choices=("test", "calibration"), default="test")
@@ -100,10 +166,18 @@ def main() -> None:
     given = options.parse_args()
     loaded = mini_bridge.assemble(given.bridge) if given.bridge else None
     model = VisionLanguageModel(loaded) if loaded else VisionLanguageModel.from_pretrained("mini")
-    photographs = split(read_photographs(given.photographs))[given.part]
-    show(captions(model, photographs, given.examples, given.candidates))
-    show(matching(model, photographs))
-    show(questions(model, photographs))
+    if given.photographs:
+        photographs = split(read_photographs(given.photographs))[given.part]
+        show(captions(model, photographs, given.examples, given.candidates))
+        show(matching(model, photographs))
+        show(questions(model, photographs))
+    if given.collection:
+        collection = read_collection(given.collection)
+        hashes = perceptual_hashes([photograph.path for photograph in collection], given.work / "hashes.json")
+        test = split_by_source(collection, hashes)[given.part]
+        test = [photograph for photograph in test if not photograph.label]
+        test = [photograph for photograph in test if not given.sources or photograph.source in given.sources]
+        each_source(model, test, given.most, [1, None] if given.candidates is None else [given.candidates])
     if given.drawings:
         show(shapes(model, given.drawings, given.drawings_most))
 

@@ -1,5 +1,7 @@
 """Attention masks of the Q-Former: which queries and tokens attend to which."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -91,3 +93,40 @@ def test_a_bridge_without_stage_1_heads_has_no_image_features():
 def test_bridge_settings_survive_conversion_to_a_dict():
     settings = BridgeSettings(SMALL, 16, 40, True)
     assert BridgeSettings.from_dict(settings.to_dict()) == settings
+
+
+def test_with_cross_attention_first_a_query_attends_to_the_image_before_it_knows_the_others():
+    def first_weights(cross_attention_first: bool, others: int) -> torch.Tensor:
+        torch.manual_seed(0)
+        network = QFormer(replace(SMALL, cross_attention_first=cross_attention_first)).eval()
+        with torch.no_grad():
+            network.query_tokens[1:] = torch.randn(3, 32, generator=torch.Generator().manual_seed(others))
+            return network(5 * IMAGE, output_attentions=True).cross_attentions[0, 0, :, 0]
+
+    assert torch.equal(first_weights(True, 1), first_weights(True, 2))
+    assert not torch.equal(first_weights(False, 1), first_weights(False, 2))
+
+
+@pytest.mark.parametrize("cross_attention_first", [False, True])
+def test_passes_over_cached_keys_and_values_equal_those_over_the_image(cross_attention_first):
+    network = QFormer(
+        replace(SMALL, layers=3, cross_attention_frequency=2, cross_attention_first=cross_attention_first)
+    )
+    network.eval()
+    image = torch.randn(3, 9, 24, generator=torch.Generator().manual_seed(2))
+    cache = network.cross_attention_cache(image)
+    assert len(cache.keys) == len(cache.values) == 2
+    for name in ("queries", "text", "cross_attentions"):
+        ids = IDS.expand(3, -1)
+        own = getattr(network(image, ids, output_attentions=True), name)
+        assert torch.equal(own, getattr(network(cache, ids, output_attentions=True), name))
+    rows = torch.tensor([2, 0, 2])
+    torch.testing.assert_close(network(cache.select(rows)).queries, network(image[rows]).queries)
+
+
+def test_the_initial_queries_have_the_configured_standard_deviation():
+    for std in (0.02, 1.0):
+        network = QFormer(replace(SMALL, queries=400, query_init_std=std))
+        assert network.query_tokens.std().item() == pytest.approx(std, rel=0.05)
+    with pytest.raises(InvalidSetting, match="query_init_std"):
+        QFormerSettings(query_init_std=0.0)

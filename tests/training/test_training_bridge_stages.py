@@ -21,8 +21,10 @@ from beholder.training.bridge_stages import (
     patch_dropout,
     run_stage,
     stage_1_losses,
+    stage_1_metrics,
     stage_2_loss,
 )
+from beholder.training.optimization import parameter_groups
 
 ROOT = Path(__file__).parent.parent.parent
 VISION = VisionSettings(
@@ -150,6 +152,66 @@ def test_stage_1_learns_to_match(tmp_path: Path) -> None:
     )
     for name in ("contrast", "matching", "generation"):
         assert losses[-1][name] < 0.4 * losses[0][name], (name, losses[0][name], losses[-1][name])
+
+
+def test_the_metrics_of_stage_1_tell_what_has_been_learned(tmp_path: Path) -> None:
+    part = bridge(dropout=0)
+    image = torch.randn(4, 5, 16, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([[2, 5, 6], [2, 7, 8], [2, 9, 10], [2, 11, 12]])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    before = stage_1_metrics(part.eval(), image, ids, mask)
+    run_stage(
+        part,
+        StageConfig(150, learning_rate=3e-3),
+        lambda generator: stage_1_losses(part, image, ids, mask, torch.arange(4), generator),
+        tmp_path / "stage.pt",
+        lambda *_: None,
+    )
+    after = stage_1_metrics(part, image, ids, mask)
+    assert after["contrast_accuracy"] == 1 > before["contrast_accuracy"]
+    assert after["generation"] < before["generation"] and after["generation"] < after["generation_exchanged"]
+    assert after["image_similarity"] < before["image_similarity"] < 1
+
+
+def test_the_metrics_of_stage_1_show_collapsed_queries() -> None:
+    part = bridge(dropout=0).eval()
+    image = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0))
+    ids = torch.tensor([[2, 5, 6], [2, 7, 8], [2, 9, 10]])
+    mask = torch.ones_like(ids, dtype=torch.bool)
+    apart = stage_1_metrics(part, image, ids, mask)["query_similarity"]
+    with torch.no_grad():
+        part.qformer.query_tokens[:] = part.qformer.query_tokens[0]
+    assert stage_1_metrics(part, image, ids, mask)["query_similarity"] == pytest.approx(1) != pytest.approx(apart)
+    with torch.no_grad():
+        for layer in part.qformer.layers:
+            if layer.cross_attention is not None:
+                layer.cross_attention.out.weight.zero_()
+    blind = stage_1_metrics(part, image, ids, mask)
+    assert blind["image_similarity"] == pytest.approx(1)
+    assert blind["generation"] == pytest.approx(blind["generation_exchanged"])
+
+
+def test_a_multiplier_raises_the_learning_rate_of_the_parameters_it_names(tmp_path: Path) -> None:
+    def moved(multipliers: dict[str, float]) -> dict[str, float]:
+        part = bridge(dropout=0)
+        before = {name: weight.detach().clone() for name, weight in part.named_parameters()}
+        settings = StageConfig(1, learning_rate=1e-4, weight_decay=0, lr_scales=multipliers)
+        run_stage(part, settings, first_stage(part), tmp_path / f"{len(multipliers)}.pt", lambda *_: None)
+        return {name: (weight - before[name]).abs().max().item() for name, weight in part.named_parameters()}
+
+    plain, multiplied = moved({}), moved({"cross_attention": 5.0})
+    for name, distance in multiplied.items():
+        factor = 5 if "cross_attention" in name else 1
+        assert distance == pytest.approx(factor * plain[name], rel=0.02, abs=1e-7), name
+    with pytest.raises(InvalidSetting, match="lr_scales"):
+        StageConfig(1, lr_scales={"query_tokens": 0.0})
+
+
+def test_multiplied_parameters_decay_as_before_and_queries_never() -> None:
+    named = [(name, torch.zeros(2, 2)) for name in ("cross_attention.key.weight", "query_tokens", "out.weight")]
+    groups = parameter_groups(named, 0.1, {"cross_attention": 2.0})
+    found = {(group["weight_decay"], group.get("lr_scale", 1.0)): len(group["params"]) for group in groups}
+    assert found == {(0.1, 2.0): 1, (0.1, 1.0): 1, (0.0, 1.0): 1}
 
 
 def test_a_stage_ends_with_the_moving_average_of_its_weights(tmp_path: Path) -> None:

@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from beholder.errors import InvalidSetting
 from beholder.models.efficientnet_lite import STRIDE
 from beholder.models.layers import TowerOutput
-from beholder.models.qformer import QFormer, QFormerSettings
+from beholder.models.qformer import CrossAttentionCache, QFormer, QFormerSettings
 from beholder.models.vit import VisionTransformer
 
 
@@ -128,9 +128,13 @@ class Bridge(nn.Module):
         """Normalize image tokens for the Q-Former: (B, N, Di) → (B, N, Di)."""
         return image if self.image_norm is None else self.image_norm(image)
 
-    def queries(self, image: Tensor) -> Tensor:
+    def cross_attention_cache(self, image: Tensor) -> CrossAttentionCache:
+        """Return what the Q-Former's cross-attention needs of image tokens (B, N, Di), for several passes over them."""
+        return self.qformer.cross_attention_cache(self.normalize_image(image))
+
+    def queries(self, image: Tensor | CrossAttentionCache) -> Tensor:
         """Return the Q-Former's query outputs for image tokens: (B, N, Di) → (B, Q, D)."""
-        return self.qformer(self.normalize_image(image)).queries
+        return self.qformer(self._source(image)).queries
 
     def soft_prompts(self, image: Tensor) -> Tensor:
         """Return an image's soft prompts for the language model: (B, N, Di) → (B, P + Q, Dl), global prompts first."""
@@ -141,7 +145,7 @@ class Bridge(nn.Module):
         prompts = self._part(self.to_language, "no projection to a language model")(queries)
         return prompts if self.global_prompts is None else torch.cat([self.global_prompts(image), prompts], 1)
 
-    def image_features(self, image: Tensor) -> Tensor:
+    def image_features(self, image: Tensor | CrossAttentionCache) -> Tensor:
         """Return the queries' contrastive embeddings: (B, N, Di) → (B, Q, E), unit length."""
         return F.normalize(self._part(self.image_head, "no heads of stage 1")(self.queries(image)), dim=-1)
 
@@ -150,16 +154,19 @@ class Bridge(nn.Module):
         text = self.qformer(None, ids, mask, "unimodal").text
         return F.normalize(self._part(self.text_head, "no heads of stage 1")(text[:, 0]), dim=-1)
 
-    def match(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def match(self, image: Tensor | CrossAttentionCache, ids: Tensor, mask: Tensor) -> Tensor:
         """Return image-text matching logits (B, 2), no match and match, averaged over the queries."""
-        queries = self.qformer(self.normalize_image(image), ids, mask, "bimodal").queries
+        queries = self.qformer(self._source(image), ids, mask, "bimodal").queries
         return self._part(self.matching_head, "no heads of stage 1")(queries).mean(1)
 
-    def generation_logits(self, image: Tensor, ids: Tensor, mask: Tensor) -> Tensor:
+    def generation_logits(self, image: Tensor | CrossAttentionCache, ids: Tensor, mask: Tensor) -> Tensor:
         """Return the logits of the token after each token of the text: (B, T, V)."""
-        text = self.qformer(self.normalize_image(image), ids, mask, "multimodal_causal").text
+        text = self.qformer(self._source(image), ids, mask, "multimodal_causal").text
         word_embeddings = self._part(self.qformer.word_embeddings, "no word embeddings").weight
         return self._part(self.language_head, "no heads of stage 1")(text, word_embeddings)
+
+    def _source(self, image: Tensor | CrossAttentionCache) -> Tensor | CrossAttentionCache:
+        return self.normalize_image(image) if isinstance(image, Tensor) else image
 
     @staticmethod
     def _part(part: nn.Module | None, missing: str) -> Any:

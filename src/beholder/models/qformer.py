@@ -28,6 +28,10 @@ class QFormerSettings:
         cross_attention_frequency: cross-attention every n layers, starting with the first.
         vocabulary: number of token ids; 0 for a Q-Former without text input.
         dropout: dropout probability in training.
+        query_init_std: standard deviation of the initial queries. A layer norm follows, so it does not change their
+            output, but a step of Adam moves small queries further: alike, if their gradients are.
+        cross_attention_first: whether cross-attention precedes self-attention in a layer, as in Mask2Former
+            (arXiv:2112.01527, section 3.2.2), so that queries exchange what they have seen, not what they are.
     """
 
     queries: int = 32
@@ -41,12 +45,16 @@ class QFormerSettings:
     max_position_embeddings: int = 512
     norm_eps: float = 1e-12
     dropout: float = 0.0
+    query_init_std: float = 0.02
+    cross_attention_first: bool = False
 
     def __post_init__(self) -> None:
         if self.width % self.heads:
             raise InvalidSetting(f"a width of {self.width} cannot be split into {self.heads} heads")
         if min(self.queries, self.layers, self.cross_attention_frequency) < 1:
             raise InvalidSetting("queries, layers and cross_attention_frequency of a Q-Former must each be at least 1")
+        if self.query_init_std <= 0:
+            raise InvalidSetting(f"query_init_std {self.query_init_std} must be more than 0")
 
 
 class QFormerOutput(NamedTuple):
@@ -55,6 +63,22 @@ class QFormerOutput(NamedTuple):
     queries: Tensor | None
     text: Tensor | None
     cross_attentions: Tensor | None
+
+
+class CrossAttentionCache(NamedTuple):
+    """Keys and values of the image tokens for each cross-attention layer, (B, H, N, D/H) each."""
+
+    keys: tuple[Tensor, ...]
+    values: tuple[Tensor, ...]
+
+    @property
+    def batch_size(self) -> int:
+        """B."""
+        return len(self.keys[0])
+
+    def select(self, rows: Tensor) -> "CrossAttentionCache":
+        """Return the keys and values of these images (n,); one may be repeated."""
+        return CrossAttentionCache(tuple(key[rows] for key in self.keys), tuple(value[rows] for value in self.values))
 
 
 class QFormerAttention(nn.Module):
@@ -70,21 +94,27 @@ class QFormerAttention(nn.Module):
         self.out = nn.Linear(settings.width, settings.width)
         self.norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
 
-    def forward(self, tokens: Tensor, source: Tensor, mask: Tensor | None = None) -> Tensor:
-        """Return (B, N, D); ``mask``, broadcast to (B, H, N, M), is true where attention is allowed."""
-        query, key, value = (
-            self.split_heads(self.query(tokens)),
-            self.split_heads(self.key(source)),
-            self.split_heads(self.value(source)),
-        )
+    def forward(self, tokens: Tensor, key: Tensor, value: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Return (B, N, D).
+
+        Args:
+            tokens: (B, N, D).
+            key, value: of the source (B, H, M, D/H), from `key_value`.
+            mask: true where attention is allowed; broadcast to (B, H, N, M).
+        """
+        query = self.split_heads(self.query(tokens))
         dropout = self.dropout if self.training else 0.0
         mixed = F.scaled_dot_product_attention(query, key, value, attn_mask=mask, dropout_p=dropout)
         added = F.dropout(self.out(mixed.transpose(1, 2).flatten(2)), self.dropout, self.training)
         return self.norm(tokens + added)
 
-    def attention_weights(self, tokens: Tensor, source: Tensor) -> Tensor:
-        """Return the attention weights (B, H, N, M); rows sum to 1."""
-        query, key = self.split_heads(self.query(tokens)), self.split_heads(self.key(source))
+    def key_value(self, source: Tensor) -> tuple[Tensor, Tensor]:
+        """Project a source to keys and values: (B, M, Ds) → (B, H, M, D/H) each."""
+        return self.split_heads(self.key(source)), self.split_heads(self.value(source))
+
+    def attention_weights(self, tokens: Tensor, key: Tensor) -> Tensor:
+        """Return the attention weights (B, H, N, M) of tokens (B, N, D) to keys (B, H, M, D/H); rows sum to 1."""
+        query = self.split_heads(self.query(tokens))
         return (query @ key.transpose(-1, -2) / query.shape[-1] ** 0.5).softmax(-1)
 
     def split_heads(self, tokens: Tensor) -> Tensor:
@@ -113,24 +143,34 @@ class QFormerLayer(nn.Module):
         super().__init__()
         self.attention = QFormerAttention(settings, settings.width)
         self.cross_attention = QFormerAttention(settings, settings.image_width) if has_cross_attention else None
+        self.cross_attention_first = settings.cross_attention_first
         self.query_feed_forward = FeedForward(settings)
         self.text_feed_forward = FeedForward(settings) if settings.vocabulary else None
 
     def forward(
-        self, tokens: Tensor, queries: int, image: Tensor | None, allowed: Tensor | None, output_attentions: bool
+        self,
+        tokens: Tensor,
+        queries: int,
+        image: tuple[Tensor, Tensor] | None,
+        allowed: Tensor | None,
+        output_attentions: bool,
     ) -> tuple[Tensor, Tensor | None]:
-        """Tokens (B, Q + T, D) to the same; with ``output_attentions`` also cross-attention weights (B, H, Q, N)."""
-        tokens = self.attention(tokens, tokens, allowed)
-        query_tokens, text = tokens[:, :queries], tokens[:, queries:]
+        """Tokens (B, Q + T, D) to the same; with ``output_attentions`` also cross-attention weights (B, H, Q, N).
+
+        ``image`` holds the keys and values of this layer's cross-attention; None without one, or without queries.
+        """
         attention_weights = None
-        if image is not None and self.cross_attention is not None:
-            attention_weights = (
-                self.cross_attention.attention_weights(query_tokens, image) if output_attentions else None
-            )
-            query_tokens = self.cross_attention(query_tokens, image)
-        fed = [self.query_feed_forward(query_tokens)]
+        for cross in (True, False) if self.cross_attention_first else (False, True):
+            if not cross:
+                tokens = self.attention(tokens, *self.attention.key_value(tokens), allowed)
+            elif image is not None and self.cross_attention is not None:
+                query_tokens = tokens[:, :queries]
+                if output_attentions:
+                    attention_weights = self.cross_attention.attention_weights(query_tokens, image[0])
+                tokens = torch.cat([self.cross_attention(query_tokens, *image), tokens[:, queries:]], 1)
+        fed = [self.query_feed_forward(tokens[:, :queries])]
         if self.text_feed_forward is not None:
-            fed.append(self.text_feed_forward(text))
+            fed.append(self.text_feed_forward(tokens[:, queries:]))
         return torch.cat(fed, 1), attention_weights
 
 
@@ -140,7 +180,7 @@ class QFormer(nn.Module):
     def __init__(self, settings: QFormerSettings):
         super().__init__()
         self.settings = settings
-        self.query_tokens = nn.Parameter(torch.randn(settings.queries, settings.width) * 0.02)
+        self.query_tokens = nn.Parameter(torch.randn(settings.queries, settings.width) * settings.query_init_std)
         self.word_embeddings = nn.Embedding(settings.vocabulary, settings.width) if settings.vocabulary else None
         self.position_embeddings = (
             nn.Embedding(settings.max_position_embeddings, settings.width) if settings.vocabulary else None
@@ -156,9 +196,15 @@ class QFormer(nn.Module):
             if isinstance(module, nn.Linear):
                 nn.init.zeros_(module.bias)
 
+    def cross_attention_cache(self, image: Tensor) -> CrossAttentionCache:
+        """Project image tokens (B, N, Di) to the keys and values of every cross-attention layer."""
+        layers = [layer.cross_attention for layer in self.layers if layer.cross_attention is not None]
+        keys, values = zip(*(layer.key_value(image) for layer in layers), strict=True)
+        return CrossAttentionCache(keys, values)
+
     def forward(
         self,
-        image: Tensor | None,
+        image: Tensor | CrossAttentionCache | None,
         ids: Tensor | None = None,
         mask: Tensor | None = None,
         attention_mask: AttentionMask = "bimodal",
@@ -167,7 +213,7 @@ class QFormer(nn.Module):
         """Run the queries, the text, or both, with a self-attention mask of the paper's figure 2.
 
         Args:
-            image: image tokens (B, N, Di); without them, there are no queries.
+            image: image tokens (B, N, Di), or their `cross_attention_cache`; without them, there are no queries.
             ids: token ids of a text (B, T).
             mask: (B, T), false at padding; none by default.
             attention_mask: ``bimodal``, all tokens attend to all (matching); ``multimodal_causal``, queries attend to
@@ -180,9 +226,10 @@ class QFormer(nn.Module):
         """
         parts = []
         queries = 0
-        if image is not None:
+        cache = self.cross_attention_cache(image) if isinstance(image, Tensor) else image
+        if cache is not None:
             queries = self.settings.queries
-            parts.append(self.query_tokens.expand(image.shape[0], -1, -1))
+            parts.append(self.query_tokens.expand(cache.batch_size, -1, -1))
         if ids is not None:
             parts.append(self._embed(ids))
         if not parts:
@@ -190,12 +237,14 @@ class QFormer(nn.Module):
         tokens = F.dropout(self.norm(torch.cat(parts, 1)), self.settings.dropout, self.training)
         allowed = None if ids is None else self_attention_mask(queries, ids, mask, attention_mask)
         cross_attentions = []
+        projected = iter([] if cache is None else zip(cache.keys, cache.values, strict=True))
         for layer in self.layers:
-            tokens, attention_weights = layer(tokens, queries, image, allowed, output_attentions)
+            source = None if layer.cross_attention is None else next(projected, None)
+            tokens, attention_weights = layer(tokens, queries, source, allowed, output_attentions)
             if attention_weights is not None:
                 cross_attentions.append(attention_weights)
         return QFormerOutput(
-            tokens[:, :queries] if image is not None else None,
+            tokens[:, :queries] if cache is not None else None,
             tokens[:, queries:] if ids is not None else None,
             torch.stack(cross_attentions) if cross_attentions else None,
         )

@@ -5,7 +5,7 @@ Shapes: B images, N tokens of an image, Di their width, Q queries, T text tokens
 
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -45,6 +45,7 @@ class StageConfig:
         ema_decay: of an exponential moving average of the weights, which then is the result; by default
             the weights of the last step are.
         save_every: steps between checkpoints.
+        lr_scales: factors of the learning rate by a part of a parameter's name, such as ``cross_attention``.
     """
 
     steps: int
@@ -57,6 +58,7 @@ class StageConfig:
     ema_decay: float | None = None
     seed: int = 0
     save_every: int = 50
+    lr_scales: dict[str, float] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for name, least in (("steps", 0), ("batch", 1), ("save_every", 1), ("weight_decay", 0), ("seed", 0)):
@@ -68,6 +70,8 @@ class StageConfig:
             )
         if not all(0 <= share <= 1 for share in (self.min_lr_ratio, self.warmup, self.ema_decay or 0)):
             raise InvalidSetting("min_lr_ratio, warmup and ema_decay must be shares between 0 and 1")
+        if any(multiplier <= 0 for multiplier in self.lr_scales.values()):
+            raise InvalidSetting("lr_scales must each be more than 0; freeze a parameter instead of 0")
 
 
 def run_stage(
@@ -95,7 +99,7 @@ def run_stage(
         WriteFailed: the checkpoint can't be written; the one before stays.
     """
     trained = {name: weight for name, weight in bridge.named_parameters() if weight.requires_grad}
-    optimizer = adamw(trained.items(), settings.learning_rate, settings.weight_decay, eps=1e-8)
+    optimizer = adamw(trained.items(), settings.learning_rate, settings.weight_decay, 1e-8, settings.lr_scales)
     ema = None if settings.ema_decay is None else ExponentialMovingAverage(trained, settings.ema_decay)
     generator = torch.Generator().manual_seed(settings.seed)
     torch.manual_seed(settings.seed)
@@ -177,12 +181,16 @@ def stage_1_losses(
         generator: samples the hard negatives.
     """
     scale = bridge.logit_scale.clamp(max=math.log(100))  # type: ignore[union-attr]
-    similarity = pair_similarity(bridge.image_features(image), bridge.text_features(ids, mask))
+    cache = bridge.cross_attention_cache(image)
+    similarity = pair_similarity(bridge.image_features(cache), bridge.text_features(ids, mask))
     same = pictures[:, None] == pictures[None, :]
     text = hard_negatives(similarity, scale, same, generator)
     other = hard_negatives(similarity.T, scale, same, generator)
+    own = torch.arange(len(image), device=image.device)
     logits = bridge.match(
-        torch.cat([image, image, image[other]]), torch.cat([ids, ids[text], ids]), torch.cat([mask, mask[text], mask])
+        cache.select(torch.cat([own, own, other])),
+        torch.cat([ids, ids[text], ids]),
+        torch.cat([mask, mask[text], mask]),
     )
     fits = torch.arange(len(logits), device=logits.device) < len(image)
     targets = ids.masked_fill(~mask, IGNORED)[:, 1:]
@@ -190,9 +198,60 @@ def stage_1_losses(
         "contrast": itc_loss(similarity, scale, same),
         "matching": itm_loss(logits, fits),
         "generation": language_modeling_loss(
-            bridge.generation_logits(image, ids, mask)[:, :-1], targets, smoothing=0.1
+            bridge.generation_logits(cache, ids, mask)[:, :-1], targets, smoothing=0.1
         ),
     }
+
+
+@torch.no_grad()
+def stage_1_metrics(bridge: Bridge, image: Tensor, ids: Tensor, mask: Tensor) -> dict[str, float]:
+    """Return how well each objective of stage 1 has been learned, on pairs of images and texts held out.
+
+    Args:
+        bridge: in evaluation mode, with the heads of stage 1.
+        image: frozen image tokens (B, N, Di) of different images.
+        ids, mask: a text of each (B, T).
+
+    Returns:
+        ``contrast_accuracy``: share of texts whose own image is the most similar of all; by chance 1 / B.
+        ``matching_accuracy``: share of own pairs, and of pairs with the most similar other text, that the matching
+        head tells apart from the other kind; by chance 0.5.
+        ``generation``: cross-entropy of a token, and ``generation_exchanged`` with the next image in place of its own.
+        ``query_similarity``: mean cosine of two queries' outputs for the same image, 1 if the queries have collapsed.
+        ``image_similarity``: mean cosine of a query's outputs for two images, 1 if the queries ignore the image.
+    """
+    count = len(image)
+    cache = bridge.cross_attention_cache(image)
+    queries = bridge.queries(cache).float()
+    similarity = pair_similarity(bridge.image_features(cache), bridge.text_features(ids, mask))
+    own = torch.arange(count, device=image.device)
+    hardest = similarity.masked_fill(torch.eye(count, dtype=torch.bool, device=image.device), -2).argmax(1)
+    matched = [
+        (bridge.match(cache, ids[rows], mask[rows]).argmax(-1) == int(rows is own)).float().mean()
+        for rows in (own, hardest)
+    ]
+    targets = ids.masked_fill(~mask, IGNORED)[:, 1:]
+    exchanged = cache.select(own.roll(1))
+    generation, without = (
+        language_modeling_loss(bridge.generation_logits(each, ids, mask)[:, :-1].float(), targets)
+        for each in (cache, exchanged)
+    )
+    return {
+        "contrast_accuracy": float((similarity.argmax(0) == own).float().mean()),
+        "matching_accuracy": float(sum(matched) / 2),
+        "generation": float(generation),
+        "generation_exchanged": float(without),
+        "query_similarity": _mean_cosine(queries),
+        "image_similarity": _mean_cosine(queries.transpose(0, 1)),
+    }
+
+
+def _mean_cosine(vectors: Tensor) -> float:
+    """Return the mean cosine of two different vectors of a group: (groups, n, D)."""
+    normalized = torch.nn.functional.normalize(vectors, dim=-1)
+    count = vectors.shape[1]
+    total = normalized.sum(1).square().sum(-1)  # of all pairs, a vector's with itself included
+    return float(((total - count) / (count * (count - 1))).mean()) if count > 1 else 1.0
 
 
 def pack(rows: Sequence[Sequence[Pair]], queries: int) -> tuple[Tensor, ...]:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Parameters of more than one dimension that are vectors side by side, not the matrix of a layer.
-NO_MATRICES = ("positions", "registers", "token_types", "class_token")
+NO_MATRICES = ("positions", "registers", "token_types", "class_token", "query_tokens")
 
 
 def cosine_schedule(progress: float, warmup: float, min_lr_ratio: float = 0.0) -> float:
@@ -18,29 +18,42 @@ def cosine_schedule(progress: float, warmup: float, min_lr_ratio: float = 0.0) -
     return min_lr_ratio + (1 - min_lr_ratio) * (1 + math.cos(math.pi * (progress - warmup) / (1 - warmup))) / 2
 
 
-def parameter_groups(named: Iterable[tuple[str, Tensor]], weight_decay: float) -> list[dict[str, Any]]:
+def parameter_groups(
+    named: Iterable[tuple[str, Tensor]], weight_decay: float, lr_scales: Mapping[str, float] | None = None
+) -> list[dict[str, Any]]:
     """Group parameters for an optimizer: matrices of layers, which decay, and all others, which do not.
 
     Decay smooths a matrix; a norm, a bias, a position or a temperature only loses information. Scalars are a group of
     their own.
+
+    Args:
+        named: parameters by name.
+        weight_decay: of the matrices.
+        lr_scales: factors of the learning rate by a part of a parameter's name, in groups of their own; the first
+            that fits is taken.
     """
-    matrices, others, scalars = [], [], []
+    groups: dict[tuple[float, int], list[Tensor]] = {}
     for name, weight in named:
-        if weight.ndim == 0:
-            scalars.append(weight)
-        elif weight.ndim > 1 and name.rpartition(".")[2] not in NO_MATRICES:
-            matrices.append(weight)
-        else:
-            others.append(weight)
-    groups = [(matrices, weight_decay), (others, 0.0), (scalars, 0.0)]
-    return [{"params": weights, "weight_decay": decay} for weights, decay in groups if weights]
+        scale = next((each for part, each in (lr_scales or {}).items() if part in name), 1.0)
+        scalar = weight.ndim == 0
+        matrix = weight.ndim > 1 and name.rpartition(".")[2] not in NO_MATRICES
+        groups.setdefault((scale, 2 if scalar else 0 if matrix else 1), []).append(weight)
+    return [
+        {"params": weights, "weight_decay": 0.0 if kind else weight_decay}
+        | ({"lr_scale": scale} if scale != 1 else {})
+        for (scale, kind), weights in sorted(groups.items(), key=lambda item: item[0])
+    ]
 
 
 def adamw(
-    named: Iterable[tuple[str, Tensor]], learning_rate: float, weight_decay: float, eps: float = 1e-6
+    named: Iterable[tuple[str, Tensor]],
+    learning_rate: float,
+    weight_decay: float,
+    eps: float = 1e-6,
+    lr_scales: Mapping[str, float] | None = None,
 ) -> torch.optim.AdamW:
     """Return AdamW with CLIP's betas over `parameter_groups` (arXiv:2103.00020, table 18)."""
-    groups = parameter_groups(named, weight_decay)
+    groups = parameter_groups(named, weight_decay, lr_scales)
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=eps, fused=True)
 
 
