@@ -39,8 +39,7 @@ def parameter_groups(
         matrix = weight.ndim > 1 and name.rpartition(".")[2] not in NO_MATRICES
         groups.setdefault((scale, 2 if scalar else 0 if matrix else 1), []).append(weight)
     return [
-        {"params": weights, "weight_decay": 0.0 if kind else weight_decay}
-        | ({"lr_scale": scale} if scale != 1 else {})
+        {"params": weights, "weight_decay": 0.0 if kind else weight_decay} | ({"lr_scale": scale} if scale != 1 else {})
         for (scale, kind), weights in sorted(groups.items(), key=lambda item: item[0])
     ]
 
