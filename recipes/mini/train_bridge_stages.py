@@ -55,9 +55,9 @@ from people import QUESTIONS_YES_NO, names_nobody, names_people
 from photographs import Photograph, by_hash, perceptual_hashes, read_collection, split_by_source
 from questions import noun_odds
 from train_bridge import (
-    CELLS_KEPT,
+    CELL_SHARE,
+    CLASS_PROMPTS,
     DRAWINGS_WEIGHT,
-    NAMED,
     caption_of_drawing,
     read_easy_vqa,
     training_global_prompts_only,
@@ -70,7 +70,7 @@ QUESTIONS = 2
 DRAWINGS = 3  # drawings per batch
 DRAWING_QUESTIONS = 4
 LABELED = 0.2  # share of a batch with a label or questions of its own
-FIRST_STAGE_EVERY = 4  # steps of stage 2 between two of stage 1, which prevent forgetting
+STAGE_1_EVERY = 4  # steps of stage 2 between two of stage 1, which prevent forgetting
 EVALUATE_EVERY = 100
 HELD_OUT = 96  # calibration photographs per evaluation
 
@@ -105,7 +105,7 @@ class Collection:
             block_inputs = torch.where(mirrored[:, None, None, None], block_inputs.flip(-1), block_inputs)
         with torch.no_grad():
             tokens = self.tower.add_global_tokens(cells(self.tower.tower, block_inputs))
-        return tokens if generator is None else patch_dropout(tokens, CELLS_KEPT, generator, 2)
+        return tokens if generator is None else patch_dropout(tokens, CELL_SHARE, generator, 2)
 
     def sample(self, count: int, random: np.random.Generator) -> list[int]:
         """Sample photographs, a share of them labeled, and of the captioned as many without people as with them."""
@@ -133,7 +133,9 @@ class Collection:
 
         sentences = [" ".join(self.training[row].captions[:CAPTIONS]) for row in self.captioned]
         captions = torch.from_numpy(embed(sentences))[:, None]
-        names = torch.from_numpy(embed(fill_templates(NAMED, class_names()))).unflatten(0, (-1, len(NAMED)))
+        names = torch.from_numpy(embed(fill_templates(CLASS_PROMPTS, class_names()))).unflatten(
+            0, (-1, len(CLASS_PROMPTS))
+        )
         of_drawings = torch.from_numpy(embed([caption_of_drawing(drawing) for drawing in self.drawings]))[:, None]
 
         def pooled(features: Sequence[np.ndarray]) -> Tensor:
@@ -220,7 +222,7 @@ def train_global_prompts(
     prompts = bridge.global_prompts
     if prompts is None:
         raise TypeError("the config has no global_prompts")
-    texts = LanguageStep(bridge, collection, config)
+    texts = Stage2Step(bridge, collection, config)
     settings = with_steps(config.stage_2, options)
     with training_global_prompts_only(bridge):
         losses = partial(texts.losses, prompts=prompts, batch=settings.batch)
@@ -233,7 +235,7 @@ def train_stage_1(
 ) -> None:
     """Train the Q-Former with its three heads."""
     settings = with_steps(config.stage_1, options)
-    step = FirstStep(bridge, collection, settings.batch)
+    step = Stage1Step(bridge, collection, settings.batch)
     report = logger(options.work / "stage-1.jsonl", step.control)
     run_stage(bridge, settings, step.losses, options.work / "stage-1.pt", report, stopped)
 
@@ -244,11 +246,11 @@ def train_stage_2(
     """Train everything with the language model, and from time to time with the losses of stage 1."""
     load_stages(bridge, options.work)
     settings = with_steps(config.stage_2, options)
-    texts, first = LanguageStep(bridge, collection, config), FirstStep(bridge, collection, config.stage_1.batch // 2)
+    texts, first = Stage2Step(bridge, collection, config), Stage1Step(bridge, collection, config.stage_1.batch // 2)
 
     def losses(generator: torch.Generator) -> dict[str, Tensor]:
         found = texts.losses(generator, bridge.soft_prompts, settings.batch)
-        if torch.rand((), generator=generator) < 1 / FIRST_STAGE_EVERY:
+        if torch.rand((), generator=generator) < 1 / STAGE_1_EVERY:
             found |= {name: 0.5 * loss for name, loss in first.losses(generator).items()}
         return found
 
@@ -287,7 +289,7 @@ def with_steps(settings: StageConfig, options: argparse.Namespace) -> StageConfi
     return settings if options.steps is None else replace(settings, steps=options.steps)
 
 
-class FirstStep:
+class Stage1Step:
     """Stage 1 on the captioned photographs."""
 
     def __init__(self, bridge: Bridge, collection: Collection, batch: int):
@@ -322,7 +324,7 @@ class FirstStep:
         return metrics
 
 
-class LanguageStep:
+class Stage2Step:
     """Stage 2: the texts of photographs and drawings after soft prompts."""
 
     def __init__(self, bridge: Bridge, collection: Collection, config: BridgeConfig):
