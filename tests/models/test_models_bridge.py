@@ -1,5 +1,3 @@
-from dataclasses import replace
-
 import pytest
 import torch
 import torch.nn.functional as F
@@ -27,20 +25,6 @@ def test_global_prompts_precede_those_of_the_queries(bridge: Bridge) -> None:
     part = bridge.global_prompts
     hidden = F.gelu(part.up(F.layer_norm(image[:, 0] + image[:, 1], (6,))))
     assert torch.allclose(prompts[:, :4].flatten(1), part.down(hidden), atol=1e-6)
-
-
-@torch.no_grad()
-@pytest.mark.parametrize("attend", [True, False])
-def test_queries_attend_to_the_global_tokens_only_if_they_should(attend: bool) -> None:
-    torch.manual_seed(0)
-    bridge = Bridge(replace(SETTINGS, queries_attend_to_global_tokens=attend, image_norm=True)).eval()
-    image = torch.randn(1, 5, 6)
-    changed = image.clone()
-    changed[:, :2] += torch.randn(6)
-    assert torch.equal(bridge.queries(changed), bridge.queries(image)) != attend
-    changed = image.clone()
-    changed[:, 2:] += torch.randn(6)
-    assert not torch.equal(bridge.queries(changed), bridge.queries(image))
 
 
 @torch.no_grad()

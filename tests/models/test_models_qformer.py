@@ -122,11 +122,3 @@ def test_passes_over_cached_keys_and_values_equal_those_over_the_image(cross_att
         assert torch.equal(own, getattr(network(cache, ids, output_attentions=True), name))
     rows = torch.tensor([2, 0, 2])
     torch.testing.assert_close(network(cache.select(rows)).queries, network(image[rows]).queries)
-
-
-def test_the_initial_queries_have_the_configured_standard_deviation():
-    for std in (0.02, 1.0):
-        network = QFormer(replace(SMALL, queries=400, query_init_std=std))
-        assert network.query_tokens.std().item() == pytest.approx(std, rel=0.05)
-    with pytest.raises(InvalidSetting, match="query_init_std"):
-        QFormerSettings(query_init_std=0.0)

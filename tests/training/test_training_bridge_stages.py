@@ -155,7 +155,7 @@ def test_stage_1_learns_to_match(tmp_path: Path) -> None:
 
 
 def test_the_metrics_of_stage_1_tell_what_has_been_learned(tmp_path: Path) -> None:
-    part = bridge(dropout=0)
+    part = tiny_bridge.build(dropout=0)
     image = torch.randn(4, 5, 16, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[2, 5, 6], [2, 7, 8], [2, 9, 10], [2, 11, 12]])
     mask = torch.ones_like(ids, dtype=torch.bool)
@@ -174,7 +174,7 @@ def test_the_metrics_of_stage_1_tell_what_has_been_learned(tmp_path: Path) -> No
 
 
 def test_the_metrics_of_stage_1_show_collapsed_queries() -> None:
-    part = bridge(dropout=0).eval()
+    part = tiny_bridge.build(dropout=0).eval()
     image = torch.randn(3, 5, 16, generator=torch.Generator().manual_seed(0))
     ids = torch.tensor([[2, 5, 6], [2, 7, 8], [2, 9, 10]])
     mask = torch.ones_like(ids, dtype=torch.bool)
@@ -193,7 +193,7 @@ def test_the_metrics_of_stage_1_show_collapsed_queries() -> None:
 
 def test_a_multiplier_raises_the_learning_rate_of_the_parameters_it_names(tmp_path: Path) -> None:
     def moved(multipliers: dict[str, float]) -> dict[str, float]:
-        part = bridge(dropout=0)
+        part = tiny_bridge.build(dropout=0)
         before = {name: weight.detach().clone() for name, weight in part.named_parameters()}
         settings = StageConfig(1, learning_rate=1e-4, weight_decay=0, lr_scales=multipliers)
         run_stage(part, settings, first_stage(part), tmp_path / f"{len(multipliers)}.pt", lambda *_: None)

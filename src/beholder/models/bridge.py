@@ -33,8 +33,6 @@ class BridgeSettings:
         global_tokens: how many of the first image tokens represent the whole image (a class token, or those of
             `GlobalTokenEncoder`).
         global_prompts: P, soft prompts computed from them directly (`GlobalPrompts`), before those of the queries.
-        queries_attend_to_global_tokens: whether the Q-Former attends to the global tokens, too. If they predict the
-            text well, all queries learn to copy them, and none attends to the rest of the image.
     """
 
     qformer: QFormerSettings
@@ -44,7 +42,6 @@ class BridgeSettings:
     inference_only: bool = False
     global_tokens: int = 0
     global_prompts: int = 0
-    queries_attend_to_global_tokens: bool = True
 
     def __post_init__(self) -> None:
         if self.embedding and not self.qformer.vocabulary:
@@ -128,9 +125,7 @@ class Bridge(nn.Module):
         self.global_prompts = GlobalPrompts(settings) if settings.global_prompts else None
 
     def normalize_image(self, image: Tensor) -> Tensor:
-        """Return the image tokens that the Q-Former attends to, normalized: (B, N, Di) → (B, M, Di)."""
-        if not self.settings.queries_attend_to_global_tokens:
-            image = image[:, self.settings.global_tokens :]
+        """Normalize image tokens for the Q-Former: (B, N, Di) → (B, N, Di)."""
         return image if self.image_norm is None else self.image_norm(image)
 
     def cross_attention_cache(self, image: Tensor) -> CrossAttentionCache:

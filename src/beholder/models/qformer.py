@@ -28,8 +28,6 @@ class QFormerSettings:
         cross_attention_frequency: cross-attention every n layers, starting with the first.
         vocabulary: number of token ids; 0 for a Q-Former without text input.
         dropout: dropout probability in training.
-        query_init_std: standard deviation of the initial queries. A layer norm follows, so it does not change their
-            output, but a step of Adam moves small queries further: alike, if their gradients are.
         cross_attention_first: whether cross-attention precedes self-attention in a layer, as in Mask2Former
             (arXiv:2112.01527, section 3.2.2), so that queries exchange what they have seen, not what they are.
     """
@@ -45,7 +43,6 @@ class QFormerSettings:
     max_position_embeddings: int = 512
     norm_eps: float = 1e-12
     dropout: float = 0.0
-    query_init_std: float = 0.02
     cross_attention_first: bool = False
 
     def __post_init__(self) -> None:
@@ -53,8 +50,6 @@ class QFormerSettings:
             raise InvalidSetting(f"a width of {self.width} cannot be split into {self.heads} heads")
         if min(self.queries, self.layers, self.cross_attention_frequency) < 1:
             raise InvalidSetting("queries, layers and cross_attention_frequency of a Q-Former must each be at least 1")
-        if self.query_init_std <= 0:
-            raise InvalidSetting(f"query_init_std {self.query_init_std} must be more than 0")
 
 
 class QFormerOutput(NamedTuple):
@@ -180,7 +175,7 @@ class QFormer(nn.Module):
     def __init__(self, settings: QFormerSettings):
         super().__init__()
         self.settings = settings
-        self.query_tokens = nn.Parameter(torch.randn(settings.queries, settings.width) * settings.query_init_std)
+        self.query_tokens = nn.Parameter(torch.randn(settings.queries, settings.width) * 0.02)
         self.word_embeddings = nn.Embedding(settings.vocabulary, settings.width) if settings.vocabulary else None
         self.position_embeddings = (
             nn.Embedding(settings.max_position_embeddings, settings.width) if settings.vocabulary else None

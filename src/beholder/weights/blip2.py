@@ -255,9 +255,7 @@ def to_blip2(loaded: LoadedVisionLanguage) -> Blip2Checkpoint:
     vocabulary = bridge.qformer.vocabulary if retrieval else 0
     wanted = replace(
         bridge,
-        qformer=replace(
-            bridge.qformer, vocabulary=vocabulary, dropout=0.0, query_init_std=QFormerSettings.query_init_std
-        ),
+        qformer=replace(bridge.qformer, vocabulary=vocabulary, dropout=0.0),
         embedding=bridge.embedding if retrieval else 0,
         language_width=0 if retrieval else bridge.language_width,
         global_tokens=0 if retrieval else bridge.global_tokens,
