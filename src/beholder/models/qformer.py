@@ -193,8 +193,9 @@ class QFormer(nn.Module):
 
     def cross_attention_cache(self, image: Tensor) -> CrossAttentionCache:
         """Project image tokens (B, N, Di) to the keys and values of every cross-attention layer."""
-        layers = [layer.cross_attention for layer in self.layers if layer.cross_attention is not None]
-        keys, values = zip(*(layer.key_value(image) for layer in layers), strict=True)
+        layers = [layer.cross_attention for layer in self.layers]
+        projected = [layer.key_value(image) for layer in layers if isinstance(layer, QFormerAttention)]
+        keys, values = zip(*projected, strict=True)
         return CrossAttentionCache(keys, values)
 
     def forward(
