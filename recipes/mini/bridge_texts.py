@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 
-from beholder.weights.mini_bridge import caption_pair, question_pair
+from initial_bridge import caption_pair, question_pair
 from people import QUESTIONS_YES_NO, names_nobody, names_people, people_questions
 from photographs import Photograph
 from questions import questions_from_captions

@@ -50,6 +50,7 @@ from block_features import block_features, cells
 from bridge_texts import balanced_weights, texts_of
 from dataset import class_names
 from frozen_features import text_features
+from initial_bridge import caption_pair, initial_bridge, question_pair
 from locked_image_tuning import LockedImageConfig, LockedImageData, caption_moments, fit_caption_map
 from people import QUESTIONS_YES_NO, names_nobody, names_people
 from photographs import Photograph, by_hash, perceptual_hashes, read_collection, split_by_source
@@ -198,7 +199,7 @@ def main() -> None:
     collection = Collection(options)
     if options.stage == "features":
         return
-    bridge = mini_bridge.initial_bridge(config.bridge)
+    bridge = initial_bridge(config.bridge)
     with Interruption() as interruption, sdpa_kernel(SDPBackend.MATH):  # the others' backward pass is slower on a CPU
         {
             "global": train_global_prompts,
@@ -334,7 +335,7 @@ class Stage2Step:
         held_out = list(enumerate(collection.calibration, start=len(collection.training)))
         captioned = [(number, one) for number, one in held_out if one.captions][:HELD_OUT]
         self.held_out = [collection.features[number] for number, _ in captioned]
-        self.captions = [[self.encoded(mini_bridge.caption_pair(one.captions[0]))] for _, one in captioned]
+        self.captions = [[self.encoded(caption_pair(one.captions[0]))] for _, one in captioned]
         known = [(number, one) for number, one in captioned if names_people(one.captions) or names_nobody(one.captions)]
         self.people_images = [collection.features[number] for number, _ in known]
         self.people = [names_people(one.captions) for _, one in known]
@@ -355,7 +356,7 @@ class Stage2Step:
         for row in drawn:
             drawing = collection.drawings[row]
             asked = random.permutation(len(drawing.questions))[:DRAWING_QUESTIONS]
-            pairs.append([mini_bridge.question_pair(*drawing.questions[number]) for number in asked])
+            pairs.append([question_pair(*drawing.questions[number]) for number in asked])
         encoded = [[self.encoded(pair) for pair in those] for those in pairs]
         image = collection.tokens(features, generator)
         with autocast():
@@ -383,7 +384,7 @@ class Stage2Step:
                     prompted_loss(
                         self.language,
                         prompt[None],
-                        [[self.encoded(mini_bridge.question_pair(QUESTIONS_YES_NO[0], answer))]],
+                        [[self.encoded(question_pair(QUESTIONS_YES_NO[0], answer))]],
                     )
                 )
                 for answer in ("yes", "no")

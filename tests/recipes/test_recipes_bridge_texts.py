@@ -5,8 +5,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from beholder.weights.mini_bridge import caption_pair, question_pair
 from bridge_texts import WHAT, balanced_weights, label_sentence, texts_of
+from initial_bridge import caption_pair, question_pair
 from photographs import Photograph
 from questions import noun_odds
 
