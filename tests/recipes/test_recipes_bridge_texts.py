@@ -42,7 +42,7 @@ def test_overlong_captions_are_left_out() -> None:
 def test_a_label_is_captioned_and_asked_for() -> None:
     texts = texts_of(photograph(label="Pear", source="clothing-dataset"), COMMON, np.random.default_rng(0))
     assert texts[0] == caption_pair("a Pear") and texts[1][1] == " pear" and len(texts) == 2
-    assert texts[1][0] in {question_pair(question)[0] for question in WHAT}
+    assert texts[1][0] in {question_pair(question, "")[0] for question in WHAT}
 
 
 def test_groceries_are_asked_in_vain_for_people() -> None:
