@@ -10,11 +10,14 @@
     │   ├── NotAPicture         the bytes are not a picture in a supported format
     │   ├── PictureBroken       the picture is truncated or corrupt
     │   ├── PictureTooLarge     more pixels, bytes or longer sides than the limits allow
-    │   └── PictureRefused      a format or an address that must be allowed by an option
+    │   ├── PictureRefused      a format or an address that must be allowed by an option
+    │   ├── RequestFailed       a server that was asked about it failed again and again
+    │   └── InvalidAnswer       a model's answer about it is not of the form that was asked for
     ├── ModelError            a model can't be used
     │   ├── ModelNotFound       no folder, known name or hub id is called that
     │   ├── WeightsMismatch     a tensor is missing, unexpected or has another shape
-    │   └── DownloadFailed      a file could not be fetched, or its checksum is wrong
+    │   ├── DownloadFailed      a file could not be fetched, or its checksum is wrong
+    │   └── ModelUnreachable    nothing answers at a model's address, or something else does
     ├── AlbumError            an album can't be used
     │   ├── AlbumNotFound       there is no album in this folder
     │   ├── AlbumBusy           another process is indexing into it
@@ -96,6 +99,14 @@ class PictureRefused(PictureError):
     """The format or the address must be allowed by an option."""
 
 
+class RequestFailed(PictureError):
+    """A server that was asked about the picture failed again and again."""
+
+
+class InvalidAnswer(PictureError):
+    """A model's answer about the picture is not of the form that was asked for."""
+
+
 class ModelError(BeholderError):
     """A model can't be used."""
 
@@ -110,6 +121,10 @@ class WeightsMismatch(ModelError):
 
 class DownloadFailed(ModelError):
     """A file of a model could not be fetched, or its checksum is wrong."""
+
+
+class ModelUnreachable(ModelError):
+    """Nothing answers at a model's address, or something else than a model does."""
 
 
 class NotFinite(BeholderError):

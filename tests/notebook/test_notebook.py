@@ -182,7 +182,7 @@ from IPython.core.interactiveshell import InteractiveShell
 shell = InteractiveShell.instance()
 import beholder.notebook, sys
 assert "torch" not in sys.modules
-from beholder.tasks.vision_language import Answer
+from beholder.tasks.vision_language_results import Answer
 print(shell.display_formatter.format(Answer("yes", 0.5))[0]["text/html"])
 """
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)

@@ -148,6 +148,6 @@ def test_a_missing_tensor_is_reported_by_name(tmp_path: Path) -> None:
 
 
 def test_an_unknown_model_is_an_error_that_lists_the_known_ones(tmp_path: Path) -> None:
-    (tmp_path / "config.json").write_text('{"model_type": "llava"}')
-    with pytest.raises(ModelError, match=r"llava is not known; known are .*blip-2"):
+    (tmp_path / "config.json").write_text('{"model_type": "moonbeam"}')
+    with pytest.raises(ModelError, match=r"moonbeam is not known; known are .*blip-2"):
         load_vision_language(tmp_path)

@@ -185,3 +185,19 @@ def test_the_published_clip_gives_the_documented_cosine_of_the_puppy_in_the_snow
     loaded = load_dual_encoder("openai/clip-vit-base-patch32")
     images, texts = embed(loaded, [picture], ["a puppy playing in the snow"])
     assert float(images @ texts.T) == pytest.approx(0.33149636, abs=1e-4)
+
+
+@pytest.mark.hub
+@pytest.mark.skipif(
+    os.environ.get("BEHOLDER_TEST_HUB") != "1" or "BEHOLDER_TEST_PUPPY" not in os.environ,
+    reason="needs the hub and the picture: set BEHOLDER_TEST_HUB=1 and BEHOLDER_TEST_PUPPY to its path or address",
+)
+def test_the_example_for_the_hub_runs() -> None:
+    from beholder import DualEncoder, VisionLanguageModel
+
+    puppy = os.environ["BEHOLDER_TEST_PUPPY"]
+    encoder = DualEncoder.from_pretrained("clip")
+    similarity = encoder.embed_images([puppy], allow_urls=True) @ encoder.embed_texts(["a puppy playing in the snow"]).T
+    assert float(similarity) == pytest.approx(0.33149636, abs=1e-4)
+    model = VisionLanguageModel.from_pretrained("smolvlm")
+    assert "snow" in model.caption(puppy, max_new_tokens=40, allow_urls=True).lower()

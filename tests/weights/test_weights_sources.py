@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 
 from beholder.errors import ModelError, ModelNotFound
+from beholder.weights.formats import REFUSED, recognize
 from beholder.weights.sources import files_to_download, find_model
 
 TOKENIZER = ["merges.txt", "vocab.json", "tokenizer.json", "tokenizer_config.json"]
@@ -145,3 +146,11 @@ def test_a_missing_model_and_an_unreachable_hub_are_different_errors(hub: str, t
     assert find_in_a_fresh_process("owner/other", tmp_path, hub).stdout.startswith("ModelNotFound owner/other: no such")
     offline = find_in_a_fresh_process("owner/model", tmp_path, hub, HF_HUB_OFFLINE="1")
     assert offline.stdout.startswith("DownloadFailed owner/model: not in the cache")
+
+
+@pytest.mark.parametrize("family", sorted(REFUSED))
+def test_a_refused_family_says_what_it_is_and_what_to_take_instead(tmp_path: Path, family: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps({"model_type": family}))
+    with pytest.raises(ModelError, match=r"this is an? .*([Tt]ake|Those|train) ") as raised:
+        recognize(tmp_path)
+    assert "/" in str(raised.value) or "(clip)" in str(raised.value)

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Model, Precision, PrecisionName, Where
+from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Precision, PrecisionName, VisionLanguage, Where
 
 AlbumFolder = Annotated[
     Path | None, typer.Option("--album", help="Ask this album: answer from its pictures nearest to the question.")
@@ -27,7 +27,7 @@ def command(
     album: AlbumFolder = None,
     where: Where = None,
     top: Top = 8,
-    model: Model = "mini",
+    model: VisionLanguage = "mini",
     json: Json = False,
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
@@ -68,11 +68,11 @@ def command(
             if choice:
                 row["choices"] = [{"answer": text, "probability": probability} for text, probability in answer.choices]
             print_json(row)
-        elif choice:
+        elif answer.choices:
             for text, probability in answer.choices:
                 print(f"{probability:4.0%}  {text}")
         else:
-            print(f"{answer.text}  ({answer.confidence:.0%})")
+            print(answer.text if answer.confidence is None else f"{answer.text}  ({answer.confidence:.0%})")
 
 
 def _ask_album(

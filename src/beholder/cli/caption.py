@@ -14,10 +14,10 @@ from beholder.cli.options import (
     Json,
     MaxBytes,
     MaxMegapixels,
-    Model,
     Pictures,
     Precision,
     PrecisionName,
+    VisionLanguage,
 )
 
 Prompt = Annotated[str | None, typer.Option("--prompt", "-p", help='How the sentence starts: "this garment is".')]
@@ -56,7 +56,29 @@ TopP = Annotated[
 ]
 Longest = Annotated[int, typer.Option("--max-new-tokens", min=1, help="Maximum length of a caption, in tokens.")]
 Seed = Annotated[int, typer.Option("--seed", help="Random seed of sampling.")]
-Batch = Annotated[int, typer.Option("--batch-size", min=1, help="Pictures per batch.")]
+Batch = Annotated[
+    int, typer.Option("--batch-size", min=1, help="Pictures per batch; requests at once to a model behind an address.")
+]
+StyleName = Annotated[
+    str | None,
+    typer.Option(
+        "--style", help="short, long, alt-text, product or keywords; needs a model that follows instructions."
+    ),
+]
+Instruction = Annotated[
+    str | None, typer.Option("--instruction", help="What to tell the model, in place of a --style.")
+]
+Language = Annotated[
+    str, typer.Option("--language", help="Language of the captions, such as zh, if the model knows it.")
+]
+Fields = Annotated[
+    str | None, typer.Option("--fields", help="One JSON object per picture with these keys: color,material,sleeve.")
+]
+ContextNames = Annotated[
+    str | None, typer.Option("--context", help="Tell the model what the file's metadata say: place,date,keywords.")
+]
+Prefix = Annotated[str | None, typer.Option("--prefix", help="Trigger words before each caption: 'ohwx person'.")]
+Txt = Annotated[bool, typer.Option("--txt", help="Write each caption into a .txt file beside its picture.")]
 
 
 def command(
@@ -77,7 +99,14 @@ def command(
     max_new_tokens: Longest = 20,
     seed: Seed = 0,
     batch_size: Batch = 8,
-    model: Model = "mini",
+    style: StyleName = None,
+    instruction: Instruction = None,
+    language: Language = "",
+    fields: Fields = None,
+    context: ContextNames = None,
+    prefix: Prefix = None,
+    txt: Txt = False,
+    model: VisionLanguage = "mini",
     json: Json = False,
     exact: Exact = False,
     precision: Precision = PrecisionName.exact,
@@ -88,15 +117,17 @@ def command(
 ) -> None:
     """Caption pictures.
 
-    Pictures with a caption, in the --out file or with --xmp in their metadata, are skipped unless --overwrite is given;
-    so the same command resumes where it was interrupted. Likewise, --xmp adds keywords of --keywords-from only to
-    pictures without any, and never removes one.
+    Pictures with a caption, in the --out file, with --xmp in their metadata or with --txt in a file beside them, are
+    skipped unless --overwrite is given; so the same command resumes where it was interrupted. Likewise, --xmp adds
+    keywords of --keywords-from only to pictures without any, and never removes one.
 
     \b
     beholder caption photos/
     beholder caption photos/ --out captions.csv
     beholder caption photos/ --xmp --candidates 5
     beholder caption photos/ --xmp --keywords-from words.txt --places
+    beholder caption shop/ --model smolvlm --fields color,material,sleeve --out garments.jsonl
+    beholder caption training/ --model smolvlm --style long --prefix "ohwx person" --txt
     """
     from beholder.cli.added_metadata import Addition, added_metadata
     from beholder.cli.output import check_output, print_json, print_message, printable, track, warnings_on_one_line
@@ -104,7 +135,7 @@ def command(
     from beholder.errors import InvalidSetting, PictureError
     from beholder.pictures.caption_metadata import read_caption, write_metadata
     from beholder.tasks.caption_options import CaptionOptions
-    from beholder.tasks.result_file import CaptionFile
+    from beholder.tasks.result_file import CaptionFile, write_text_beside
 
     if keywords_only and keywords_from is None:
         raise InvalidSetting("--keywords-only needs a list: --keywords-from FILE")
@@ -119,12 +150,16 @@ def command(
             raise InvalidSetting(f"--attention takes one picture, not {len(found)}")
         if overwrite and out is not None and out.exists():
             raise InvalidSetting(f"--overwrite with --out {out}: captions are appended to it; remove the file first")
+        if txt and any("://" in name for name in found):
+            raise InvalidSetting("--txt writes beside pictures, and an address has no folder; use --out")
         check_output("--attention", attention, [".png"])
         check_output("--out", out, [".jsonl", ".csv"])
         file = CaptionFile(out) if out is not None else None
         todo = [name for name in found if file is None or reported_name(name) not in file.done]
         if xmp and not overwrite:
             todo = [name for name in todo if "://" in name or read_caption(Path(name)) is None]
+        if txt and not overwrite:
+            todo = [name for name in todo if "://" in name or not Path(name).with_suffix(".txt").exists()]
         if skipped := len(found) - len(todo):
             print_message(f"{skipped} of {len(found)} pictures have a caption already and are skipped")
         added, unused = added_metadata(
@@ -172,6 +207,11 @@ def command(
                 exact=exact,
                 allow_urls=allow_urls,
                 limits=limits,
+                style=style,  # type: ignore[arg-type]
+                instruction=instruction,
+                language=language,
+                fields=_names(fields),
+                context=_names(context),  # type: ignore[arg-type]
             )
             stream = vlm.stream_captions(todo, options=options)
             for picture in track(stream, "captioning", len(todo)):
@@ -180,17 +220,22 @@ def command(
                     failed += 1
                     print_message(str(picture.error))
                     continue
-                row = {"image": reported_name(path), "caption": picture.caption}
+                caption = f"{prefix}, {picture.caption}" if prefix else picture.caption
+                row = {"image": reported_name(path), "caption": caption}
+                if picture.fields is not None and (out is None or out.suffix.lower() == ".jsonl"):
+                    row["fields"] = picture.fields
                 addition = added.get(path, Addition())
                 score = {"score": picture.score, "weak": picture.weak}
                 if file is not None:
                     file.append(row | score if scored else row)
                 if xmp:
                     try:
-                        write_metadata(Path(path), addition.changes(picture.caption))
+                        write_metadata(Path(path), addition.changes(caption))
                     except PictureError as error:
                         failed += 1
                         print_message(str(error))
+                if txt:
+                    write_text_beside(Path(path), caption)
                 if json:
                     if picture.score is not None:
                         ranked = [{"caption": text, "score": match} for text, match in picture.candidates]
@@ -201,7 +246,7 @@ def command(
                 elif file is None or scored:
                     told = f"  ({picture.score:.0%}{', weak' if picture.weak else ''})" if scored else ""
                     words = f"  [{addition.text}]" if keywords_from is not None else ""
-                    print(f"{picture.name}: {picture.caption}{told}{words}", flush=True)
+                    print(f"{picture.name}: {caption}{told}{words}", flush=True)
                 if attention is not None:
                     from beholder.tasks.plot import plot_attention
 
@@ -211,3 +256,7 @@ def command(
             if not json:
                 print(f"{out}: {file.num_written} captions added, {len(file.done) + file.num_written} in all")
     raise typer.Exit(1 if failed else 0)
+
+
+def _names(listed: str | None) -> tuple[str, ...]:
+    return tuple(name.strip() for name in (listed or "").split(",") if name.strip())

@@ -8,13 +8,13 @@ from typing import Annotated
 
 import typer
 
-from beholder.cli.options import AllowPickle, AllowUrls, Json, Model, Precision, PrecisionName
+from beholder.cli.options import AllowPickle, AllowUrls, Json, Precision, PrecisionName, VisionLanguage
 
 
 def command(
     picture: Annotated[str, typer.Argument(help="The picture.")],
     max_new_tokens: Annotated[int, typer.Option("--max-new-tokens", min=1, help="Maximum tokens of an answer.")] = 40,
-    model: Model = "mini",
+    model: VisionLanguage = "mini",
     json: Json = False,
     precision: Precision = PrecisionName.exact,
     allow_urls: AllowUrls = False,

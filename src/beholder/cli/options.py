@@ -9,6 +9,12 @@ import typer
 Model = Annotated[
     str, typer.Option("--model", "-m", help="A name, a folder, or a hub id such as openai/clip-vit-base-patch32.")
 ]
+VisionLanguage = Annotated[
+    str,
+    typer.Option(
+        "--model", "-m", help="A name, a folder, a hub id, or an address such as http://127.0.0.1:11434/v1#qwen3-vl:8b."
+    ),
+]
 Json = Annotated[bool, typer.Option("--json", help="One JSON object per line on standard output, nothing else.")]
 Pictures = Annotated[list[str], typer.Argument(metavar="PICTURE...", help="Pictures, or folders of pictures.")]
 Texts = Annotated[list[str], typer.Option("--text", "-t", help="A sentence; may be given several times.")]

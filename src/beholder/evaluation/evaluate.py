@@ -210,7 +210,7 @@ def evaluate_captions(
     scores = score_captions([captions[name] for name, _ in done], [example.captions for _, example in done])
     return Report(
         "caption",
-        model.loaded.name,
+        model.backend.name,
         data,
         len(done),
         bootstrap_metrics(len(done), scores.measure),
@@ -247,7 +247,7 @@ def evaluate_vqa(
     file = AnswerFile(answers_file) if answers_file else None
     answers = dict(file.existing) if file else {}
     failed: dict[str, str] = {}
-    reduce_to = None if exact else model.loaded.preprocessing.shorter_side
+    reduce_to = None if exact else model.shorter_side
 
     def unanswered() -> Iterator[tuple[str, str, Any]]:
         """Yield unanswered questions with their pictures; consecutive questions of a picture share one read."""
@@ -286,7 +286,7 @@ def evaluate_vqa(
     first_words = [" ".join(example.question.lower().rstrip("?").split()[:2]) for example in done]
     return Report(
         "vqa",
-        model.loaded.name,
+        model.backend.name,
         data,
         len(pictures),
         bootstrap_metrics(len(pictures), _vqa_metric(scores, kinds, unit)),

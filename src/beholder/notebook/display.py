@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from beholder.notebook.markup import conversation_html, probability_table
+from beholder.notebook.markup import conversation_html, escape_html, probability_table
 
 # Result types by module, as names, so that no module is imported before it is used.
 PICTURES = {
@@ -14,7 +14,7 @@ PICTURES = {
     "beholder.album.picture": ("Picture",),
     "beholder.tasks.dual_encoder": ("EmbeddedPicture",),
     "beholder.tasks.pictures": ("FailedPicture",),
-    "beholder.tasks.vision_language": ("CaptionedPicture",),
+    "beholder.tasks.vision_language_results": ("CaptionedPicture",),
 }
 
 
@@ -24,7 +24,7 @@ def register_formatters(shell: Any) -> None:
     for module, names in PICTURES.items():
         for name in names:
             page.for_type_by_name(module, name, pictures)
-    page.for_type_by_name("beholder.tasks.vision_language", "Answer", answer)
+    page.for_type_by_name("beholder.tasks.vision_language_results", "Answer", answer)
     page.for_type_by_name("beholder.tasks.conversation", "Conversation", conversation)
 
 
@@ -37,6 +37,8 @@ def pictures(result: Any) -> str:
 
 def answer(result: Any) -> str:
     """Return an answer with its confidence, or all ranked choices, as HTML."""
+    if result.confidence is None:
+        return f"<p>{escape_html(result.text)}</p>"
     return probability_table(result.choices or [(result.text, result.confidence)])
 
 

@@ -15,7 +15,7 @@ from beholder.notebook.markup import escape_html, img_tag, thumbnail_jpeg
 from beholder.pictures.read import display_name
 from beholder.tasks.dual_encoder import EmbeddedPicture
 from beholder.tasks.pictures import FailedPicture
-from beholder.tasks.vision_language import CaptionedPicture
+from beholder.tasks.vision_language_results import CaptionedPicture
 
 SIDE = 360  # pixels of a thumbnail's longer side
 FIGURE = "margin:0;width:11.5rem"

@@ -11,14 +11,16 @@ Input = TypeVar("Input")
 Output = TypeVar("Output")
 
 
-def map_ahead(function: Callable[[Input], Output], inputs: Iterable[Input], ahead: int) -> Iterator[Output]:
-    """Like ``map``, with up to ``ahead`` results computed in advance by threads.
+def map_ahead(
+    function: Callable[[Input], Output], inputs: Iterable[Input], ahead: int, threads: int | None = None
+) -> Iterator[Output]:
+    """Like ``map``, with up to ``ahead`` results computed in advance by threads, as many as there are processors.
 
     Results come in order. An exception of ``function`` is raised here when its input's turn comes; leaving the loop
     early cancels the calls that have not started.
     """
     source = iter(inputs)
-    pool = ThreadPoolExecutor(max_workers=cpu_count() or 1, thread_name_prefix="beholder-decode")
+    pool = ThreadPoolExecutor(max_workers=threads or cpu_count() or 1, thread_name_prefix="beholder-decode")
     try:
         pending: deque[Future[Output]] = deque(pool.submit(function, item) for item in islice(source, ahead))
         while pending:

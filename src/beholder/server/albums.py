@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from beholder.album.search import SearchResult
     from beholder.pictures.transform import Preprocessing
     from beholder.tasks.dual_encoder import DualEncoder
-    from beholder.tasks.pictures import PreprocessedImage
+    from beholder.tasks.pictures import Picture as NetworkInput
 
 Result = TypeVar("Result")
 JOB_TIMEOUT = 5.0  # seconds that a request waits for a background job
@@ -43,7 +43,7 @@ class SearchQuery:
 
     text: str
     like: int | None
-    image: PreprocessedImage | None
+    image: NetworkInput | None
     minus: str
     where: str | None
     top: int

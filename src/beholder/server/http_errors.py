@@ -12,9 +12,11 @@ from beholder.errors import (
     InvalidSetting,
     MissingExtra,
     ModelError,
+    ModelUnreachable,
     NotFinite,
     PictureError,
     PictureTooLarge,
+    RequestFailed,
     WriteFailed,
 )
 from beholder.server.decoding_scheduler import CacheFull, WorkCancelled
@@ -63,6 +65,9 @@ def to_http_error(error: Exception) -> HTTPError:
     match error:
         case HTTPError():
             return error
+        case RequestFailed() | ModelUnreachable():
+            message = "the server of this model does not answer, or not as expected"
+            return HTTPError(502, message, type=SERVER_ERROR, code="upstream_failed", headers={"Retry-After": "5"})
         case PictureTooLarge():
             return HTTPError(400, str(error), code="image_too_large")
         case PictureError():

@@ -18,7 +18,7 @@ from beholder.pictures.read import FileBytes
 from beholder.pictures.transform import Preprocessing
 from beholder.pictures.url import fetch, is_url
 from beholder.server.settings import ServerSettings
-from beholder.tasks.pictures import PreprocessedImage, preprocess_image
+from beholder.tasks.pictures import Picture, decode_picture, preprocess_image
 
 ALBUM_SCHEME = "album:"
 DATA_URL = re.compile(r"data:([\w.+-]+/[\w.+-]+)?((?:;[\w.+-]+=[\w.+\"-]*)*)(;base64)?,", re.ASCII | re.IGNORECASE)
@@ -33,18 +33,18 @@ def is_data_url(text: str) -> bool:
 
 def load_pictures(
     urls: list[str],
-    preprocessing: Preprocessing,
+    preprocessing: Preprocessing | None,
     settings: ServerSettings,
     album_file: AlbumFile | None = None,
     fetched: Mapping[str, bytes] | None = None,
-) -> list[PreprocessedImage]:
+) -> list[Picture]:
     """Decode the pictures of a request; blocks.
 
     Their number is checked before any is fetched, and their total number of pixels before any is decoded.
 
     Args:
         urls: Where the pictures are.
-        preprocessing: The network's preprocessing.
+        preprocessing: The network's preprocessing; None for a model that takes pictures as they are.
         settings: The server's limits. Album pictures may be as large as albums accept them.
         album_file: Returns the file of an album's picture, given its URL and the name to use in error messages.
         fetched: The bytes behind http(s) URLs, by URL.
@@ -62,6 +62,8 @@ def load_pictures(
         raise PictureTooLarge(
             "the request", f"contains {pixels / 1e6:.0f} megapixels; the limit is {settings.megapixels:g} megapixels"
         )
+    if preprocessing is None:
+        return [decode_picture(each.data, each.name, limits=each.limits) for each in encoded]
     return [preprocess_image(each.data, preprocessing, name=each.name, limits=each.limits) for each in encoded]
 
 

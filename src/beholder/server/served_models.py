@@ -29,8 +29,9 @@ if TYPE_CHECKING:
     from beholder.pictures.transform import Preprocessing
     from beholder.tasks.attention_maps import AttentionMaps
     from beholder.tasks.dual_encoder import DualEncoder
-    from beholder.tasks.pictures import PreprocessedImage
-    from beholder.tasks.vision_language import CaptionedPicture, VisionLanguageModel
+    from beholder.tasks.pictures import Picture
+    from beholder.tasks.vision_language import VisionLanguageModel
+    from beholder.tasks.vision_language_results import CaptionedPicture
 
 Result = TypeVar("Result")
 READER_THREADS = 4  # for uploads and thumbnails
@@ -61,7 +62,7 @@ class PictureReader:
         self._per_client = KeyedLimiter(MAX_FETCHES_PER_CLIENT)
         self._per_host = KeyedLimiter(MAX_FETCHES_PER_HOST)
 
-    async def load(self, urls: list[str], preprocessing: Preprocessing) -> list[PreprocessedImage]:
+    async def load(self, urls: list[str], preprocessing: Preprocessing | None) -> list[Picture]:
         """Return the pictures of a request; raises what `load_pictures` raises."""
         check_count(urls, self.settings)
         fetched = {}
@@ -222,13 +223,13 @@ class ServedVisionLanguageModel:
         """Return a caption of one picture. Requests with equal options are batched."""
         from beholder.tasks.caption_options import CaptionOptions
 
-        pictures = await self.reader.load(urls, self.model.loaded.preprocessing)
+        pictures = await self.reader.load(urls, self.model.preprocessing)
         # Sampled tokens depend on the rest of the batch, so a sampled caption is computed alone.
         unique = object() if sampling.top_p is not None else None
         group = ("captions", prompt, sampling, beams, candidates, unique)
 
-        def write(batch: list[Any], _: Callable[[], None]) -> Generation:
-            options = CaptionOptions(
+        def options_for(batch: list[Any], check_cancelled: Callable[[], None] | None = None) -> CaptionOptions:
+            return CaptionOptions(
                 prompt=prompt,
                 max_new_tokens=sampling.max_tokens,
                 num_beams=beams,
@@ -236,32 +237,52 @@ class ServedVisionLanguageModel:
                 seed=sampling.seed,
                 num_candidates=candidates,
                 batch_size=len(batch),
+                on_token=check_cancelled,
             )
+
+        def write(batch: list[Any], _: Callable[[], None]) -> Generation:
+            options = options_for(batch)
             demand = self.model.caption_demand(len(batch), options)
             return Generation(demand, lambda: self.model.start_captions(batch, options).map(results))
 
         def results(captions: list[CaptionedPicture]) -> list[CaptionResult]:
             return [CaptionResult(each.caption, each.score, each.candidates) for each in captions]
 
-        job = Job(group, list(pictures), write, generates=True)
+        def write_elsewhere(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
+            captions = []
+            for each in self.model.stream_captions(batch, options=options_for(batch, check_cancelled)):
+                if each.error is not None:
+                    raise each.error
+                captions.append(each)
+            return results(captions)
+
+        if self.model.has_bridge:
+            job = Job(group, list(pictures), write, generates=True)
+        else:
+            job = Job(group, list(pictures), write_elsewhere)
         captions: list[CaptionResult] = await run_job(self.worker, job)
         return captions[0]
 
     async def attention_maps(self, urls: list[str], text: str | None) -> tuple[AttentionMaps, Image]:
         """Return the cross-attention map of each word of a caption, and the picture as the network sees it."""
         from beholder.pictures.transform import to_pil_image
+        from beholder.tasks.pictures import PreprocessedImage
 
+        bridge = self.model.with_bridge("an attention map")
         if text is None:  # the model's own, generated together with other texts
             caption = (await self.caption(urls, None, SamplingParams(20), None, None)).text
-            text = self.model.loaded.prompts.uncapitalize(caption)
-        pictures = await self.reader.load(urls, self.model.loaded.preprocessing)
+            text = bridge.loaded.prompts.uncapitalize(caption)
+        pictures = await self.reader.load(urls, bridge.preprocessing)
 
         def compute(batch: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
             check_cancelled()
             return [self.model.attention_maps(each, text) for each in batch]
 
         maps: list[AttentionMaps] = await run_job(self.worker, Job(("attention", text), list(pictures), compute))
-        return maps[0], to_pil_image(pictures[0].pixels, self.model.loaded.preprocessing)
+        picture = pictures[0]
+        if not isinstance(picture, PreprocessedImage):
+            raise TypeError("a model with a bridge has preprocessing")
+        return maps[0], to_pil_image(picture.pixels, bridge.preprocessing)
 
     async def chat(
         self, urls: list[str], turns: list[tuple[str, str]], question: str, sampling: SamplingParams
@@ -277,7 +298,7 @@ class ServedVisionLanguageModel:
         Raises:
             InvalidSetting: The conversation exceeds the model's context length.
         """
-        picture = (await self.reader.load(urls, self.model.loaded.preprocessing))[0]
+        picture = (await self.reader.load(urls, self.model.preprocessing))[0]
         loop = asyncio.get_running_loop()
         pieces: asyncio.Queue[Any] = asyncio.Queue()  # bounded by the answer's number of tokens
 
@@ -285,6 +306,10 @@ class ServedVisionLanguageModel:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
+        if not self.model.has_bridge:
+            async for each in self._chat_elsewhere(picture, turns, question, sampling, pieces, on_piece):
+                yield each
+            return
         job = DecodingJob(lambda: self._answer(picture, turns, question, sampling, on_piece), on_piece)
         try:
             self.worker.submit(job)
@@ -298,9 +323,54 @@ class ServedVisionLanguageModel:
         finally:
             job.cancelled = True
 
+    async def _chat_elsewhere(
+        self,
+        picture: Picture,
+        turns: list[tuple[str, str]],
+        question: str,
+        sampling: SamplingParams,
+        pieces: asyncio.Queue[Any],
+        on_piece: Callable[[Any], None],
+    ) -> AsyncIterator[str | StreamEnd]:
+        """Yield the pieces of an answer of a model that decodes by itself: one conversation after the other."""
+
+        def answer(_: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
+            chat = self.model.chat(
+                picture,
+                max_new_tokens=sampling.max_tokens,
+                top_p=sampling.top_p,
+                temperature=sampling.temperature,
+                seed=sampling.seed,
+            )
+            for earlier_question, earlier_answer in turns:
+                chat.add_turn(earlier_question, earlier_answer)
+            stream = chat.stream(question)
+            prompt_tokens = chat.num_tokens
+            on_piece("")  # the request is valid: the response may start
+            for piece in stream:
+                check_cancelled()
+                on_piece(piece)
+            turn = chat.turns[-1]
+            on_piece(StreamEnd(turn.finished, prompt_tokens, len(turn.answer_ids)))
+            return [None]
+
+        job = Job(("chat", object()), [picture], answer)
+        job.result.add_done_callback(lambda done: on_piece(done.exception()) if done.exception() else None)
+        self.worker.submit(job)
+        try:
+            while True:
+                piece = await pieces.get()
+                if isinstance(piece, Exception):
+                    raise piece
+                yield piece
+                if isinstance(piece, StreamEnd):
+                    return
+        finally:
+            job.cancelled = True
+
     def _answer(
         self,
-        picture: PreprocessedImage,
+        picture: Picture,
         turns: list[tuple[str, str]],
         question: str,
         sampling: SamplingParams,
@@ -308,13 +378,14 @@ class ServedVisionLanguageModel:
     ) -> Generation | None:
         from beholder.runtime.continuous_batching import CacheDemand
         from beholder.runtime.decoding import Decoding, DecodingSettings
-        from beholder.tasks.conversation import Conversation, Turn
+        from beholder.tasks.bridge_conversation import BridgeConversation
+        from beholder.tasks.conversation import Turn
 
         model = self.model
         settings = DecodingSettings(
             sampling.max_tokens, top_p=sampling.top_p, temperature=sampling.temperature, seed=sampling.seed
         )
-        chat = Conversation(model.language, model.codec, lambda: model.soft_prompts(picture), settings)
+        chat = BridgeConversation(model.language, model.codec, lambda: model.soft_prompts(picture), settings)
         for earlier_question, answer in turns:
             chat.add_turn(earlier_question, answer)
         turn = chat.add_question(question)

@@ -166,6 +166,7 @@ def model_loader(
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         from beholder.tasks.dual_encoder import DualEncoder
+        from beholder.tasks.remote_endpoint import RemoteEndpoint, is_address
         from beholder.tasks.vision_language import VisionLanguageModel
         from beholder.weights.formats import DUAL_ENCODER, VISION_LANGUAGE_MODEL
         from beholder.weights.installed import kind_of
@@ -174,6 +175,10 @@ def model_loader(
         encoders: dict[str, DualEncoder] = {}
         vlms: dict[str, VisionLanguageModel] = {}
         for name in names:
+            if is_address(name):
+                endpoint = RemoteEndpoint.parse(name)
+                vlms[endpoint.model or name] = VisionLanguageModel(endpoint)
+                continue
             alias = Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
             if alias in encoders or alias in vlms:
                 raise InvalidSetting(f"--model {name}: another model is already called {alias}; rename the folder")

@@ -1,21 +1,12 @@
-"""A conversation about one picture, which is encoded once; past turns stay in the language model's KV cache."""
+"""A conversation about one picture: its turns, and what every kind of model does with them."""
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import cached_property
-from typing import TYPE_CHECKING
 
 from beholder.errors import InvalidSetting
-from beholder.runtime.decoding import Decoding, DecodingSettings, Language, sampling_steps, stream, tokens_of
-from beholder.tasks.text_codec import TextCodec, append_tokens
-
-if TYPE_CHECKING:
-    from torch import Tensor
-
-    from beholder.runtime.decoding import KVCache
 
 
 class ConversationTruncatedWarning(UserWarning):
@@ -24,64 +15,26 @@ class ConversationTruncatedWarning(UserWarning):
 
 @dataclass
 class Turn:
-    """A question and its answer, with their tokens."""
+    """A question and its answer, with their tokens where the model has any."""
 
     question: str
-    question_ids: list[int]
+    question_ids: list[int] = field(default_factory=list)
     answer_ids: list[int] = field(default_factory=list)
     answer: str = ""
     finished: bool = False
 
 
-class _TurnWriter:
-    """Adds tokens to the answer of a turn."""
-
-    def __init__(self, codec: TextCodec, turn: Turn):
-        self.codec = codec
-        self.turn = turn
-        self.shown = turn.answer
-
-    def add(self, token: int) -> str | None:
-        """Return the new text; None while a character is incomplete."""
-        turn = self.turn
-        turn.answer_ids.append(token)
-        turn.answer = self.codec.decode(turn.answer_ids)
-        if turn.answer.endswith("\N{REPLACEMENT CHARACTER}"):
-            return None
-        piece, self.shown = turn.answer[len(self.shown) :], turn.answer
-        return piece
-
-
-class Conversation:
+class Conversation(ABC):
     """A multi-turn conversation, created by `VisionLanguageModel.chat`.
-
-    Args:
-        language: the language model.
-        codec: of the language model.
-        encode_picture: returns the picture's soft prompts (1, Q, D); called once.
-        settings: how answers are generated.
 
     Attributes:
         turns: all turns so far.
         context_turns: the turns that the model still reads.
     """
 
-    def __init__(
-        self, language: Language, codec: TextCodec, encode_picture: Callable[[], Tensor], settings: DecodingSettings
-    ):
-        self.language = language
-        self.codec = codec
-        self.encode_picture = encode_picture
-        self.settings = settings
+    def __init__(self) -> None:
         self.turns: list[Turn] = []
         self.context_turns: list[Turn] = []
-        self._kv_cache: KVCache | None = None
-        self._uncached: list[int] = []  # tokens of the conversation that are not in the KV cache yet
-
-    @cached_property
-    def prompts(self) -> Tensor:
-        """The picture's soft prompts (1, Q, D)."""
-        return self.encode_picture()
 
     @property
     def history(self) -> list[tuple[str, str]]:
@@ -103,7 +56,7 @@ class Conversation:
             InvalidSetting: the question is empty, or too long by itself.
         """
         turn = self.add_question(question)
-        return self._generate(turn) if turn.question_ids else iter([turn.answer])  # a notice is an answer already
+        return iter([turn.answer]) if turn.finished else self._generate(turn)  # a notice is an answer already
 
     def add_turn(self, question: str, answer: str) -> None:
         """Append a turn that was generated elsewhere, such as before a restart.
@@ -114,17 +67,10 @@ class Conversation:
         if not isinstance(answer, str):
             raise InvalidSetting(f"the answer must be a str, not {type(answer).__name__}")
         turn = self.add_question(question)
+        is_notice = turn.finished  # which the model does not read
         turn.answer, turn.finished = answer, True
-        if not turn.question_ids:  # a notice, which the model does not read
-            return
-        turn.answer_ids = self.codec.encode(f" {self.codec.prompts.uncapitalize(answer)}")
-        self._uncached += turn.answer_ids
-
-    @property
-    def num_tokens(self) -> int:
-        """Soft prompts and tokens in the model's context, those of the last answer included."""
-        tokens = sum(len(turn.question_ids) + len(turn.answer_ids) for turn in self.context_turns)
-        return self.codec.soft_prompts + tokens
+        if not is_notice:
+            self._add_answer(turn)
 
     def continue_answer(self) -> Iterator[str]:
         """Return more of the last answer, which was stopped or reached its maximum length.
@@ -136,100 +82,27 @@ class Conversation:
             raise InvalidSetting("there is no unfinished answer to continue")
         return self._generate(self.turns[-1])
 
-    def start_answer(self, on_text: Callable[[str], None]) -> Decoding[Turn]:
-        """Read the last question; return the steps that answer it, to be decoded together with other texts.
+    @property
+    @abstractmethod
+    def context_length(self) -> int:
+        """Tokens that the model reads at most; 0 if unlimited or unknown."""
 
-        Args:
-            on_text: called with each piece of the answer.
-        """
-        self._truncate()
-        logits, kv_cache = self._prefill()
-        self._kv_cache = None  # it belongs to the batch now; a further question reads the conversation again
-        turn = self.turns[-1]
-        writer = _TurnWriter(self.codec, turn)
+    @property
+    @abstractmethod
+    def num_tokens(self) -> int:
+        """Tokens in the model's context, those of the picture and of the last answer included; 0 if unknown."""
 
-        def on_token(token: int) -> None:
-            piece = writer.add(token)
-            if piece is not None:
-                on_text(piece)
-
-        def finish(ids: list[int]) -> Turn:
-            turn.finished = len(ids) < self.settings.max_new_tokens
-            return turn
-
-        steps = tokens_of(sampling_steps(self.language, logits, self.settings), on_token)
-        return Decoding(kv_cache, steps).map(finish)
-
+    @abstractmethod
     def add_question(self, question: str) -> Turn:
-        """Append a question, which `continue_answer` or `start_answer` then answers; errors as for `stream`.
+        """Append a question, which `continue_answer` then answers; errors as for `stream`.
 
         A question that the model can't read is answered by a notice, and kept from the model: its turn is finished.
         """
-        prompt = self.codec.question_prompt(question)
-        if notice := self.codec.prompts.language_notice(question):
-            self.turns.append(Turn(question, [], answer=notice, finished=True))
-            return self.turns[-1]
-        first = not self.context_turns
-        ids = self.codec.encode(prompt if first else self.codec.prompts.separator + prompt, special=first)
-        context = self.codec.context_length
-        if context and self.codec.soft_prompts + len(ids) + self.settings.max_new_tokens > context:
-            raise InvalidSetting(f"the question has {len(ids)} tokens; the language model reads {context} in all")
-        turn = Turn(question, ids)
-        self.turns.append(turn)
-        self.context_turns.append(turn)
-        self._uncached += ids
-        return turn
 
+    @abstractmethod
+    def _add_answer(self, turn: Turn) -> None:
+        """Let the model read the answer of a turn that was generated elsewhere."""
+
+    @abstractmethod
     def _generate(self, turn: Turn) -> Iterator[str]:
-        self._truncate()
-        logits, kv_cache = self._prefill()
-        writer = _TurnWriter(self.codec, turn)
-        count = 0
-        for token in stream(self.language, logits, kv_cache, self.settings):
-            self._uncached = [token]  # enters the cache before the next token
-            count += 1
-            piece = writer.add(token)
-            if piece is not None:
-                yield piece
-        turn.finished = count < self.settings.max_new_tokens
-        if turn.finished:
-            self._uncached = []
-
-    def _prefill(self) -> tuple[Tensor, KVCache]:
-        """Bring the KV cache up to date; return the logits of the next token (1, V), and the cache."""
-        import torch
-
-        language, device = self.language, self.prompts.device
-        with torch.inference_mode():
-            if self._kv_cache is None or language.encoder_decoder:
-                ids = [token for turn in self.context_turns for token in (*turn.question_ids, *turn.answer_ids)]
-                answer_ids = self.context_turns[-1].answer_ids
-                if language.encoder_decoder:  # the last answer goes to the decoder, everything before it to the encoder
-                    ids = ids[: len(ids) - len(answer_ids)]
-                embeddings = append_tokens(language, self.prompts, ids)
-                mask = torch.ones(embeddings.shape[:2], dtype=torch.bool, device=device)
-                logits, self._kv_cache = language.prefill(embeddings, mask)
-                if language.encoder_decoder and answer_ids:
-                    logits = language.decode(torch.tensor([answer_ids], device=device), self._kv_cache)
-            else:
-                logits = language.decode(torch.tensor([self._uncached], device=device), self._kv_cache)
-            self._uncached = []
-        return logits, self._kv_cache
-
-    def _truncate(self) -> None:
-        """Drop the oldest turns if the rest would not fit into the context, and warn."""
-        context = self.codec.context_length
-        dropped = 0
-        while context and len(self.context_turns) > 1 and self.num_tokens + self.settings.max_new_tokens > context:
-            self.context_turns.pop(0)
-            dropped += 1
-            first = self.context_turns[0]
-            first.question_ids = self.codec.encode(self.codec.question_prompt(first.question), special=True)
-        if dropped:
-            self._kv_cache = None
-            turns = "turn was" if dropped == 1 else f"{dropped} turns were"
-            warnings.warn(
-                f"the conversation exceeds the model's context of {context} tokens; the oldest {turns} dropped",
-                ConversationTruncatedWarning,
-                stacklevel=3,
-            )
+        """Generate more of the answer of the last turn, piece by piece, and add it to the turn."""

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, NamedTuple
+from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 
 import numpy as np
 
@@ -15,6 +15,11 @@ from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.pictures.video import VideoFrame
 from beholder.runtime.pipeline import batches, map_ahead
 from beholder.tasks.inputs import checked_batch_size
+
+if TYPE_CHECKING:
+    from PIL.Image import Image
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,32 +64,63 @@ def preprocess_batches(
     Raises:
         InvalidSetting: ``images`` can't be iterated, or ``batch_size`` is not positive.
     """
-    if not isinstance(images, Iterable):
-        raise InvalidSetting(f"images must be pictures or a list of them, not {type(images).__name__}")
-    checked_batch_size(batch_size)
-    if limits is not None and not isinstance(limits, Limits):
-        raise InvalidSetting(f"limits must be Limits, not {type(limits).__name__}")
 
-    def read(numbered: tuple[int, Picture]) -> tuple[int, str, np.ndarray | PictureError]:
-        index, source = numbered
-        name = display_name(source, index)
-        try:
-            image = preprocess_image(
-                source, preprocessing, name=name, exact=exact, allow_urls=allow_urls, limits=limits
-            )
-            return index, name, image.pixels
-        except PictureError as error:
-            return index, name, error
+    def read(source: Picture, name: str) -> np.ndarray:
+        return preprocess_image(
+            source, preprocessing, name=name, exact=exact, allow_urls=allow_urls, limits=limits
+        ).pixels
 
     def stream() -> Iterator[PreprocessedBatch]:
-        for batch in batches(map_ahead(read, enumerate(images), ahead=2 * batch_size), batch_size):
+        for batch in read_batches(images, read, batch_size):
             pixels = [result for _, _, result in batch if isinstance(result, np.ndarray)]
             yield PreprocessedBatch(
                 [(index, name, result if isinstance(result, PictureError) else None) for index, name, result in batch],
                 np.stack(pixels) if pixels else None,
             )
 
+    checked_images(images, batch_size, limits)
     return stream()
+
+
+def decode_picture(source: Picture, name: str, allow_urls: bool = False, limits: Limits | None = None) -> Image:
+    """Read one picture for a model that takes pictures as they are.
+
+    Raises:
+        PictureError: it can't be used.
+        InvalidSetting: it was preprocessed for another model.
+    """
+    if isinstance(source, PreprocessedImage):
+        raise InvalidSetting("this model takes pictures as they are, and not preprocessed ones")
+    return read_picture(source, name=name, limits=limits or Limits(), allow_urls=allow_urls)
+
+
+def checked_images(images: Iterable[Picture], batch_size: int, limits: Limits | None) -> None:
+    """Check the arguments that all streams of pictures share.
+
+    Raises:
+        InvalidSetting: ``images`` can't be iterated, ``batch_size`` is not positive, or ``limits`` are none.
+    """
+    if not isinstance(images, Iterable):
+        raise InvalidSetting(f"images must be pictures or a list of them, not {type(images).__name__}")
+    checked_batch_size(batch_size)
+    if limits is not None and not isinstance(limits, Limits):
+        raise InvalidSetting(f"limits must be Limits, not {type(limits).__name__}")
+
+
+def read_batches(
+    images: Iterable[Picture], read: Callable[[Picture, str], Result], batch_size: int
+) -> Iterator[list[tuple[int, str, Result | PictureError]]]:
+    """Yield position, name and result or error of each picture, in batches, read ahead by threads."""
+
+    def attempt(numbered: tuple[int, Picture]) -> tuple[int, str, Result | PictureError]:
+        index, source = numbered
+        name = display_name(source, index)
+        try:
+            return index, name, read(source, name)
+        except PictureError as error:
+            return index, name, error
+
+    return batches(map_ahead(attempt, enumerate(images), ahead=2 * batch_size), batch_size)
 
 
 def preprocess_image(

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from beholder.errors import InvalidSetting, WriteFailed
+from beholder.files import reported, write_text
 
 EXTENSIONS = (".jsonl", ".csv")
 _DELIMITERS = (",", ";", "\t")
@@ -175,3 +176,14 @@ class AnswerFile(ResultFile):
 
     noun, columns, text_column = "answers", ("image", "question", "answer"), "answer"
     key_columns = ("image", "question")
+
+
+def write_text_beside(picture: Path, caption: str) -> None:
+    """Write a caption into a text file of the picture's name, as fine-tuning programs read it.
+
+    Raises:
+        WriteFailed: it can't be written.
+    """
+    target = picture.with_suffix(".txt")
+    with reported(target):
+        write_text(target, f"{caption}\n")

@@ -17,6 +17,7 @@ from beholder.weights import (
     clip,
     dinov2,
     huggingface,
+    image_text_to_text,
     native,
     native_vision_language,
     open_clip,
@@ -27,6 +28,7 @@ from beholder.weights import (
 from beholder.weights.exporting import Writer
 from beholder.weights.foreign_dual_encoder import load_dual_encoder
 from beholder.weights.image_encoder_layout import load_image_encoder
+from beholder.weights.image_text_to_text import LoadedImageTextToText
 from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder, LoadedVisionLanguage
 from beholder.weights.tensors import weight_files
 from beholder.weights.transformers_layout import TransformersLayout, read_network, writer
@@ -35,7 +37,7 @@ Kind = Literal["dual encoder", "vision-language model", "image encoder"]
 DUAL_ENCODER: Kind = "dual encoder"
 VISION_LANGUAGE_MODEL: Kind = "vision-language model"
 IMAGE_ENCODER: Kind = "image encoder"
-Loaded = LoadedDualEncoder | LoadedVisionLanguage | LoadedImageEncoder
+Loaded = LoadedDualEncoder | LoadedVisionLanguage | LoadedImageTextToText | LoadedImageEncoder
 
 
 @dataclass(frozen=True)
@@ -53,6 +55,7 @@ class Format:
         exports_to: the library that opens what ``writer`` writes.
         writer: prepares the files for a model, or raises `DoesNotFit`.
         applies: a further condition on the names of a folder's files.
+        is_family: whether a ``model_type`` is one of many that the format covers.
     """
 
     name: str
@@ -65,6 +68,7 @@ class Format:
     exports_to: Literal["", "transformers", "open_clip"] = ""
     writer: Callable[..., Writer] | None = None
     applies: Callable[[Sequence[str]], bool] = lambda names: True
+    is_family: Callable[[object], bool] = lambda model_type: False
 
 
 def transformers_dual_encoder(layout: TransformersLayout) -> Format:
@@ -85,6 +89,7 @@ def without_transformers_weights(names: Sequence[str]) -> bool:
     return not (huggingface.CONFIG in names and weight_files(names, huggingface.STEMS))
 
 
+OTHER = "any that transformers' AutoModelForImageTextToText opens"
 TYPE_ENTRIES = {native.CONFIG: "format", huggingface.CONFIG: "model_type"}
 
 
@@ -147,11 +152,33 @@ FORMATS = (
         partial(load_image_encoder, dinov2.LAYOUT),
         "dinov2_with_registers",
     ),
+    Format(
+        "another vision-language model of transformers",
+        VISION_LANGUAGE_MODEL,
+        huggingface.CONFIG,
+        image_text_to_text.load,
+        OTHER,
+        is_family=image_text_to_text.opens,
+    ),
 )
 # Families that are known and refused, by the model type of their config: why, and what to use instead.
 REFUSED = {
     "siglip2": "this is a SigLIP 2 of the NaFlex kind, whose pictures keep their own shape; it is not covered. Those "
     "with pictures of a fixed size are (google/siglip2-base-patch16-224)",
+    "align": "this is an ALIGN, whose image tower is an EfficientNet; it is not covered. Take "
+    "google/siglip2-base-patch16-224 (siglip2)",
+    "altclip": "this is an AltCLIP, whose text tower is an XLM-RoBERTa; it is not covered. For several languages take "
+    "google/siglip2-base-patch16-224 (siglip2), for Chinese OFA-Sys/chinese-clip-vit-base-patch16 (chinese-clip)",
+    "metaclip_2": "this is a MetaCLIP 2; it is not covered. For several languages take google/siglip2-base-patch16-224 "
+    "(siglip2)",
+    "clipseg": "this is a CLIPSeg, which segments pictures; for vectors take the CLIP that it was made from (clip)",
+    "groupvit": "this is a GroupViT, which segments pictures; for vectors take openai/clip-vit-base-patch32 (clip)",
+    "owlvit": "this is an OWL-ViT, which finds objects; for vectors take openai/clip-vit-base-patch32 (clip)",
+    "owlv2": "this is an OWLv2, which finds objects; for vectors take openai/clip-vit-base-patch32 (clip)",
+    "xclip": "this is an X-CLIP, which reads videos; for pictures take openai/clip-vit-base-patch32 (clip)",
+    "flava": "this is a FLAVA, which is not covered; take openai/clip-vit-base-patch32 (clip)",
+    "vision-text-dual-encoder": "this is a dual encoder put together from two models of transformers, which is not "
+    "covered; train one with beholder train clip, or take google/siglip2-base-patch16-224 (siglip2)",
 }
 MARKERS = tuple(dict.fromkeys(row.marker for row in FORMATS))
 STEMS = tuple(dict.fromkeys(stem for row in FORMATS for stem in row.stems))
@@ -178,6 +205,14 @@ def recognize(folder: Path, *, in_modules: bool = False) -> Format:
                 return row
         if found in REFUSED:
             raise ModelError(REFUSED[found])
+        for row in rows:
+            if row.is_family(found):
+                return row
+        if "auto_map" in huggingface.read_json(folder / marker):
+            raise ModelError(
+                f"a {found} needs code from the hub, which is never run; take a checkpoint that transformers knows by "
+                'itself (often called "-hf"), or serve it elsewhere and name its address'
+            )
         known = ", ".join(row.model_type for row in rows)
         raise ModelError(f"model type {found} is not known; known are {known}")
     raise ModelError(f"{folder / huggingface.CONFIG}: this file is needed and missing")

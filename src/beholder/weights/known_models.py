@@ -42,7 +42,7 @@ class KnownModel:
 
 IMAGENET = "ImageNet zero-shot"
 CLIP_PAPER, SIGLIP2_PAPER = "arXiv:2103.00020, table 11", "arXiv:2502.14786, table 1"
-SBERT = "its model card"
+MODEL_CARD = "its model card"
 KNOWN_MODELS = (
     KnownModel(
         ("clip", "clip-vit-base-patch32"),
@@ -75,7 +75,7 @@ KNOWN_MODELS = (
         151,
         "not stated",
         f"{IMAGENET} 63.3 %",
-        SBERT,
+        MODEL_CARD,
     ),
     KnownModel(
         ("clip-ViT-B-16",),
@@ -86,7 +86,7 @@ KNOWN_MODELS = (
         150,
         "not stated",
         f"{IMAGENET} 68.1 %",
-        SBERT,
+        MODEL_CARD,
     ),
     KnownModel(
         ("clip-ViT-L-14",),
@@ -97,7 +97,7 @@ KNOWN_MODELS = (
         428,
         "not stated",
         f"{IMAGENET} 75.4 %",
-        SBERT,
+        MODEL_CARD,
     ),
     KnownModel(
         ("siglip2", "siglip2-base"),
@@ -153,6 +153,28 @@ KNOWN_MODELS = (
         "MIT",
         "COCO CIDEr 144.5 (fine-tuned)",
         "arXiv:2301.12597, table 3",
+    ),
+    KnownModel(
+        ("smolvlm", "smolvlm2"),
+        "HuggingFaceTB/SmolVLM2-256M-Video-Instruct",
+        "vision-language model",
+        "captions, answers and conversations in English",
+        "laptop",
+        256,
+        "Apache-2.0",
+        "Video-MME 33.7 %",
+        MODEL_CARD,
+    ),
+    KnownModel(
+        ("smolvlm-2.2b",),
+        "HuggingFaceTB/SmolVLM2-2.2B-Instruct",
+        "vision-language model",
+        "captions, answers and conversations in English",
+        "8 GB GPU",
+        2246,
+        "Apache-2.0",
+        "TextVQA 73.2 %",
+        MODEL_CARD,
     ),
 )
 

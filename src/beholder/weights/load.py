@@ -13,6 +13,7 @@ from beholder.models.language_model import LanguageModel
 from beholder.pictures.transform import Preprocessing
 from beholder.weights import formats
 from beholder.weights.formats import Kind, Loaded
+from beholder.weights.image_text_to_text import LoadedImageTextToText
 from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder, LoadedVisionLanguage
 from beholder.weights.sources import find_model
@@ -44,7 +45,20 @@ def load_dual_encoder(name: str | Path, *, revision: str | None = None, allow_pi
 def load_vision_language(
     name: str | Path, *, revision: str | None = None, allow_pickle: bool = True
 ) -> LoadedVisionLanguage:
-    """Load a vision-language model onto the CPU, ready to run: ``mini``, Beholder's own format, Hugging Face's BLIP-2.
+    """Load a model with a bridge onto the CPU, ready to run: ``mini``, Beholder's own format, Hugging Face's BLIP-2.
+
+    The arguments and errors are those of `load_dual_encoder`.
+    """
+    loaded = load_any_vision_language(name, revision=revision, allow_pickle=allow_pickle)
+    if not isinstance(loaded, LoadedVisionLanguage):
+        raise ModelError(f"{name}: a {loaded.model_type} has no bridge (Q-Former), which this needs")
+    return loaded
+
+
+def load_any_vision_language(
+    name: str | Path, *, revision: str | None = None, allow_pickle: bool = True
+) -> LoadedVisionLanguage | LoadedImageTextToText:
+    """Load a model with a bridge, or any other vision-language model that transformers runs.
 
     The arguments and errors are those of `load_dual_encoder`.
     """
@@ -52,7 +66,10 @@ def load_vision_language(
         from beholder.weights import mini_bridge
 
         name = mini_bridge.folder()
-    return _load(name, LoadedVisionLanguage, revision, allow_pickle)
+    loaded = _open(name, *KINDS[LoadedVisionLanguage], revision, allow_pickle)
+    if not isinstance(loaded, LoadedVisionLanguage | LoadedImageTextToText):
+        raise TypeError(f"{name}: a {type(loaded).__name__} is no vision-language model")
+    return loaded
 
 
 def load_image_encoder(
@@ -81,6 +98,8 @@ def load_image_tower(name: str | Path) -> tuple[nn.Module, Preprocessing]:
             tower = loaded.network.image
         case LoadedImageEncoder():
             tower = loaded.network
+        case LoadedImageTextToText():
+            raise ModelError(f"{name}: the image tower of a {loaded.model_type} can't be taken out of it")
     return tower.float().requires_grad_(False).eval(), loaded.preprocessing
 
 
@@ -107,7 +126,13 @@ KINDS: dict[type[Loaded], tuple[Kind, str]] = {
 
 
 def _load(name: str | Path, wanted: type[Wanted], revision: str | None, allow_pickle: bool) -> Wanted:
-    kind, refusal = KINDS[wanted]
+    loaded = _open(name, *KINDS[wanted], revision, allow_pickle)
+    if not isinstance(loaded, wanted):
+        raise TypeError(f"{name}: loaded a {type(loaded).__name__}, not a {wanted.__name__}")
+    return loaded
+
+
+def _open(name: str | Path, kind: Kind, refusal: str, revision: str | None, allow_pickle: bool) -> Loaded:
     folder = find_model(name, revision=revision, allow_pickle=allow_pickle)
     with error_context(name):
         row = formats.recognize(folder)
@@ -115,10 +140,7 @@ def _load(name: str | Path, wanted: type[Wanted], revision: str | None, allow_pi
             if kind == formats.DUAL_ENCODER and row.kind == formats.IMAGE_ENCODER:
                 raise ModelError(f"a {row.model_type} embeds pictures only, not sentences: use load_image_encoder")
             raise ModelError(f"this is a {row.kind} ({row.name}), {refusal}")
-        loaded = row.load(folder, str(name), allow_pickle)
-    if not isinstance(loaded, wanted):
-        raise TypeError(f"the format {row.name} loaded a {type(loaded).__name__}, not a {wanted.__name__}")
-    return loaded
+        return row.load(folder, str(name), allow_pickle)
 
 
 @contextmanager

@@ -28,7 +28,7 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PICKLES = (".bin", ".pt")
 # Of the pull requests by which the hub adds safetensors to repositories; the same that transformers looks for.
 CONVERSION_BOT, CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
-SMALL_FILES = (".json", ".txt", ".txt.gz", ".model", "calibration.safetensors")
+SMALL_FILES = (".json", ".jinja", ".txt", ".txt.gz", ".model", "calibration.safetensors")
 
 
 def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: bool = True) -> Path:

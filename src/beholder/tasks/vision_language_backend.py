@@ -1,0 +1,66 @@
+"""What `VisionLanguageModel` needs of a model: the seam behind which every kind of vision-language model stands."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator, Sequence
+from typing import TYPE_CHECKING, Protocol
+
+import numpy as np
+
+from beholder.runtime.decoding import DecodingSettings
+from beholder.tasks.caption_options import CaptionOptions
+from beholder.tasks.conversation import Conversation
+from beholder.tasks.pictures import FailedPicture, Picture
+from beholder.tasks.vision_language_results import Answer, CaptionedPicture
+
+if TYPE_CHECKING:
+    from beholder.pictures.transform import Preprocessing
+
+
+class VisionLanguageBackend(Protocol):
+    """A model that generates text about pictures. Arguments have been validated, and errors are BeholderErrors."""
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing | None:
+        """How pictures are made ready for the network; None for a model that takes them as they are."""
+        ...
+
+    def stream_captions(
+        self, images: Iterable[Picture], options: CaptionOptions
+    ) -> Iterator[CaptionedPicture | FailedPicture]:
+        """Return a caption or an error for each picture, in order; what is wrong with the options is raised at once."""
+        ...
+
+    def ask(
+        self,
+        image: Picture,
+        question: str,
+        choices: Sequence[str],
+        settings: DecodingSettings,
+        *,
+        exact: bool = False,
+        allow_urls: bool = False,
+    ) -> Answer:
+        """Answer a question, or rank the choices if there are any."""
+        ...
+
+    def answers(
+        self, questions: Iterable[tuple[Picture, str]], settings: DecodingSettings, batch_size: int
+    ) -> list[str]:
+        """Answer many questions."""
+        ...
+
+    def chat(self, image: Picture, settings: DecodingSettings, *, allow_urls: bool = False) -> Conversation:
+        """Start a conversation about a picture."""
+        ...
+
+    def match(
+        self, image: Picture, texts: Sequence[str], *, exact: bool = False, allow_urls: bool = False
+    ) -> np.ndarray:
+        """Return the probability (n,) that each text matches the picture, or raise `ModelError`."""
+        ...
