@@ -118,6 +118,7 @@ def test_of_two_concurrent_indexers_one_succeeds_and_the_other_names_it(
         assert len(album) == PICTURES
 
 
+@pytest.mark.slow
 def test_an_album_can_be_created_concurrently(tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as threads:
         for number in range(30):

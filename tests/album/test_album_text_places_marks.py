@@ -75,6 +75,7 @@ def test_text_is_searched_filtered_and_read_only_once(
     assert read(album, tmp_path / "p", recognizer, monkeypatch) == [0], "a moved file is not read again"
 
 
+@pytest.mark.slow
 def test_a_picture_that_cannot_be_read_is_reported(
     album: Album, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -59,6 +59,7 @@ def test_an_open_clip_pickle_is_read_only_if_allowed(checkpoints: Path, tmp_path
     assert vectors < 1e-5
 
 
+@pytest.mark.slow
 def test_the_preprocessing_equals_that_of_open_clip(checkpoints: Path) -> None:
     _, pixels = load_foreign_network(checkpoints / "plain")
     assert (pixels.height, pixels.width, pixels.resize, pixels.fit) == (48, 48, 48, "crop")

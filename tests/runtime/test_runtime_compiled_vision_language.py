@@ -68,6 +68,7 @@ def test_the_compiled_model_writes_the_same_captions(
     assert len(set(expected)) > 1, "the pictures do not matter, which tests little"
 
 
+@pytest.mark.slow
 def test_the_compiled_model_gives_the_same_answers(pair: tuple[VisionLanguageModel, ...]) -> None:
     network, compiled = pair
     one, other = (model.ask(picture(), "what is this ?", choices=["dog", "red cat", "no"]) for model in pair)

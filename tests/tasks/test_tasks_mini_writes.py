@@ -55,6 +55,7 @@ def test_yes_no_answers_depend_on_the_picture(mini: VisionLanguageModel) -> None
     assert shares["astronaut.jpg"] > shares["windmill.jpg"]
 
 
+@pytest.mark.slow
 def test_a_conversation_can_be_continued(mini: VisionLanguageModel) -> None:
     chat = mini.chat(PHOTOGRAPHS / "cat.jpg", max_new_tokens=12)
     answers = [chat.ask(question) for question in ("Is there a dog in the picture?", "Where is this?")]

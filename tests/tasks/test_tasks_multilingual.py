@@ -100,6 +100,7 @@ def test_the_second_tower_is_part_of_the_fingerprint_and_its_absence_is_not(tmp_
     assert '"version": 1' in (tmp_path / "model" / "beholder.json").read_text("utf-8")
 
 
+@pytest.mark.slow
 def test_the_compiled_model_embeds_both_and_reads_the_second_vocabulary_only_when_needed(
     encoder: DualEncoder, tmp_path: Path
 ) -> None:
