@@ -211,7 +211,7 @@ def test_requests_are_refused_until_the_models_are_loaded(encoder: DualEncoder) 
 def test_unfinished_work_at_shutdown_ends_with_a_reason(
     vision_language_model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    slow_down_decoding(vision_language_model, monkeypatch, 0.05)
+    slow_down_decoding(vision_language_model, monkeypatch, lambda _: time.sleep(0.05))
     monkeypatch.setattr(type(vision_language_model.language), "eos_token_ids", (99,))
     with (
         serving.running(vision_language_models={"tiny": vision_language_model}, stop_seconds=0.3) as running,

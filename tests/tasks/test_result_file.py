@@ -46,7 +46,7 @@ def test_a_file_of_another_type_is_refused(name: str, tmp_path: Path) -> None:
 def test_a_file_with_other_content_is_refused_and_not_changed(content: bytes, tmp_path: Path) -> None:
     path = tmp_path / "captions.jsonl"
     path.write_bytes(content)
-    with pytest.raises(InvalidSetting, match="something else"):
+    with pytest.raises(InvalidSetting, match="does not hold captions"):
         CaptionFile(path)
     assert path.read_bytes() == content
 

@@ -173,7 +173,7 @@ def edit_tensors(folder: Path, change: Callable[[dict], object]) -> None:
             WeightsMismatch,
             r"image\.positions \(3, 16\) instead of \(17, 16\)",
         ),
-        (lambda f: edit_config(f, lambda c: c.update(version=2)), ModelError, "version 2"),
+        (lambda f: edit_config(f, lambda c: c.update(version=3)), ModelError, "version 3"),
         (lambda f: edit_config(f, lambda c: c.update(format="pony")), ModelError, "pony"),
         (lambda f: edit_config(f, lambda c: c.pop("preprocessing")), ModelError, "preprocessing"),
         (lambda f: edit_config(f, lambda c: c["network"]["image"].update(depth=3)), ModelError, "depth"),
