@@ -63,7 +63,7 @@ def outputs() -> list[tuple[str, str]]:
 
 def test_every_option_that_names_a_path_is_known_as_input_or_output() -> None:
     paths = {option.opts[0] for _, option in options() if option.type_descriptor.annotation in (Path, list[Path])}
-    assert paths == OUTPUTS | INPUTS | OTHERS, "a new output must be refused before anything is computed, as the others are"
+    assert paths == OUTPUTS | INPUTS | OTHERS, "new outputs must be refused before anything is computed"
 
 
 def call(words: list[str], folder: Path) -> list[str]:
