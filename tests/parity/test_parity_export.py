@@ -291,7 +291,8 @@ def test_a_folder_with_other_files_is_not_overwritten(vocabularies: Path, tmp_pa
         export(build("clip", vocabularies), "tflite", tmp_path / "new")  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("kind", ["clip", "grid", pytest.param("siglip", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["clip", "grid", "siglip"])
 def test_onnx_runtime_computes_our_embeddings_for_any_batch_size_and_length(
     kind: str,
     vocabularies: Path,

@@ -27,6 +27,8 @@ from beholder.tasks.vision_language import CaptionedPicture
 from beholder.weights.load import load_vision_language
 from tiny_blip2 import make
 
+pytestmark = pytest.mark.slow
+
 KINDS = ["opt", "t5"]
 
 
@@ -56,7 +58,6 @@ def picture(seed: int = 0) -> Image.Image:
 PICTURES = [picture(seed) for seed in range(5)]
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("options", [{"num_beams": 1}, {"num_beams": 3}, {"num_beams": 3, "prompt": "a photo of"}])
 def test_the_compiled_model_writes_the_same_captions(
     pair: tuple[VisionLanguageModel, ...], options: dict[str, object]
@@ -68,7 +69,6 @@ def test_the_compiled_model_writes_the_same_captions(
     assert len(set(expected)) > 1, "the pictures do not matter, which tests little"
 
 
-@pytest.mark.slow
 def test_the_compiled_model_gives_the_same_answers(pair: tuple[VisionLanguageModel, ...]) -> None:
     network, compiled = pair
     one, other = (model.ask(picture(), "what is this ?", choices=["dog", "red cat", "no"]) for model in pair)
@@ -104,7 +104,6 @@ def test_saving_the_compiled_model_writes_the_original_weights(
         assert torch.equal(again.image.state_dict()[name], tensor)
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("precision", ["fast", "fastest"])
 def test_a_precision_stays_within_its_error_bound(pair: tuple[VisionLanguageModel, ...], precision: str) -> None:
     network, compiled = pair
@@ -153,7 +152,6 @@ def test_weights_stay_float32_if_half_precision_is_slower(tmp_path: Path, monkey
     assert {weight.dtype for weight in fast.language.parameters()} == {torch.float32}  # type: ignore[attr-defined]
 
 
-@pytest.mark.slow
 def test_a_changed_model_is_compiled_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
     make("opt", tmp_path / "opt")

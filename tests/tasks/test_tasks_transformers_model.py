@@ -283,7 +283,7 @@ def test_matching_and_attention_are_refused_and_say_why(load: Any, tmp_path: Pat
 def test_a_dual_encoder_ranks_the_candidates(
     load: Any, folders: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    class Judge:
+    class PrefersLongTexts:
         """Prefers the longest text."""
 
         def embed_images(self, images: Any, **options: Any) -> np.ndarray:
@@ -297,7 +297,7 @@ def test_a_dual_encoder_ranks_the_candidates(
 
     load("smolvlm")
     model = VisionLanguageModel.from_pretrained(folders["smolvlm"], device="cpu", reranker="siglip2")
-    monkeypatch.setattr(backend(model), "reranker", Judge())
+    backend(model).__dict__["reranker"] = PrefersLongTexts()  # otherwise loaded when first needed
     (found,) = model.stream_captions([picture()], num_candidates=3, max_new_tokens=6)
     assert found.caption is not None and len(found.candidates) >= 2
     assert [len(text) for text, _ in found.candidates] == sorted((len(text) for text, _ in found.candidates))[::-1]

@@ -69,7 +69,7 @@ class CrossAttentionCache(NamedTuple):
     @property
     def batch_size(self) -> int:
         """B."""
-        return len(self.keys[0])
+        return self.keys[0].shape[0]  # len() would be a constant in a traced network
 
     def select(self, rows: Tensor) -> "CrossAttentionCache":
         """Return the keys and values of these images (n,); one may be repeated."""
