@@ -1,9 +1,12 @@
-"""Run the command line in this process, so that its start-up cost is paid once for all tests."""
+"""Run the command line without the cost of its start-up: in this process, or in one forked where all is imported."""
 
 import io
+import multiprocessing
+import os
 import subprocess
 import sys
 from contextlib import redirect_stderr, redirect_stdout
+from multiprocessing.connection import Connection
 from pathlib import Path
 from unittest.mock import patch
 
@@ -31,3 +34,27 @@ def beholder(*arguments: str | Path, stdin: str = "", text: bool = True) -> subp
     if text:
         return subprocess.CompletedProcess(order, code, written.decode(), errors.decode())
     return subprocess.CompletedProcess(order, code, written, errors)
+
+
+def beholder_in_its_own_process(*arguments: str | Path) -> subprocess.CompletedProcess:
+    """Run ``beholder`` with these arguments in a process of its own, and return its output and exit code."""
+    context = multiprocessing.get_context("forkserver")
+    context.set_forkserver_preload(["beholder.cli.main", "torch", "transformers"])
+    receiver, sender = context.Pipe(duplex=False)
+    process = context.Process(target=_send_result, args=(sender, Path.cwd(), dict(os.environ), arguments))
+    process.start()
+    sender.close()
+    try:
+        return receiver.recv()
+    except EOFError:
+        process.join()
+        return subprocess.CompletedProcess(arguments, process.exitcode or 1, "", "it ended without a result")
+
+
+def _send_result(
+    sender: Connection, folder: str, environment: dict[str, str], arguments: tuple[str | Path, ...]
+) -> None:
+    os.chdir(folder)
+    os.environ.clear()
+    os.environ.update(environment)
+    sender.send(beholder(*arguments))
