@@ -198,6 +198,9 @@ def test_sighup_rereads_the_keys_and_reopens_the_log(tmp_path: Path, tiny_model:
         process.send_signal(signal.SIGHUP)
         assert wait_for("keys_not_reloaded")["level"] == "error"
         assert ask(port, "GET", "/v1/models", Authorization="Bearer the-third-key")[0] == 200
+        deadline = time.monotonic() + 60  # a request is logged after its response
+        while not any(row.get("key") == "two" for row in events()) and time.monotonic() < deadline:
+            time.sleep(0.02)
         assert {row.get("key") for row in events() if row["event"] == "request"} == {None, "one", "two"}
         process.send_signal(signal.SIGTERM)
         out, err = process.communicate(timeout=60)
