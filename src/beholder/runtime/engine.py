@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import sys
+import threading
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ import numpy as np
 from beholder.files import atomic_files
 
 KERNELS = "kernels"
+_FIRST_USE = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -125,6 +127,10 @@ def available() -> bool:
 def openvino() -> Any:
     """Import OpenVINO without its telemetry, which reports its use to a server on import."""
     sys.modules.setdefault("openvino_telemetry", None)  # type: ignore[arg-type]
-    import openvino
+    with _FIRST_USE:
+        import openvino
 
+        # OpenVINO 2026.4 fills its tables of types on first use, holding their lock while it waits for the interpreter's:
+        # two threads that are the first to convert an array would wait for each other forever.
+        openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
     return openvino
