@@ -132,5 +132,5 @@ def openvino() -> Any:
 
         # OpenVINO 2026.4 fills its tables of types on first use, holding their lock while it waits for the interpreter's:
         # two threads that are the first to convert an array would wait for each other forever.
-        openvino.Tensor(np.zeros(1, np.float32)).data  # noqa: B018
+        openvino.Tensor(np.zeros(1, np.float32)).data
     return openvino
