@@ -130,7 +130,7 @@ def openvino() -> Any:
     with _FIRST_USE:
         import openvino
 
-        # OpenVINO 2026.4 fills its tables of types on first use, holding their lock while it waits for the interpreter's:
-        # two threads that are the first to convert an array would wait for each other forever.
-        openvino.Tensor(np.zeros(1, np.float32)).data
+        # OpenVINO 2026.4 fills its tables of types on first use and waits for the interpreter's lock while it holds its
+        # own: two threads that were the first to convert an array waited for each other forever.
+        np.asarray(openvino.Tensor(np.zeros(1, np.float32)).data)
     return openvino
