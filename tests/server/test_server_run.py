@@ -188,6 +188,7 @@ def test_sighup_rereads_the_keys_and_reopens_the_log(tmp_path: Path, tiny_model:
         wait_for("ready")
         assert wait_for("key_file_is_readable_by_other_users")["level"] == "warning"
         assert ask(port, "GET", "/v1/models", Authorization="Bearer the first key")[0] == 200
+        wait_for("request")  # before the log is renamed
         file.write_text("name=one key=the-second-key\nname=two key=the-third-key\n")
         log.rename(tmp_path / "log.1")
         process.send_signal(signal.SIGHUP)
