@@ -40,9 +40,9 @@ def wide() -> LoadedDualEncoder:
 
 
 def convolutional() -> LoadedDualEncoder:
-    base = tiny_model.build()
+    base = wide()
     text = base.network.settings.text
-    return replace(base, network=TwoTowers(TwoTowersSettings(EfficientNetLiteSettings(classes=0), text, 8)).eval())
+    return replace(base, network=TwoTowers(TwoTowersSettings(EfficientNetLiteSettings(classes=0), text, 64)).eval())
 
 
 @pytest.fixture(scope="module")

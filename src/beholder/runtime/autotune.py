@@ -17,9 +17,8 @@ from typing import Any
 import numpy as np
 
 from beholder.files import write_text
-from beholder.runtime.precision import MARGIN, Precision, within_bound
+from beholder.runtime.precision import Precision, within_bound
 
-SEARCH_MARGIN = 2.0  # for a search that approaches the bound as closely as it can
 MIN_SPEEDUP = 1.05  # over the reference; less is not worth a loss of precision
 ROUNDS = 3  # of which the fastest counts
 PATIENCE = 4.0  # seconds after which no further round is timed
@@ -89,7 +88,7 @@ class Autotuner:
         self.best = Choice(reference.config, self.reference_seconds, 1.0, 1.0)
         self.winner = reference
 
-    def consider(self, candidate: Candidate, margin: float = MARGIN) -> bool:
+    def consider(self, candidate: Candidate) -> bool:
         """Choose a candidate if it is within the bound and the fastest so far.
 
         Returns:
@@ -97,7 +96,7 @@ class Autotuner:
         """
         workload = candidate.load()
         cosine = min_cosine(workload.output(), self.expected)
-        if not within_bound(cosine, self.precision, margin):
+        if not within_bound(cosine, self.precision):
             return False
         seconds = self._seconds(workload)
         if seconds < min(self.best.seconds, self.reference_seconds / MIN_SPEEDUP):

@@ -26,7 +26,6 @@ from beholder.errors import ModelError
 from beholder.pictures.transform import Preprocessing
 from beholder.runtime import quantization, split_network
 from beholder.runtime.autotune import (
-    SEARCH_MARGIN,
     Autotuner,
     Candidate,
     Choice,
@@ -238,7 +237,7 @@ def _shortest_prefix(candidates: Sequence[Candidate], tuner: Autotuner) -> None:
     low, high = 0, len(candidates) - 1
     while low <= high:
         middle = (low + high) // 2
-        if tuner.consider(candidates[middle], SEARCH_MARGIN):
+        if tuner.consider(candidates[middle]):
             high = middle - 1
         else:
             low = middle + 1

@@ -8,7 +8,7 @@ Precision = Literal["exact", "fast", "fastest"]
 
 # Minimum cosine between an output and that of the network in float32. "exact" outputs agree to 1e-5 in each number.
 BOUNDS: dict[Precision, float] = {"exact": 1.0, "fast": 0.9999, "fastest": 0.999}
-MARGIN = 1.5  # factor by which the error on samples must stay within the bound, because the user's images differ
+MARGIN = 2.0  # factor by which the error on samples must stay within the bound, because the user's inputs differ
 
 
 def check_precision(precision: str) -> Precision:
@@ -22,6 +22,6 @@ def check_precision(precision: str) -> Precision:
     return precision
 
 
-def within_bound(cosine: float, precision: Precision, margin: float = MARGIN) -> bool:
+def within_bound(cosine: float, precision: Precision) -> bool:
     """Return whether the minimum cosine on samples is within a precision's bound; NaN is not."""
-    return margin * (1 - cosine) <= 1 - BOUNDS[precision]
+    return MARGIN * (1 - cosine) <= 1 - BOUNDS[precision]
