@@ -23,9 +23,9 @@ from beholder.text.templates import ENSEMBLE
 from beholder.weights import mini
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
-from collection import chinese_names
+from collection import Collection, chinese_names
 from dataset import class_names
-from photographs import Photograph, perceptual_hashes, read_collection, split_by_source
+from photographs import Photograph
 
 CHINESE_TEMPLATES = ("一张{}的照片",)
 SURE = 0.6  # probability above which the classifier is relied on
@@ -54,14 +54,13 @@ def embed(encoder: DualEncoder, photographs: Sequence[Photograph]) -> np.ndarray
 
 
 def each_source(encoder: DualEncoder, folder: Path, work: Path) -> None:
-    collection = read_collection(folder)
-    hashes = perceptual_hashes([photograph.path for photograph in collection], work / "hashes.json")
-    test = split_by_source(collection, hashes)["test"]
+    collection = Collection(folder, work)
+    test = collection.parts["test"]
     agreement(encoder, [photograph for photograph in test if photograph.label])
     for source in sorted({photograph.source for photograph in test}):
         own = [photograph for photograph in test if photograph.source == source]
         if own[0].label:
-            labels = sorted({one.label for one in collection if one.source == source})
+            labels = collection.label_sets[source]
             places = [labels.index(one.label) for one in own]
             images, translated = embed(encoder, own), chinese_names()
             labeled(encoder, f"{source}, English: ", images, labels, places)

@@ -29,10 +29,11 @@ from beholder.weights import mini_bridge
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "easy_vqa"))
+from collection import Collection
 from dataset import split
 from drawings import read_easy_vqa
 from people import QUESTIONS_YES_NO, names_nobody, names_people
-from photographs import Photograph, perceptual_hashes, read_collection, read_photographs, split_by_source
+from photographs import Photograph, read_photographs
 from questions import noun_odds, questions_from_captions
 
 AMONG = 200  # photographs among which different captions are counted
@@ -172,9 +173,7 @@ def main() -> None:
         show(matching(model, photographs))
         show(questions(model, photographs))
     if given.collection:
-        collection = read_collection(given.collection)
-        hashes = perceptual_hashes([photograph.path for photograph in collection], given.work / "hashes.json")
-        test = split_by_source(collection, hashes)[given.part]
+        test = Collection(given.collection, given.work).parts[given.part]
         test = [photograph for photograph in test if not photograph.label]
         test = [photograph for photograph in test if not given.sources or photograph.source in given.sources]
         each_source(model, test, given.most, [1, None] if given.candidates is None else [given.candidates])

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from beholder.files import atomic_file
 from beholder.text.templates import ENSEMBLE, SINGLE, fill_templates
 from dataset import class_names
 from photographs import Photograph, perceptual_hashes, read_collection, split_by_source
@@ -102,10 +103,9 @@ class SentenceVectors:
     def save(self, file: Path) -> None:
         """Write a file atomically."""
         file.parent.mkdir(parents=True, exist_ok=True)
-        aside = file.with_suffix(".aside.npz")
         text = np.frombuffer(json.dumps(self.sentences, ensure_ascii=False).encode(), np.uint8)
-        np.savez(aside, sentences=text, rows=self.rows)
-        aside.replace(file)
+        with atomic_file(file) as scratch:
+            np.savez(scratch, sentences=text, rows=self.rows)
 
     @classmethod
     def load(cls, file: Path) -> "SentenceVectors":

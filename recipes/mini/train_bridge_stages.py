@@ -48,12 +48,13 @@ from beholder.training.interruption import Interruption
 from beholder.weights import mini, mini_bridge
 from block_features import block_features, cells
 from bridge_texts import balanced_weights, texts_of
+from collection import Collection
 from dataset import class_names
 from frozen_features import text_features
 from initial_bridge import caption_pair, initial_bridge, question_pair
 from locked_image_tuning import LockedImageConfig, LockedImageData, caption_moments, fit_caption_map
 from people import QUESTIONS_YES_NO, names_nobody, names_people
-from photographs import Photograph, by_hash, perceptual_hashes, read_collection, split_by_source
+from photographs import Photograph
 from questions import noun_odds
 from train_bridge import (
     CELL_SHARE,
@@ -76,13 +77,12 @@ EVALUATE_EVERY = 100
 HELD_OUT = 96  # calibration photographs per evaluation
 
 
-class Collection:
+class TrainingData:
     """The photographs of a collection with their cached features, ready for a training step."""
 
     def __init__(self, options: argparse.Namespace):
         work: Path = options.work
-        photographs = by_hash(read_collection(options.collection))
-        parts = split_parts(photographs, work)
+        parts = Collection(options.collection, work).parts
         self.training, self.calibration = parts["training"], parts["calibration"]
         self.drawings = read_easy_vqa(options.drawings, "train")[: options.most_drawings]
         encoder = mini.image_tower().folded().eval().requires_grad_(False)
@@ -160,20 +160,6 @@ class Collection:
         return {"caption": fitted.state_dict(), "names": classes - classes.mean(0)}
 
 
-def split_parts(photographs: Sequence[Photograph], work: Path) -> dict[str, list[Photograph]]:
-    """Split by source, once; WORK/split.json keeps the file names of each part."""
-    file = work / "split.json"
-    if not file.is_file():
-        hashes = perceptual_hashes([one.path for one in photographs], work / "hashes.json")
-        parts = split_by_source(photographs, hashes)
-        file.write_text(json.dumps({part: [one.path.name for one in those] for part, those in parts.items()}), "utf-8")
-    by_name = {one.path.name: one for one in photographs}
-    return {
-        part: [by_name[Path(name).name] for name in names]
-        for part, names in json.loads(file.read_text("utf-8")).items()
-    }
-
-
 def balanced_sources(photographs: Sequence[Photograph]) -> np.ndarray:
     """Return the probability (n,) of each photograph: in proportion to the square root of its source's size."""
     sources = [one.source for one in photographs]
@@ -196,7 +182,7 @@ def main() -> None:
     options.work.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
     config = read_bridge_config(options.config)
-    collection = Collection(options)
+    data = TrainingData(options)
     if options.stage == "features":
         return
     bridge = initial_bridge(config.bridge)
@@ -206,14 +192,14 @@ def main() -> None:
             "stage-1": train_stage_1,
             "stage-2": train_stage_2,
             "save": save,
-        }[options.stage](bridge, collection, config, options, lambda: interruption.number)
+        }[options.stage](bridge, data, config, options, lambda: interruption.number)
 
 
 Stopped = Callable[[], int]
 
 
 def train_global_prompts(
-    bridge: Bridge, collection: Collection, config: BridgeConfig, options: argparse.Namespace, stopped: Stopped
+    bridge: Bridge, data: TrainingData, config: BridgeConfig, options: argparse.Namespace, stopped: Stopped
 ) -> None:
     """Train the global prompts alone, on the same texts as stage 2."""
     if options.start:
@@ -223,7 +209,7 @@ def train_global_prompts(
     prompts = bridge.global_prompts
     if prompts is None:
         raise TypeError("the config has no global_prompts")
-    texts = Stage2Step(bridge, collection, config)
+    texts = Stage2Step(bridge, data, config)
     settings = with_steps(config.stage_2, options)
     with training_global_prompts_only(bridge):
         losses = partial(texts.losses, prompts=prompts, batch=settings.batch)
@@ -232,22 +218,22 @@ def train_global_prompts(
 
 
 def train_stage_1(
-    bridge: Bridge, collection: Collection, config: BridgeConfig, options: argparse.Namespace, stopped: Stopped
+    bridge: Bridge, data: TrainingData, config: BridgeConfig, options: argparse.Namespace, stopped: Stopped
 ) -> None:
     """Train the Q-Former with its three heads."""
     settings = with_steps(config.stage_1, options)
-    step = Stage1Step(bridge, collection, settings.batch)
+    step = Stage1Step(bridge, data, settings.batch)
     report = logger(options.work / "stage-1.jsonl", step.control)
     run_stage(bridge, settings, step.losses, options.work / "stage-1.pt", report, stopped)
 
 
 def train_stage_2(
-    bridge: Bridge, collection: Collection, config: BridgeConfig, options: argparse.Namespace, stopped: Stopped
+    bridge: Bridge, data: TrainingData, config: BridgeConfig, options: argparse.Namespace, stopped: Stopped
 ) -> None:
     """Train everything with the language model, and from time to time with the losses of stage 1."""
     load_stages(bridge, options.work)
     settings = with_steps(config.stage_2, options)
-    texts, first = Stage2Step(bridge, collection, config), Stage1Step(bridge, collection, config.stage_1.batch // 2)
+    texts, first = Stage2Step(bridge, data, config), Stage1Step(bridge, data, config.stage_1.batch // 2)
 
     def losses(generator: torch.Generator) -> dict[str, Tensor]:
         found = texts.losses(generator, bridge.soft_prompts, settings.batch)
@@ -263,12 +249,12 @@ def train_stage_2(
 
 
 def save(
-    bridge: Bridge, collection: Collection, config: BridgeConfig, options: argparse.Namespace, stopped: Stopped
+    bridge: Bridge, data: TrainingData, config: BridgeConfig, options: argparse.Namespace, stopped: Stopped
 ) -> None:
     """Write the moving average of the last checkpoint."""
     load_stages(bridge, options.work)
     load_averaged(bridge, options.work / "stage-2.pt")
-    mini_bridge.save(bridge, collection.tower, options.work / "mini_bridge")
+    mini_bridge.save(bridge, data.tower, options.work / "mini_bridge")
 
 
 def load_stages(bridge: Bridge, work: Path) -> None:
@@ -293,15 +279,15 @@ def with_steps(settings: StageConfig, options: argparse.Namespace) -> StageConfi
 class Stage1Step:
     """Stage 1 on the captioned photographs."""
 
-    def __init__(self, bridge: Bridge, collection: Collection, batch: int):
-        self.bridge, self.collection, self.batch = bridge, collection, batch
+    def __init__(self, bridge: Bridge, data: TrainingData, batch: int):
+        self.bridge, self.data, self.batch = bridge, data, batch
         self.tokenizer = mini_bridge.tokenizer()
         held_out = [
             (photograph, number)
-            for number, photograph in enumerate(collection.calibration, start=len(collection.training))
+            for number, photograph in enumerate(data.calibration, start=len(data.training))
             if photograph.captions
         ][:HELD_OUT]
-        self.image = collection.tokens([collection.features[number] for _, number in held_out])
+        self.image = data.tokens([data.features[number] for _, number in held_out])
         self.ids, self.mask = self.tokens([photograph.captions[0] for photograph, _ in held_out])
 
     def tokens(self, captions: Sequence[str]) -> tuple[Tensor, Tensor]:
@@ -310,9 +296,9 @@ class Stage1Step:
 
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        rows = random.choice(self.collection.captioned, self.batch, replace=False).tolist()
-        image = self.collection.tokens([self.collection.features[row] for row in rows], generator)
-        captions = [str(random.choice(self.collection.training[row].captions)) for row in rows]
+        rows = random.choice(self.data.captioned, self.batch, replace=False).tolist()
+        image = self.data.tokens([self.data.features[row] for row in rows], generator)
+        captions = [str(random.choice(self.data.training[row].captions)) for row in rows]
         ids, mask = self.tokens(captions)
         with autocast():
             return stage_1_losses(self.bridge, image, ids, mask, torch.tensor(rows), generator)
@@ -328,16 +314,16 @@ class Stage1Step:
 class Stage2Step:
     """Stage 2: the texts of photographs and drawings after soft prompts."""
 
-    def __init__(self, bridge: Bridge, collection: Collection, config: BridgeConfig):
-        self.bridge, self.collection = bridge, collection
+    def __init__(self, bridge: Bridge, data: TrainingData, config: BridgeConfig):
+        self.bridge, self.data = bridge, data
         half = torch.bfloat16 if bfloat16_is_faster(torch.device("cpu")) else torch.float32
         self.language, self.words = mini_bridge.language_model(half)
-        held_out = list(enumerate(collection.calibration, start=len(collection.training)))
+        held_out = list(enumerate(data.calibration, start=len(data.training)))
         captioned = [(number, one) for number, one in held_out if one.captions][:HELD_OUT]
-        self.held_out = [collection.features[number] for number, _ in captioned]
+        self.held_out = [data.features[number] for number, _ in captioned]
         self.captions = [[self.encoded(caption_pair(one.captions[0]))] for _, one in captioned]
         known = [(number, one) for number, one in captioned if names_people(one.captions) or names_nobody(one.captions)]
-        self.people_images = [collection.features[number] for number, _ in known]
+        self.people_images = [data.features[number] for number, _ in known]
         self.people = [names_people(one.captions) for _, one in known]
 
     def encoded(self, pair: tuple[str, str]) -> tuple[list[int], list[int]]:
@@ -345,20 +331,20 @@ class Stage2Step:
         return self.words.encode(prompt).ids, [*self.words.encode(text).ids, mini_bridge.EOS_TOKEN_ID]
 
     def losses(self, generator: torch.Generator, prompts: Callable[[Tensor], Tensor], batch: int) -> dict[str, Tensor]:
-        collection = self.collection
+        data = self.data
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
-        rows = collection.sample(batch, random)
-        texts = [texts_of(collection.training[row], collection.common, random, CAPTIONS, QUESTIONS) for row in rows]
+        rows = data.sample(batch, random)
+        texts = [texts_of(data.training[row], data.common, random, CAPTIONS, QUESTIONS) for row in rows]
         kept = [number for number, those in enumerate(texts) if those]
-        drawn = random.choice(len(collection.drawings), DRAWINGS, replace=False).tolist()
-        features = [collection.features[rows[number]] for number in kept] + [collection.drawn[row] for row in drawn]
+        drawn = random.choice(len(data.drawings), DRAWINGS, replace=False).tolist()
+        features = [data.features[rows[number]] for number in kept] + [data.drawn[row] for row in drawn]
         pairs = [texts[number] for number in kept]
         for row in drawn:
-            drawing = collection.drawings[row]
+            drawing = data.drawings[row]
             asked = random.permutation(len(drawing.questions))[:DRAWING_QUESTIONS]
             pairs.append([question_pair(*drawing.questions[number]) for number in asked])
         encoded = [[self.encoded(pair) for pair in those] for those in pairs]
-        image = collection.tokens(features, generator)
+        image = data.tokens(features, generator)
         with autocast():
             soft_prompts = prompts(image)
         return {"language": prompted_loss(self.language, soft_prompts, encoded, per_text=True)}
@@ -370,14 +356,14 @@ class Stage2Step:
         own, exchanged = [], []
         for start in range(0, len(self.held_out), 16):
             with autocast():
-                soft_prompts = prompts(self.collection.tokens(self.held_out[start : start + 16]))
+                soft_prompts = prompts(self.data.tokens(self.held_out[start : start + 16]))
             texts = self.captions[start : start + 16]
             own.append(float(prompted_loss(self.language, soft_prompts, texts)))
             exchanged.append(float(prompted_loss(self.language, soft_prompts.roll(1, 0), texts)))
         found = {"captions": float(np.mean(own)), "exchanged": float(np.mean(exchanged))}
         right: dict[bool, list[bool]] = {True: [], False: []}
         with autocast():
-            soft_prompts = prompts(self.collection.tokens(self.people_images))
+            soft_prompts = prompts(self.data.tokens(self.people_images))
         for prompt, somebody in zip(soft_prompts, self.people, strict=True):
             yes, no = (
                 float(

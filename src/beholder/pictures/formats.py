@@ -6,6 +6,7 @@ Opening reads the header and decodes no pixels.
 
 from collections.abc import Callable
 from io import BytesIO
+from pathlib import Path
 
 from PIL import Image, features
 from PIL.AvifImagePlugin import AvifImageFile
@@ -19,6 +20,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 from beholder.errors import NotAPicture, PictureRefused
 from beholder.pictures.jpeg_xl import JpegXlImageFile, can_read_jpeg_xl
 from beholder.pictures.raw import RawImageFile, can_read_raw
+from beholder.pictures.sidecar import RAW_EXTENSIONS
 from beholder.pictures.tiff import DeepTiffImageFile
 
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG 2000"
@@ -124,6 +126,13 @@ def open_image(data: bytes, name: str) -> tuple[Image.Image, str]:
     if isinstance(image, DeepTiffImageFile) and image.is_raw:
         return _open_raw(data, name), "RAW"
     return image, found
+
+
+def header_damage(name: str) -> str:
+    """Return what to say of a file whose header a decoder refused: of a RAW file, it may be a kind that is unknown."""
+    damage = "its header is damaged or truncated"
+    is_raw = Path(name).suffix.lower() in RAW_EXTENSIONS
+    return f"{damage}, or it is a kind of RAW file that is not read" if is_raw else damage
 
 
 def _open_raw(data: bytes, name: str) -> Image.Image:

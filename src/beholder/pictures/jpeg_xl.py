@@ -9,11 +9,12 @@ from typing import Any
 
 from PIL import Image, ImageFile
 
+from beholder.pictures.orientation import exif_without_orientation
+
 _CODESTREAM = b"\xff\x0a"
 _RATIOS = {1: (1, 1), 2: (12, 10), 3: (4, 3), 4: (3, 2), 5: (16, 9), 6: (5, 4), 7: (2, 1)}  # width : height
 _BITS = (9, 13, 18, 30)
 _TRANSPOSED = 5  # orientations from here on exchange width and height
-_ORIENTATION = 0x0112
 _MAX_BOXES = 1000
 _TIFF = (b"II*\0", b"MM\0*")
 
@@ -42,13 +43,7 @@ class JpegXlImageFile(ImageFile.ImageFile):
 
     def getexif(self) -> Image.Exif:
         """Return the EXIF without the orientation, which is applied."""
-        exif = Image.Exif()
-        try:
-            exif.load(self.info.get("exif", b""))
-        except Exception:  # Pillow raises errors of any type on damaged EXIF
-            return Image.Exif()
-        exif.pop(_ORIENTATION, None)
-        return exif
+        return exif_without_orientation(self.info.get("exif", b""))
 
     def load(self) -> Any:
         """Decode the pixels."""

@@ -23,3 +23,14 @@ def exif_transposition(image: Image.Image) -> Image.Transpose | None:
         return TRANSPOSITIONS.get(image.getexif().get(_ORIENTATION, 1))
     except Exception:  # damaged EXIF must not prevent decoding the pixels
         return None
+
+
+def exif_without_orientation(data: bytes) -> Image.Exif:
+    """Parse EXIF of a picture whose pixels are upright already: without the orientation, and empty if it is damaged."""
+    exif = Image.Exif()
+    try:
+        exif.load(data)
+    except Exception:  # Pillow raises errors of any type on damaged EXIF
+        return Image.Exif()
+    exif.pop(_ORIENTATION, None)
+    return exif

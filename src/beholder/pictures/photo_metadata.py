@@ -16,7 +16,7 @@ from beholder.errors import PictureBroken, PictureError
 from beholder.pictures import iptc
 from beholder.pictures.containers import iptc_block, xmp_packets
 from beholder.pictures.dates import date_in_name, first_date, parse_date
-from beholder.pictures.formats import open_image
+from beholder.pictures.formats import header_damage, open_image
 from beholder.pictures.sidecar import find_sidecars
 from beholder.pictures.xmp import Value, XmpError, parse_xmp
 
@@ -101,7 +101,7 @@ def photo_metadata(data: bytes, path: Path) -> PhotoMetadata:
     except PictureError:
         raise
     except Exception as error:  # decoders raise errors of any type on damaged data
-        raise PictureBroken(str(path), "its header is damaged or truncated") from error
+        raise PictureBroken(str(path), header_damage(path.name)) from error
     exif = _directory(image.getexif)
     width, height = image.size
     if exif.get(_ORIENTATION) in _TRANSPOSED and kind not in _UPRIGHT_ON_OPENING:

@@ -8,6 +8,8 @@ import numpy as np
 from PIL import Image, ImageFile
 from PIL.JpegImagePlugin import JpegImageFile
 
+from beholder.pictures.orientation import exif_without_orientation
+
 _MIN_PREVIEW = 1000  # pixels of the longer side; smaller previews are thumbnails
 _ORIENTATION = 0x0112
 _FLIPS = {3: Image.Transpose.ROTATE_180, 5: Image.Transpose.ROTATE_90, 6: Image.Transpose.ROTATE_270}  # LibRaw's
@@ -62,14 +64,10 @@ class RawImageFile(ImageFile.ImageFile):
 
     def getexif(self) -> Image.Exif:
         """Return the EXIF of the file or of its preview, without the orientation, which is applied."""
-        exif = Image.Exif()
-        try:
-            exif.load(b"Exif\x00\x00" + self._data if self._data[:2] in (b"II", b"MM") else b"")
-            if not exif and self._preview is not None:
-                exif = JpegImageFile(BytesIO(self._preview)).getexif()
-        except Exception:  # Pillow raises errors of any type on damaged EXIF
-            return Image.Exif()
-        exif.pop(_ORIENTATION, None)
+        is_tiff = self._data[:2] in (b"II", b"MM")
+        exif = exif_without_orientation(b"Exif\x00\x00" + self._data if is_tiff else b"")
+        if not exif and self._preview is not None:
+            exif = exif_without_orientation(JpegImageFile(BytesIO(self._preview)).info.get("exif", b""))
         return exif
 
     def load(self) -> Any:

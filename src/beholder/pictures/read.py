@@ -19,7 +19,7 @@ from beholder.errors import (
     PictureUnreadable,
 )
 from beholder.pictures.color import to_srgb
-from beholder.pictures.formats import open_image
+from beholder.pictures.formats import header_damage, open_image
 from beholder.pictures.limits import Limits
 from beholder.pictures.orientation import exif_transposition
 from beholder.pictures.raw import RawDevelopedWarning, RawImageFile
@@ -163,7 +163,7 @@ def _open(data: bytes, name: str, limits: Limits, reduce_to: int | None) -> Imag
     except Image.DecompressionBombError as error:
         raise PictureTooLarge(name, "has more pixels than Pillow decodes in this format") from error
     except Exception as error:  # decoders raise errors of any type on damaged data
-        raise PictureBroken(name, "its header is damaged or truncated") from error
+        raise PictureBroken(name, header_damage(name)) from error
     width, height = image.size
     if isinstance(image, RawImageFile) and not image.has_large_preview:
         warnings.warn(f"{name}: RAW without a large preview, developed at half size", RawDevelopedWarning, stacklevel=3)

@@ -23,8 +23,6 @@ RAW_EXTENSIONS = {
     ".k25",
     ".kdc",
     ".mef",
-}
-RAW_EXTENSIONS |= {
     ".mos",
     ".mrw",
     ".nef",
@@ -38,8 +36,8 @@ RAW_EXTENSIONS |= {
     ".sr2",
     ".srf",
     ".srw",
+    ".x3f",
 }
-RAW_EXTENSIONS |= {".x3f"}
 _SUFFIX = ".xmp"
 _SETTLED = 2_000_000_000  # nanoseconds after which a folder's time shows every later change
 

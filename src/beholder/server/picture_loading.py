@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
 from beholder.errors import PictureBroken, PictureError, PictureRefused, PictureTooLarge
-from beholder.pictures.formats import open_image
+from beholder.pictures.formats import header_damage, open_image
 from beholder.pictures.limits import Limits
 from beholder.pictures.read import FileBytes
 from beholder.pictures.transform import Preprocessing
@@ -126,6 +126,6 @@ def _count_pixels(picture: _EncodedPicture) -> int:
     except PictureError:
         raise
     except Exception as error:  # decoders raise errors of any type for damaged files
-        raise PictureBroken(picture.name, "its header is damaged or truncated") from error
+        raise PictureBroken(picture.name, header_damage(picture.name)) from error
     picture.limits.check_shape(width, height, picture.name)
     return int(width * height)

@@ -306,11 +306,11 @@ class ServedVisionLanguageModel:
             if not loop.is_closed():
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
-        if not self.model.has_bridge:
-            async for each in self._chat_elsewhere(picture, turns, question, sampling, pieces, on_piece):
-                yield each
-            return
-        job = DecodingJob(lambda: self._answer(picture, turns, question, sampling, on_piece), on_piece)
+        job: Job | DecodingJob
+        if self.model.has_bridge:
+            job = DecodingJob(lambda: self._answer(picture, turns, question, sampling, on_piece), on_piece)
+        else:
+            job = self._job_elsewhere(picture, turns, question, sampling, on_piece)
         try:
             self.worker.submit(job)
             while True:
@@ -323,16 +323,15 @@ class ServedVisionLanguageModel:
         finally:
             job.cancelled = True
 
-    async def _chat_elsewhere(
+    def _job_elsewhere(
         self,
         picture: Picture,
         turns: list[tuple[str, str]],
         question: str,
         sampling: SamplingParams,
-        pieces: asyncio.Queue[Any],
         on_piece: Callable[[Any], None],
-    ) -> AsyncIterator[str | StreamEnd]:
-        """Yield the pieces of an answer of a model that decodes by itself: one conversation after the other."""
+    ) -> Job:
+        """Return the job of a model that decodes by itself: one conversation after the other."""
 
         def answer(_: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any]:
             chat = self.model.chat(
@@ -356,17 +355,7 @@ class ServedVisionLanguageModel:
 
         job = Job(("chat", object()), [picture], answer)
         job.result.add_done_callback(lambda done: on_piece(done.exception()) if done.exception() else None)
-        self.worker.submit(job)
-        try:
-            while True:
-                piece = await pieces.get()
-                if isinstance(piece, Exception):
-                    raise piece
-                yield piece
-                if isinstance(piece, StreamEnd):
-                    return
-        finally:
-            job.cancelled = True
+        return job
 
     def _answer(
         self,

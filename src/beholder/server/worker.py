@@ -181,9 +181,9 @@ class Worker:
                 raise WorkCancelled("every client of this batch disconnected")
 
         def finish(outcome: Any) -> None:
-            self._finish(batch, outcome)
             inputs = sum(len(piece.inputs) for piece in batch)
             self.on_batch(_group_name(batch[0].job.group), len(batch), inputs, time.perf_counter() - start)
+            self._finish(batch, outcome)  # last: whoever has an answer finds it counted
 
         try:
             outcome: Any = batch[0].job.function([each for piece in batch for each in piece.inputs], check_cancelled)

@@ -103,7 +103,7 @@ class BridgeConversation(Conversation):
 
         A question that the model can't read is answered by a notice, and kept from the model: its turn is finished.
         """
-        prompt = self.codec.question_prompt(question)
+        prompt = self.codec.prompts.format_question(question)
         if notice := self.codec.prompts.language_notice(question):
             self.turns.append(Turn(question, answer=notice, finished=True))
             return self.turns[-1]
@@ -166,7 +166,7 @@ class BridgeConversation(Conversation):
             self.context_turns.pop(0)
             dropped += 1
             first = self.context_turns[0]
-            first.question_ids = self.codec.encode(self.codec.question_prompt(first.question), special=True)
+            first.question_ids = self.codec.encode(self.codec.prompts.format_question(first.question), special=True)
         if dropped:
             self._kv_cache = None
             turns = "turn was" if dropped == 1 else f"{dropped} turns were"

@@ -231,7 +231,7 @@ class BridgeModel:
         """Return a short answer, or the ranked choices; see `VisionLanguageModel.ask`."""
         import torch
 
-        ids = self.codec.encode_prompt(self.codec.question_prompt(question), settings.max_new_tokens)
+        ids = self.codec.encode_prompt(self.codec.prompts.format_question(question), settings.max_new_tokens)
         if notice := self.loaded.prompts.language_notice(question):
             self._preprocess(image, exact, allow_urls)  # a picture that can't be used is still an error
             return Answer(notice, 0.0)
@@ -263,7 +263,9 @@ class BridgeModel:
                 if encoded is None or image is not encoded[0]:
                     encoded = image, self.soft_prompts(image)
                 rows.append(encoded[1])
-                ids.append(self.codec.encode_prompt(self.codec.question_prompt(question), settings.max_new_tokens))
+                ids.append(
+                    self.codec.encode_prompt(self.codec.prompts.format_question(question), settings.max_new_tokens)
+                )
             longest = max(map(len, ids))
             embeddings = torch.zeros(len(rows), rows[0].shape[1] + longest, rows[0].shape[2], device=self.device)
             mask = torch.zeros(embeddings.shape[:2], dtype=torch.bool, device=self.device)

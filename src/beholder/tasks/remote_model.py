@@ -20,6 +20,7 @@ from beholder.tasks.pictures import FailedPicture, Picture, checked_images, deco
 from beholder.tasks.remote_endpoint import RemoteClient, RemoteEndpoint
 from beholder.tasks.thinking import visible, without_thinking
 from beholder.tasks.vision_language_results import Answer, CaptionedPicture
+from beholder.text.prompts import checked_question
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -212,19 +213,6 @@ def image_part(picture: Image) -> dict[str, Any]:
     smaller.save(buffer, "JPEG", quality=JPEG_QUALITY)
     url = f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
     return {"type": "image_url", "image_url": {"url": url}}
-
-
-def checked_question(question: str) -> str:
-    """Return a question on one line.
-
-    Raises:
-        InvalidSetting: it is empty or not a str.
-    """
-    if not isinstance(question, str):
-        raise InvalidSetting(f"the question must be a str, not {type(question).__name__}")
-    if not question.strip():
-        raise InvalidSetting("the question is empty")
-    return " ".join(question.split())
 
 
 def without_start(text: str, start: str | None) -> str:

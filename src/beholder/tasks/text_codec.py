@@ -70,16 +70,6 @@ class TextCodec:
             )
         return ids
 
-    def question_prompt(self, question: str) -> str:
-        """Return the prompt of a question.
-
-        Raises:
-            InvalidSetting: the question is empty or not a str.
-        """
-        if not isinstance(question, str):
-            raise InvalidSetting(f"the question must be a str, not {type(question).__name__}")
-        return self.prompts.format_question(question)
-
     def words(self, ids: Sequence[int]) -> tuple[list[str], list[int]]:
         """Return the words that tokens spell, and for each token the index of its word."""
         words: list[str] = []

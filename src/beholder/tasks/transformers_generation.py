@@ -15,6 +15,7 @@ from beholder.errors import InvalidSetting, ModelError
 from beholder.runtime.decoding import DecodingSettings
 from beholder.runtime.precision import Precision
 from beholder.tasks.thinking import CLOSE, starts_thinking, without_thinking
+from beholder.text.prompts import checked_question
 from beholder.weights.image_text_to_text import LoadedImageTextToText, chat_template
 from beholder.weights.quiet_transformers import quiet_transformers
 
@@ -118,11 +119,7 @@ class TransformersGenerator:
         Raises:
             InvalidSetting: it is empty or not a str.
         """
-        if not isinstance(question, str):
-            raise InvalidSetting(f"the question must be a str, not {type(question).__name__}")
-        if not question.strip():
-            raise InvalidSetting("the question is empty")
-        return self.plain(" ".join(question.split()))
+        return self.plain(checked_question(question))
 
     def render(self, messages: list[Message], start: str = "") -> str:
         """Return a conversation as the chat template writes it, and the start of the answer.

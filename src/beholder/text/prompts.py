@@ -36,11 +36,9 @@ class Prompts:
         """Return the prompt of a question.
 
         Raises:
-            InvalidSetting: the question is empty.
+            InvalidSetting: the question is empty or not a str.
         """
-        if not question.strip():
-            raise InvalidSetting("the question is empty")
-        return self.question.replace("{}", " ".join(question.split()))
+        return self.question.replace("{}", checked_question(question))
 
     def language_notice(self, question: str) -> str:
         """Return what to say to a question in a script that the model does not know; empty if it can be answered."""
@@ -56,3 +54,16 @@ class Prompts:
         """Return generated text with single spaces and, of a lowercase model, with a capital first letter."""
         text = " ".join(text.split())
         return text[:1].upper() + text[1:] if self.lowercase else text
+
+
+def checked_question(question: str) -> str:
+    """Return a question on one line.
+
+    Raises:
+        InvalidSetting: it is empty or not a str.
+    """
+    if not isinstance(question, str):
+        raise InvalidSetting(f"the question must be a str, not {type(question).__name__}")
+    if not question.strip():
+        raise InvalidSetting("the question is empty")
+    return " ".join(question.split())
