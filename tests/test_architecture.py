@@ -8,8 +8,8 @@ import pytest
 import beholder
 
 PACKAGE = Path(beholder.__file__).parent
-ROOMS = "version errors files pictures text models weights runtime tasks evaluation training album server notebook cli"
-ORDER = ROOMS.split()
+ROOMS = "version errors files pictures text models weights runtime tasks evaluation training"
+ORDER = [*ROOMS.split(), "album", "scale", "server", "notebook", "cli"]
 MODULES = sorted(PACKAGE.rglob("*.py"))
 
 

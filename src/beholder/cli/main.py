@@ -20,6 +20,7 @@ from beholder.cli import (
     models,
     outliers,
     pull,
+    scale,
     search,
     serve,
     similarity,
@@ -42,7 +43,7 @@ COLLECTING = (index, search, duplicates, cluster, map, outliers)
 MODELS = (pull, export, models, doctor)
 for command in (*SEEING, *COLLECTING, serve, *MODELS):
     app.command(name=command.__name__.rpartition(".")[2])(command.command)
-for group in (train, evaluate):
+for group in (train, evaluate, scale):
     app.add_typer(group.app, name=group.__name__.rpartition(".")[2])
 
 

@@ -71,11 +71,11 @@ def read_shard(shard: str, on_skip: OnSkip) -> Iterator[Example | None]:
 
     try:
         with fsspec.open(shard, "rb") as stream:
-            for files in group_by_keys({**file, "__url__": shard} for file in _members(stream)):
+            for files in group_by_keys({**file, "__url__": shard} for file in tar_members(stream)):
                 name = f"{shard}/{files['__key__']}"
                 picture = next((files[suffix] for suffix in PICTURES if suffix in files), None)
                 try:
-                    texts = _texts(files)
+                    texts = shard_texts(files)
                 except ValueError as error:
                     on_skip(name, str(error))
                     yield None
@@ -102,7 +102,7 @@ class _CheckedHeader(tarfile.TarInfo):
             raise EOFError(f"it is cut off or damaged: {error}") from error
 
 
-def _members(stream: Any) -> Iterator[dict[str, Any]]:
+def tar_members(stream: Any) -> Iterator[dict[str, Any]]:
     """Yield the files of a tar stream, compressed or not, as ``fname`` and ``data``."""
     with tarfile.open(fileobj=stream, mode="r|*", tarinfo=_CheckedHeader) as archive:
         for member in archive:
@@ -115,7 +115,7 @@ def _members(stream: Any) -> Iterator[dict[str, Any]]:
             archive.members = []  # type: ignore[attr-defined]
 
 
-def _texts(files: dict[str, Any]) -> tuple[str, ...]:
+def shard_texts(files: dict[str, Any]) -> tuple[str, ...]:
     """Return the texts of an example; none where it has no file for them.
 
     Raises:

@@ -1,0 +1,160 @@
+"""``beholder scale``: collections of many millions of pictures, in shards."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from beholder.cli.options import (
+    AllowPickle,
+    AllowUrls,
+    Exact,
+    Json,
+    MaxBytes,
+    MaxMegapixels,
+    Model,
+    Precision,
+    PrecisionName,
+)
+
+if TYPE_CHECKING:
+    from beholder.scale.embed import EmbedProgress
+    from beholder.scale.shard_embedder import ShardResult
+
+app = typer.Typer(help="Embed collections of many millions of pictures, in shards.", no_args_is_help=True)
+
+Sources = Annotated[
+    list[str],
+    typer.Argument(
+        metavar="SOURCE...", help="Shards (.tar, .parquet), patterns, folders of shards, or a .txt of them."
+    ),
+]
+Out = Annotated[str, typer.Option("--out", "-o", help="Folder or address, such as s3://bucket/vectors, of the result.")]
+Score = Annotated[bool, typer.Option("--score", help="Score how well each picture's caption matches it.")]
+Caption = Annotated[bool, typer.Option("--caption", help="Write a caption of each picture.")]
+Captioner = Annotated[str, typer.Option("--caption-model", help="The vision-language model for --caption.")]
+ImageColumn = Annotated[
+    str | None, typer.Option("--image-column", help="Column of Parquet shards with pictures or their addresses.")
+]
+CaptionColumn = Annotated[str | None, typer.Option("--caption-column", help="Column of Parquet shards with captions.")]
+MaxFailed = Annotated[
+    int | None, typer.Option("--max-failed", min=0, help="End when more shards than this can't be read.")
+]
+Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds without data until a shard is given up.")]
+
+
+@app.command(name="embed")
+def embed(
+    sources: Sources,
+    out: Out,
+    model: Model = "mini",
+    precision: Precision = PrecisionName.exact,
+    score: Score = False,
+    caption: Caption = False,
+    caption_model: Captioner = "mini",
+    max_failed: MaxFailed = None,
+    timeout: Timeout = 120.0,
+    image_column: ImageColumn = None,
+    caption_column: CaptionColumn = None,
+    exact: Exact = False,
+    max_megapixels: MaxMegapixels = None,
+    max_bytes: MaxBytes = None,
+    allow_urls: AllowUrls = False,
+    allow_pickle: AllowPickle = True,
+    json: Json = False,
+) -> None:
+    """Embed the pictures in shards; one Parquet file of vectors for each shard.
+
+    Shards are tar files as webdataset writes them, or Parquet tables. A run that was ended at any moment goes on when
+    the same command is given again. A picture that can't be used is a row with its error; a shard that can't be read is
+    named in OUT/failed.jsonl, the rest are done, and the exit code is 1.
+
+    \b
+    beholder scale embed shards/ --out vectors/
+    beholder scale embed "s3://bucket/{00000..09999}.tar" --out s3://bucket/vectors --score --json
+    """
+    from beholder.cli.output import print_message, warnings_on_one_line
+    from beholder.cli.pictures import load_encoder, picture_limits
+    from beholder.scale.embed import EmbedRun
+    from beholder.scale.parts import RunSettings
+    from beholder.scale.shard_embedder import EmbedOptions
+    from beholder.scale.shards import list_shards
+
+    limits = picture_limits(max_megapixels, max_bytes)
+    with warnings_on_one_line():
+        shards = list_shards(sources)
+        encoder = load_encoder(model, allow_pickle, precision)
+        settings = RunSettings(
+            encoder.origin.name if encoder.origin else model,
+            encoder.fingerprint,
+            encoder.towers.embedding,
+            precision.value,
+            exact,
+            score,
+            caption_model if caption else None,
+            image_column,
+            caption_column,
+        )
+        options = EmbedOptions(out, settings, allow_urls, allow_pickle, limits, timeout)
+        run = EmbedRun(shards, options, encoder, max_failed)
+        try:
+            report(run, json)
+        except KeyboardInterrupt:
+            print_message(f"{run.progress.left} of {len(shards)} shards left; the same command goes on with them")
+            raise
+    if not json:
+        print(summary(run.progress, out))
+    raise typer.Exit(1 if run.progress.failed_shards else 0)
+
+
+def report(run: Any, json: bool) -> None:
+    """Work through a run, with one JSON line a shard or with a progress bar."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn
+
+    from beholder.cli.output import print_json, print_message
+
+    progress: EmbedProgress = run.progress
+    console = Console(stderr=True)
+    columns = (TextColumn("{task.completed} of {task.total} shards"), BarColumn(), TextColumn("{task.description}"))
+    with Progress(*columns, console=console, disable=json or not console.is_terminal) as bar:
+        task = bar.add_task("starting", total=progress.shards, completed=progress.shards - progress.left)
+        for result in run:
+            if json:
+                print_json(row_of(result, progress))
+            elif result.error is not None:
+                print_message(result.error)
+            bar.update(task, completed=progress.shards - progress.left, description=rate(progress))
+
+
+def row_of(result: ShardResult, progress: EmbedProgress) -> dict[str, Any]:
+    """Return the JSON line of a shard."""
+    row: dict[str, Any] = {"shard": result.shard, "rows": result.rows, "failed": result.failed, "error": result.error}
+    row |= {"node": result.node, "seconds": round(result.seconds, 3), "shards_left": progress.left}
+    seconds = progress.seconds_left
+    row |= {"pictures_per_second": round(progress.pictures_per_second, 1)}
+    return row | {"seconds_left": None if seconds is None else round(seconds)}
+
+
+def rate(progress: EmbedProgress) -> str:
+    """Describe how fast a run is, and how long it will still take."""
+    text = f"{progress.pictures_per_second:,.0f} pictures a second"
+    if len(progress.by_node) > 1:
+        text += f" on {len(progress.by_node)} machines"
+    if progress.seconds_left is None:
+        return text
+    hours, minutes = divmod(round(progress.seconds_left / 60), 60)
+    return f"{text}, {hours}:{minutes:02} h left"
+
+
+def summary(progress: EmbedProgress, out: str) -> str:
+    """Describe a finished run."""
+    parts = [f"{out}: {progress.rows:,} pictures of {progress.done:,} shards embedded"]
+    if progress.failed:
+        parts.append(f"{progress.failed:,} of the pictures can't be used (column error)")
+    if progress.done_before:
+        parts.append(f"{progress.done_before:,} shards were done before")
+    if progress.failed_shards:
+        parts.append(f"{len(progress.failed_shards):,} shards can't be read (failed.jsonl)")
+    return "; ".join(parts)

@@ -1,0 +1,1 @@
+"""Embedding, indexing and searching collections of many millions of pictures, on one machine or a cluster."""
