@@ -33,7 +33,7 @@ CHINESE = [chr(0x4E00 + number) for number in range(3000)]
 QUERIES = {
     "a common English word": ENGLISH[3],
     "two English words": f"{ENGLISH[10]} {ENGLISH[40]}",
-    "a rare English word": ENGLISH[-1],
+    "a rare English word": ENGLISH[-2],  # the last stands for all ranks beyond
     "a Chinese word of two characters": CHINESE[4] + CHINESE[9],
     "a common Chinese character": CHINESE[0],
     "a sentence": " ".join(ENGLISH[20:26]),
