@@ -17,16 +17,26 @@ if TYPE_CHECKING:
     from beholder.errors import BeholderError as BeholderError
     from beholder.errors import PictureError as PictureError
     from beholder.tasks.dual_encoder import DualEncoder as DualEncoder
+    from beholder.tasks.generate import ImageGenerator as ImageGenerator
     from beholder.tasks.vision_language import VisionLanguageModel as VisionLanguageModel
 
 _HOME = {
     "Album": "beholder.album.album",
     "BeholderError": "beholder.errors",
     "DualEncoder": "beholder.tasks.dual_encoder",
+    "ImageGenerator": "beholder.tasks.generate",
     "PictureError": "beholder.errors",
     "VisionLanguageModel": "beholder.tasks.vision_language",
 }
-__all__ = ["Album", "BeholderError", "DualEncoder", "PictureError", "VisionLanguageModel", "__version__"]
+__all__ = [
+    "Album",
+    "BeholderError",
+    "DualEncoder",
+    "ImageGenerator",
+    "PictureError",
+    "VisionLanguageModel",
+    "__version__",
+]
 
 
 def __getattr__(name: str) -> Any:

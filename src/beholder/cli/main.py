@@ -15,6 +15,7 @@ from beholder.cli import (
     embed,
     evaluate,
     export,
+    generate,
     index,
     map,
     models,
@@ -38,7 +39,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-SEEING = (embed, similarity, classify, caption, ask, chat)
+SEEING = (embed, similarity, classify, caption, ask, chat, generate)
 COLLECTING = (index, search, duplicates, cluster, map, outliers)
 MODELS = (pull, export, models, doctor)
 for command in (*SEEING, *COLLECTING, serve, *MODELS):

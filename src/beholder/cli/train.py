@@ -1,4 +1,4 @@
-"""``beholder train``: a dual encoder or a bridge on one's own data."""
+"""``beholder train``: a dual encoder, a bridge or an image generator on one's own data."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import typer
 
 from beholder.cli.options import Json
 
-app = typer.Typer(help="Train a dual encoder or a bridge on your data.", no_args_is_help=True)
+app = typer.Typer(help="Train a dual encoder, a bridge or an image generator on your data.", no_args_is_help=True)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A JSON file, such as those in recipes/.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; by default runs/CONFIG.")]
@@ -106,6 +106,45 @@ def bridge(
             )
     if not json:
         print(f"{model}: trained; VisionLanguageModel.from_pretrained opens it")
+
+
+@app.command(name="generator")
+def generator(
+    config: Config,
+    data: Data = None,
+    out: Out = None,
+    check: Check = False,
+    device: Device = None,
+    tensorboard: TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Train an image generator.
+
+    The generator draws pictures from the embeddings of a frozen dual encoder. Ctrl-C and SIGTERM save a checkpoint; the
+    same command resumes. A second Ctrl-C ends at once. With more steps in CONFIG, a finished training continues.
+
+    \b
+    beholder train generator recipes/emoji_generator/emoji.json --data my-drawings --out runs/my-generator
+    """
+    from beholder.cli.output import check_output_folder, warnings_on_one_line
+    from beholder.training.generator_config import read_generator_config
+
+    check_output_folder("--out", out)
+    settings = read_generator_config(config, data)
+    with warnings_on_one_line():
+        if check:
+            from beholder.training.train_generator import summarize
+
+            print_summary(summarize(settings), json)
+            return
+        from beholder.training.train_generator import train_generator
+
+        with progress_report(json) as report:
+            model = train_generator(
+                settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard
+            )
+    if not json:
+        print(f"{model}: trained; ImageGenerator.from_pretrained opens it")
 
 
 def print_summary(summary: dict[str, Any], json: bool) -> None:

@@ -1,0 +1,251 @@
+"""ImageGenerator: pictures from sentences, from other pictures, and from embeddings."""
+
+from __future__ import annotations
+
+import secrets
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from PIL import Image
+
+from beholder.errors import InvalidSetting, ModelError, ModelNotFound
+from beholder.tasks.generator_backend import DrawingRequest, GeneratorBackend, OnStep
+from beholder.tasks.inputs import text_list
+from beholder.tasks.origin import Origin, Reloadable
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from beholder.pictures.read import ImageSource
+
+MOST_STEPS = 1000
+MOST_PICTURES = 1000  # of a call
+LARGEST_SEED = 2**63 - 1
+NO_MINI = (
+    "mini has no image generator yet: name a folder with --model (in Python, from_pretrained(FOLDER)); "
+    "recipes/emoji_generator says how to train one"
+)
+
+
+@dataclass(frozen=True, eq=False)
+class GeneratedPicture:
+    """A picture that was drawn.
+
+    Attributes:
+        picture: itself.
+        seed: with which the same call, with a count of 1 and without other candidates, draws it again.
+        cosine: of its embedding with what was asked for; None without a dual encoder.
+        match: the probability that the text fits it; None without a text, or if the dual encoder is not calibrated.
+    """
+
+    picture: Image.Image
+    seed: int
+    cosine: float | None = None
+    match: float | None = None
+
+
+class ImageGenerator(Reloadable):
+    """Draws pictures; created by `from_pretrained`.
+
+    Args:
+        backend: the model.
+    """
+
+    def __init__(self, backend: GeneratorBackend):
+        self.backend = backend
+
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *, device: str | None = None) -> ImageGenerator:
+        """Load a folder that ``beholder train generator`` wrote.
+
+        Args:
+            name: the folder.
+            device: where to run; by default the fastest available.
+
+        Raises:
+            ModelNotFound: there is no such folder.
+            ModelError: it holds no image generator, or half of one.
+        """
+        from beholder.tasks.unclip_backend import UnclipBackend
+        from beholder.weights.load import error_context
+        from beholder.weights.native_generator import load_image_generator
+
+        origin = Origin(name, device=device)
+        if name == "mini":
+            raise ModelNotFound(NO_MINI)
+        folder = Path(name).expanduser()
+        if not folder.is_dir():
+            raise ModelNotFound(f"{name}: no such folder; an image generator is a folder with a beholder.json")
+        with error_context(name):
+            loaded = load_image_generator(folder)
+        return cls(UnclipBackend(loaded, device))._loaded_from(origin)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.backend.name
+
+    @property
+    def fingerprint(self) -> str:
+        """A hexadecimal hash of everything that determines a picture."""
+        return self.backend.fingerprint
+
+    def generate(
+        self,
+        text: str | None = None,
+        *,
+        like: Iterable[ImageSource] | ImageSource = (),
+        minus: Iterable[str] | str = (),
+        embedding: np.ndarray | None = None,
+        count: int = 1,
+        candidates: int = 1,
+        guidance: float | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        size: int | tuple[int, int] | None = None,
+    ) -> list[Image.Image]:
+        """Draw pictures; each has its ``seed``, ``cosine`` and ``match`` in its ``info`` (`GeneratedPicture`).
+
+        The arguments are those of `stream`.
+        """
+        drawn = self.stream(
+            text,
+            like=like,
+            minus=minus,
+            embedding=embedding,
+            count=count,
+            candidates=candidates,
+            guidance=guidance,
+            steps=steps,
+            seed=seed,
+            size=size,
+        )
+        pictures = []
+        for each in drawn:
+            each.picture.info.update(seed=each.seed, cosine=each.cosine, match=each.match)
+            pictures.append(each.picture)
+        return pictures
+
+    def stream(
+        self,
+        text: str | None = None,
+        *,
+        like: Iterable[ImageSource] | ImageSource = (),
+        minus: Iterable[str] | str = (),
+        embedding: np.ndarray | None = None,
+        count: int = 1,
+        candidates: int = 1,
+        guidance: float | None = None,
+        steps: int | None = None,
+        seed: int | None = None,
+        size: int | tuple[int, int] | None = None,
+        on_step: OnStep | None = None,
+    ) -> Iterator[GeneratedPicture]:
+        """Draw pictures, each returned when it is done.
+
+        What is given is added up: a text and pictures together ask for a picture between them, and ``minus`` takes away
+        from it, as in "this picture − night + day".
+
+        Args:
+            text: what the pictures are to show.
+            like: pictures that they are to resemble.
+            minus: texts of what they are not to show.
+            embedding: (E,), such as `DualEncoder.embed_images` returns.
+            count: number of pictures.
+            candidates: how many are drawn for each of them; the one is kept whose embedding is nearest to what was
+                asked for.
+            guidance: how closely to follow; 1 is without guidance. By default the model's own.
+            steps: of the sampling. By default the model's own.
+            seed: of the first candidate, from which the others count up; by default a random one.
+            size: side, or width and height, in pixels. By default the model's own.
+            on_step: called at each step with its number, the number of steps, and a function that returns the picture
+                as it is by then.
+
+        Raises:
+            InvalidSetting: nothing is asked for, or an argument has an invalid value.
+            PictureError: a picture can't be used.
+        """
+        if text is not None and (not isinstance(text, str) or not text.strip()):
+            raise InvalidSetting(
+                "text must be a sentence; it is empty" if isinstance(text, str) else "text must be a str"
+            )
+        wanted, unwanted = _read_pictures(like), text_list(minus, "minus")
+        if any(not each.strip() for each in unwanted):
+            raise InvalidSetting("minus must be a sentence; it is empty")
+        if text is None and not wanted and embedding is None:
+            raise InvalidSetting("nothing to draw: give a text, a picture that it is to be like, or an embedding")
+        for name, value, most in (("count", count, MOST_PICTURES), ("candidates", candidates, MOST_PICTURES)):
+            _check_count(name, value, most)
+        if steps is not None:
+            _check_count("steps", steps, MOST_STEPS)
+        if guidance is not None and not 0 <= guidance <= 100:
+            raise InvalidSetting(f"guidance {guidance} must be between 0 and 100")
+        if seed is None:
+            seed = secrets.randbelow(2**31)
+        if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED - count * candidates:
+            raise InvalidSetting(f"seed {seed!r} must be an integer between 0 and {LARGEST_SEED}")
+        if candidates > 1 and self.backend.encoder is None:
+            raise ModelError(f"{self.name}: has no dual encoder that could choose among candidates")
+        request = DrawingRequest(text, wanted, unwanted, embedding, steps, guidance, _size(size))
+        return self._stream(request, count, candidates, seed, on_step)
+
+    def _stream(
+        self, request: DrawingRequest, count: int, candidates: int, seed: int, on_step: OnStep | None
+    ) -> Iterator[GeneratedPicture]:
+        drawer = self.backend.prepare(request)
+        target = self._target(request)
+        for first in range(seed, seed + count * candidates, candidates):
+            drawn = []
+            for number in range(first, first + candidates):
+                drawn.append(self._score(drawer.draw(number, on_step), number, request, target))
+            yield max(drawn, key=lambda each: each.cosine or 0.0)
+
+    def _target(self, request: DrawingRequest) -> np.ndarray | None:
+        """Return the embedding (E,) that a good picture has: of the text if there is one, else of the pictures."""
+        import numpy as np
+
+        encoder = self.backend.encoder
+        if encoder is None:
+            return None
+        if request.text is not None:
+            return encoder.embed_texts([request.text])[0]
+        parts = [encoder.embed_images(list(request.like)).sum(0)] if request.like else []
+        parts += [] if request.embedding is None else [request.embedding / np.linalg.norm(request.embedding)]
+        total = np.sum(parts, axis=0)
+        return total / max(float(np.linalg.norm(total)), 1e-12)
+
+    def _score(
+        self, picture: Image.Image, seed: int, request: DrawingRequest, target: np.ndarray | None
+    ) -> GeneratedPicture:
+        encoder = self.backend.encoder
+        if encoder is None or target is None:
+            return GeneratedPicture(picture, seed)
+        embedding = encoder.embed_images([picture])
+        match = None
+        if request.text is not None and encoder.calibrated:
+            match = float(encoder.match(embedding, target[None], [request.text])[0, 0])
+        return GeneratedPicture(picture, seed, float(embedding[0] @ target), match)
+
+
+def _read_pictures(like: Iterable[ImageSource] | ImageSource) -> Sequence[Image.Image]:
+    from beholder.pictures.read import display_name, read_picture
+    from beholder.tasks.pictures import is_one_image
+
+    sources = [like] if is_one_image(like) else like
+    return [read_picture(each, name=display_name(each, row)) for row, each in enumerate(sources)]  # type: ignore[arg-type]
+
+
+def _check_count(name: str, value: int, most: int) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= most:
+        raise InvalidSetting(f"{name} {value!r} must be an integer between 1 and {most}")
+
+
+def _size(size: int | tuple[int, int] | None) -> tuple[int, int] | None:
+    if size is None:
+        return None
+    sides = (size, size) if isinstance(size, int) else tuple(size)
+    if len(sides) != 2 or not all(isinstance(side, int) and 8 <= side <= 8192 for side in sides):
+        raise InvalidSetting(f"size {size!r} must be a number of pixels between 8 and 8192, or width and height")
+    return sides[0], sides[1]
