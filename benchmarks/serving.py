@@ -45,6 +45,7 @@ INVALID_REQUESTS: list[tuple[str, Any]] = [
 ]
 
 SECONDS_HELD = 20.0  # by hostile clients that trickle, or don't read
+HERE = threading.local()  # the address of the client that this thread is
 
 VOLATILE_FIELDS = ("id", "created")  # of a response
 
@@ -72,6 +73,11 @@ def build_requests() -> list[tuple[str, dict[str, Any]]]:
     return requests
 
 
+def source() -> tuple[str, int]:
+    """Return the address from which this thread's client connects; the server shares itself among addresses."""
+    return getattr(HERE, "address", "127.0.0.1"), 0
+
+
 class Server:
     """``beholder serve`` in its own process."""
 
@@ -91,7 +97,7 @@ class Server:
                 self.port = int(json.loads(line)["address"].rsplit(":", 1)[1].strip("/"))
 
     def ask(self, method: str, path: str, body: Any = None) -> tuple[int, bytes]:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300, source_address=source())
         try:
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": "application/json"})
@@ -101,7 +107,7 @@ class Server:
             connection.close()
 
     def send_and_disconnect(self, path: str, body: Any, seconds: float) -> None:
-        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300)
+        connection = http.client.HTTPConnection("127.0.0.1", self.port, timeout=300, source_address=source())
         connection.request("POST", path, json.dumps(body), {"Content-Type": "application/json"})
         time.sleep(seconds)
         connection.close()
@@ -144,7 +150,7 @@ def long_conversations_abandoned(server: Server, rng: random.Random) -> int:
 
 def trickle(server: Server, rng: random.Random) -> int:
     """A request that arrives byte by byte."""
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection, suppress(OSError):
+    with socket.create_connection(("127.0.0.1", server.port), 60, source()) as connection, suppress(OSError):
         end = time.monotonic() + SECONDS_HELD
         request = b"POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 1000000\r\n\r\n" + b" " * 1000
         for byte in request:
@@ -156,7 +162,7 @@ def trickle(server: Server, rng: random.Random) -> int:
 
 
 def never_read(server: Server, rng: random.Random) -> int:
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection, suppress(OSError):
+    with socket.create_connection(("127.0.0.1", server.port), 60, source()) as connection, suppress(OSError):
         for _ in range(50):
             connection.send(b"GET /openapi.json HTTP/1.1\r\nHost: 127.0.0.1\r\n\r\n")
         time.sleep(SECONDS_HELD)
@@ -167,14 +173,14 @@ def hold_connections(server: Server, rng: random.Random) -> int:
     with ExitStack() as held:
         for _ in range(50):
             with suppress(OSError):
-                held.enter_context(socket.create_connection(("127.0.0.1", server.port), timeout=60))
+                held.enter_context(socket.create_connection(("127.0.0.1", server.port), 60, source()))
         time.sleep(SECONDS_HELD)
     return 0
 
 
 def smuggle(server: Server, rng: random.Random) -> int:
     head = "POST /v1/embeddings HTTP/1.1\r\nHost: 127.0.0.1\r\nContent-Length: 4\r\nTransfer-Encoding: chunked\r\n\r\n"
-    with socket.create_connection(("127.0.0.1", server.port), timeout=60) as connection:
+    with socket.create_connection(("127.0.0.1", server.port), 60, source()) as connection:
         connection.sendall(head.encode() + b"0\r\n\r\n")
         return int(connection.recv(1000).split(b" ")[1])
 
@@ -184,7 +190,7 @@ def rubbish(server: Server, rng: random.Random) -> int:
 
 
 def send_raw(server: Server, path: str, body: bytes) -> int:
-    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300, source_address=source())
     try:
         connection.request("POST", path, body, {"Content-Type": "application/json"})
         return connection.getresponse().status
@@ -249,7 +255,7 @@ def time_to_first_token(server: Server, requests: list[tuple[str, dict[str, Any]
     times = []
     for path, body in [each for each in requests if "messages" in each[1]]:
         start = time.perf_counter()
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300)
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=300, source_address=source())
         connection.request("POST", path, json.dumps(body | {"stream": True}), {"Content-Type": "application/json"})
         answer = connection.getresponse()
         while b'"content": ""' in (line := answer.readline()) or b'"content"' not in line:
@@ -318,6 +324,8 @@ def attacked(
 ) -> bool:
     """Run well-behaved clients alone and then beside hostile ones; return whether the server withstood."""
     expected = [server.ask("POST", *each) for each in requests]
+    with ThreadPoolExecutor(clients) as pool:  # the first batches of each size allocate what later ones use again
+        list(pool.map(lambda each: server.ask("POST", *each), requests * 8))
     medians = []
     passed = True
     for attackers in (0, hostile):
@@ -331,6 +339,7 @@ def attacked(
         end = start + seconds
 
         def client(seed: int) -> None:
+            HERE.address = f"127.0.1.{seed + 1}"  # all of 127/8 is this machine, on Linux
             rng = random.Random(seed)
             while time.monotonic() < end:  # noqa: B023 (the threads end before the next round)
                 index = rng.randrange(len(requests))
@@ -347,6 +356,7 @@ def attacked(
                     time.sleep(1)
 
         def attacker(seed: int) -> None:
+            HERE.address = f"127.0.2.{seed + 1}"
             rng = random.Random(seed)
             while time.monotonic() < end:  # noqa: B023
                 attack = rng.choice(ATTACKS)
@@ -358,7 +368,7 @@ def attacked(
                     attacks[attack.__name__, status] += 1  # noqa: B023
 
         threads = [threading.Thread(target=client, args=(number,)) for number in range(clients - hostile)]
-        threads += [threading.Thread(target=attacker, args=(1000 + number,)) for number in range(attackers)]
+        threads += [threading.Thread(target=attacker, args=(number,)) for number in range(attackers)]
         for thread in threads:
             thread.start()
         while time.monotonic() < end:
