@@ -5,6 +5,7 @@ import shlex
 import shutil
 import subprocess
 import sys
+import tarfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -64,6 +65,13 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     (tmp_path / "captions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
     questions = [{"image": "photos/cat.jpg", "question": "is it a cat?", "answers": ["yes"] * 10}]
     (tmp_path / "questions.jsonl").write_text("".join(json.dumps(row) + "\n" for row in questions))
+    (tmp_path / "shards").mkdir()
+    for shard, names in (("000", ("cat", "duck")), ("001", ("bridge", "horses"))):
+        with tarfile.open(tmp_path / "shards" / f"{shard}.tar", "w") as archive:
+            for name in names:
+                (tmp_path / f"{name}.txt").write_text(f"a {name}\n")
+                archive.add(photographs / f"{name}.jpg", f"{name}.jpg")
+                archive.add(tmp_path / f"{name}.txt", f"{name}.txt")
     write_small_clip(tmp_path / "my-clip")
     write_small_clip(tmp_path / "my-checkpoint")
     monkeypatch.chdir(tmp_path)

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
+from enum import StrEnum
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -22,7 +25,7 @@ if TYPE_CHECKING:
     from beholder.scale.embed import EmbedProgress
     from beholder.scale.shard_embedder import ShardResult
 
-app = typer.Typer(help="Embed collections of many millions of pictures, in shards.", no_args_is_help=True)
+app = typer.Typer(help="Embed and index collections of many millions of pictures, in shards.", no_args_is_help=True)
 
 Sources = Annotated[
     list[str],
@@ -44,6 +47,20 @@ MaxFailed = Annotated[
 Timeout = Annotated[float, typer.Option("--timeout", min=0.1, help="Seconds without data until a shard is given up.")]
 
 
+class EngineName(StrEnum):
+    """What the work runs on."""
+
+    local = "local"
+    ray = "ray"
+
+
+Engine = Annotated[EngineName, typer.Option("--engine", help="This process, or the workers of a Ray cluster.")]
+Address = Annotated[
+    str | None,
+    typer.Option("--address", help="Ray cluster, such as auto; by default $RAY_ADDRESS, or one on this machine alone."),
+]
+
+
 @app.command(name="embed")
 def embed(
     sources: Sources,
@@ -53,6 +70,8 @@ def embed(
     score: Score = False,
     caption: Caption = False,
     caption_model: Captioner = "mini",
+    engine: Engine = EngineName.local,
+    address: Address = None,
     max_failed: MaxFailed = None,
     timeout: Timeout = 120.0,
     image_column: ImageColumn = None,
@@ -72,15 +91,18 @@ def embed(
 
     \b
     beholder scale embed shards/ --out vectors/
-    beholder scale embed "s3://bucket/{00000..09999}.tar" --out s3://bucket/vectors --score --json
+    beholder scale embed "s3://bucket/{00000..09999}.tar" --out s3://bucket/vectors --engine ray --address auto
     """
     from beholder.cli.output import print_message, warnings_on_one_line
     from beholder.cli.pictures import load_encoder, picture_limits
+    from beholder.errors import InvalidSetting
     from beholder.scale.embed import EmbedRun
     from beholder.scale.parts import RunSettings
     from beholder.scale.shard_embedder import EmbedOptions
     from beholder.scale.shards import list_shards
 
+    if address is not None and engine != "ray":
+        raise InvalidSetting("--address is that of a Ray cluster: it needs --engine ray")
     limits = picture_limits(max_megapixels, max_bytes)
     with warnings_on_one_line():
         shards = list_shards(sources)
@@ -97,7 +119,7 @@ def embed(
             caption_column,
         )
         options = EmbedOptions(out, settings, allow_urls, allow_pickle, limits, timeout)
-        run = EmbedRun(shards, options, encoder, max_failed)
+        run = EmbedRun(shards, options, encoder, max_failed, engine.value, address)
         try:
             report(run, json)
         except KeyboardInterrupt:
@@ -158,3 +180,54 @@ def summary(progress: EmbedProgress, out: str) -> str:
     if progress.failed_shards:
         parts.append(f"{len(progress.failed_shards):,} shards can't be read (failed.jsonl)")
     return "; ".join(parts)
+
+
+Parts = Annotated[str, typer.Argument(metavar="ADDRESS", help="What beholder scale embed wrote: its --out.")]
+IndexFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder of the index, on a disk.")]
+Recall = Annotated[
+    float, typer.Option("--recall", min=0.01, max=1.0, help="Share of the true 10 nearest that searches should find.")
+]
+Check = Annotated[
+    bool, typer.Option("--check", help="Compare the index with ADDRESS and measure its recall; change nothing.")
+]
+
+
+@app.command(name="index")
+def index(parts: Parts, out: IndexFolder, recall: Recall = 0.95, check: Check = False, json: Json = False) -> None:
+    """Index vectors, so that beholder search --vectors finds pictures among millions.
+
+    A FAISS inverted file with one bit for each number of a vector finds candidates; the vectors themselves rank them.
+    All of it is memory-mapped. The same command goes on where it was ended, and takes in what is new.
+
+    \b
+    beholder scale index vectors/ --out index/
+    beholder scale index vectors/ --out index/ --check
+    beholder search "a dog in the snow" --vectors index/
+    """
+    from beholder.cli.output import check_output_folder, print_json, print_message
+    from beholder.scale.build_index import build_index, check_index
+
+    if check:
+        found = check_index(out)
+        if json:
+            print_json(asdict(found))
+        else:
+            print(f"{out}: {found.vectors:,} vectors; recall@10 {found.recall:.3f}")
+            print(f"{found.missing:,} parts of {parts} are not in it; {found.gone:,} of its parts are gone")
+        raise typer.Exit(1 if found.missing or found.gone else 0)
+    check_output_folder("--out", out)
+
+    def on_segment(segment: str, rows: int, done: int, total: int) -> None:
+        if json:
+            print_json({"segment": segment, "rows": rows, "segments_left": total - done})
+        else:
+            print_message(f"segment {done} of {total}: {rows:,} vectors")
+
+    manifest = build_index(parts, out, recall, on_segment)
+    count = sum(segment.count for segment in manifest.segments)
+    about = {"index": str(out), "rows": count, "cells": manifest.cells, "probes": manifest.probes}
+    if json:
+        print_json(about | {"recall": manifest.recall})
+    else:
+        visited = f"searches visit {manifest.probes:,} of {manifest.cells:,} cells"
+        print(f"{out}: {count:,} vectors; {visited}; recall@10 {manifest.recall:.3f}")

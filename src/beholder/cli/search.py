@@ -25,6 +25,9 @@ Zero = Annotated[
     bool, typer.Option("-0", "--print0", help="Print paths only, each ended by a null byte, for xargs -0.")
 ]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
+Vectors = Annotated[
+    Path | None, typer.Option("--vectors", help="Search an index of beholder scale index in place of an album.")
+]
 Nearest = Annotated[bool, typer.Option("--nearest", help="Show the nearest pictures even if they do not fit.")]
 
 
@@ -40,6 +43,7 @@ def command(
     html: Html = None,
     print0: Zero = False,
     model: AlbumModel = None,
+    vectors: Vectors = None,
     json: Json = False,
 ) -> None:
     """Find pictures by words, by an example, or by both.
@@ -57,6 +61,7 @@ def command(
 
     \b
     beholder search "children running on a beach"
+    beholder search "children running on a beach" --vectors index/
     beholder search "at night" --image this.jpg --minus people --where "date:2024"
     beholder search "a red dress" --html found.html
     beholder search "a dog" -0 | xargs -0 cp -t dogs/
@@ -74,6 +79,25 @@ def command(
         raise InvalidSetting("nothing to search for: give words, or a picture with --image")
     if json and print0:
         raise InvalidSetting("--json and -0 exclude each other")
+    if vectors is not None:
+        for option, given in {
+            "--album": album,
+            "--where": where,
+            "--html": html,
+            "-0": print0,
+            "--model": model,
+        }.items():
+            if given:
+                raise InvalidSetting(f"{option} is for albums, and not for --vectors")
+        from beholder.cli.vector_search import search_vectors
+
+        with warnings_on_one_line():
+            try:
+                search_vectors(vectors, queries, image, minus, minus_image, top, json)
+            except PictureError as error:
+                print_message(str(error))
+                raise typer.Exit(1) from None
+        return
     sections = []
     show = None if json or print0 else select_protocol()
     with warnings_on_one_line(), Album.open(album, create_new=False) as opened:

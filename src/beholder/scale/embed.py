@@ -8,17 +8,20 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 from beholder.errors import BeholderError
 from beholder.scale.local_engine import run_local
 from beholder.scale.parts import FAILED, part_names, start_run
+from beholder.scale.ray_engine import run_ray
 from beholder.scale.shard_embedder import EmbedOptions, ShardResult
 from beholder.scale.storage import Location
 from beholder.text.json_lines import json_line
 
 if TYPE_CHECKING:
     from beholder.tasks.dual_encoder import DualEncoder
+
+Engine = Literal["local", "ray"]
 
 
 class TooManyFailed(BeholderError):
@@ -87,6 +90,8 @@ class EmbedRun:
         options: what to do.
         encoder: the model.
         max_failed: shards that may fail.
+        engine: ``"local"``, or ``"ray"``.
+        address: of the Ray cluster (`run_ray`).
 
     Raises:
         InvalidSetting: the output holds vectors made with other settings, or can't be reached.
@@ -99,8 +104,11 @@ class EmbedRun:
         options: EmbedOptions,
         encoder: DualEncoder,
         max_failed: int | None = None,
+        engine: Engine = "local",
+        address: str | None = None,
     ):
         self.options, self.encoder, self.max_failed = options, encoder, max_failed
+        self.engine, self.address = engine, address
         self.out = Location.of(options.out)
         start_run(self.out, options.settings)
         finished = set(part_names(self.out))
@@ -131,6 +139,8 @@ class EmbedRun:
     def _results(self) -> Iterator[ShardResult]:
         if not self.todo:
             return iter(())
+        if self.engine == "ray":
+            return run_ray(self.options, self.todo, self.address)
         return run_local(self.options, self.todo, self.encoder)
 
     @property

@@ -1,0 +1,246 @@
+"""The files of an index over parts, and how it is searched.
+
+    INDEX/index.json               what there is; written last, so that an index is complete or not there
+    INDEX/cells.faiss              the trained, empty inverted file: the centroids that all segments share
+    INDEX/segment-HASH/
+        codes.faiss                the inverted file of some parts, one bit for each number of a vector (RaBitQ)
+        vectors.f16                their vectors (n, E), float16, to score the best candidates again
+        rows.parquet               key, shard, caption and the other columns of each vector
+
+All of it is memory-mapped: what stays in memory is the cells that searches visit. The codes find candidates, the
+vectors themselves rank them.
+
+Source: Gao and Long, *RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound*, SIGMOD 2024.
+Shapes: n vectors, E dimensions, k results.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Iterator
+from dataclasses import asdict, dataclass, field
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from beholder.errors import InvalidSetting
+from beholder.files import write_text
+from beholder.scale.parts import RunSettings
+
+INDEX = "index.json"
+CELLS = "cells.faiss"
+CODES = "codes.faiss"
+VECTORS = "vectors.f16"
+ROWS = "rows.parquet"
+VERSION = 1
+CANDIDATES = 40  # scored again, for each result that is wanted
+LEAST_CANDIDATES = 400
+READ = 50_000  # vectors together
+
+
+@dataclass(frozen=True)
+class Segment:
+    """A part of the index.
+
+    Attributes:
+        folder: its name.
+        parts: names of the parts whose vectors it holds.
+        count: vectors.
+        sha256: of its codes.
+    """
+
+    folder: str
+    parts: tuple[str, ...]
+    count: int
+    sha256: str
+
+
+@dataclass(frozen=True)
+class Manifest:
+    """The content of ``index.json``.
+
+    Attributes:
+        source: address of the parts.
+        settings: of the run that made them.
+        segments: in order.
+        cells: centroids.
+        cells_sha256: of their file.
+        probes: cells that a search visits.
+        aim: recall@10 that they were chosen for.
+        recall: measured with them.
+        version: of the format.
+    """
+
+    source: str
+    settings: RunSettings
+    segments: tuple[Segment, ...]
+    cells: int
+    cells_sha256: str
+    probes: int = 1
+    aim: float = 0.95
+    recall: float = 0.0
+    version: int = VERSION
+
+    def save(self, folder: Path) -> None:
+        """Write ``index.json``.
+
+        Raises:
+            OSError: it can't be written.
+        """
+        write_text(folder / INDEX, json.dumps(asdict(self)))
+
+    @classmethod
+    def load(cls, folder: Path) -> Manifest:
+        """Read ``index.json``.
+
+        Raises:
+            InvalidSetting: there is no index, or one of another version.
+        """
+        try:
+            values = json.loads((folder / INDEX).read_text("utf-8"))
+            if values["version"] != VERSION:
+                raise InvalidSetting(f"{folder}: is an index of another version; build it again: beholder scale index")
+            segments = tuple(Segment(**one | {"parts": tuple(one["parts"])}) for one in values["segments"])
+            return cls(**values | {"settings": RunSettings(**values["settings"]), "segments": segments})
+        except FileNotFoundError:
+            raise InvalidSetting(
+                f"{folder}: there is no index here; build it: beholder scale index ADDRESS --out …"
+            ) from None
+        except (ValueError, KeyError, TypeError, OSError) as error:
+            raise InvalidSetting(f"{folder}: its {INDEX} can't be read ({error})") from error
+
+
+@dataclass(frozen=True)
+class VectorHit:
+    """A result: the columns of its row, and the cosine with the query."""
+
+    cosine: float
+    row: dict[str, Any]
+
+
+@dataclass
+class OpenSegment:
+    """A segment, memory-mapped.
+
+    Raises:
+        InvalidSetting: a file is missing or damaged.
+    """
+
+    folder: Path
+    segment: Segment
+    embedding: int
+    probes: int
+    codes: Any = field(init=False)
+    vectors: np.ndarray = field(init=False)  # (n, E) float16
+
+    def __post_init__(self) -> None:
+        """Open the files; the codes only after their checksum, since FAISS trusts what it reads."""
+        import faiss
+
+        folder = self.folder / self.segment.folder
+        try:
+            if file_sha256(folder / CODES) != self.segment.sha256:
+                raise InvalidSetting(f"{folder / CODES}: is damaged; remove {folder.name}, and index again")
+            self.codes = faiss.read_index(str(folder / CODES), faiss.IO_FLAG_MMAP)
+            shape = self.segment.count, self.embedding
+            self.vectors = np.memmap(folder / VECTORS, np.float16, "r", shape=shape)
+        except (OSError, ValueError, RuntimeError) as error:
+            raise InvalidSetting(f"{folder}: can't be opened ({error})") from error
+
+    @cached_property
+    def table(self) -> Any:
+        """The file of rows."""
+        from pyarrow.parquet import ParquetFile
+
+        return ParquetFile(self.folder / self.segment.folder / ROWS, memory_map=True)
+
+    @cached_property
+    def groups(self) -> np.ndarray:
+        """The first row of each row group."""
+        about = self.table.metadata
+        counts = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
+        return np.concatenate([[0], np.cumsum(counts)])
+
+    def search(self, query: np.ndarray, k: int, probes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+        """Return the rows of the k nearest vectors and their cosines, best first.
+
+        Args:
+            query: (E,), unit length.
+            k: results.
+            probes: cells to visit.
+        """
+        import faiss
+
+        settings = faiss.IVFRaBitQSearchParameters()
+        settings.nprobe, settings.qb = probes or self.probes, 8
+        wanted = min(self.segment.count, max(CANDIDATES * k, LEAST_CANDIDATES))
+        rotated = faiss.SearchParametersPreTransform(index_params=settings)  # type: ignore[call-arg]
+        _, found = self.codes.search(np.ascontiguousarray(query[None], np.float32), wanted, params=rotated)
+        rows = np.sort(found[0][found[0] >= 0])
+        cosines = self.vectors[rows].astype(np.float32) @ query
+        order = np.argsort(-cosines, kind="stable")[:k]
+        return rows[order], cosines[order]
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Return the columns of one vector."""
+        group = int(np.searchsorted(self.groups, number, side="right")) - 1
+        found = self.table.read_row_group(group).slice(number - int(self.groups[group]), 1)
+        return dict(found.to_pylist()[0])
+
+
+class ShardIndex:
+    """An index over parts, opened for searching. Threads may share it.
+
+    Args:
+        folder: of the index.
+
+    Raises:
+        InvalidSetting: there is none, or it is damaged.
+    """
+
+    def __init__(self, folder: Path):
+        self.folder, self.manifest = folder, Manifest.load(folder)
+        embedding, probes = self.manifest.settings.embedding, self.manifest.probes
+        self.segments = [OpenSegment(folder, one, embedding, probes) for one in self.manifest.segments]
+        counts = [segment.segment.count for segment in self.segments]
+        self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+
+    def __len__(self) -> int:
+        return int(self.starts[-1])
+
+    def search_rows(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of the k nearest vectors, counted over all segments, and their cosines, best first."""
+        found = [segment.search(query, k) for segment in self.segments]
+        rows = np.concatenate([start + rows for start, (rows, _) in zip(self.starts, found, strict=False)])
+        cosines = np.concatenate([cosines for _, cosines in found])
+        order = np.argsort(-cosines, kind="stable")[:k]
+        return rows[order], cosines[order]
+
+    def search(self, query: np.ndarray, k: int) -> list[VectorHit]:
+        """Return the k nearest pictures, best first.
+
+        Args:
+            query: (E,), unit length.
+            k: results.
+        """
+        hits = []
+        for row, cosine in zip(*self.search_rows(query, k), strict=True):
+            segment = int(np.searchsorted(self.starts, row, side="right")) - 1
+            hits.append(VectorHit(float(cosine), self.segments[segment].row(int(row - self.starts[segment]))))
+        return hits
+
+    def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Yield all vectors (n, E) float16 with their numbers (n,)."""
+        for start, segment in zip(self.starts, self.segments, strict=False):
+            for first in range(0, segment.segment.count, READ):
+                vectors = np.asarray(segment.vectors[first : first + READ])
+                yield np.arange(start + first, start + first + len(vectors)), vectors
+
+
+def file_sha256(path: Path) -> str:
+    """Return the checksum of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
