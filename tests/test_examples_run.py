@@ -12,8 +12,10 @@ from pathlib import Path
 import pytest
 
 import serving
+import tiny_generator
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.weights.cache import cache_folder
+from beholder.weights.native_generator import save_image_generator
 from command import beholder_in_its_own_process
 from examples import GUIDE, READMES, ROOT, python, run_commands
 from parity.small_clip import write_small_clip
@@ -31,6 +33,7 @@ NOT_RUN = {
     "beholder caption shop/ --model smolvlm": "a model of the hub; tests/tasks makes such models",
     "beholder caption training/ --model smolvlm": "a model of the hub; tests/tasks makes such models",
     "beholder train bridge recipes/bridge/own.json": "takes an hour; tests/training runs such a config small",
+    "beholder train generator recipes/emoji_generator/emoji.json": "takes hours; tests/training runs a small one",
 }
 GARMENTS = {"cat": "animals", "duck": "animals", "horses": "animals", "bridge": "buildings", "windmill": "buildings"}
 
@@ -74,6 +77,7 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 archive.add(tmp_path / f"{name}.txt", f"{name}.txt")
     write_small_clip(tmp_path / "my-clip")
     write_small_clip(tmp_path / "my-checkpoint")
+    save_image_generator(tiny_generator.build(), tmp_path / "runs" / "emoji-generator" / "best")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 

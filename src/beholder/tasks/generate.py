@@ -58,7 +58,10 @@ class ImageGenerator(Reloadable):
 
     @classmethod
     def from_pretrained(cls, name: str | Path, *, device: str | None = None) -> ImageGenerator:
-        """Load a folder that ``beholder train generator`` wrote.
+        """Load a folder that ``beholder train generator`` wrote, or a pipeline of diffusers.
+
+        Pipelines are Stable Diffusion and SDXL, with their Turbo kin (``steps=1, guidance=1``), in a folder with a
+        ``model_index.json`` and safetensors. They draw texts only, and choose among no candidates.
 
         Args:
             name: the folder.
@@ -67,8 +70,11 @@ class ImageGenerator(Reloadable):
         Raises:
             ModelNotFound: there is no such folder.
             ModelError: it holds no image generator, or half of one.
+            MissingExtra: it holds a pipeline, and diffusers is not installed.
         """
+        from beholder.tasks.pipeline_backend import PipelineBackend
         from beholder.tasks.unclip_backend import UnclipBackend
+        from beholder.weights.diffusers_pipeline import is_pipeline, load_pipeline
         from beholder.weights.load import error_context
         from beholder.weights.native_generator import load_image_generator
 
@@ -77,8 +83,12 @@ class ImageGenerator(Reloadable):
             raise ModelNotFound(NO_MINI)
         folder = Path(name).expanduser()
         if not folder.is_dir():
-            raise ModelNotFound(f"{name}: no such folder; an image generator is a folder with a beholder.json")
+            raise ModelNotFound(
+                f"{name}: no such folder; an image generator is a folder with a beholder.json or a model_index.json"
+            )
         with error_context(name):
+            if is_pipeline(folder):
+                return cls(PipelineBackend(load_pipeline(folder, folder.absolute().name), device))._loaded_from(origin)
             loaded = load_image_generator(folder)
         return cls(UnclipBackend(loaded, device))._loaded_from(origin)
 

@@ -74,11 +74,12 @@ def prepare_data(
     """
     folder.mkdir(parents=True, exist_ok=True)
     files.remove_unfinished(folder)
+    fingerprint = encoder.fingerprint
     kept: list[Example] = []
     pieces: list[tuple[np.ndarray, np.ndarray]] = []
     for start in range(0, len(examples), PIECE):
         piece = examples[start : start + PIECE]
-        pixels, embeddings, used = _embed_piece(piece, encoder, size, folder, on_skip)
+        pixels, embeddings, used = _embed_piece(piece, encoder, fingerprint, size, folder, on_skip)
         pieces.append((pixels, embeddings))
         kept += [piece[row] for row in used]
         report({"pictures_looked_at": start + len(piece), "pictures": len(examples)})
@@ -89,7 +90,7 @@ def prepare_data(
     return GeneratorData(
         np.concatenate([pixels for pixels, _ in pieces]),
         np.concatenate([embeddings for _, embeddings in pieces]),
-        _embed_texts(texts, encoder, folder),
+        _embed_texts(texts, encoder, fingerprint, folder),
         [np.array([rows[text] for text in example.texts]) for example in kept],
     )
 
@@ -97,6 +98,7 @@ def prepare_data(
 def _embed_piece(
     examples: Sequence[Example],
     encoder: DualEncoder,
+    fingerprint: str,
     size: int,
     folder: Path,
     on_skip: Callable[[str, str], None],
@@ -107,7 +109,7 @@ def _embed_piece(
         for example in examples
         if _exists(example)
     ]
-    key = _key(encoder.fingerprint, str(size), *stamps)
+    key = _key(fingerprint, str(size), *stamps)
     file = folder / f"{key}.npz"
     if not file.exists():
         pictures: list[Image.Image] = []
@@ -128,9 +130,9 @@ def _embed_piece(
         return saved["pixels"], saved["embeddings"], saved["used"]
 
 
-def _embed_texts(texts: Sequence[str], encoder: DualEncoder, folder: Path) -> np.ndarray:
+def _embed_texts(texts: Sequence[str], encoder: DualEncoder, fingerprint: str, folder: Path) -> np.ndarray:
     """Return the texts' embeddings (m, E)."""
-    key = _key(encoder.fingerprint, *texts)
+    key = _key(fingerprint, *texts)
     file = folder / f"{key}.npy"
     if not file.exists():
         with files.atomic_file(file, durable=False) as scratch:
