@@ -25,7 +25,9 @@ if TYPE_CHECKING:
     from beholder.scale.embed import EmbedProgress
     from beholder.scale.shard_embedder import ShardResult
 
-app = typer.Typer(help="Embed and index collections of many millions of pictures, in shards.", no_args_is_help=True)
+app = typer.Typer(
+    help="Embed, index and filter collections of many millions of pictures, in shards.", no_args_is_help=True
+)
 
 Sources = Annotated[
     list[str],
@@ -231,3 +233,46 @@ def index(parts: Parts, out: IndexFolder, recall: Recall = 0.95, check: Check = 
     else:
         visited = f"searches visit {manifest.probes:,} of {manifest.cells:,} cells"
         print(f"{out}: {count:,} vectors; {visited}; recall@10 {manifest.recall:.3f}")
+
+
+SelectOut = Annotated[str, typer.Option("--out", "-o", help="Folder or address of the new shards.")]
+SelectWhere = Annotated[
+    str, typer.Option("--where", help='Only these, such as "match>=0.7 width>=256 -caption:watermark".')
+]
+Dedup = Annotated[
+    float | None, typer.Option("--dedup", min=-1.0, max=1.0, help="Drop pictures whose cosine is above this.")
+]
+PerShard = Annotated[int, typer.Option("--per-shard", min=1, help="Pictures in a new shard.")]
+
+
+@app.command(name="select")
+def select(
+    parts: Parts,
+    out: SelectOut,
+    where: SelectWhere = "",
+    dedup: Dedup = None,
+    per_shard: PerShard = 10_000,
+    timeout: Timeout = 120.0,
+    json: Json = False,
+) -> None:
+    """Write the pictures that pass a filter as new shards, which beholder train clip reads.
+
+    Of files with the same bytes, one is kept; with --dedup, of pictures that look alike, too, within clusters.
+
+    \b
+    --where takes match cosine width height pixels, with : = < <= > >=, and caption:WORD; all terms must hold, and a
+    minus in front negates one.
+
+    \b
+    beholder scale select vectors/ --where "match>=0.7 width>=256" --dedup 0.95 --out selected/
+    """
+    from beholder.cli.output import print_json
+    from beholder.scale.select import select as write_selected
+
+    found = write_selected(parts, out, where, dedup, per_shard, timeout)
+    if json:
+        print_json(asdict(found))
+        return
+    print(f"{out}: {found.selected:,} of {found.rows:,} pictures in {found.shards:,} shards")
+    left_out = {"filtered out": found.filtered, "identical": found.identical, "near duplicates": found.near}
+    print(", ".join(f"{count:,} {what}" for what, count in left_out.items()) + f", {found.failed:,} unusable")
