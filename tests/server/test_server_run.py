@@ -211,3 +211,15 @@ def test_sighup_rereads_the_keys_and_reopens_the_log(tmp_path: Path, tiny_model:
     finally:
         process.kill()
         process.communicate()
+
+
+@pytest.mark.slow
+def test_open_opens_the_page_in_the_browser(tiny_model: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened = tmp_path / "opened"
+    os.mkfifo(opened)
+    browser = tmp_path / "browser"
+    browser.write_text(f'#!/bin/sh\nprintf "%s" "$1" > "{opened}"\n')
+    browser.chmod(0o755)
+    monkeypatch.setenv("BROWSER", str(browser))
+    with served("--model", tiny_model, "--open") as (_, port):
+        assert opened.read_text() == f"http://127.0.0.1:{port}/"

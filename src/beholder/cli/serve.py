@@ -28,6 +28,7 @@ ProxyHeaders = Annotated[
 LogFile = Annotated[
     Path | None, typer.Option("--log-file", help="Log to this file in place of standard error; reopened on SIGHUP.")
 ]
+OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a browser.")]
 AllowHost = Annotated[list[str], typer.Option("--allow-host", help="Host name of this server; repeatable.")]
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures from public http(s) URLs.")]
 Albums = Annotated[list[Path], typer.Option("--album", help="Serve this album; repeatable.", show_default=False)]
@@ -64,6 +65,7 @@ def command(
     album: Albums = [],  # noqa: B006
     folder: Folders = [],  # noqa: B006
     read_only: ReadOnly = False,
+    open_page: OpenPage = False,
     key: Key = None,
     key_file: KeyFile = None,
     allow_host: AllowHost = [],  # noqa: B006
@@ -120,4 +122,4 @@ def command(
         telemetry=telemetry,
         drain_seconds=drain_seconds,
     )
-    serve(Service(settings, model_loader(model, allow_pickle, check_precision(precision)), album), log_file)
+    serve(Service(settings, model_loader(model, allow_pickle, check_precision(precision)), album), log_file, open_page)

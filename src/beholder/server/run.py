@@ -8,6 +8,7 @@ import signal
 import threading
 import time
 import warnings
+import webbrowser
 from contextlib import suppress
 from pathlib import Path
 from types import FrameType
@@ -57,6 +58,7 @@ class Server(uvicorn.Server):
 
     Attributes:
         log: Reopened by `reload`.
+        open_page: Whether to open the page in a browser once the server listens.
     """
 
     def __init__(self, config: uvicorn.Config, service: Service, access: AccessPolicy):
@@ -64,6 +66,7 @@ class Server(uvicorn.Server):
         self.service = service
         self.access = access
         self.log: JsonLinesHandler | None = None
+        self.open_page = False
         self._last_accept_log = 0.0
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -75,7 +78,10 @@ class Server(uvicorn.Server):
         if self.started and self.servers:
             port = self.servers[0].sockets[0].getsockname()[1]
             host = f"[{self.config.host}]" if ":" in self.config.host else self.config.host
-            log_event("listening", address=f"http://{host}:{port}/")
+            address = f"http://{host}:{port}/"
+            log_event("listening", address=address)
+            if self.open_page:
+                threading.Thread(target=webbrowser.open, args=(address,), daemon=True).start()
 
     async def shutdown(self, sockets: list | None = None) -> None:
         """Let running requests finish for ``stop_seconds``, then cancel their work."""
@@ -153,12 +159,13 @@ def create_server(service: Service) -> Server:
     return server
 
 
-def serve(service: Service, log_file: Path | None = None) -> None:
+def serve(service: Service, log_file: Path | None = None, open_page: bool = False) -> None:
     """Run until SIGTERM or Ctrl-C; running requests have ``stop_seconds`` to finish. SIGHUP reloads (`Server.reload`).
 
     Args:
         service: The models and albums.
         log_file: Where to log; by default, standard error.
+        open_page: Whether to open the page in a browser.
 
     Raises:
         InvalidSetting: The address can't be bound, or the log can't be opened.
@@ -174,6 +181,7 @@ def serve(service: Service, log_file: Path | None = None) -> None:
     warnings.simplefilter("ignore", UserWarning)
     server = create_server(service)
     server.log = log
+    server.open_page = open_page
     if hasattr(signal, "SIGHUP"):
         signal.signal(signal.SIGHUP, lambda *_: server.reload_soon())
     for number in (signal.SIGTERM, signal.SIGINT):  # uvicorn re-raises them after shutting down
