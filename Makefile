@@ -3,6 +3,7 @@
 # make test-fast  set up and run the tests that are not marked slow, in about two minutes
 # make docs       set up and build the guide in build/docs
 # make dist       set up and build a reproducible wheel and sdist in dist/
+# make share      set up and write man pages and shell completions to build/share
 # make bench      set up and compare Beholder with the libraries one would use instead; takes half an hour
 
 PYTHON ?= python3
@@ -13,7 +14,7 @@ UV := 0.13.9
 # A process a core; one that has finished takes over tests of the other.
 PYTEST = $(VENV)/bin/python -m pytest -n auto --dist worksteal
 
-.PHONY: demo test test-fast test-slow dist bench lint docs catalogs links lock audit clean
+.PHONY: demo test test-fast test-slow dist share bench lint docs catalogs links lock audit clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo.py
@@ -31,6 +32,9 @@ dist: $(VENV)/installed
 	rm -rf build/lib
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/bin/python -c \
 		"from setuptools import build_meta; build_meta.build_wheel('dist'); build_meta.build_sdist('dist')"
+
+share: $(VENV)/installed
+	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/bin/python packaging/share.py build/share
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/bench.py
