@@ -49,7 +49,7 @@ docs: $(VENV)/installed docs/drawn/finished
 	$(VENV)/bin/python docs/check_links.py build/docs
 
 # The figures show mini's outputs, so they are drawn again when the weights, the photographs or a script change.
-docs/drawn/finished: $(wildcard docs/figures/*.py demo/photographs/* src/beholder/weights/mini_*/*) | $(VENV)/installed
+docs/drawn/finished: $(wildcard docs/figures/*.py docs/tour* demo/photographs/* src/beholder/weights/mini_*/*) | $(VENV)/installed
 	$(VENV)/bin/python docs/figures/draw.py
 	touch $@
 

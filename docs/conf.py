@@ -174,6 +174,13 @@ def rewrite_links(_: object, page: str, text: list[str]) -> None:
     text[0] = relocate_links(text[0], (DOCS / page).parent, (DOCS / page).parent)
 
 
+def show_outputs(app: Sphinx, page: str, text: list[str]) -> None:
+    """Let what each block of the tour prints and draws follow it (`docs/figures/tour.py`)."""
+    if page == "tour" and app.builder.format == "html":
+        outputs = iter(json.loads((DOCS / "drawn" / "tour.json").read_text("utf-8")))
+        text[0] = re.sub(r"```python\n.*?```\n", lambda block: f"{block[0]}\n{next(outputs)}", text[0], flags=re.S)
+
+
 def relocate_links(text: str, source: Path, page: Path) -> str:
     """Rewrite relative links from the folder of the source to the folder of the page."""
 
@@ -199,4 +206,5 @@ def setup(app: Sphinx) -> None:
     """Register the extension hooks."""
     app.connect("builder-inited", write_pages)
     app.connect("source-read", rewrite_links)
+    app.connect("source-read", show_outputs)
     app.connect("autodoc-process-docstring", keep_colons, priority=400)  # before Napoleon

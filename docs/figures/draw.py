@@ -10,7 +10,7 @@ from pathlib import Path
 
 from computed import Computed
 
-FIGURES = ("patches", "towers", "contrast", "qformer", "masks", "stages", "soft_prompts", "attention_maps")
+FIGURES = ("patches", "towers", "contrast", "qformer", "masks", "stages", "soft_prompts", "attention_maps", "tour")
 DRAWN = Path(__file__).parents[1] / "drawn"
 
 

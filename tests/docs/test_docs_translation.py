@@ -17,7 +17,7 @@ DOCS = ROOT / "docs"
 LOCALE = DOCS / "locale" / "zh_CN"
 PAGES = sorted(
     page.relative_to(DOCS).with_suffix("").as_posix()
-    for pattern in ("index.md", "quick-start.md", "measured-how.md", "how-to/*.md", "how-it-works/*.md")
+    for pattern in ("index.md", "quick-start.md", "tour.md", "measured-how.md", "how-to/*.md", "how-it-works/*.md")
     for page in DOCS.glob(pattern)
     if page.stem != "which-model"  # generated from the table of models
 )
