@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 import time
 import warnings
 from collections import Counter, deque
@@ -26,6 +27,7 @@ from beholder.scale.shard_embedder import EmbedOptions, ShardEmbedder, ShardResu
 
 MAX_DEATHS = 5  # of workers, while they embed the same shard: after that, the shard is at fault
 REFRESH = 5.0  # seconds between looks at the machines
+CONNECT_SECONDS = 10.0  # to reach the address of a cluster
 PATIENCE = 60.0  # seconds without any worker before a warning
 
 
@@ -205,6 +207,17 @@ def worker_resources(nodes: Sequence[dict[str, float]]) -> tuple[int, dict[str, 
     return len(cpus), {"num_cpus": min(cpus, default=1)}
 
 
+def _check_reachable(address: str) -> None:
+    """Refuse an address where nothing answers: Ray itself would try again for minutes."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not port.isdigit():  # auto or local
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
+    except (OSError, OverflowError, UnicodeError) as error:
+        raise InvalidSetting(f"--address {address}: no Ray cluster there ({error})") from error
+
+
 @contextmanager
 def _connected(address: str | None) -> Iterator[None]:
     """Connect to a cluster, or start one on this machine for as long as the block lasts."""
@@ -217,6 +230,7 @@ def _connected(address: str | None) -> Iterator[None]:
         return
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # a cluster of ours reports to nobody
     start: dict[str, Any] = {}
+    _check_reachable(address or os.environ.get("RAY_ADDRESS", ""))
     if address is None and "RAY_ADDRESS" not in os.environ:
         start = {"include_dashboard": False}
         address = "local"
