@@ -16,7 +16,7 @@ from beholder.cli.main import app
 from tiny_blip2 import make
 
 OUTPUTS = {"--out", "--report", "--plot", "--html", "--attention", "--captions", "--answers"}
-INPUTS = {"--album", "--data", "--folder", "--key-file", "--keywords-from", "--labels-file", "--test"}
+INPUTS = {"--album", "--data", "--folder", "--key-file", "--keywords-from", "--labels-file", "--test", "--vectors"}
 OTHERS = {"--log-file"}  # appended to from the start
 CALLS = {
     "embed": ["embed", "PICTURE"],
@@ -37,6 +37,11 @@ FOLDERS = {
     "export": ["export", "NOWHERE", "--format", "onnx"],
     "train clip": ["train", "clip", "NOWHERE"],
     "train bridge": ["train", "bridge", "NOWHERE"],
+    "train generator": ["train", "generator", "NOWHERE"],
+    "generate": ["generate", "a cat", "--model", "NOWHERE"],
+    "scale embed": ["scale", "embed", "NOWHERE"],
+    "scale index": ["scale", "index", "NOWHERE"],
+    "scale select": ["scale", "select", "NOWHERE"],
 }
 SUFFIX = {"--plot": ".png", "--attention": ".png", "--html": ".html", "--report": ".json", "--captions": ".csv"}
 SUFFIX |= {"--answers": ".csv"}

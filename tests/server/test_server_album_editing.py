@@ -88,8 +88,8 @@ def test_an_allowed_folder_is_added_with_progress_and_problems(site: Running, pi
     (pictures / "2024" / "new.jpg").write_bytes(file_of(picture(9), "JPEG"))
     site.post("/v1/albums/holiday/index", {"folders": []})
     assert wait_until_indexed(site)["counts"]["added"] == 1, "an update covers all folders that were indexed"
-    query = site.post("/v1/search", {"query": "new", "top": 3}).json["data"]
-    assert query[0]["name"] == "2024/new.jpg" and query[0]["named"]
+    found = {row["name"]: row for row in site.post("/v1/search", {"query": "new", "top": 3}).json["data"]}
+    assert found["2024/new.jpg"]["named"], "its place among the others depends on a random model"
 
 
 @pytest.mark.parametrize(

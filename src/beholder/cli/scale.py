@@ -95,16 +95,18 @@ def embed(
     beholder scale embed shards/ --out vectors/
     beholder scale embed "s3://bucket/{00000..09999}.tar" --out s3://bucket/vectors --engine ray --address auto
     """
-    from beholder.cli.output import print_message, warnings_on_one_line
+    from beholder.cli.output import check_output_folder, print_message, warnings_on_one_line
     from beholder.cli.pictures import load_encoder, picture_limits
     from beholder.errors import InvalidSetting
     from beholder.scale.embed import EmbedRun
     from beholder.scale.parts import RunSettings
     from beholder.scale.shard_embedder import EmbedOptions
     from beholder.scale.shards import list_shards
+    from beholder.scale.storage import Location
 
     if address is not None and engine != "ray":
         raise InvalidSetting("--address is that of a Ray cluster: it needs --engine ray")
+    check_output_folder("--out", Location.of(out).local)
     limits = picture_limits(max_megapixels, max_bytes)
     with warnings_on_one_line():
         shards = list_shards(sources)
@@ -266,9 +268,11 @@ def select(
     \b
     beholder scale select vectors/ --where "match>=0.7 width>=256" --dedup 0.95 --out selected/
     """
-    from beholder.cli.output import print_json
+    from beholder.cli.output import check_output_folder, print_json
     from beholder.scale.select import select as write_selected
+    from beholder.scale.storage import Location
 
+    check_output_folder("--out", Location.of(out).local)
     found = write_selected(parts, out, where, dedup, per_shard, timeout)
     if json:
         print_json(asdict(found))
