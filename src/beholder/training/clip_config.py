@@ -201,11 +201,7 @@ def read_clip_config(path: Path, folder: Path | None = None) -> ClipConfig:
     folder = path.parent if folder is None else folder
     config = replace(
         config,
-        data=replace(
-            data,
-            train=resolve_address(folder, data.train),
-            evaluate=data.evaluate and resolve_address(folder, data.evaluate),
-        ),
+        data=resolve_data(folder, data),
         model=replace(
             model,
             from_pretrained=model.from_pretrained and resolve_model(folder, model.from_pretrained),
@@ -223,6 +219,15 @@ def read_clip_config(path: Path, folder: Path | None = None) -> ClipConfig:
 def resolve_address(folder: Path, address: str) -> str:
     """Return an address in a config: a path relative to a folder; anything with a protocol as it is."""
     return address if "://" in address else str(folder / Path(address).expanduser())
+
+
+def resolve_data(folder: Path, data: Any) -> Any:
+    """Return the ``data`` of a config with its ``train`` and ``evaluate`` resolved."""
+    return replace(
+        data,
+        train=resolve_address(folder, data.train),
+        evaluate=data.evaluate and resolve_address(folder, data.evaluate),
+    )
 
 
 def resolve_model(folder: Path, name: str) -> str:

@@ -8,7 +8,7 @@ from beholder.errors import InvalidSetting
 from beholder.models.diffusion_transformer import DiffusionTransformerSettings
 from beholder.models.prior import PriorSettings
 from beholder.models.unclip import UnclipSettings
-from beholder.training.clip_config import resolve_address, resolve_model
+from beholder.training.clip_config import resolve_data, resolve_model
 from beholder.training.config_file import read_config, validate
 from beholder.training.examples import Columns
 
@@ -133,14 +133,9 @@ def read_generator_config(path: Path, folder: Path | None = None) -> GeneratorCo
     """
     config = read_config(path, GeneratorConfig)
     folder = path.parent if folder is None else folder
-    data = config.data
     config = replace(
         config,
-        data=replace(
-            data,
-            train=resolve_address(folder, data.train),
-            evaluate=data.evaluate and resolve_address(folder, data.evaluate),
-        ),
+        data=resolve_data(folder, config.data),
         model=replace(config.model, encoder=resolve_model(folder, config.model.encoder)),
     )
     network_settings(config, embedding=1, name=str(path))
