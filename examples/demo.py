@@ -254,7 +254,7 @@ def captions_and_answers(model: VisionLanguageModel, photographs: list[Photograp
         cards.append(f'<div class="card">{photograph.tag(200)}<div>{generated}</div></div>')
     return f"""<section><h2>Captions and answers</h2>
 <p>A generated caption for each photograph, and the answers to two questions with the probability that the model assigns
-to them. It was trained on few photographs, mostly of people and dogs outdoors; elsewhere it guesses.</p>
+to them. A caption often names the main thing, and as often gets its details wrong.</p>
 <div class="cards">{"".join(cards)}</div></section>"""
 
 
