@@ -33,7 +33,6 @@ NOT_RUN = {
     "beholder caption shop/ --model smolvlm": "a model of the hub; tests/tasks makes such models",
     "beholder caption training/ --model smolvlm": "a model of the hub; tests/tasks makes such models",
     "beholder train bridge recipes/bridge/own.json": "takes an hour; tests/training runs such a config small",
-    "beholder train generator recipes/emoji_generator/emoji.json": "takes hours; tests/training runs a small one",
 }
 GARMENTS = {"cat": "animals", "duck": "animals", "horses": "animals", "bridge": "buildings", "windmill": "buildings"}
 
