@@ -13,6 +13,7 @@ from beholder.models.bridge import BridgeSettings, image_tokens
 from beholder.models.global_token_encoder import GlobalTokenEncoder
 from beholder.models.qformer import QFormerSettings
 from beholder.weights import mini, mini_bridge
+from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.native_vision_language import load_vision_language, save_vision_language
 from initial_bridge import initial_bridge
 
@@ -42,9 +43,14 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.fixture(scope="module")
+def loaded(written: Path) -> LoadedVisionLanguage:
+    """The bridge with the language model, whose file takes a while to read."""
+    return mini_bridge.assemble(written)
+
+
 @pytest.mark.slow
-def test_a_bridge_with_global_tokens_survives_both_formats(written: Path, tmp_path: Path) -> None:
-    loaded = mini_bridge.assemble(written)
+def test_a_bridge_with_global_tokens_survives_both_formats(loaded: LoadedVisionLanguage, tmp_path: Path) -> None:
     assert isinstance(loaded.image, GlobalTokenEncoder)
     save_vision_language(loaded, tmp_path / "whole")
     again = load_vision_language(tmp_path / "whole")
@@ -61,8 +67,8 @@ def test_a_bridge_with_global_tokens_survives_both_formats(written: Path, tmp_pa
 
 
 @pytest.mark.slow
-def test_a_folder_with_another_reranker_is_refused(written: Path, tmp_path: Path) -> None:
-    save_vision_language(replace(mini_bridge.assemble(written), reranker="somebody/elses-model"), tmp_path / "whole")
+def test_a_folder_with_another_reranker_is_refused(loaded: LoadedVisionLanguage, tmp_path: Path) -> None:
+    save_vision_language(replace(loaded, reranker="somebody/elses-model"), tmp_path / "whole")
     with pytest.raises(ModelError, match="reranker 'somebody/elses-model'"):
         load_vision_language(tmp_path / "whole")
 
@@ -78,9 +84,8 @@ def test_an_incomplete_set_of_projections_is_reported_by_name(written: Path, tmp
 
 
 @pytest.mark.slow
-def test_a_folder_of_version_1_is_read_with_its_former_names(written: Path, tmp_path: Path) -> None:
+def test_a_folder_of_version_1_is_read_with_its_former_names(loaded: LoadedVisionLanguage, tmp_path: Path) -> None:
     whole = tmp_path / "whole"
-    loaded = mini_bridge.assemble(written)
     save_vision_language(loaded, whole)
     config = json.loads((whole / "beholder.json").read_text())
     config |= {"version": 1, "judge": config.pop("reranker"), "candidates": config.pop("num_candidates")}
