@@ -1,8 +1,10 @@
+import io
 import json
 from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from small_shards import jpeg, write_shards
 
 from beholder import DualEncoder
@@ -123,4 +125,52 @@ def test_search_finds_pictures_of_shards(tmp_path: Path, tiny_model: Path) -> No
         hits = [json.loads(line) for line in beholder(*order, words).stdout.splitlines()]
         expected = np.sort(images @ encoder.embed_texts([words])[0])[::-1][:3]
         assert [hit["score"] for hit in hits] == pytest.approx(expected, abs=2e-3)
-    assert "not for --vectors" in beholder(*order, "x", "--where", "width>3").stderr
+    narrow = beholder(*order, "the dog", "--where", 'caption:"NUMBER 1"').stdout.splitlines()
+    assert len(narrow) == 3 and {json.loads(line)["caption"].split()[-1][0] for line in narrow} == {"1"}
+    assert beholder(*order, "x", "--where", "width>4000").stdout == ""
+    for where in ("language:en", "folder:x", "width>wide", 'caption:"open'):
+        refused = beholder(*order, "x", "--where", where)
+        assert refused.returncode == 2 and "invalid filter" in refused.stderr
+    assert "not for --vectors" in beholder(*order, "x", "--album", "a").stderr
+
+
+def test_a_filter_leaves_what_exact_search_over_the_rest_finds(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    vectors = write_parts(tmp_path / "parts", 2, 300)
+    monkeypatch.setattr(build_index, "SEGMENT_VECTORS", 300)
+    build_index.build_index(str(tmp_path / "parts"), tmp_path / "index")
+    index = ShardIndex(tmp_path / "index")
+    captions = [row["caption"] for segment in index.segments for row in segment.table.read().to_pylist()]
+    assert captions[300] == index.row(300)["caption"]
+    stored = np.array([index.vector(number) for number in range(len(index))], np.float32)
+    assert np.array_equal(np.sort(stored, axis=0), np.sort(vectors, axis=0))
+    for exact in (20_000, 0):  # all that is left is compared, or found by codes
+        monkeypatch.setattr("beholder.scale.segments.EXACT", exact)
+        for where, holds in {
+            "caption:7": [("7" in caption) for caption in captions],
+            '-caption:7 caption:"CAPTION 12"': [("caption 12" in one and "7" not in one) for one in captions],
+            "width>1": [False] * len(captions),
+        }.items():
+            best = []
+            for query in clustered(10, 98):
+                found, _ = index.search_rows(query, 10, where)
+                allowed = np.flatnonzero(holds)
+                assert set(found) <= set(allowed.tolist())
+                best.append(set(found) == set(allowed[np.argsort(-(stored[allowed] @ query))[:10]].tolist()))
+            assert np.mean(best) >= (1.0 if exact else 0.7)
+    with pytest.raises(IndexError, match="there is no vector 540"):
+        index.row(540)
+
+
+def test_thumbnails_are_kept_for_those_who_ask(tmp_path: Path, tiny_model: Path) -> None:
+    shards = write_shards(tmp_path / "shards", 1, 3)
+    order = ("scale", "embed", shards, "--model", tiny_model)
+    assert beholder(*order, "--out", tmp_path / "parts", "--thumbnails", "24").returncode == 0
+    assert "thumbnail 24, not None" in beholder(*order, "--out", tmp_path / "parts").stderr
+    beholder("scale", "index", tmp_path / "parts", "--out", tmp_path / "index")
+    index = ShardIndex(tmp_path / "index")
+    for number in range(3):
+        assert Image.open(io.BytesIO(index.thumbnail(number) or b"")).size == (24, 20)
+        assert "thumbnail" not in index.row(number)
+    beholder(*order, "--out", tmp_path / "without")
+    beholder("scale", "index", tmp_path / "without", "--out", tmp_path / "other")
+    assert ShardIndex(tmp_path / "other").thumbnail(0) is None

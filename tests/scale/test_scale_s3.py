@@ -1,10 +1,11 @@
+import json
 from collections.abc import Iterator
 from pathlib import Path
-from urllib.request import Request, urlopen
 
 import pytest
 from pyarrow import parquet
-from small_shards import shard
+from s3_server import s3_server
+from small_shards import shard, write_shards
 
 from command import beholder
 
@@ -17,25 +18,8 @@ pytestmark = pytest.mark.slow
 @pytest.fixture
 def s3(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """A server that speaks S3 on loopback, with an empty bucket; return its address."""
-    import s3fs
-    from moto.server import ThreadedMotoServer
-
-    server = ThreadedMotoServer("127.0.0.1", 0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    for name, value in {
-        "AWS_ENDPOINT_URL": f"http://{host}:{port}",
-        "AWS_ACCESS_KEY_ID": "user",
-        "AWS_SECRET_ACCESS_KEY": "secret",
-        "AWS_DEFAULT_REGION": "us-east-1",
-    }.items():
-        monkeypatch.setenv(name, value)
-    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-    s3fs.S3FileSystem.clear_instance_cache()
-    s3fs.S3FileSystem().mkdir("bucket")
-    yield f"http://{host}:{port}"
-    s3fs.S3FileSystem.clear_instance_cache()
-    server.stop()
+    with s3_server(monkeypatch) as address:
+        yield address
 
 
 def test_shards_on_s3_become_parts_on_s3(s3: str, tiny_model: Path) -> None:
@@ -65,3 +49,35 @@ def test_credentials_that_are_missing_are_named(s3: str, tiny_model: Path, monke
     s3fs.S3FileSystem.clear_instance_cache()
     run = beholder("scale", "embed", "s3://bucket/in/*.tar", "--out", "s3://bucket/out", "--model", tiny_model)
     assert run.returncode == 2 and "can't be listed" in run.stderr and "redentials" in run.stderr
+
+
+def test_machines_share_an_index_on_s3(
+    s3: str, tmp_path: Path, tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import s3fs
+
+    def machine(name: str) -> Path:
+        """Have the following commands use the cache of another machine."""
+        monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / name))
+        return tmp_path / name / "scale"
+
+    files, address = s3fs.S3FileSystem(), "s3://bucket/index"
+    search = ("search", "the dog", "--vectors", address, "--json", "--top", "4")
+    for batch, (builder, searcher) in enumerate([("one", "two"), ("three", "two")]):
+        shards = write_shards(tmp_path / f"shards{batch}", batch + 1, 4)
+        beholder("scale", "embed", shards, "--out", "s3://bucket/parts", "--model", tiny_model)
+        machine(builder)
+        run = beholder("scale", "index", "s3://bucket/parts", "--out", address, "--json")
+        assert run.returncode == 0 and json.loads(run.stdout.splitlines()[-1])["rows"] == [4, 12][batch]
+        files.invalidate_cache()
+        assert len(files.glob("bucket/index/segment-*")) == batch + 1
+        machine(searcher)
+        assert len(beholder(*search).stdout.splitlines()) == 4
+    copied = {path: path.stat().st_mtime_ns for path in machine("two").rglob("*.f16")}
+    assert len(copied) == 2 and len(beholder(*search).stdout.splitlines()) == 4
+    assert {path: path.stat().st_mtime_ns for path in machine("two").rglob("*.f16")} == copied
+    machine("four")
+    codes = files.glob("bucket/index/segment-*/codes.faiss")[0]
+    files.pipe_file(codes, b"x" + files.cat_file(codes)[1:])
+    assert "is damaged" in beholder(*search).stderr
+    assert "there is no index here" in beholder("search", "x", "--vectors", "s3://bucket/nowhere").stderr

@@ -3,11 +3,13 @@ import tarfile
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
 import pytest
 from small_shards import jpeg, tar_of
 
 from beholder.errors import InvalidFilter
-from beholder.scale.select import near_duplicates, parse_where
+from beholder.scale.select import near_duplicates
+from beholder.scale.where import mask_of, parse_where
 from beholder.training.shards import read_shard
 from command import beholder
 
@@ -71,7 +73,26 @@ def test_near_duplicates_are_left_out(tmp_path: Path, tiny_model: Path) -> None:
     assert "embed with --score" in beholder(*order, "--out", tmp_path / "x", "--where", "match>0.5").stderr
 
 
-@pytest.mark.parametrize("text", ["width", "width>wide", "unknown>3", "caption>3"])
+@pytest.mark.parametrize("text", ["width", "width>wide", "unknown>3", "caption>3", "language:english", "language>en"])
 def test_a_filter_of_another_form_is_refused(text: str) -> None:
     with pytest.raises(InvalidFilter, match="invalid filter at"):
         parse_where(text)
+
+
+def test_captions_are_told_apart_by_their_language() -> None:
+    captions = [
+        "a dog runs on the beach",
+        "ein Hund rennt am Strand",
+        "un chien court sur la plage",
+        "一只狗在海滩上奔跑",
+        None,
+        " ",
+    ]
+    rows = pa.table({"caption": captions})
+    for where, holds in {
+        "language:en": [0],
+        "language:DE,fr": [1, 2],
+        "-language:en": [1, 2, 3, 4, 5],
+        "language:zh caption:狗": [3],
+    }.items():
+        assert np.flatnonzero(mask_of(rows, parse_where(where))).tolist() == holds

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import asdict
 from enum import StrEnum
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -43,6 +42,10 @@ ImageColumn = Annotated[
     str | None, typer.Option("--image-column", help="Column of Parquet shards with pictures or their addresses.")
 ]
 CaptionColumn = Annotated[str | None, typer.Option("--caption-column", help="Column of Parquet shards with captions.")]
+Thumbnails = Annotated[
+    int | None,
+    typer.Option("--thumbnails", min=16, max=1024, help="Keep thumbnails; this many pixels is the longer side."),
+]
 MaxFailed = Annotated[
     int | None, typer.Option("--max-failed", min=0, help="End when more shards than this can't be read.")
 ]
@@ -78,6 +81,7 @@ def embed(
     timeout: Timeout = 120.0,
     image_column: ImageColumn = None,
     caption_column: CaptionColumn = None,
+    thumbnails: Thumbnails = None,
     exact: Exact = False,
     max_megapixels: MaxMegapixels = None,
     max_bytes: MaxBytes = None,
@@ -121,6 +125,7 @@ def embed(
             caption_model if caption else None,
             image_column,
             caption_column,
+            thumbnails,
         )
         options = EmbedOptions(out, settings, allow_urls, allow_pickle, limits, timeout)
         run = EmbedRun(shards, options, encoder, max_failed, engine.value, address)
@@ -187,7 +192,7 @@ def summary(progress: EmbedProgress, out: str) -> str:
 
 
 Parts = Annotated[str, typer.Argument(metavar="ADDRESS", help="What beholder scale embed wrote: its --out.")]
-IndexFolder = Annotated[Path, typer.Option("--out", "-o", help="Folder of the index, on a disk.")]
+IndexAddress = Annotated[str, typer.Option("--out", "-o", help="Folder or address of the index.")]
 Recall = Annotated[
     float, typer.Option("--recall", min=0.01, max=1.0, help="Share of the true 10 nearest that searches should find.")
 ]
@@ -197,29 +202,37 @@ Check = Annotated[
 
 
 @app.command(name="index")
-def index(parts: Parts, out: IndexFolder, recall: Recall = 0.95, check: Check = False, json: Json = False) -> None:
+def index(parts: Parts, out: IndexAddress, recall: Recall = 0.95, check: Check = False, json: Json = False) -> None:
     """Index vectors, so that beholder search --vectors finds pictures among millions.
 
     A FAISS inverted file with one bit for each number of a vector finds candidates; the vectors themselves rank them.
-    All of it is memory-mapped. The same command goes on where it was ended, and takes in what is new.
+    All of it is memory-mapped. The same command goes on where it was ended, and takes in what is new. An index on
+    object storage is built in the cache folder and then copied there; machines that search it keep a copy in theirs.
 
     \b
     beholder scale index vectors/ --out index/
     beholder scale index vectors/ --out index/ --check
-    beholder search "a dog in the snow" --vectors index/
+    beholder search "a dog in the snow" --vectors index/ --where "width>=512 -caption:logo"
+    beholder scale index s3://bucket/vectors --out s3://bucket/index
     """
     from beholder.cli.output import check_output_folder, print_json, print_message
     from beholder.scale.build_index import build_index, check_index
+    from beholder.scale.remote_index import fetch_index, local_folder, publish_index
+    from beholder.scale.segments import INDEX
+    from beholder.scale.storage import Location
 
     if check:
-        found = check_index(out)
+        found = check_index(fetch_index(out))
         if json:
             print_json(asdict(found))
         else:
             print(f"{out}: {found.vectors:,} vectors; recall@10 {found.recall:.3f}")
             print(f"{found.missing:,} parts of {parts} are not in it; {found.gone:,} of its parts are gone")
         raise typer.Exit(1 if found.missing or found.gone else 0)
-    check_output_folder("--out", out)
+    place = Location.of(out)
+    check_output_folder("--out", place.local)
+    if place.local is None and (place / INDEX).exists():
+        fetch_index(out, cells=True)
 
     def on_segment(segment: str, rows: int, done: int, total: int) -> None:
         if json:
@@ -227,9 +240,11 @@ def index(parts: Parts, out: IndexFolder, recall: Recall = 0.95, check: Check = 
         else:
             print_message(f"segment {done} of {total}: {rows:,} vectors")
 
-    manifest = build_index(parts, out, recall, on_segment)
+    manifest = build_index(parts, local_folder(out), recall, on_segment)
+    if place.local is None:
+        publish_index(local_folder(out), out)
     count = sum(segment.count for segment in manifest.segments)
-    about = {"index": str(out), "rows": count, "cells": manifest.cells, "probes": manifest.probes}
+    about = {"index": out, "rows": count, "cells": manifest.cells, "probes": manifest.probes}
     if json:
         print_json(about | {"recall": manifest.recall})
     else:
@@ -262,8 +277,8 @@ def select(
     Of files with the same bytes, one is kept; with --dedup, of pictures that look alike, too, within clusters.
 
     \b
-    --where takes match cosine width height pixels, with : = < <= > >=, and caption:WORD; all terms must hold, and a
-    minus in front negates one.
+    --where takes match cosine width height pixels, with : = < <= > >=, and caption: generated_caption: key: with a word
+    or a "quoted text", and language:en,de of the caption; all terms must hold, and a minus in front negates one.
 
     \b
     beholder scale select vectors/ --where "match>=0.7 width>=256" --dedup 0.95 --out selected/

@@ -26,7 +26,8 @@ Zero = Annotated[
 ]
 Html = Annotated[Path | None, typer.Option("--html", help="Write a page of thumbnails here.")]
 Vectors = Annotated[
-    Path | None, typer.Option("--vectors", help="Search an index of beholder scale index in place of an album.")
+    str | None,
+    typer.Option("--vectors", help="Index by beholder scale index, a folder or an address, in place of an album."),
 ]
 Nearest = Annotated[bool, typer.Option("--nearest", help="Show the nearest pictures even if they do not fit.")]
 
@@ -58,6 +59,8 @@ def command(
     width height pixels size  near:LAT,LON,KM
     with : = < <= > >=, joined by and, or, not, and brackets:
     "date>=2024-05 date<2024-09 (camera:canon or tag:wedding) -folder:~/Pictures/scans pixels>=2mp"
+    With --vectors:  match cosine width height pixels  caption: generated_caption: key:
+    All terms must hold, and a minus in front negates one.
 
     \b
     beholder search "children running on a beach"
@@ -82,7 +85,6 @@ def command(
     if vectors is not None:
         for option, given in {
             "--album": album,
-            "--where": where,
             "--html": html,
             "-0": print0,
             "--model": model,
@@ -93,7 +95,7 @@ def command(
 
         with warnings_on_one_line():
             try:
-                search_vectors(vectors, queries, image, minus, minus_image, top, json)
+                search_vectors(vectors, queries, image, minus, minus_image, where or "", top, json)
             except PictureError as error:
                 print_message(str(error))
                 raise typer.Exit(1) from None

@@ -213,7 +213,7 @@ def _build_segment(
                     start += len(vectors)
                     file.write(np.ascontiguousarray(vectors).tobytes())
                     writer = writer or ParquetWriter(scratch / ROWS, rows.schema, compression="zstd")
-                    writer.write_table(rows, row_group_size=1_000)
+                    writer.write_table(rows, row_group_size=100 if settings.thumbnail else 1_000)
                 if writer is not None:
                     writer.close()
             faiss.write_index(index, str(scratch / CODES))

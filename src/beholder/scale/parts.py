@@ -25,6 +25,7 @@ from beholder.scale.storage import Location, reason_of
 RUN = "run.json"
 FAILED = "failed.jsonl"
 METADATA = b"beholder"
+THUMBNAIL = "thumbnail"  # a column that is there if it was asked for
 
 
 @dataclass(frozen=True)
@@ -41,6 +42,7 @@ class RunSettings:
         captioner: name of the model that wrote captions, or None.
         image: column of Parquet shards with the pictures, if it was named.
         caption: likewise, with the captions.
+        thumbnail: longer side of the thumbnails in pixels, or None for no thumbnails.
     """
 
     model: str
@@ -52,10 +54,13 @@ class RunSettings:
     captioner: str | None = None
     image: str | None = None
     caption: str | None = None
+    thumbnail: int | None = None
 
     def part(self, shard: str) -> str:
         """Return the name of a shard's part."""
         content = {name: value for name, value in asdict(self).items() if name != "model"}
+        if self.thumbnail is None:  # as parts were named before there were thumbnails
+            del content["thumbnail"]
         text = json.dumps([shard, content], sort_keys=True)
         return f"part-{hashlib.sha256(text.encode()).hexdigest()[:32]}.parquet"
 
@@ -73,15 +78,17 @@ class Row:
     cosine: float | None = None
     match: float | None = None
     generated_caption: str | None = None
+    thumbnail: bytes | None = None
     error: str | None = None
 
 
-def schema(embedding: int) -> Any:
+def schema(embedding: int, thumbnails: bool = False) -> Any:
     """Return the columns of a part."""
     try:
         import pyarrow as pa
     except ImportError as error:
         raise MissingExtra("writing Parquet", "scale") from error
+    optional = {THUMBNAIL: pa.binary()} if thumbnails else {}
     return pa.schema(
         {
             "key": pa.string(),
@@ -93,6 +100,7 @@ def schema(embedding: int) -> Any:
             "cosine": pa.float32(),
             "match": pa.float32(),
             "generated_caption": pa.string(),
+            **optional,
             "error": pa.string(),
         }
     )
@@ -112,7 +120,9 @@ def encode_part(rows: Sequence[Row], settings: RunSettings, shard: str, version:
 
     about = {"shard": shard, "version": version, "rows": len(rows), "fingerprint": settings.fingerprint}
     about["failed"] = sum(row.vector is None for row in rows)
-    columns = schema(settings.embedding).with_metadata({METADATA: json.dumps(about).encode()})
+    columns = schema(settings.embedding, settings.thumbnail is not None).with_metadata(
+        {METADATA: json.dumps(about).encode()}
+    )
     values: dict[str, list[Any]] = {
         name: [_utf8(getattr(row, name)) for row in rows] for name in columns.names if name != "vector"
     }
@@ -126,8 +136,8 @@ def encode_part(rows: Sequence[Row], settings: RunSettings, shard: str, version:
     )
     table = pa.table([pa.array(values[field.name], field.type) for field in columns], schema=columns)
     file = BytesIO()
-    # Vectors and hashes don't compress; statistics let select skip row groups.
-    codecs = {name: "none" if name in ("vector", "sha256") else "zstd" for name in columns.names}
+    # Vectors, hashes and thumbnails don't compress; statistics let select skip row groups.
+    codecs = {name: "none" if name in ("vector", "sha256", THUMBNAIL) else "zstd" for name in columns.names}
     parquet.write_table(table, file, compression=codecs, use_dictionary=False)
     return file.getvalue()
 

@@ -8,7 +8,7 @@
         rows.parquet               key, shard, caption and the other columns of each vector
 
 All of it is memory-mapped: what stays in memory is the cells that searches visit. The codes find candidates, the
-vectors themselves rank them.
+vectors themselves rank them. A filter becomes one bit for each vector; if it leaves few, these are compared exactly.
 
 Source: Gao and Long, *RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound*, SIGMOD 2024.
 Shapes: n vectors, E dimensions, k results.
@@ -18,7 +18,10 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+import math
+import threading
+from collections import OrderedDict
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
 from functools import cached_property
 from pathlib import Path
@@ -28,7 +31,8 @@ import numpy as np
 
 from beholder.errors import InvalidSetting
 from beholder.files import write_text
-from beholder.scale.parts import RunSettings
+from beholder.scale.parts import THUMBNAIL, RunSettings
+from beholder.scale.where import NUMBERS, TEXTS, Term, columns_of, mask_of, parse_where
 
 INDEX = "index.json"
 CELLS = "cells.faiss"
@@ -39,6 +43,8 @@ VERSION = 1
 CANDIDATES = 40  # scored again, for each result that is wanted
 LEAST_CANDIDATES = 400
 READ = 50_000  # vectors together
+EXACT = 20_000  # vectors that a filter leaves, up to which all of them are compared
+MASKS = 16  # filters that are remembered
 
 
 @dataclass(frozen=True)
@@ -115,8 +121,15 @@ class Manifest:
 
 @dataclass(frozen=True)
 class VectorHit:
-    """A result: the columns of its row, and the cosine with the query."""
+    """A result.
 
+    Attributes:
+        id: number of the vector, counted over all segments.
+        cosine: with the query.
+        row: columns.
+    """
+
+    id: int
     cosine: float
     row: dict[str, Any]
 
@@ -135,6 +148,7 @@ class OpenSegment:
     probes: int
     codes: Any = field(init=False)
     vectors: np.ndarray = field(init=False)  # (n, E) float16
+    _reading: threading.Lock = field(init=False, default_factory=threading.Lock)  # of the table, by one thread
 
     def __post_init__(self) -> None:
         """Open the files; the codes only after their checksum, since FAISS trusts what it reads."""
@@ -164,31 +178,67 @@ class OpenSegment:
         counts = [about.row_group(group).num_rows for group in range(about.num_row_groups)]
         return np.concatenate([[0], np.cumsum(counts)])
 
-    def search(self, query: np.ndarray, k: int, probes: int | None = None) -> tuple[np.ndarray, np.ndarray]:
+    @property
+    def columns(self) -> list[str]:
+        """Names of the columns, but for the thumbnails."""
+        return [name for name in self.table.schema_arrow.names if name != THUMBNAIL]
+
+    def search(
+        self, query: np.ndarray, k: int, probes: int | None = None, mask: np.ndarray | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the k nearest vectors and their cosines, best first.
 
         Args:
             query: (E,), unit length.
             k: results.
             probes: cells to visit.
+            mask: (n,), which vectors may be found; by default all. The fewer it leaves, the more cells are visited.
         """
-        import faiss
-
-        settings = faiss.IVFRaBitQSearchParameters()
-        settings.nprobe, settings.qb = probes or self.probes, 8
-        wanted = min(self.segment.count, max(CANDIDATES * k, LEAST_CANDIDATES))
-        rotated = faiss.SearchParametersPreTransform(index_params=settings)  # type: ignore[call-arg]
-        _, found = self.codes.search(np.ascontiguousarray(query[None], np.float32), wanted, params=rotated)
-        rows = np.sort(found[0][found[0] >= 0])
+        rows = self._candidates(query, k, probes or self.probes, mask)
         cosines = self.vectors[rows].astype(np.float32) @ query
         order = np.argsort(-cosines, kind="stable")[:k]
         return rows[order], cosines[order]
 
+    def _candidates(self, query: np.ndarray, k: int, probes: int, mask: np.ndarray | None) -> np.ndarray:
+        """Return rows to compare with the query, in order."""
+        import faiss
+
+        settings = faiss.IVFRaBitQSearchParameters()
+        if mask is not None:
+            left = np.flatnonzero(mask)
+            if len(left) <= EXACT:
+                return left
+            bits = np.packbits(mask, bitorder="little")
+            settings.sel = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
+            probes = math.ceil(probes * len(mask) / len(left))
+        settings.nprobe, settings.qb = min(probes, faiss.extract_index_ivf(self.codes).nlist), 8
+        wanted = min(self.segment.count, max(CANDIDATES * k, LEAST_CANDIDATES))
+        rotated = faiss.SearchParametersPreTransform(index_params=settings)  # type: ignore[call-arg]
+        _, found = self.codes.search(np.ascontiguousarray(query[None], np.float32), wanted, params=rotated)
+        return np.sort(found[0][found[0] >= 0])
+
+    def mask(self, terms: Sequence[Term]) -> np.ndarray:
+        """Return for which vectors (n,) a filter holds."""
+        columns = columns_of(terms)
+        with self._reading:
+            return np.concatenate([mask_of(rows, terms) for rows in self.table.iter_batches(READ, columns=columns)])
+
     def row(self, number: int) -> dict[str, Any]:
-        """Return the columns of one vector."""
+        """Return the columns of one vector, but for the thumbnail."""
+        return dict(self._read(number, self.columns))
+
+    def thumbnail(self, number: int) -> bytes | None:
+        """Return the thumbnail of one vector's picture, a JPEG; None if the pictures were embedded without."""
+        if THUMBNAIL not in self.table.schema_arrow.names:
+            return None
+        found = self._read(number, [THUMBNAIL])[THUMBNAIL]
+        return None if found is None else bytes(found)
+
+    def _read(self, number: int, columns: Sequence[str]) -> dict[str, Any]:
         group = int(np.searchsorted(self.groups, number, side="right")) - 1
-        found = self.table.read_row_group(group).slice(number - int(self.groups[group]), 1)
-        return dict(found.to_pylist()[0])
+        with self._reading:
+            rows = self.table.read_row_group(group, columns=columns)
+        return dict(rows.slice(number - int(self.groups[group]), 1).to_pylist()[0])
 
 
 class ShardIndex:
@@ -207,30 +257,86 @@ class ShardIndex:
         self.segments = [OpenSegment(folder, one, embedding, probes) for one in self.manifest.segments]
         counts = [segment.segment.count for segment in self.segments]
         self.starts = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._kept: OrderedDict[str, list[np.ndarray]] = OrderedDict()  # masks, by filter
+        self._filtering = threading.Lock()
 
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    def search_rows(self, query: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-        """Return the numbers of the k nearest vectors, counted over all segments, and their cosines, best first."""
-        found = [segment.search(query, k) for segment in self.segments]
+    def search_rows(self, query: np.ndarray, k: int, where: str = "") -> tuple[np.ndarray, np.ndarray]:
+        """Return the numbers of the k nearest vectors, counted over all segments, and their cosines, best first.
+
+        Raises:
+            InvalidFilter: of ``where``.
+        """
+        masks = self._masks(where)
+        found = [segment.search(query, k, mask=mask) for segment, mask in zip(self.segments, masks, strict=True)]
         rows = np.concatenate([start + rows for start, (rows, _) in zip(self.starts, found, strict=False)])
         cosines = np.concatenate([cosines for _, cosines in found])
         order = np.argsort(-cosines, kind="stable")[:k]
         return rows[order], cosines[order]
 
-    def search(self, query: np.ndarray, k: int) -> list[VectorHit]:
+    def search(self, query: np.ndarray, k: int, where: str = "") -> list[VectorHit]:
         """Return the k nearest pictures, best first.
 
         Args:
             query: (E,), unit length.
             k: results.
+            where: a filter over the columns (`beholder.scale.where`).
+
+        Raises:
+            InvalidFilter: of ``where``.
         """
-        hits = []
-        for row, cosine in zip(*self.search_rows(query, k), strict=True):
-            segment = int(np.searchsorted(self.starts, row, side="right")) - 1
-            hits.append(VectorHit(float(cosine), self.segments[segment].row(int(row - self.starts[segment]))))
-        return hits
+        rows, cosines = self.search_rows(query, k, where)
+        return [
+            VectorHit(int(row), float(cosine), self.row(int(row))) for row, cosine in zip(rows, cosines, strict=True)
+        ]
+
+    def row(self, number: int) -> dict[str, Any]:
+        """Return the columns of one vector, but for the thumbnail.
+
+        Raises:
+            IndexError: there is no such vector; likewise of `vector` and `thumbnail`.
+        """
+        segment, place = self._locate(number)
+        return segment.row(place)
+
+    def vector(self, number: int) -> np.ndarray:
+        """Return one vector (E,) float16."""
+        segment, place = self._locate(number)
+        return np.array(segment.vectors[place])
+
+    def thumbnail(self, number: int) -> bytes | None:
+        """Return the thumbnail of one vector's picture, a JPEG; None if there is none."""
+        segment, place = self._locate(number)
+        return segment.thumbnail(place)
+
+    def _locate(self, number: int) -> tuple[OpenSegment, int]:
+        if not 0 <= number < len(self):
+            raise IndexError(f"there is no vector {number}; there are {len(self)}")
+        segment = int(np.searchsorted(self.starts, number, side="right")) - 1
+        return self.segments[segment], int(number - self.starts[segment])
+
+    def check_filter(self, where: str) -> list[Term]:
+        """Return the terms of a filter.
+
+        Raises:
+            InvalidFilter: it has a syntax error, or a field that the index doesn't have.
+        """
+        return parse_where(where, (*NUMBERS, *TEXTS))
+
+    def _masks(self, where: str) -> Sequence[np.ndarray | None]:
+        """Return the mask of a filter for each segment; those of the last filters are kept."""
+        terms = self.check_filter(where)
+        if not terms:
+            return [None] * len(self.segments)
+        with self._filtering:
+            if where not in self._kept:
+                self._kept[where] = [segment.mask(terms) for segment in self.segments]
+            self._kept.move_to_end(where)
+            if len(self._kept) > MASKS:
+                self._kept.popitem(last=False)
+            return self._kept[where]
 
     def batches(self) -> Iterator[tuple[np.ndarray, np.ndarray]]:
         """Yield all vectors (n, E) float16 with their numbers (n,)."""

@@ -8,7 +8,6 @@ match their caption better come earlier.
 
 from __future__ import annotations
 
-import re
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,15 +18,14 @@ from typing import Any
 
 import numpy as np
 
-from beholder.errors import InvalidFilter, InvalidSetting, PictureUnreadable
+from beholder.errors import InvalidSetting, PictureUnreadable
 from beholder.pictures.formats import detect_format
 from beholder.scale.parts import RunSettings, open_parts, part_metadata, part_names, read_settings, vectors_of
 from beholder.scale.shards import read_shard
 from beholder.scale.storage import Location
+from beholder.scale.where import Term, columns_of, mask_of, numbers_of, parse_where
 from beholder.text.json_lines import json_line
 
-TERM = re.compile(r"(-?)(\w+)(<=|>=|[:=<>])(.+)")
-NUMBERS = ("match", "cosine", "width", "height", "pixels")
 PER_CLUSTER = 1_000  # rows
 TRAIN_PER_CLUSTER = 50
 BLOCK = 1_000  # rows compared together
@@ -57,35 +55,6 @@ class SelectSummary:
     shards: int = 0
 
 
-def parse_where(text: str) -> list[tuple[bool, str, str, Any]]:
-    """Parse a filter: terms such as ``match>=0.7``, ``width>=256``, ``caption:dog``, all of which must hold.
-
-    Returns:
-        For each term, whether it is negated (``-caption:watermark``), and its field, operator and value.
-
-    Raises:
-        InvalidFilter: a term has another form, or an unknown field.
-    """
-    terms: list[tuple[bool, str, str, Any]] = []
-    for word in text.split():
-        found = TERM.fullmatch(word)
-        if found is None:
-            raise InvalidFilter(f"invalid filter at {word}: a term is such as match>=0.7, width>=256 or caption:dog")
-        minus, field, operator, value = found.groups()
-        if field == "caption" and operator in ":=":
-            terms.append((bool(minus), field, "=", value.casefold()))
-        elif field in NUMBERS:
-            try:
-                terms.append((bool(minus), field, operator.replace(":", "="), float(value)))
-            except ValueError:
-                raise InvalidFilter(f"invalid filter at {word}: {field} is compared with a number") from None
-        else:
-            raise InvalidFilter(
-                f"invalid filter at {word}: the fields are {', '.join(NUMBERS)}, and caption: for words"
-            )
-    return terms
-
-
 def select(
     source: str, out: str, where: str = "", dedup: float | None = None, per_shard: int = 10_000, timeout: float = 120.0
 ) -> SelectSummary:
@@ -111,7 +80,7 @@ def select(
         settings = read_settings(place)
     except FileNotFoundError:
         raise InvalidSetting(f"{source}: beholder scale embed has written nothing here") from None
-    if not settings.score and any(field in ("match", "cosine") for _, field, _, _ in terms):
+    if not settings.score and any(term.field in ("match", "cosine") for term in terms):
         raise InvalidSetting(f"{source}: its captions are not scored; embed with --score")
     if any(name.startswith("selected-") for name in target.names()):
         raise InvalidSetting(f"{out}: holds selected shards already; name another --out")
@@ -137,7 +106,7 @@ class _Rows:
 
 
 def _passing(
-    place: Location, settings: RunSettings, terms: Sequence[Any], scratch: Path, summary: SelectSummary, keep: bool
+    place: Location, settings: RunSettings, terms: Sequence[Term], scratch: Path, summary: SelectSummary, keep: bool
 ) -> _Rows:
     """Filter, and drop identical files; vectors are kept in a file."""
     seen: set[bytes] = set()
@@ -145,10 +114,9 @@ def _passing(
     with scratch.open("wb") as file:
         for name, table in open_parts(place, part_names(place)):
             parts.append((name, summary.rows))
-            columns = ["sha256", "width", "height", "caption", "cosine", "match", "vector"]
-            rows = table.read(columns)
+            rows = table.read(list(dict.fromkeys(["sha256", "match", "vector", *columns_of(terms)])))
             usable = ~rows["vector"].is_null().to_numpy()
-            mask = usable & _mask(rows, terms)
+            mask = usable & mask_of(rows, terms)
             summary.rows += len(rows)
             summary.failed += int((~usable).sum())
             summary.filtered += int((usable & ~mask).sum())
@@ -161,30 +129,11 @@ def _passing(
             masks.append(mask)
             if keep:
                 file.write(np.ascontiguousarray(vectors_of(rows["vector"], settings.embedding)[mask]).tobytes())
-                qualities.append(_numbers(rows, "match")[mask])
+                qualities.append(numbers_of(rows, "match")[mask])
     kept = np.concatenate(masks) if masks else np.zeros(0, bool)
     shape = int(kept.sum()) if keep else 0, settings.embedding
     vectors = np.memmap(scratch, np.float16, "r", shape=shape) if shape[0] else np.zeros(shape, np.float16)
     return _Rows(parts, kept, vectors, np.concatenate(qualities) if qualities else np.zeros(0))
-
-
-def _numbers(rows: Any, field: str) -> np.ndarray:
-    """Return a column as float64, NaN where there is no value."""
-    if field == "pixels":
-        return _numbers(rows, "width") * _numbers(rows, "height")
-    return np.array(rows[field].to_numpy(), np.float64)
-
-
-def _mask(rows: Any, terms: Sequence[tuple[bool, str, str, Any]]) -> np.ndarray:
-    mask = np.ones(len(rows), bool)
-    compare = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
-    for minus, field, operator, value in terms:
-        if field == "caption":
-            holds = np.array([value in (text or "").casefold() for text in rows["caption"].to_pylist()], bool)
-        else:
-            holds = compare[operator](_numbers(rows, field), value)
-        mask &= ~holds if minus else holds
-    return mask
 
 
 def near_duplicates(vectors: np.ndarray, quality: np.ndarray, threshold: float) -> np.ndarray:

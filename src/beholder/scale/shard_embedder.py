@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from beholder.album.thumbnail import thumbnail
 from beholder.errors import ModelError, NotAPicture, NotFinite, PictureError, PictureRefused, PictureUnreadable
 from beholder.pictures.formats import open_image
 from beholder.pictures.limits import Limits
@@ -192,6 +193,8 @@ class ShardEmbedder:
                 exact=self.options.settings.exact,
                 limits=self.options.limits,
             )
+            if self.options.settings.thumbnail is not None:
+                row.thumbnail = thumbnail(data, self.options.settings.thumbnail, limits=self.options.limits)
         except PictureError as error:
             row.error = error.reason
             return _Prepared(row, None, None)

@@ -20,6 +20,7 @@ from beholder.files import reported, write_bytes
 Item = TypeVar("Item")
 READ_AHEAD = 32  # items
 TIMEOUT = 120.0  # seconds
+PIECE = 16 * 2**20  # bytes that are copied together
 
 
 @dataclass(frozen=True)
@@ -93,6 +94,47 @@ class Location:
     def read(self) -> bytes:
         """Return the content of this file."""
         return bytes(self.files.cat_file(self.path))
+
+    def size(self) -> int | None:
+        """Return the size of this file in bytes, asked anew; None if there is none."""
+        if self.local is None:
+            self.files.invalidate_cache(self.path.rpartition("/")[0])
+        try:
+            return int(self.files.size(self.path))
+        except FileNotFoundError:
+            return None
+
+    def download(self, path: Path, timeout: float = TIMEOUT) -> None:
+        """Copy this file to a disk, in pieces.
+
+        Args:
+            path: of the copy.
+            timeout: seconds without any data after which to give up.
+
+        Raises:
+            OSError: it can't be read or written.
+            TimeoutError: nothing arrived for that long.
+        """
+
+        def pieces() -> Iterator[bytes]:
+            with self.files.open(self.path, "rb") as stream:
+                while piece := stream.read(PIECE):
+                    yield piece
+
+        with path.open("wb") as file:
+            for piece in read_ahead(pieces, timeout, most=2):
+                file.write(piece)
+
+    def upload(self, path: Path) -> None:
+        """Write this file with the content of a file on a disk, which is not held in memory.
+
+        Raises:
+            WriteFailed: it can't be written.
+        """
+        try:
+            self.files.put_file(str(path), self.path)
+        except Exception as error:  # every file system raises its own
+            raise WriteFailed(f"{self.address}: can't be written: {reason_of(error)}") from error
 
     def write(self, content: bytes) -> None:
         """Write this file so that it is there whole or not at all; its folder is made as needed.
