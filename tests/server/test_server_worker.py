@@ -10,6 +10,7 @@ import torch
 from beholder.runtime.continuous_batching import CacheDemand
 from beholder.runtime.decoding import DecodeStep, Decoding
 from beholder.server.decoding_scheduler import CacheFull, DecodingJob, DecodingScheduler, Generation
+from beholder.server.fair_share import FairShare
 from beholder.server.worker import Job, WorkCancelled, Worker
 
 PLACES = 8  # texts for which the cache of these tests has room
@@ -350,3 +351,65 @@ def test_cancelling_a_worker_ends_waiting_jobs_with_a_reason(worker: Worker) -> 
     held.released.set()
     with pytest.raises(WorkCancelled):
         job.result.result(60)
+
+
+def test_a_client_ahead_of_others_waits_for_them_at_another_worker() -> None:
+    share = FairShare(burst=1.0)
+    active: dict[str, set[str]] = {"encoder": {"bulk", "small"}, "language": {"talker"}}
+
+    def encoder() -> set[str]:
+        return active["encoder"]
+
+    share.add_worker(encoder)
+    share.add_worker(lambda: active["language"])
+    share.charge(["bulk"], 0.9)
+    assert share.allowed(["bulk", "small"], encoder) == {"bulk", "small"}  # less than the burst
+    share.charge(["bulk", "small"], 0.4)  # 0.2 each
+    assert share.allowed(["bulk", "small"], encoder) == {"small"}
+    active["language"] = set()
+    assert share.allowed(["bulk", "small"], encoder) == {"bulk", "small"}  # nobody else needs the processor
+    active["language"] = {"bulk"}
+    assert share.allowed(["bulk"], encoder) == {"bulk"}  # a client does not wait for itself
+    active["language"] = {"talker"}
+    share.charge(["talker"], 0.5)
+    share.charge(["small"], 0.5)
+    assert share.allowed(["bulk", "small"], encoder) == {"bulk", "small"}
+
+
+def test_a_client_is_not_repaid_for_the_time_in_which_it_asked_for_nothing() -> None:
+    share = FairShare(burst=1.0)
+
+    def encoder() -> set[str]:
+        return {"early"}
+
+    share.add_worker(encoder)
+    share.charge(["early"], 100.0)
+    share.add_worker(lambda: {"late"})
+    assert share.allowed(["early"], encoder) == {"early"}
+    share.charge(["early"], 1.5)
+    assert share.allowed(["early"], encoder) == set()
+    share.charge(["late"], 1.0)
+    assert share.allowed(["early"], encoder) == {"early"}
+
+
+def test_workers_share_the_processor_among_clients(language: StubLanguage) -> None:
+    share = FairShare(burst=0.0)
+    others = {"bulk": True}
+    share.add_worker(lambda: {"talker"} if others["bulk"] else set())
+    worker = Worker("test", max_batch_size=4, share=share)
+    try:
+        first = Job("g", [1], lambda inputs, _: inputs, client="bulk")
+        worker.submit(first)
+        assert first.result.result(60) == [1]
+        share.charge(["bulk"], 10.0)
+        bulk = Job("g", [2], lambda inputs, _: inputs, client="bulk")
+        worker.submit(bulk)
+        small = Job("g", [3], lambda inputs, _: inputs, client="small")
+        worker.submit(small)
+        assert small.result.result(60) == [3]  # although bulk's waits longer
+        assert not bulk.result.done()
+        others["bulk"] = False
+        assert bulk.result.result(60) == [2]
+    finally:
+        worker.close(60)
+    assert not worker.clients()

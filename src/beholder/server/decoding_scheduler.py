@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from beholder.errors import BeholderError
 from beholder.server.clients import current_client
+from beholder.server.fair_share import FairShare
 
 if TYPE_CHECKING:
     from beholder.runtime.continuous_batching import CacheDemand, DecodingRequest
@@ -63,6 +64,7 @@ class DecodingJob:
         cancelled: Set when nobody waits for the rest.
         is_cancelled: Tells the same, where more than one client has to leave.
         client: Who shares the model with other clients.
+        clients: Whose requests it answers; by default, those of ``client`` alone.
         refusable: Whether it is refused when too many are waiting.
     """
 
@@ -71,10 +73,14 @@ class DecodingJob:
     cancelled: bool = False
     is_cancelled: Callable[[], bool] = lambda: False
     client: str = field(default_factory=current_client.get)
+    clients: tuple[str, ...] = ()
     refusable: bool = True
     generation: Generation | None = field(default=None, init=False)
     request: DecodingRequest | None = field(default=None, init=False)
     started: float = field(default_factory=time.perf_counter, init=False)
+
+    def __post_init__(self) -> None:
+        self.clients = self.clients or (self.client,)
 
 
 class DecodingScheduler:
@@ -84,14 +90,22 @@ class DecodingScheduler:
         language: The language model.
         capacity: Tokens that the KV cache may hold. As many may wait.
         on_step: Called after each step with the number of texts that were decoded together.
+        share: Where the seconds of each client are counted.
     """
 
-    def __init__(self, language: Language, capacity: int, on_step: Callable[[int], None] = lambda _: None):
+    def __init__(
+        self,
+        language: Language,
+        capacity: int,
+        on_step: Callable[[int], None] = lambda _: None,
+        share: FairShare | None = None,
+    ):
         from beholder.runtime.continuous_batching import ContinuousBatch
 
         self.batch = ContinuousBatch(language, capacity)
         self.capacity = capacity
         self.on_step = on_step
+        self.share = share or FairShare()
         self.waiting: deque[DecodingJob] = deque()
         self.running: list[DecodingJob] = []
         self._average_seconds = 1.0  # of a request, from its arrival to its end
@@ -131,8 +145,10 @@ class DecodingScheduler:
         self._admit()
         rows = self.batch.rows
         if rows:
+            clients, start = [client for job in self.running for client in job.clients], time.perf_counter()
             self.batch.step()
             now = time.perf_counter()
+            self.share.charge(clients, now - start)
             self._recent.append((now, rows))
             while now - self._recent[0][0] > RATE_SECONDS:
                 self._recent.popleft()
@@ -158,11 +174,14 @@ class DecodingScheduler:
             if not self.batch.fits(*(request.demand for request in joining), generation.demand):
                 break
             self.waiting.remove(job)
+            start = time.perf_counter()
             try:
                 decoding = generation.start()
             except Exception as error:
                 job.on_end(error)
                 continue
+            finally:
+                self.share.charge(job.clients, time.perf_counter() - start)
             job.request = DecodingRequest(generation.demand, decoding, partial(self._end, job))
             self.running.append(job)
             joining.append(job.request)

@@ -16,6 +16,7 @@ from beholder.errors import ModelError
 from beholder.pictures.url import is_url
 from beholder.server.clients import KeyedLimiter, current_client
 from beholder.server.decoding_scheduler import DecodingJob, DecodingScheduler, Generation
+from beholder.server.fair_share import FairShare
 from beholder.server.http_errors import HTTPError
 from beholder.server.metrics import Metrics
 from beholder.server.picture_loading import AlbumFile, check_count, check_total_bytes, fetch_url, load_pictures
@@ -51,12 +52,14 @@ class PictureReader:
 
     Attributes:
         album_file: Returns the file of an album's picture; None while no album is served.
+        share: Of each client in the time of all models, which is shared as the threads are.
     """
 
     def __init__(self, settings: ServerSettings, metrics: Metrics):
         self.settings = settings
         self.metrics = metrics
         self.album_file: AlbumFile | None = None
+        self.share = FairShare()
         self._threads = ThreadPoolExecutor(READER_THREADS, thread_name_prefix="beholder-read")
         self._fetch_threads = ThreadPoolExecutor(FETCH_THREADS, thread_name_prefix="beholder-fetch")
         self._per_client = KeyedLimiter(MAX_FETCHES_PER_CLIENT)
@@ -127,7 +130,7 @@ class ServedEncoder:
         self.name = name
         self.model = model
         self.reader = reader
-        self.worker = Worker(f"encoder {name}", on_batch=reader.metrics.record_batch)
+        self.worker = Worker(f"encoder {name}", on_batch=reader.metrics.record_batch, share=reader.share)
         self._label_embeddings: OrderedDict[tuple[tuple[str, ...], tuple[str, ...]], np.ndarray] = OrderedDict()
 
     async def embed_images(self, urls: list[str]) -> np.ndarray:
@@ -212,10 +215,12 @@ class ServedVisionLanguageModel:
         self.scheduler: DecodingScheduler | None = None
         with suppress(ModelError):  # it was trained without a language model
             self.scheduler = DecodingScheduler(
-                model.language, reader.settings.cache_tokens, partial(reader.metrics.record_step, name)
+                model.language, reader.settings.cache_tokens, partial(reader.metrics.record_step, name), reader.share
             )
             reader.metrics.watch_scheduler(name, self.scheduler)
-        self.worker = Worker(f"vlm {name}", 8, on_batch=reader.metrics.record_batch, scheduler=self.scheduler)
+        self.worker = Worker(
+            f"vlm {name}", 8, on_batch=reader.metrics.record_batch, scheduler=self.scheduler, share=reader.share
+        )
 
     async def caption(
         self, urls: list[str], prompt: str | None, sampling: SamplingParams, beams: int | None, candidates: int | None

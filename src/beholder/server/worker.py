@@ -1,7 +1,7 @@
 """One thread that runs one model: queued jobs are cut into pieces and batched, and texts are decoded together.
 
 Pieces are taken from the client that was served least recently, and of that client from its shortest job: a text is
-embedded within one batch even while another client's thousands are under way.
+embedded within one batch even while another client's thousands are under way. Between workers, `FairShare` decides.
 """
 
 from __future__ import annotations
@@ -16,6 +16,9 @@ from typing import Any
 
 from beholder.server.clients import current_client
 from beholder.server.decoding_scheduler import DecodingJob, DecodingScheduler, Generation, WorkCancelled
+from beholder.server.fair_share import FairShare
+
+WAIT_SECONDS = 0.02  # until it is asked again whether clients that are ahead of others may go on
 
 BatchFunction = Callable[[list[Any], Callable[[], None]], Sequence[Any] | Generation]
 
@@ -70,6 +73,7 @@ class Worker:
         on_batch: Called after each batch with the first element of its group, its number of jobs, its number of
             inputs and the seconds it took.
         scheduler: Of the texts that the model generates.
+        share: Counts the seconds of each client, for all workers.
     """
 
     def __init__(
@@ -78,15 +82,20 @@ class Worker:
         max_batch_size: int = 16,
         on_batch: Callable[[str, int, int, float], None] = lambda *_: None,
         scheduler: DecodingScheduler | None = None,
+        share: FairShare | None = None,
     ):
         self.max_batch_size = max_batch_size
         self.on_batch = on_batch
         self.scheduler = scheduler
+        self.share = share or FairShare()
+        self.share.add_worker(self.clients)
         self._condition = threading.Condition()
         self._jobs: deque[Job] = deque()
         self._last_served: dict[str, int] = {}  # client → number of the batch; only clients with queued jobs
         self._batch_number = 0
         self._decoding_jobs: deque[DecodingJob] = deque()  # not yet with the scheduler
+        self._text_seconds = 0.0  # spent on decoding
+        self._computing: list[str] = []  # the clients of the current batch
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -110,6 +119,14 @@ class Worker:
         """Return the number of jobs that are queued or running."""
         scheduled = self.scheduler.pending if self.scheduler is not None else 0
         return len(self._jobs) + len(self._decoding_jobs) + scheduled
+
+    def clients(self) -> set[str]:
+        """Return the clients whose work is queued or running."""
+        texts = list(self._decoding_jobs.copy())
+        if self.scheduler is not None:
+            texts += [*self.scheduler.waiting.copy(), *self.scheduler.running.copy()]
+        jobs = {job.client for job in self._jobs.copy()}
+        return jobs.union(self._computing, *(job.clients for job in texts))
 
     def cancel(self) -> None:
         """Cancel running work at its next token, and drop queued work; nothing is accepted anymore."""
@@ -135,7 +152,18 @@ class Worker:
             self._advance_texts()
             if batch:
                 self._compute(batch)
+                self._computing = []
             del batch  # or its images would stay in memory until the next one
+            with self._condition:
+                if self._waits_for_others:
+                    self._condition.wait(WAIT_SECONDS)
+
+    @property
+    def _waits_for_others(self) -> bool:
+        """Whether all work is that of clients who are ahead of those of other workers."""
+        if self._closed or not self._jobs or self._decoding_jobs or (self.scheduler and self.scheduler.pending):
+            return False
+        return not self.share.allowed({job.client for job in self._jobs}, self.clients)
 
     def _next_batch(self) -> list[_Piece]:
         """Return pieces of jobs of one group, at most ``max_batch_size`` inputs together."""
@@ -143,12 +171,15 @@ class Worker:
             self._jobs.remove(job)
             _resolve(job, WorkCancelled("the server is stopping"))
         waiting = {job.client for job in self._jobs}
+        allowed = waiting if self._closed else self.share.allowed(waiting, self.clients)
         self._last_served = {client: last for client, last in self._last_served.items() if client in waiting}
         self._batch_number += 1
         batch: list[_Piece] = []
         room = self.max_batch_size
         while room > 0:
-            candidates = [job for job in self._jobs if not batch or job.group == batch[0].job.group]
+            candidates = [job for job in self._jobs if job.client in allowed]
+            if batch:
+                candidates = [job for job in candidates if job.group == batch[0].job.group]
             if self._waiting_batch:  # those that come meanwhile are read together
                 candidates = [job for job in candidates if not job.generates]
             if not candidates:
@@ -161,6 +192,7 @@ class Worker:
             self._last_served[job.client] = self._batch_number
             if not job.remaining:
                 self._jobs.remove(job)
+        self._computing = [piece.job.client for piece in batch for _ in piece.inputs]
         return batch
 
     @property
@@ -170,7 +202,7 @@ class Worker:
 
     def _compute(self, batch: list[_Piece]) -> None:
         """Compute a batch. After a failure each half is retried, to save memory and to isolate the failing job."""
-        start = time.perf_counter()
+        start, texts = time.perf_counter(), self._text_seconds
 
         def is_cancelled() -> bool:
             return all(piece.job.cancelled for piece in batch)
@@ -189,6 +221,8 @@ class Worker:
             outcome: Any = batch[0].job.function([each for piece in batch for each in piece.inputs], check_cancelled)
         except Exception as error:
             outcome = error
+        seconds = time.perf_counter() - start - (self._text_seconds - texts)
+        self.share.charge([piece.job.client for piece in batch for _ in piece.inputs], seconds)
         if isinstance(outcome, Generation) and self.scheduler is not None:
             generation = outcome
             self.scheduler.add(
@@ -197,6 +231,7 @@ class Worker:
                     finish,
                     is_cancelled=is_cancelled,
                     client=batch[0].job.client,
+                    clients=tuple(piece.job.client for piece in batch for _ in piece.inputs),
                     refusable=False,
                 )
             )
@@ -230,6 +265,7 @@ class Worker:
         """Decode one more token of each text; new requests join."""
         if self.scheduler is None:
             return
+        start = time.perf_counter()
         with self._condition:
             added = list(self._decoding_jobs)
             self._decoding_jobs.clear()
@@ -239,6 +275,7 @@ class Worker:
         if closed:
             self.scheduler.cancel()
         self.scheduler.advance()
+        self._text_seconds += time.perf_counter() - start
 
 
 def _group_name(group: Hashable) -> str:
