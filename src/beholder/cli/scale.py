@@ -252,6 +252,36 @@ def index(parts: Parts, out: IndexAddress, recall: Recall = 0.95, check: Check =
         print(f"{out}: {count:,} vectors; {visited}; recall@10 {manifest.recall:.3f}")
 
 
+IndexFolder = Annotated[str, typer.Argument(metavar="INDEX", help="Folder or address of an index.")]
+Database = Annotated[str, typer.Argument(metavar="DATABASE", help="qdrant://… or milvus://…, and the collection.")]
+
+
+@app.command(name="push")
+def push(index: IndexFolder, database: Database, json: Json = False) -> None:
+    """Copy an index into Qdrant or Milvus, vectors and columns, by their own clients.
+
+    The same command given again replaces the same points and adds new ones. Qdrant's key is read from $QDRANT_API_KEY,
+    Milvus's token from $MILVUS_TOKEN.
+
+    \b
+    beholder scale push index/ qdrant://localhost:6333/pictures
+    beholder scale push index/ milvus+https://milvus.example:19530/pictures
+    beholder scale push index/ milvus:///data/milvus.db/pictures
+    beholder scale push index/ qdrant:///data/qdrant/pictures
+    """
+    from beholder.cli.output import print_json, track
+    from beholder.scale.push import BATCH, push_index
+    from beholder.scale.remote_index import fetch_index
+    from beholder.scale.segments import ShardIndex
+
+    opened = ShardIndex(fetch_index(index))
+    written = max(track(push_index(opened, database), "copying", -(-len(opened) // BATCH)), default=0)
+    if json:
+        print_json({"index": index, "database": database, "rows": written})
+    else:
+        print(f"{database}: {written:,} vectors")
+
+
 SelectOut = Annotated[str, typer.Option("--out", "-o", help="Folder or address of the new shards.")]
 SelectWhere = Annotated[
     str, typer.Option("--where", help='Only these, such as "match>=0.7 width>=256 -caption:watermark".')

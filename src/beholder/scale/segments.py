@@ -223,6 +223,11 @@ class OpenSegment:
         with self._reading:
             return np.concatenate([mask_of(rows, terms) for rows in self.table.iter_batches(READ, columns=columns)])
 
+    def batches_of_rows(self, most: int) -> Iterator[list[dict[str, Any]]]:
+        """Yield the columns of all vectors in order, but for the thumbnails, at most so many together."""
+        for rows in self.table.iter_batches(most, columns=self.columns):
+            yield rows.to_pylist()
+
     def row(self, number: int) -> dict[str, Any]:
         """Return the columns of one vector, but for the thumbnail."""
         return dict(self._read(number, self.columns))
