@@ -3,6 +3,7 @@
 # make test-fast  set up and run the tests that are not marked slow, in about two minutes
 # make docs       set up and build the guide in build/docs
 # make dist       set up and build a reproducible wheel and sdist in dist/
+# make release    check everything that a release needs, write wheel, sdist and SBOM to dist/, and tag the commit
 # make share      set up and write man pages and shell completions to build/share
 # make bench      set up and compare Beholder with the libraries one would use instead; takes half an hour
 
@@ -13,8 +14,9 @@ CPU_WHEELS := https://download.pytorch.org/whl/cpu
 UV := 0.13.9
 # A process a core; one that has finished takes over tests of the other.
 PYTEST = $(VENV)/bin/python -m pytest -n auto --dist worksteal
+LOCK := requirements.lock
 
-.PHONY: demo test test-fast test-slow dist share bench lint docs catalogs links lock audit clean
+.PHONY: demo test test-fast test-slow dist release share bench lint docs catalogs links lock audit clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo.py
@@ -29,9 +31,11 @@ test-slow: $(VENV)/installed
 
 # Two builds of the same commit give the same bytes: the files are dated by the commit.
 dist: $(VENV)/installed
-	rm -rf build/lib
-	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/bin/python -c \
-		"from setuptools import build_meta; build_meta.build_wheel('dist'); build_meta.build_sdist('dist')"
+	$(VENV)/bin/python packaging/distributions.py dist
+
+# make release CHECKS="version changelog" runs these checks alone, and writes nothing.
+release: $(VENV)/installed
+	$(VENV)/bin/python packaging/release.py $(CHECKS)
 
 share: $(VENV)/installed
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/bin/python packaging/share.py build/share
@@ -83,7 +87,7 @@ lock: $(VENV)/installed
 	printf '%s\n' torch torchvision timm > build/left-out.txt
 	$(VENV)/bin/uv pip compile pyproject.toml requirements.in --extra test --universal --python-version 3.11 \
 		--generate-hashes --excludes build/left-out.txt --no-annotate --no-header --quiet \
-		--output-file requirements.lock
+		--output-file $(LOCK)
 
 # Check the lock for known vulnerabilities; needs the package index's advisory database.
 audit: $(VENV)/installed
