@@ -18,7 +18,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from beholder.errors import InvalidSetting
-from beholder.runtime.allocator import keep_freed_memory
+from beholder.runtime.allocator import keep_freed_memory, keep_returning_unused_memory
 from beholder.server.access import AccessPolicy
 from beholder.server.app import create_app
 from beholder.server.logs import LOGGER, JsonLinesHandler, configure_logging, log_event, log_uncaught_exceptions
@@ -26,6 +26,8 @@ from beholder.server.service import Service
 
 CANCEL_SECONDS = 10  # after the grace period, for the responses of cancelled requests
 IDLE_SECONDS = 15  # for the first request of a connection
+MOST_UNUSED_BYTES = 2**30  # that stay with the process for longer than UNUSED_MEMORY_SECONDS
+UNUSED_MEMORY_SECONDS = 30
 ACCEPT_LOG_SECONDS = 10  # between two log lines about exhausted file descriptors
 
 
@@ -172,6 +174,7 @@ def serve(service: Service, log_file: Path | None = None, open_page: bool = Fals
         BeholderError: A model can't be loaded.
     """
     keep_freed_memory()
+    memory = keep_returning_unused_memory(MOST_UNUSED_BYTES, UNUSED_MEMORY_SECONDS)
     log = configure_logging(log_file)
     log_uncaught_exceptions()
     key_file = service.settings.key_file
@@ -188,6 +191,7 @@ def serve(service: Service, log_file: Path | None = None, open_page: bool = Fals
         signal.signal(number, lambda *_: None)
     with suppress(SystemExit):  # raised by uvicorn if it can't start
         server.run()
+    memory.set()
     if service.failure is not None:
         raise service.failure
     if not server.started:
