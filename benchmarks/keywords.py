@@ -5,7 +5,7 @@
 Two vocabularies on photographs that `mini`'s training has never seen. Everyday nouns, on captioned photographs: a noun
 is right if a caption names it, wrong if none does, and not counted if a caption names something like it. The class
 names of all labeled photographs: right is the photograph's own. "F0.5" weighs a wrong keyword more than a missing one.
-The cut-off is chosen on the calibration part.
+The default was chosen on the calibration part.
 """
 
 import argparse
@@ -16,7 +16,7 @@ from pathlib import Path
 import numpy as np
 
 from beholder import DualEncoder
-from beholder.tasks.keywords import MIN_MATCH, KeywordChooser
+from beholder.tasks.keywords import KeywordChooser, default_min_match
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "recipes" / "mini"))
 from collection import Collection
@@ -57,7 +57,8 @@ def table(
     places = {(name,): place for place, name in enumerate(vocabulary)}
     print("| cut-off | right | found | F0.5 | keywords a photograph |")
     print("|---:|---:|---:|---:|---:|")
-    for cut_off in CUT_OFFS:
+    default = default_min_match(len(vocabulary))
+    for cut_off in sorted((*CUT_OFFS, default)):
         chooser = KeywordChooser(encoder, list(places), cut_off)
         chosen = np.zeros_like(right)
         for row, keywords in enumerate(chooser.choose(embeddings)):
@@ -66,8 +67,10 @@ def table(
         precision = hits / max((chosen & counted).sum(), 1)
         recall = hits / right.sum()
         score = 1.25 * precision * recall / max(0.25 * precision + recall, 1e-9)
-        mark = " (the default)" if cut_off == MIN_MATCH else ""
-        print(f"| {cut_off}{mark} | {precision:.2f} | {recall:.2f} | {score:.2f} | {chosen.sum() / len(chosen):.1f} |")
+        mark = " (the default)" if cut_off == default else ""
+        print(
+            f"| {cut_off:.3f}{mark} | {precision:.2f} | {recall:.2f} | {score:.2f} | {chosen.sum() / len(chosen):.1f} |"
+        )
 
 
 def main() -> None:

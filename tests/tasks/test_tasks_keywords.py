@@ -56,6 +56,17 @@ def test_keywords_above_the_cut_off_are_chosen_the_lowest_of_each_branch() -> No
     assert chosen[0][0].match == 0.95 and chosen[0][0].name == "dogs"
 
 
+def test_the_longer_a_vocabulary_is_the_surer_a_keyword_has_to_be() -> None:
+    encoder = DualEncoder(tiny_model.build(), "cpu")
+    match = np.array([[0.97, 0.6]])
+    for unrelated, expected in ((0, 2), (50, 1), (100, 0)):
+        vocabulary = [(f"word {number}",) for number in range(2 + unrelated)]
+        chooser = KeywordChooser(encoder, vocabulary)
+        encoder.match = lambda *_, unrelated=unrelated: np.pad(match, ((0, 0), (0, unrelated)))  # type: ignore[method-assign]
+        assert len(chooser.choose(np.zeros((1, tiny_model.EMBEDDING), np.float32))[0]) == expected
+    assert KeywordChooser(encoder, [("dog",)], 0.95).min_match == 0.95
+
+
 def test_a_model_without_calibration_is_refused() -> None:
     with pytest.raises(ModelError, match="calibration"):
         KeywordChooser(DualEncoder(tiny_model.build(calibrated=False), "cpu"), [("dog",)])

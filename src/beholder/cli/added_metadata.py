@@ -62,7 +62,7 @@ def added_metadata(
     pictures: Sequence[str],
     *,
     vocabulary: Path | None,
-    min_match: float,
+    min_match: float | None,
     places: bool,
     overwrite: bool,
     model: str,
@@ -76,7 +76,7 @@ def added_metadata(
     Args:
         pictures: their names.
         vocabulary: file of keywords; None chooses none.
-        min_match: probability from which a keyword is chosen.
+        min_match: probability from which a keyword is chosen; None chooses by the length of the list.
         places: find the city and country of pictures with a position.
         overwrite: also choose keywords for pictures that have some.
         model: a dual encoder.
@@ -104,7 +104,7 @@ def added_metadata(
 def _chosen(
     pictures: Sequence[str],
     vocabulary: Path,
-    min_match: float,
+    min_match: float | None,
     overwrite: bool,
     model: str,
     allow_pickle: bool,

@@ -33,7 +33,13 @@ KeywordsFrom = Annotated[
     ),
 ]
 MinMatch = Annotated[
-    float, typer.Option("--min-match", min=0, max=1, help="How sure a keyword of the list must be, from 0 to 1.")
+    float | None,
+    typer.Option(
+        "--min-match",
+        min=0,
+        max=1,
+        help="How sure a keyword of the list must be, from 0 to 1; by default, the surer the longer the list is.",
+    ),
 ]
 KeywordModel = Annotated[str, typer.Option("--keyword-model", help="A calibrated dual encoder that chooses keywords.")]
 KeywordsOnly = Annotated[bool, typer.Option("--keywords-only", help="Choose keywords without captioning.")]
@@ -88,7 +94,7 @@ def command(
     xmp: Xmp = False,
     overwrite: Overwrite = False,
     keywords_from: KeywordsFrom = None,
-    min_match: MinMatch = 0.95,
+    min_match: MinMatch = None,
     keyword_model: KeywordModel = "mini",
     keywords_only: KeywordsOnly = False,
     places: Places = False,

@@ -18,7 +18,7 @@ from beholder.text.templates import fill_templates
 if TYPE_CHECKING:
     from beholder.tasks.dual_encoder import DualEncoder
 
-MIN_MATCH = 0.95  # `DualEncoder.match` is at even odds, and most keywords of a vocabulary do not fit
+FITTING_KEYWORDS = 2  # of a vocabulary, on an average picture
 MAX_KEYWORDS = 10  # per picture
 MAX_VOCABULARY = 20_000
 
@@ -75,24 +75,32 @@ def read_vocabulary(file: Path) -> list[tuple[str, ...]]:
     return list(found)
 
 
+def default_min_match(keywords: int) -> float:
+    """Return the match from which a keyword of so many is more likely to fit than not.
+
+    `DualEncoder.match` is the probability at even odds, but of n keywords only about `FITTING_KEYWORDS` fit a picture.
+    """
+    return keywords / (keywords + FITTING_KEYWORDS)
+
+
 class KeywordChooser:
     """Chooses the keywords of a vocabulary that fit pictures, by a calibrated dual encoder.
 
     Args:
         encoder: the model.
         vocabulary: keywords as paths.
-        min_match: probability from which a keyword is chosen.
+        min_match: probability from which a keyword is chosen; by default, that of `default_min_match`.
 
     Raises:
         ModelError: the model is not calibrated.
     """
 
-    def __init__(self, encoder: DualEncoder, vocabulary: list[tuple[str, ...]], min_match: float = MIN_MATCH):
+    def __init__(self, encoder: DualEncoder, vocabulary: list[tuple[str, ...]], min_match: float | None = None):
         if not encoder.calibrated:
             raise ModelError(f"{encoder.loaded.name}: this model has no calibration, which choosing keywords needs")
         self.encoder = encoder
         self.vocabulary = vocabulary
-        self.min_match = min_match
+        self.min_match = default_min_match(len(vocabulary)) if min_match is None else min_match
         self._embeddings = encoder.embed_texts(fill_templates(["a photo of {}"], [path[-1] for path in vocabulary]))
 
     def choose(self, embeddings: np.ndarray) -> list[list[Keyword]]:
