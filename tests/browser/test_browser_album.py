@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -209,6 +210,8 @@ def test_clusters_take_the_given_keywords(page: Any, album_site: Running, screen
 
 
 def test_the_map_can_be_panned_and_its_pictures_opened(page: Any, screenshots: Path) -> None:
+    from playwright.sync_api import TimeoutError as PlaywrightTimeoutError
+
     open_section(page, "Map")
     page.locator("#mapstatus", has_text="24 pictures").wait_for()
     canvas = page.locator("#mapcanvas")
@@ -219,13 +222,17 @@ def test_the_map_can_be_panned_and_its_pictures_opened(page: Any, screenshots: P
     names = {page.locator("#mapname").inner_text()}
     for key in ("ArrowLeft", "ArrowUp", "ArrowDown", "ArrowDown", "ArrowRight"):
         page.keyboard.press(key)
-        page.wait_for_timeout(120)
+        with suppress(PlaywrightTimeoutError):  # there may be no picture in that direction
+            page.wait_for_function(
+                "before => document.querySelector('#mapname').textContent !== before",
+                arg=page.locator("#mapname").inner_text(),
+                timeout=1000,
+            )
         names.add(page.locator("#mapname").inner_text())
     assert len(names) > 2
     painted = canvas.evaluate("canvas => canvas.toDataURL()")
     page.keyboard.press("+")
-    page.wait_for_timeout(400)
-    assert canvas.evaluate("canvas => canvas.toDataURL()") != painted
+    page.wait_for_function("before => document.querySelector('#mapcanvas').toDataURL() !== before", arg=painted)
     page.screenshot(path=screenshots / "map.png")
     page.keyboard.press("Enter")
     page.locator("#view").wait_for()
@@ -362,7 +369,8 @@ def test_the_last_selected_album_is_shown(two_albums: Any) -> None:
     page.locator("#album").select_option("holiday")
     with page.expect_response("**/albums/empty%20album"):
         held[0].continue_()
-    page.wait_for_timeout(100)
+    page.wait_for_function("document.querySelectorAll('#albumgrid li').length === 8")
+    page.wait_for_timeout(100)  # the late answer would empty the grid
     assert len(shown_names(page)) == 8
 
 

@@ -44,10 +44,15 @@ def page(chromium: Any, tmp_path: Path) -> Any:
     )
     page.goto((tmp_path / "map.html").as_uri())
     page.wait_for_function("pictures.slice(0, 3).every((one) => !one.element || one.element.complete)")
-    page.wait_for_timeout(200)
+    wait_for_frames(page)
     yield page
     page.close()
     assert [text for text in messages if "getImageData" not in text] == []  # only the test calls it
+
+
+def wait_for_frames(page: Any) -> None:
+    """Wait until what has changed is drawn."""
+    page.evaluate("new Promise(done => requestAnimationFrame(() => requestAnimationFrame(done)))")
 
 
 def middle_of(page: Any, number: int) -> tuple[float, float]:
@@ -78,12 +83,14 @@ def test_the_map_pans_and_zooms_by_mouse_and_keyboard(page: Any) -> None:
     page.mouse.down()
     page.mouse.move(x + 90, y + 40)
     page.mouse.up()
-    page.wait_for_timeout(100)
+    wait_for_frames(page)
     assert middle_of(page, 0) == pytest.approx((x + 90, y + 40), abs=1)
     red, green = middle_of(page, 0), middle_of(page, 1)
     page.mouse.move(*red)
-    page.mouse.wheel(0, -400)
-    page.wait_for_timeout(100)
+    scale = page.evaluate("view.scale")
+    page.mouse.wheel(0, -400)  # does not wait until the page has received it
+    page.wait_for_function("before => view.scale !== before", arg=scale)
+    wait_for_frames(page)
     assert middle_of(page, 0) == pytest.approx(red, abs=1)  # the point under the pointer stays fixed
     assert middle_of(page, 1)[0] > green[0] + 100
     page.locator("#map").focus()
