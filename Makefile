@@ -5,10 +5,12 @@
 # make dist       set up and build a reproducible wheel and sdist in dist/
 # make release    check everything that a release needs, write wheel, sdist and SBOM to dist/, and tag the commit
 # make share      set up and write man pages and shell completions to build/share
+# make clients    install clients of the OpenAI API in an environment of their own, for the slow tests
 # make bench      set up and compare Beholder with the libraries one would use instead; takes half an hour
 
 PYTHON ?= python3
 VENV := .venv
+CLIENTS := .clients
 TORCH := 2.13.0
 CPU_WHEELS := https://download.pytorch.org/whl/cpu
 UV := 0.13.9
@@ -16,7 +18,7 @@ UV := 0.13.9
 PYTEST = $(VENV)/bin/python -m pytest -n auto --dist worksteal
 LOCK := requirements.lock
 
-.PHONY: demo test test-fast test-slow dist release share bench lint docs catalogs links lock audit clean
+.PHONY: demo test test-fast test-slow dist release share clients bench lint docs catalogs links lock audit clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo.py
@@ -39,6 +41,14 @@ release: $(VENV)/installed
 
 share: $(VENV)/installed
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/bin/python packaging/share.py build/share
+
+# Their versions exclude each other's and those of the lock, so they have an environment of their own.
+clients: $(CLIENTS)/installed
+
+$(CLIENTS)/installed: tests/server/clients/requirements.txt
+	$(PYTHON) -m venv $(CLIENTS)
+	$(CLIENTS)/bin/python -m pip install --quiet --requirement $<
+	touch $@
 
 bench: $(VENV)/installed
 	$(VENV)/bin/python benchmarks/bench.py

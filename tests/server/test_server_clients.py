@@ -1,7 +1,7 @@
 """Clients of the OpenAI API that people use: each gets what the library gives.
 
-They are programs in `clients/`, run by the Python of ``BEHOLDER_CLIENTS_PYTHON``, by default this one; one whose
-packages are not installed there is skipped. CONTRIBUTING.md says how to make an environment with all of them.
+They are programs in `clients/`, run by the Python of the environment that ``make clients`` makes, or else by this one;
+one whose packages are not installed there is skipped.
 """
 
 import json
@@ -16,12 +16,14 @@ import numpy as np
 import pytest
 
 from beholder import DualEncoder, VisionLanguageModel
+from examples import ROOT
 from serving import Running, data_address, picture
 
 pytestmark = [pytest.mark.clients, pytest.mark.slow]
 
 PROGRAMS = Path(__file__).parent / "clients"
-PYTHON = os.environ.get("BEHOLDER_CLIENTS_PYTHON", sys.executable)
+OWN_PYTHON = ROOT / ".clients" / "bin" / "python"
+PYTHON = OWN_PYTHON if OWN_PYTHON.exists() else sys.executable
 PACKAGES = {
     "openai_client.py": "openai",
     "langchain_client.py": "langchain_openai",
