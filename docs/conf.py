@@ -13,7 +13,7 @@ from typer.cli import get_docs_for_click
 import beholder
 from beholder.cli.main import app as command_line
 from beholder.server.app import create_app
-from beholder.server.service import Service
+from beholder.server.service import LoadedModels, Service
 from beholder.server.settings import ServerSettings
 from beholder.weights.known_models import DATE, KNOWN_MODELS
 
@@ -105,7 +105,7 @@ def write_command_line() -> str:
 
 def write_http() -> str:
     """Return every route with its parameters as Markdown, from the server's OpenAPI document."""
-    described = create_app(Service(ServerSettings(), lambda: ({}, {}))).app.openapi()
+    described = create_app(Service(ServerSettings(), LoadedModels)).app.openapi()
     parts = [HTTP_HEAD]
     for address, operations in described["paths"].items():
         for method, operation in operations.items():

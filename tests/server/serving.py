@@ -16,11 +16,13 @@ import numpy as np
 from PIL import Image
 
 import tiny_blip2
+import tiny_generator
 import tiny_model
-from beholder import DualEncoder, VisionLanguageModel
+from beholder import DualEncoder, ImageGenerator, VisionLanguageModel
 from beholder.server.run import Server, create_server
-from beholder.server.service import Service
+from beholder.server.service import LoadedModels, Service
 from beholder.server.settings import ServerSettings
+from beholder.tasks.unclip_backend import UnclipBackend
 
 
 def encoder() -> DualEncoder:
@@ -30,6 +32,10 @@ def encoder() -> DualEncoder:
 def vision_language_model(folder: Path) -> VisionLanguageModel:
     tiny_blip2.make("opt", folder)
     return VisionLanguageModel.from_pretrained(folder, device="cpu")
+
+
+def generator() -> ImageGenerator:
+    return ImageGenerator(UnclipBackend(tiny_generator.build(), "cpu"))
 
 
 def picture(seed: int = 0, size: tuple[int, int] = (50, 40)) -> Image.Image:
@@ -98,11 +104,11 @@ def running(
     encoders: dict[str, DualEncoder] | None = None,
     vision_language_models: dict[str, VisionLanguageModel] | None = None,
     albums: Sequence[Path] = (),
+    generators: dict[str, ImageGenerator] | None = None,
     **settings: Any,
 ) -> Iterator[Running]:
-    service = Service(
-        ServerSettings(port=0, **settings), lambda: (encoders or {}, vision_language_models or {}), albums
-    )
+    models = LoadedModels(encoders or {}, vision_language_models or {}, generators or {})
+    service = Service(ServerSettings(port=0, **settings), lambda: models, albums)
     server = create_server(service)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -20,7 +20,7 @@ from beholder import Album, DualEncoder, VisionLanguageModel
 from beholder.errors import AlbumNotFound, InvalidSetting
 from beholder.pictures.caption_metadata import read_caption
 from beholder.server.background_jobs import BackgroundJobs
-from beholder.server.service import Service
+from beholder.server.service import LoadedModels, Service
 from beholder.server.settings import ServerSettings
 from serving import Running, data_address, picture
 
@@ -256,7 +256,7 @@ def test_pictures_indexed_while_the_album_is_served_are_found(tmp_path: Path, en
 
 def test_an_album_that_cannot_be_served_fails_at_startup(tmp_path: Path, encoder: DualEncoder) -> None:
     def failure(*albums: Path) -> Exception | None:
-        service = Service(ServerSettings(port=0), lambda: ({"tiny": encoder}, {}), albums)
+        service = Service(ServerSettings(port=0), lambda: LoadedModels({"tiny": encoder}), albums)
         service.start().join()
         return service.failure
 

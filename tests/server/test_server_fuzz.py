@@ -19,6 +19,8 @@ OPERATIONS = [
     ("GET", "/v1/models/{name}"),
     ("POST", "/v1/embeddings"),
     ("POST", "/v1/chat/completions"),
+    ("POST", "/v1/images/generations"),
+    ("POST", "/v1/images/variations"),
     ("POST", "/v1/classify"),
     ("POST", "/v1/similarity"),
     ("POST", "/v1/caption"),
@@ -51,7 +53,10 @@ def fuzzed(
     encoder: DualEncoder, vision_language_model: VisionLanguageModel, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[serving.Running]:
     album = albums_to_serve.photographs(tmp_path_factory.mktemp("album"), encoder)
-    with serving.running({"tiny": encoder}, {"tiny": vision_language_model}, [album]) as running:
+    generators = {"tiny": serving.generator()}
+    with serving.running(
+        {"tiny": encoder}, {"tiny": vision_language_model}, [album], generators, drawing_steps=50
+    ) as running:
         yield running
 
 
@@ -61,17 +66,20 @@ def test_all_operations_are_listed(fuzzed: serving.Running) -> None:
     assert found == {(method, path) for method, path in OPERATIONS}
 
 
-def with_existing_values(body: Any) -> Any:
+DRAWING = {"like": [PICTURE], "size": "auto", "n": 1, "candidates": 2, "steps": 3}  # what the tiny generator can do
+
+
+def with_existing_values(body: Any, **existing: Any) -> Any:
     """Fill in an existing model, album and pictures, to reach the code after their validation."""
-    existing = {"model": "tiny", "image": PICTURE, "url": PICTURE, "album": "holiday", "like": 3}
+    existing = {"model": "tiny", "image": PICTURE, "url": PICTURE, "album": "holiday", "like": 3, **existing}
     match body:
         case dict():
             return {
-                name: existing[name] if name in existing else with_existing_values(value)
+                name: existing[name] if name in existing else with_existing_values(value, **existing)
                 for name, value in body.items()
             }
         case list():
-            return [with_existing_values(each) for each in body]
+            return [with_existing_values(each, **existing) for each in body]
     return body
 
 
@@ -110,7 +118,8 @@ def test_no_generated_request_breaks_the_server(fuzzed: serving.Running, method:
     )
     def run(case: Any) -> None:
         if kind == "in earnest":
-            case.body = with_existing_values(case.body)
+            drawing = DRAWING if "/images/" in path else {}
+            case.body = with_existing_values(case.body, **drawing)
             case.path_parameters = {**case.path_parameters, **existing_parameters(case.path_parameters)}
         answer = case.call(base_url=fuzzed.base)
         statuses.add(answer.status_code)
@@ -120,6 +129,12 @@ def test_no_generated_request_breaks_the_server(fuzzed: serving.Running, method:
             assert answer.json()["error"]["message"]
 
     run()
-    if kind == "in earnest" and path in ("/v1/classify", "/v1/caption", "/v1/search", "/v1/albums/{album}/ids"):
+    if kind == "in earnest" and path in (
+        "/v1/classify",
+        "/v1/caption",
+        "/v1/images/generations",
+        "/v1/search",
+        "/v1/albums/{album}/ids",
+    ):
         assert 200 in statuses
     assert fuzzed.ask("GET", "/readyz").status == 200

@@ -15,7 +15,7 @@ import pytest
 import serving
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.server.run import create_server
-from beholder.server.service import Service
+from beholder.server.service import LoadedModels, Service
 from beholder.server.settings import ServerSettings
 from serving import Answer, Running, data_address, picture
 
@@ -185,7 +185,7 @@ def test_requests_are_refused_until_the_models_are_loaded(encoder: DualEncoder) 
 
     def load() -> Any:
         may.wait(60)
-        return {"tiny": encoder}, {}
+        return LoadedModels({"tiny": encoder})
 
     service = Service(ServerSettings(port=0), load)
     server = create_server(service)

@@ -12,7 +12,7 @@ from PIL import Image
 
 pytest.importorskip("diffusers", reason="diffusers runs these pipelines")
 import tiny_pipelines
-from beholder import ImageGenerator
+from beholder import DualEncoder, ImageGenerator
 from beholder.errors import InvalidSetting, ModelError
 from beholder.tasks.pipeline_backend import PipelineBackend
 from beholder.text.tokenizer import TruncationWarning
@@ -105,7 +105,6 @@ def test_size_seed_and_steps_are_followed(generators: dict[str, ImageGenerator])
     [
         ({"like": Image.new("RGB", (8, 8))}, InvalidSetting, "draws texts only"),
         ({"text": "a dog", "size": 100}, InvalidSetting, "multiples of 8"),
-        ({"text": "a dog", "candidates": 2}, ModelError, "has no dual encoder"),
     ],
 )
 def test_what_a_pipeline_cannot_do_is_refused(
@@ -113,6 +112,34 @@ def test_what_a_pipeline_cannot_do_is_refused(
 ) -> None:
     with pytest.raises(error, match=message):
         generators["sd"].generate(**arguments)
+
+
+def test_the_reranker_chooses_among_candidates(written: dict[str, tuple[Path, Any]], tiny_model: Path) -> None:
+    generator = ImageGenerator.from_pretrained(written["sd"][0], device="cpu", reranker=tiny_model)
+    every = list(generator.stream("a dog", count=3, seed=5, steps=1))
+    (kept,) = generator.stream("a dog", candidates=3, seed=5, steps=1)
+    winner = max(every, key=lambda each: each.cosine or 0.0)
+    assert kept.seed == winner.seed and kept.cosine == pytest.approx(winner.cosine, abs=1e-6)
+    expected = DualEncoder.from_pretrained(tiny_model, device="cpu").similarity([kept.picture], ["a dog"])[0, 0]
+    assert kept.cosine == pytest.approx(float(expected), abs=1e-5) and 0 <= (kept.match or 0.0) <= 1
+
+
+def test_mini_chooses_among_candidates_by_default_and_is_loaded_only_for_them(
+    written: dict[str, tuple[Path, Any]], tiny_model: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded: list[str] = []
+    tiny = DualEncoder.from_pretrained(tiny_model, device="cpu")
+
+    def from_pretrained(name: str, **_: Any) -> DualEncoder:
+        loaded.append(name)
+        return tiny
+
+    monkeypatch.setattr(DualEncoder, "from_pretrained", from_pretrained)
+    generator = ImageGenerator.from_pretrained(written["sd"][0], device="cpu")
+    (alone,) = generator.stream("a dog", seed=1, steps=1)
+    assert alone.cosine is None and not loaded
+    (best,) = generator.stream("a dog", candidates=2, seed=1, steps=1)
+    assert best.cosine is not None and loaded == ["mini"]
 
 
 def test_other_weights_have_another_fingerprint(

@@ -28,6 +28,14 @@ Seed = Annotated[int | None, typer.Option("--seed", help="The same seed draws th
 Steps = Annotated[int | None, typer.Option("--steps", help="Steps of the sampling; by default the model's own.")]
 Guidance = Annotated[float | None, typer.Option("--guidance", help="How closely to follow; 1 is without guidance.")]
 Candidates = Annotated[int, typer.Option("--candidates", help="Draw so many for each picture and keep the best.")]
+Reranker = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker",
+        help="Dual encoder that chooses among candidates: name, folder or hub id; by default the generator's own, and "
+        "for pipelines mini.",
+    ),
+]
 Size = Annotated[str | None, typer.Option("--size", help="Such as 512x512; by default the model's own.")]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="A .png, .jpg or .webp file, or a folder; by default this one.")
@@ -85,6 +93,7 @@ def command(
     steps: Steps = None,
     guidance: Guidance = None,
     candidates: Candidates = 1,
+    reranker: Reranker = None,
     size: Size = None,
     out: Out = None,
     no_metadata: NoMetadata = False,
@@ -119,7 +128,7 @@ def command(
     sides = parse_size(size)
     with warnings_on_one_line():
         pictures = read_pictures(like, allow_urls)
-        generator = ImageGenerator.from_pretrained(model, device=device)
+        generator = ImageGenerator.from_pretrained(model, device=device, reranker=reranker)
         metadata: dict[str, str] = {}
         if not no_metadata:
             given = {"minus": " ".join(minus), "model": generator.name, "fingerprint": generator.fingerprint}

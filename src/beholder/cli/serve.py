@@ -11,6 +11,15 @@ import typer
 from beholder.cli.options import AllowPickle, Precision, PrecisionName
 
 Models = Annotated[list[str], typer.Option("--model", "-m", help="Name, folder or hub id; repeatable.")]
+Generators = Annotated[
+    list[str], typer.Option("--generator", help="Draw pictures with this image generator; repeatable.")
+]
+Reranker = Annotated[
+    str | None,
+    typer.Option(
+        "--reranker", help="Dual encoder that chooses among the candidates of a generator; by default its own."
+    ),
+]
 Host = Annotated[str, typer.Option("--host", help="Address to listen on. Any but loopback requires a key.")]
 Port = Annotated[int, typer.Option("--port", "-p", min=0, max=65535, help="Port to listen on; 0 selects a free one.")]
 Key = Annotated[
@@ -62,6 +71,8 @@ def command(
     host: Host = "127.0.0.1",
     port: Port = 8000,
     model: Models = ["mini"],  # noqa: B006 (typer reads the default and never changes it)
+    generator: Generators = [],  # noqa: B006
+    reranker: Reranker = None,
     album: Albums = [],  # noqa: B006
     folder: Folders = [],  # noqa: B006
     read_only: ReadOnly = False,
@@ -90,6 +101,7 @@ def command(
     beholder serve --album my-album
     beholder serve --album my-album --folder ~/Pictures
     beholder serve --model mini --model ./my-encoder --port 9000
+    beholder serve --generator runs/emoji-generator/best
     beholder serve --host 0.0.0.0 --key-file key.txt --allow-host pictures.example
     """
     from beholder.errors import InvalidSetting, MissingExtra
@@ -122,4 +134,7 @@ def command(
         telemetry=telemetry,
         drain_seconds=drain_seconds,
     )
-    serve(Service(settings, model_loader(model, allow_pickle, check_precision(precision)), album), log_file, open_page)
+    if reranker is not None and not generator:
+        raise InvalidSetting("--reranker chooses among the pictures of a --generator, and there is none")
+    load = model_loader(model, allow_pickle, check_precision(precision), generator, reranker)
+    serve(Service(settings, load, album), log_file, open_page)

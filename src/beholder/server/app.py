@@ -13,10 +13,11 @@ from fastapi.openapi.utils import get_openapi
 from fastapi.responses import JSONResponse
 from fastapi.routing import APIRoute
 from pydantic import BaseModel
+from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 from beholder.errors import BeholderError
-from beholder.server import album_api, health, native_api, openai_api, static_files
+from beholder.server import album_api, health, images_api, native_api, openai_api, static_files
 from beholder.server.http_errors import HTTPError, to_http_error
 from beholder.server.middleware import RequestMiddleware
 from beholder.server.service import Service
@@ -57,7 +58,8 @@ def create_app(service: Service, on_failure: Callable[[], None] = lambda: None) 
 
     app = FastAPI(title="Beholder", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
-    for router in (openai_api.router, native_api.router, album_api.router, health.router):
+    routers = [each.router for each in (openai_api, images_api, native_api, album_api, health)]
+    for router in routers:
         app.include_router(router, responses={"default": {"model": ErrorBody, "description": "An error."}})
     static_router = static_files.router()
     app.include_router(static_router, include_in_schema=False)
@@ -66,9 +68,11 @@ def create_app(service: Service, on_failure: Callable[[], None] = lambda: None) 
     app.add_exception_handler(HTTPException, _handle_http_exception)
     for kind in (HTTPError, BeholderError, Exception):
         app.add_exception_handler(kind, _handle_error)
-    routers = (openai_api.router, native_api.router, album_api.router, health.router, static_router)
     routes = [
-        (route.path_regex, route.path) for router in routers for route in router.routes if isinstance(route, APIRoute)
+        (route.path_regex, route.path)
+        for router in (*routers, static_router)
+        for route in router.routes
+        if isinstance(route, APIRoute)
     ]
     tracing = instrument(app, {path for _, path in routes}) if service.settings.telemetry else None
     return RequestMiddleware(app, service.settings, service.metrics, routes)
@@ -108,14 +112,16 @@ async def _handle_http_exception(request: Request, error: Exception) -> JSONResp
     status = error.status_code if isinstance(error, HTTPException) else 400
     messages = {404: "there is nothing at this URL", 405: "this URL does not support this method"}
     headers = dict(error.headers or {}) if isinstance(error, HTTPException) else {}
-    http_error = HTTPError(status, messages.get(status, "the body is not valid JSON"), headers=headers)
+    is_form = request.headers.get("content-type", "").startswith("multipart/")
+    invalid = f"the body is not valid {'multipart/form-data' if is_form else 'JSON'}"
+    http_error = HTTPError(status, messages.get(status, invalid), headers=headers)
     return await _handle_error(request, http_error)
 
 
 def _field(error: dict[str, Any], body: Any) -> list[str]:
     """Return the path of a field without pydantic's names of union alternatives, which are not keys of the body."""
     source, *location = error["loc"]
-    if source != "body":
+    if source != "body" or isinstance(body, FormData):
         return [str(part) for part in location]
     path: list[str] = []
     for part in location:

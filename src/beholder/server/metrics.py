@@ -40,6 +40,9 @@ class Metrics:
         )
         self.wrong_keys = Counter("beholder_wrong_keys", "Requests with a wrong API key.", registry=self.registry)
         self.pictures = Counter("beholder_pictures", "Pictures read.", registry=self.registry)
+        self.drawings = Counter(
+            "beholder_drawings", "Pictures drawn, candidates included.", ["model"], registry=self.registry
+        )
         self.tokens = Counter("beholder_tokens", "Tokens read and written.", ["kind"], registry=self.registry)
         self.batches = Histogram(
             "beholder_batch_inputs",

@@ -133,7 +133,7 @@ class RequestMiddleware:
                 if counted and self.active_requests > self.settings.requests:
                     raise too_many_requests(self._retry_after())
                 body = await self._read_body(headers, receive, reserved)
-                if len(body) > LARGE_BODY:
+                if len(body) > LARGE_BODY and not headers.get(b"content-type", b"").startswith(b"multipart/"):
                     await asyncio.to_thread(check_json_structure, body)
                 await self._run_app(scope, body, receive, respond)
         except ClientDisconnected:

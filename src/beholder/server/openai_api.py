@@ -31,7 +31,7 @@ async def models(request: Request) -> dict[str, Any]:
     """All models, with what each can do."""
     service = get_service(request)
     service.check_ready()
-    return {"object": "list", "data": [_model(service, name) for name in _model_names(service)]}
+    return {"object": "list", "data": [_model(service, name) for name in service.model_names]}
 
 
 @router.get("/models/{name:path}")
@@ -39,19 +39,15 @@ async def model(request: Request, name: str) -> dict[str, Any]:
     """One model."""
     service = get_service(request)
     service.check_ready()
-    if name not in _model_names(service):
+    if name not in service.model_names:
         raise HTTPError(404, "there is no model with this name", code="model_not_found", param="model")
     return _model(service, name)
 
 
-def _model_names(service: Service) -> list[str]:
-    return list(dict.fromkeys([*service.encoders, *service.vlms]))
-
-
 def _model(service: Service, name: str) -> dict[str, Any]:
-    capabilities = (["embeddings", "classify", "similarity"] if name in service.encoders else []) + (
-        ["chat.completions", "caption", "attention"] if name in service.vlms else []
-    )
+    capabilities = ["embeddings", "classify", "similarity"] if name in service.encoders else []
+    capabilities += ["chat.completions", "caption", "attention"] if name in service.vlms else []
+    capabilities += ["images.generations", "images.variations"] if name in service.generators else []
     return {"id": name, "object": "model", "created": STARTED, "owned_by": "beholder", "capabilities": capabilities}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import NamedTuple
 
 from beholder.errors import PictureBroken, PictureError, PictureRefused, PictureTooLarge
@@ -32,7 +32,7 @@ def is_data_url(text: str) -> bool:
 
 
 def load_pictures(
-    urls: list[str],
+    urls: Sequence[str | bytes],
     preprocessing: Preprocessing | None,
     settings: ServerSettings,
     album_file: AlbumFile | None = None,
@@ -43,7 +43,7 @@ def load_pictures(
     Their number is checked before any is fetched, and their total number of pixels before any is decoded.
 
     Args:
-        urls: Where the pictures are.
+        urls: Where the pictures are; or uploaded files.
         preprocessing: The network's preprocessing; None for a model that takes pictures as they are.
         settings: The server's limits. Album pictures may be as large as albums accept them.
         album_file: Returns the file of an album's picture, given its URL and the name to use in error messages.
@@ -67,7 +67,7 @@ def load_pictures(
     return [preprocess_image(each.data, preprocessing, name=each.name, limits=each.limits) for each in encoded]
 
 
-def check_count(urls: list[str], settings: ServerSettings) -> None:
+def check_count(urls: Sequence[str | bytes], settings: ServerSettings) -> None:
     """Raise `PictureTooLarge` for more pictures than a request may contain."""
     if len(urls) > settings.pictures:
         raise PictureTooLarge("the request", f"contains {len(urls)} pictures; the limit is {settings.pictures}")
@@ -93,8 +93,11 @@ class _EncodedPicture(NamedTuple):
 
 
 def _resolve(
-    url: str, name: str, settings: ServerSettings, album_file: AlbumFile | None, fetched: Mapping[str, bytes]
+    url: str | bytes, name: str, settings: ServerSettings, album_file: AlbumFile | None, fetched: Mapping[str, bytes]
 ) -> _EncodedPicture:
+    if isinstance(url, bytes):
+        settings.limits.check_bytes(len(url), name)
+        return _EncodedPicture(url, name, settings.limits)
     if url[:5].lower() == "data:":
         return _EncodedPicture(_decode_data_url(url, name, settings), name, settings.limits)
     if url.startswith(ALBUM_SCHEME):

@@ -65,12 +65,12 @@ class PictureReader:
         self._per_client = KeyedLimiter(MAX_FETCHES_PER_CLIENT)
         self._per_host = KeyedLimiter(MAX_FETCHES_PER_HOST)
 
-    async def load(self, urls: list[str], preprocessing: Preprocessing | None) -> list[Picture]:
+    async def load(self, urls: Sequence[str | bytes], preprocessing: Preprocessing | None) -> list[Picture]:
         """Return the pictures of a request; raises what `load_pictures` raises."""
         check_count(urls, self.settings)
         fetched = {}
         for index, url in enumerate(urls):
-            if self.settings.allow_urls and is_url(url) and url not in fetched:
+            if isinstance(url, str) and self.settings.allow_urls and is_url(url) and url not in fetched:
                 fetched[url] = await self._fetch(url, f"picture {index + 1}")
                 check_total_bytes(fetched.values(), self.settings)
         pictures = await self.run(load_pictures, urls, preprocessing, self.settings, self.album_file, fetched)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -14,6 +15,7 @@ from beholder.server.albums import ServedAlbum, album_file, open_albums
 from beholder.server.http_errors import HTTPError
 from beholder.server.logs import log_event
 from beholder.server.metrics import Metrics
+from beholder.server.served_generator import ServedGenerator
 from beholder.server.served_models import PictureReader, ServedEncoder, ServedVisionLanguageModel
 from beholder.server.settings import ServerSettings
 from beholder.server.worker import Worker
@@ -21,9 +23,17 @@ from beholder.server.worker import Worker
 if TYPE_CHECKING:
     from beholder.runtime.precision import Precision
     from beholder.tasks.dual_encoder import DualEncoder
+    from beholder.tasks.generate import ImageGenerator
     from beholder.tasks.vision_language import VisionLanguageModel
 
-LoadedModels = tuple["dict[str, DualEncoder]", "dict[str, VisionLanguageModel]"]
+
+@dataclass(frozen=True)
+class LoadedModels:
+    """The models of a server, by the names by which requests refer to them."""
+
+    encoders: Mapping[str, DualEncoder] = field(default_factory=dict)
+    vlms: Mapping[str, VisionLanguageModel] = field(default_factory=dict)
+    generators: Mapping[str, ImageGenerator] = field(default_factory=dict)
 
 
 class Service:
@@ -31,7 +41,7 @@ class Service:
 
     Args:
         settings: The server's settings.
-        load: Returns encoders and vision-language models by name.
+        load: Returns the models.
         albums: Folders of the albums to serve.
     """
 
@@ -41,6 +51,7 @@ class Service:
         self.reader = PictureReader(settings, self.metrics)
         self.encoders: dict[str, ServedEncoder] = {}
         self.vlms: dict[str, ServedVisionLanguageModel] = {}
+        self.generators: dict[str, ServedGenerator] = {}
         self.albums: dict[str, ServedAlbum] = {}
         self.ready = False
         self.stopping = False
@@ -58,16 +69,21 @@ class Service:
 
         def load() -> None:
             try:
-                encoders, vlms = self._load()
-                self.encoders = {name: ServedEncoder(self.reader, name, model) for name, model in encoders.items()}
-                self.vlms = {name: ServedVisionLanguageModel(self.reader, name, model) for name, model in vlms.items()}
+                models, reader = self._load(), self.reader
+                self.encoders = {name: ServedEncoder(reader, name, model) for name, model in models.encoders.items()}
+                self.vlms = {
+                    name: ServedVisionLanguageModel(reader, name, model) for name, model in models.vlms.items()
+                }
+                self.generators = {
+                    name: ServedGenerator(reader, name, model) for name, model in models.generators.items()
+                }
                 self.albums = open_albums(self._albums, self.settings, self.reader, self.encoders)
                 if self.albums:
                     self.reader.album_file = partial(album_file, self.albums)
                 for album in self.albums.values():
                     album.attach_encoder()
                 self.ready = True
-                log_event("ready", models=list(dict.fromkeys([*self.encoders, *self.vlms])), albums=len(self.albums))
+                log_event("ready", models=self.model_names, albums=len(self.albums))
             except Exception as error:
                 self.failure = error
                 on_failure()
@@ -76,6 +92,11 @@ class Service:
         thread.start()
         return thread
 
+    @property
+    def model_names(self) -> list[str]:
+        """The names of all models."""
+        return list(dict.fromkeys([*self.encoders, *self.vlms, *self.generators]))
+
     def pending(self) -> int:
         """Return the number of jobs and streams queued or running, over all models."""
         return sum(worker.pending() for worker in self._workers())
@@ -83,7 +104,8 @@ class Service:
     def _workers(self) -> list[Worker]:
         encoders, vlms = list(self.encoders.values()), list(self.vlms.values())
         encoders += [album.own_encoder for album in self.albums.values() if album.own_encoder is not None]
-        return [each.worker for each in encoders] + [each.worker for each in vlms]
+        generators = list(self.generators.values())
+        return [each.worker for each in encoders] + [each.worker for each in vlms] + [g.worker for g in generators]
 
     def cancel(self) -> None:
         """Cancel all work: requests without a response get 503, streams end with an error event."""
@@ -121,6 +143,10 @@ class Service:
         """Return the vision-language model with this name, by default the first."""
         return self._find(name, self.vlms, "generates text about pictures")
 
+    def generator(self, name: str | None) -> ServedGenerator:
+        """Return the image generator with this name, by default the first."""
+        return self._find(name, self.generators, "draws pictures")
+
     def album(self, name: str | None) -> ServedAlbum:
         """Return the album with this name, by default the first."""
         self.check_ready()
@@ -155,17 +181,29 @@ class Service:
 
 
 def model_loader(
-    names: Sequence[str], allow_pickle: bool = True, precision: Precision = "exact"
+    names: Sequence[str],
+    allow_pickle: bool = True,
+    precision: Precision = "exact",
+    generators: Sequence[str] = (),
+    reranker: str | None = None,
 ) -> Callable[[], LoadedModels]:
     """Return a function that loads models by name; ``mini`` is both an encoder and a vision-language model.
 
     Clients refer to a model by its name or hub id; to a folder by its last component, so that no path is exposed.
+
+    Args:
+        names: Of encoders and vision-language models.
+        allow_pickle: Whether their weights may be pickles.
+        precision: Of encoders and vision-language models.
+        generators: Names of image generators.
+        reranker: The dual encoder that chooses among their candidates; by default each generator's own.
     """
 
     def load() -> LoadedModels:
         os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
         os.environ.setdefault("HF_HUB_DISABLE_PROGRESS_BARS", "1")
         from beholder.tasks.dual_encoder import DualEncoder
+        from beholder.tasks.generate import ImageGenerator
         from beholder.tasks.remote_endpoint import RemoteEndpoint, is_address
         from beholder.tasks.vision_language import VisionLanguageModel
         from beholder.weights.formats import DUAL_ENCODER, VISION_LANGUAGE_MODEL
@@ -179,7 +217,7 @@ def model_loader(
                 endpoint = RemoteEndpoint.parse(name)
                 vlms[endpoint.model or name] = VisionLanguageModel(endpoint)
                 continue
-            alias = Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name
+            alias = model_alias(name)
             if alias in encoders or alias in vlms:
                 raise InvalidSetting(f"--model {name}: another model is already called {alias}; rename the folder")
             kind = kind_of(find_model(name, allow_pickle=allow_pickle)) if name != "mini" else None
@@ -189,6 +227,17 @@ def model_loader(
                 encoders[alias] = DualEncoder.from_pretrained(name, allow_pickle=allow_pickle, precision=precision)
             if kind in (None, VISION_LANGUAGE_MODEL):
                 vlms[alias] = VisionLanguageModel.from_pretrained(name, allow_pickle=allow_pickle, precision=precision)
-        return encoders, vlms
+        drawing: dict[str, ImageGenerator] = {}
+        for name in generators:
+            alias = model_alias(name)
+            if alias in drawing:
+                raise InvalidSetting(f"--generator {name}: another one is already called {alias}; rename the folder")
+            drawing[alias] = ImageGenerator.from_pretrained(name, reranker=reranker)
+        return LoadedModels(encoders, vlms, drawing)
 
     return load
+
+
+def model_alias(name: str) -> str:
+    """Return the name by which requests refer to a model."""
+    return Path(name).expanduser().resolve().name if Path(name).expanduser().is_dir() else name

@@ -38,6 +38,7 @@ class ServerSettings:
         tokens: Maximum number of generated tokens per answer.
         cache_tokens: Tokens that a model's KV cache may hold. Requests for which there is no room wait; when as many
             tokens wait, further requests get 429.
+        drawing_steps: Maximum number of steps of all the drawings of a request, candidates included.
         telemetry: Whether requests are traced (`beholder.server.telemetry`).
         drain_seconds: How long ``/readyz`` reports 503 after SIGTERM before the socket is closed.
     """
@@ -62,6 +63,7 @@ class ServerSettings:
     stop_seconds: float = 30.0
     tokens: int = 512
     cache_tokens: int = 16_384
+    drawing_steps: int = 2000
     telemetry: bool = False
     drain_seconds: float = 0.0
 
@@ -97,6 +99,7 @@ class ServerSettings:
             "waiting_megabytes",
             "tokens",
             "cache_tokens",
+            "drawing_steps",
         ):
             if not getattr(self, name) > 0:
                 raise InvalidSetting(f"{name}: must be greater than 0, is {getattr(self, name)}")

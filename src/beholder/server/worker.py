@@ -209,6 +209,8 @@ class Worker:
 
         def check_cancelled() -> None:
             self._advance_texts()  # so that streams don't wait for the whole batch
+            if self._closed:
+                raise WorkCancelled("the server is stopping")
             if is_cancelled():
                 raise WorkCancelled("every client of this batch disconnected")
 

@@ -5,13 +5,14 @@ from __future__ import annotations
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from beholder.errors import InvalidSetting, ModelError, ModelNotFound
-from beholder.tasks.generator_backend import DrawingRequest, GeneratorBackend, OnStep
+from beholder.errors import InvalidSetting, ModelNotFound
+from beholder.tasks.generator_backend import Drawer, DrawingRequest, GeneratorBackend, OnStep
 from beholder.tasks.inputs import text_list
 from beholder.tasks.origin import Origin, Reloadable
 
@@ -19,10 +20,12 @@ if TYPE_CHECKING:
     import numpy as np
 
     from beholder.pictures.read import ImageSource
+    from beholder.tasks.dual_encoder import DualEncoder
 
 MOST_STEPS = 1000
 MOST_PICTURES = 1000  # of a call
 LARGEST_SEED = 2**63 - 1
+DEFAULT_RERANKER = "mini"  # of a generator without a dual encoder of its own
 NO_MINI = (
     "mini has no image generator yet: name a folder with --model (in Python, from_pretrained(FOLDER)); "
     "recipes/emoji_generator says how to train one"
@@ -51,34 +54,41 @@ class ImageGenerator(Reloadable):
 
     Args:
         backend: the model.
+        reranker: the dual encoder that chooses among candidates; by default the backend's own.
     """
 
-    def __init__(self, backend: GeneratorBackend):
+    def __init__(self, backend: GeneratorBackend, reranker: DualEncoder | None = None):
         self.backend = backend
+        self.reranker = reranker
 
     @classmethod
-    def from_pretrained(cls, name: str | Path, *, device: str | None = None) -> ImageGenerator:
+    def from_pretrained(
+        cls, name: str | Path, *, device: str | None = None, reranker: str | Path | None = None
+    ) -> ImageGenerator:
         """Load a folder that ``beholder train generator`` wrote, or a pipeline of diffusers.
 
         Pipelines are Stable Diffusion and SDXL, with their Turbo kin (``steps=1, guidance=1``), in a folder with a
-        ``model_index.json`` and safetensors. They draw texts only, and choose among no candidates.
+        ``model_index.json`` and safetensors. They draw texts only.
 
         Args:
             name: the folder.
             device: where to run; by default the fastest available.
+            reranker: the dual encoder that chooses among candidates: a name, a folder or a hub id. By default the one
+                that the generator was trained with; for a pipeline, ``mini`` where there are candidates.
 
         Raises:
             ModelNotFound: there is no such folder.
             ModelError: it holds no image generator, or half of one.
             MissingExtra: it holds a pipeline, and diffusers is not installed.
         """
+        from beholder.tasks.dual_encoder import DualEncoder
         from beholder.tasks.pipeline_backend import PipelineBackend
         from beholder.tasks.unclip_backend import UnclipBackend
         from beholder.weights.diffusers_pipeline import is_pipeline, load_pipeline
         from beholder.weights.load import error_context
         from beholder.weights.native_generator import load_image_generator
 
-        origin = Origin(name, device=device)
+        origin = Origin(name, device=device, reranker=reranker)
         if name == "mini":
             raise ModelNotFound(NO_MINI)
         folder = Path(name).expanduser()
@@ -86,11 +96,14 @@ class ImageGenerator(Reloadable):
             raise ModelNotFound(
                 f"{name}: no such folder; an image generator is a folder with a beholder.json or a model_index.json"
             )
+        backend: GeneratorBackend
         with error_context(name):
             if is_pipeline(folder):
-                return cls(PipelineBackend(load_pipeline(folder, folder.absolute().name), device))._loaded_from(origin)
-            loaded = load_image_generator(folder)
-        return cls(UnclipBackend(loaded, device))._loaded_from(origin)
+                backend = PipelineBackend(load_pipeline(folder, folder.absolute().name), device)
+            else:
+                backend = UnclipBackend(load_image_generator(folder), device)
+        encoder = None if reranker is None else DualEncoder.from_pretrained(reranker, device=device)
+        return cls(backend, encoder)._loaded_from(origin)
 
     @property
     def name(self) -> str:
@@ -102,43 +115,31 @@ class ImageGenerator(Reloadable):
         """A hexadecimal hash of everything that determines a picture."""
         return self.backend.fingerprint
 
-    def generate(
-        self,
-        text: str | None = None,
-        *,
-        like: Iterable[ImageSource] | ImageSource = (),
-        minus: Iterable[str] | str = (),
-        embedding: np.ndarray | None = None,
-        count: int = 1,
-        candidates: int = 1,
-        guidance: float | None = None,
-        steps: int | None = None,
-        seed: int | None = None,
-        size: int | tuple[int, int] | None = None,
-    ) -> list[Image.Image]:
+    def generate(self, text: str | None = None, **options: Any) -> list[Image.Image]:
         """Draw pictures; each has its ``seed``, ``cosine`` and ``match`` in its ``info`` (`GeneratedPicture`).
 
-        The arguments are those of `stream`.
+        The options are those of `plan`.
         """
-        drawn = self.stream(
-            text,
-            like=like,
-            minus=minus,
-            embedding=embedding,
-            count=count,
-            candidates=candidates,
-            guidance=guidance,
-            steps=steps,
-            seed=seed,
-            size=size,
-        )
         pictures = []
-        for each in drawn:
+        for each in self.stream(text, **options):
             each.picture.info.update(seed=each.seed, cosine=each.cosine, match=each.match)
             pictures.append(each.picture)
         return pictures
 
     def stream(
+        self, text: str | None = None, *, on_step: OnStep | None = None, **options: Any
+    ) -> Iterator[GeneratedPicture]:
+        """Draw pictures, each returned when it is done.
+
+        Args:
+            text: what the pictures are to show.
+            on_step: called at each step with its number, the number of steps, and a function that returns the picture
+                as it is by then.
+            options: those of `plan`.
+        """
+        return self.plan(text, **options).run(on_step)
+
+    def plan(
         self,
         text: str | None = None,
         *,
@@ -151,9 +152,8 @@ class ImageGenerator(Reloadable):
         steps: int | None = None,
         seed: int | None = None,
         size: int | tuple[int, int] | None = None,
-        on_step: OnStep | None = None,
-    ) -> Iterator[GeneratedPicture]:
-        """Draw pictures, each returned when it is done.
+    ) -> GenerationPlan:
+        """Check what is to be drawn, and return it; nothing is drawn yet.
 
         What is given is added up: a text and pictures together ask for a picture between them, and ``minus`` takes away
         from it, as in "this picture − night + day".
@@ -170,8 +170,6 @@ class ImageGenerator(Reloadable):
             steps: of the sampling. By default the model's own.
             seed: of the first candidate, from which the others count up; by default a random one.
             size: side, or width and height, in pixels. By default the model's own.
-            on_step: called at each step with its number, the number of steps, and a function that returns the picture
-                as it is by then.
 
         Raises:
             InvalidSetting: nothing is asked for, or an argument has an invalid value.
@@ -193,30 +191,63 @@ class ImageGenerator(Reloadable):
         if guidance is not None and not 0 <= guidance <= 100:
             raise InvalidSetting(f"guidance {guidance} must be between 0 and 100")
         if seed is None:
-            seed = secrets.randbelow(2**31)
+            seed = random_seed()
         if isinstance(seed, bool) or not isinstance(seed, int) or not 0 <= seed <= LARGEST_SEED - count * candidates:
             raise InvalidSetting(f"seed {seed!r} must be an integer between 0 and {LARGEST_SEED}")
-        if candidates > 1 and self.backend.encoder is None:
-            raise ModelError(f"{self.name}: has no dual encoder that could choose among candidates")
         request = DrawingRequest(text, wanted, unwanted, embedding, steps, guidance, _size(size))
-        return self._stream(request, count, candidates, seed, on_step)
-
-    def _stream(
-        self, request: DrawingRequest, count: int, candidates: int, seed: int, on_step: OnStep | None
-    ) -> Iterator[GeneratedPicture]:
         drawer = self.backend.prepare(request)
-        target = self._target(request)
-        for first in range(seed, seed + count * candidates, candidates):
-            drawn = []
-            for number in range(first, first + candidates):
-                drawn.append(self._score(drawer.draw(number, on_step), number, request, target))
-            yield max(drawn, key=lambda each: each.cosine or 0.0)
+        return GenerationPlan(drawer, request, self._scorer(candidates), count, candidates, seed)
 
-    def _target(self, request: DrawingRequest) -> np.ndarray | None:
-        """Return the embedding (E,) that a good picture has: of the text if there is one, else of the pictures."""
+    def _scorer(self, candidates: int) -> DualEncoder | None:
+        """Return the dual encoder that scores drawings; None if there is none and none is needed."""
+        from beholder.tasks.dual_encoder import DualEncoder
+
+        if self.reranker is None and self.backend.encoder is None and candidates > 1:
+            self.reranker = DualEncoder.from_pretrained(DEFAULT_RERANKER)
+        return self.backend.encoder if self.reranker is None else self.reranker
+
+
+class GenerationPlan:
+    """Pictures to draw; created by `ImageGenerator.plan`.
+
+    Args:
+        drawer: of the request, which has been checked.
+        request: what to draw.
+        encoder: scores what is drawn; None for no scores.
+        count: number of pictures.
+        candidates: drawn for each of them.
+        seed: of the first candidate.
+    """
+
+    def __init__(
+        self,
+        drawer: Drawer,
+        request: DrawingRequest,
+        encoder: DualEncoder | None,
+        count: int,
+        candidates: int,
+        seed: int,
+    ):
+        self.drawer = drawer
+        self.request = request
+        self.encoder = encoder
+        self.seeds = [range(first, first + candidates) for first in range(seed, seed + count * candidates, candidates)]
+
+    def run(self, on_step: OnStep | None = None) -> Iterator[GeneratedPicture]:
+        """Draw the pictures, each returned when it is done."""
+        for seeds in self.seeds:
+            yield best([self.draw(seed, on_step) for seed in seeds])
+
+    def draw(self, seed: int, on_step: OnStep | None = None) -> GeneratedPicture:
+        """Draw one candidate and score it."""
+        return self._score(self.drawer.draw(seed, on_step), seed)
+
+    @cached_property
+    def _target(self) -> np.ndarray | None:
+        """The embedding (E,) that a good picture has: of the text if there is one, else of the pictures."""
         import numpy as np
 
-        encoder = self.backend.encoder
+        encoder, request = self.encoder, self.request
         if encoder is None:
             return None
         if request.text is not None:
@@ -226,17 +257,25 @@ class ImageGenerator(Reloadable):
         total = np.sum(parts, axis=0)
         return total / max(float(np.linalg.norm(total)), 1e-12)
 
-    def _score(
-        self, picture: Image.Image, seed: int, request: DrawingRequest, target: np.ndarray | None
-    ) -> GeneratedPicture:
-        encoder = self.backend.encoder
+    def _score(self, picture: Image.Image, seed: int) -> GeneratedPicture:
+        encoder, target = self.encoder, self._target
         if encoder is None or target is None:
             return GeneratedPicture(picture, seed)
         embedding = encoder.embed_images([picture])
-        match = None
-        if request.text is not None and encoder.calibrated:
-            match = float(encoder.match(embedding, target[None], [request.text])[0, 0])
+        match, text = None, self.request.text
+        if text is not None and encoder.calibrated:
+            match = float(encoder.match(embedding, target[None], [text])[0, 0])
         return GeneratedPicture(picture, seed, float(embedding[0] @ target), match)
+
+
+def best(candidates: Sequence[GeneratedPicture]) -> GeneratedPicture:
+    """Return the candidate that is nearest to what was asked for; the first where there are no scores."""
+    return max(candidates, key=lambda each: -2.0 if each.cosine is None else each.cosine)
+
+
+def random_seed() -> int:
+    """Return a seed that leaves room for those that count up from it."""
+    return secrets.randbelow(2**31)
 
 
 def _read_pictures(like: Iterable[ImageSource] | ImageSource) -> Sequence[Image.Image]:

@@ -65,6 +65,10 @@ class GeneratorBackend(Protocol):
         """The dual encoder that finds the best of several candidates; None if there is none."""
         ...
 
+    def truncates(self, text: str) -> bool:
+        """Whether a text is longer than what the model reads of it."""
+        ...
+
     def prepare(self, request: DrawingRequest) -> Drawer:
         """Check and embed a request.
 

@@ -68,6 +68,10 @@ class PipelineBackend:
                 digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
         return digest.hexdigest()
 
+    def truncates(self, text: str) -> bool:
+        """Whether a text is longer than what a text tower reads of it."""
+        return any(bool(tokenizer([text]).truncated) for tokenizer in self.loaded.tokenizers)
+
     def prepare(self, request: DrawingRequest) -> PipelineDrawer:
         """Check and embed a request.
 

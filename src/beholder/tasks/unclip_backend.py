@@ -77,6 +77,10 @@ class UnclipBackend:
             digest.update(tensor.cpu().numpy().tobytes())
         return digest.hexdigest()
 
+    def truncates(self, text: str) -> bool:
+        """Whether a text is longer than what the dual encoder reads of it."""
+        return any(bool(tokenizer([text]).truncated) for tokenizer, _, _ in self.encoder.by_text_tower([text]))
+
     def prepare(self, request: DrawingRequest) -> UnclipDrawer:
         """Check and embed a request.
 

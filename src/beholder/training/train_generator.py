@@ -133,9 +133,9 @@ def train_generator(
         result.load_state_dict({**network.state_dict(), **ema.weights})
         return result
 
-    def save(folder: Path) -> None:
+    def save(result: Unclip, folder: Path) -> None:
         source = MINI if config.model.encoder == MINI else loaded_encoder(encoder)
-        save_image_generator(LoadedImageGenerator(averaged(), source, config.model.name, config.model.licence), folder)
+        save_image_generator(LoadedImageGenerator(result, source, config.model.name, config.model.licence), folder)
 
     def checkpoint(step: int) -> None:
         state = {
@@ -154,8 +154,9 @@ def train_generator(
         if not validation:
             return
         captions = [example.texts[0] for example in validation[: train.evaluate_on]]
+        result = averaged()
         with torch.autocast(place.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
-            pictures = draw_captions(averaged(), encoder, captions, place, train.seed)
+            pictures = draw_captions(result, encoder, captions, place, train.seed)
         (out / "drawn").mkdir(exist_ok=True)
         with atomic_file(out / "drawn" / f"step-{step:08d}.png") as scratch:
             contact_sheet(pictures, COLUMNS).save(scratch)
@@ -163,7 +164,7 @@ def train_generator(
         write({"step": step, **found})
         if found["image_to_text@1"] > best:
             best = found["image_to_text@1"]
-            save(out / "best")
+            save(result, out / "best")
 
     # Loop
     started, reported, pictures = time.monotonic(), time.monotonic(), 0
@@ -221,7 +222,7 @@ def train_generator(
                 )
 
     # Result
-    save(out / "model")
+    save(averaged(), out / "model")
     log.close()
     return out / "model"
 
