@@ -85,7 +85,9 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def server() -> Iterator[Running]:
     """The server for the examples that use the OpenAI client."""
     with serving.running(
-        {"mini": DualEncoder.from_pretrained("mini")}, {"mini": VisionLanguageModel.from_pretrained("mini")}
+        {"mini": DualEncoder.from_pretrained("mini")},
+        {"mini": VisionLanguageModel.from_pretrained("mini")},
+        generators={"best": serving.generator()},
     ) as running:
         yield running
 

@@ -20,7 +20,7 @@ from beholder import Album, DualEncoder, VisionLanguageModel
 from beholder.album.duplicates import DuplicateGroup
 from beholder.album.question_answering import AlbumAnswer
 from beholder.errors import PictureNotFound
-from beholder.notebook import chat, gallery, similarity
+from beholder.notebook import chat, draw, gallery, similarity
 from beholder.notebook.display import register_formatters
 from beholder.tasks.conversation import ConversationTruncatedWarning
 from serving import picture
@@ -89,6 +89,43 @@ def test_markup_in_text_is_escaped(writer: VisionLanguageModel, tmp_path: Path) 
     picture().save(named)
     for html in (gallery([named])._repr_html_(), gallery([(named, MARKUP)])._repr_html_()):
         assert html.count("<img") == 1 and "&lt;img" in html
+
+
+def test_a_drawing_grows_and_is_that_of_the_library() -> None:
+    generator = serving.generator()
+    box = draw("a cat", generator, count=2, seed=5, steps=6)
+    assert box.drawings.children == () and box.prompt.value == "a cat"
+    shown: list[bytes] = []
+    first_pictures: list[bytes] = []
+
+    def added(change: dict[str, Any]) -> None:
+        for child in change["new"][len(change["old"]) :]:
+            first_pictures.append(bytes(child.children[0].value))
+            child.children[0].observe(lambda change: shown.append(bytes(change["new"])), "value")
+
+    box.drawings.observe(added, "children")
+    box.button.click()
+    expected = generator.generate("a cat", count=2, seed=5, steps=6)
+    assert [each.seed for each in box.pictures] == [5, 6] and first_pictures == [b"", b""]
+    assert all(
+        np.array_equal(np.asarray(each.picture), np.asarray(theirs))
+        for each, theirs in zip(box.pictures, expected, strict=True)
+    )
+    assert len(shown) > 4 and all(each.startswith(b"\x89PNG") for each in shown)
+    notes = [child.children[1].value for child in box.drawings.children]
+    assert notes == [f"seed {each.seed}, match {each.match:.0%}" for each in box.pictures]
+    assert box.note.value == "" and not box.button.disabled
+    box.button.click()
+    assert len(box.drawings.children) == len(box.pictures) == 2
+
+
+def test_what_cannot_be_drawn_is_said_in_the_box() -> None:
+    box = draw("  ", serving.generator(), steps=1)
+    box.draw()
+    assert "nothing to draw" in box.note.value and box.pictures == [] and not box.button.disabled
+    box.prompt.value = f"{MARKUP} " * 40
+    box.draw()
+    assert "too long" in box.note.value and "<img" not in box.note.value and len(box.pictures) == 1
 
 
 def test_a_gallery_accepts_streams_scores_and_pictures(

@@ -1,6 +1,6 @@
 """Widgets for a notebook.
 
-from beholder.notebook import chat, gallery, similarity
+from beholder.notebook import chat, draw, gallery, similarity
 chat("photo.jpg")
 
 Importing it in a notebook also registers formatters, so that results display themselves: search results, captioned
@@ -15,13 +15,15 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from beholder.notebook.chat_box import ChatBox
+    from beholder.notebook.drawing_box import DrawingBox
     from beholder.notebook.matrix import SimilarityMatrix
     from beholder.notebook.picture_gallery import Gallery
     from beholder.pictures.read import ImageSource
     from beholder.tasks.dual_encoder import DualEncoder
+    from beholder.tasks.generate import ImageGenerator
     from beholder.tasks.vision_language import VisionLanguageModel
 
-__all__ = ["chat", "gallery", "similarity"]
+__all__ = ["chat", "draw", "gallery", "similarity"]
 
 
 def chat(image: ImageSource, model: str | VisionLanguageModel = "mini", *, max_new_tokens: int = 40) -> ChatBox:
@@ -45,6 +47,29 @@ def chat(image: ImageSource, model: str | VisionLanguageModel = "mini", *, max_n
     from beholder.notebook.models import load_vision_language_model
 
     return ChatBox(image, load_vision_language_model(model).chat(image, max_new_tokens=max_new_tokens))
+
+
+def draw(text: str = "", model: str | ImageGenerator = "mini", **options: Any) -> DrawingBox:
+    """Return a box for what to draw, with a button; the pictures are shown below it as they grow.
+
+    Args:
+        text: in the box at first.
+        model: a folder, or a loaded model.
+        options: of `ImageGenerator.plan`, such as ``count``, ``like`` and ``seed``.
+
+    Raises:
+        ModelNotFound: there is no such model.
+        MissingExtra: ipywidgets is not installed.
+    """
+    from beholder.errors import MissingExtra
+
+    try:
+        from beholder.notebook.drawing_box import DrawingBox
+    except ModuleNotFoundError as error:
+        raise MissingExtra("drawing in a notebook", "notebook") from error
+    from beholder.notebook.models import load_image_generator
+
+    return DrawingBox(load_image_generator(model), text, options)
 
 
 def gallery(results: Iterable[Any]) -> Gallery:

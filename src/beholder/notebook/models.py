@@ -5,6 +5,7 @@ from __future__ import annotations
 from functools import cache
 
 from beholder.tasks.dual_encoder import DualEncoder
+from beholder.tasks.generate import ImageGenerator
 from beholder.tasks.vision_language import VisionLanguageModel
 
 
@@ -18,6 +19,11 @@ def load_vision_language_model(model: str | VisionLanguageModel) -> VisionLangua
     return model if isinstance(model, VisionLanguageModel) else _load_vision_language_model(str(model))
 
 
+def load_image_generator(model: str | ImageGenerator) -> ImageGenerator:
+    """Return the model, loaded if it is given by name."""
+    return model if isinstance(model, ImageGenerator) else _load_image_generator(str(model))
+
+
 @cache
 def _load_encoder(name: str) -> DualEncoder:
     return DualEncoder.from_pretrained(name)
@@ -26,3 +32,8 @@ def _load_encoder(name: str) -> DualEncoder:
 @cache
 def _load_vision_language_model(name: str) -> VisionLanguageModel:
     return VisionLanguageModel.from_pretrained(name)
+
+
+@cache
+def _load_image_generator(name: str) -> ImageGenerator:
+    return ImageGenerator.from_pretrained(name)

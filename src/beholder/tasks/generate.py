@@ -26,10 +26,6 @@ MOST_STEPS = 1000
 MOST_PICTURES = 1000  # of a call
 LARGEST_SEED = 2**63 - 1
 DEFAULT_RERANKER = "mini"  # of a generator without a dual encoder of its own
-NO_MINI = (
-    "mini has no image generator yet: name a folder with --model (in Python, from_pretrained(FOLDER)); "
-    "recipes/emoji_generator says how to train one"
-)
 
 
 @dataclass(frozen=True, eq=False)
@@ -71,27 +67,26 @@ class ImageGenerator(Reloadable):
         ``model_index.json`` and safetensors. They draw texts only.
 
         Args:
-            name: the folder.
+            name: the folder, or ``"mini"``.
             device: where to run; by default the fastest available.
             reranker: the dual encoder that chooses among candidates: a name, a folder or a hub id. By default the one
                 that the generator was trained with; for a pipeline, ``mini`` where there are candidates.
 
         Raises:
-            ModelNotFound: there is no such folder.
+            ModelNotFound: there is no such folder, or this Beholder comes without a generator for ``mini``.
             ModelError: it holds no image generator, or half of one.
             MissingExtra: it holds a pipeline, and diffusers is not installed.
         """
         from beholder.tasks.dual_encoder import DualEncoder
         from beholder.tasks.pipeline_backend import PipelineBackend
         from beholder.tasks.unclip_backend import UnclipBackend
+        from beholder.weights import mini_generator
         from beholder.weights.diffusers_pipeline import is_pipeline, load_pipeline
         from beholder.weights.load import error_context
         from beholder.weights.native_generator import load_image_generator
 
         origin = Origin(name, device=device, reranker=reranker)
-        if name == "mini":
-            raise ModelNotFound(NO_MINI)
-        folder = Path(name).expanduser()
+        folder = mini_generator.folder() if name == "mini" else Path(name).expanduser()
         if not folder.is_dir():
             raise ModelNotFound(
                 f"{name}: no such folder; an image generator is a folder with a beholder.json or a model_index.json"

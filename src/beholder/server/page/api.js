@@ -49,9 +49,9 @@ export async function remove(path) {
   return (await send(path, undefined, undefined, "DELETE")).json();
 }
 
-/** Yields the text of a chat completion as it is streamed. */
-export async function* streamChat(model, messages, signal) {
-  const answer = await send("/v1/chat/completions", { model, messages, stream: true }, signal);
+/** Yields the data of the server-sent events that answer a request. */
+async function* streamEvents(path, body, signal) {
+  const answer = await send(path, { ...body, stream: true }, signal);
   const reader = answer.body.pipeThrough(new TextDecoderStream()).getReader();
   let buffer = "";
   for (;;) {
@@ -61,14 +61,26 @@ export async function* streamChat(model, messages, signal) {
     const events = buffer.split("\n\n");
     buffer = events.pop();
     for (const event of events) {
-      const data = event.replace(/^data: /, "");
+      const data = event.replace(/^(event: .*\n)?data: /, "");
       if (data === "[DONE]") return;
-      const chunk = JSON.parse(data);
-      if (chunk.error) throw new ApiError(500, chunk.error.message);
-      const text = chunk.choices[0]?.delta.content;
-      if (text) yield text;
+      const parsed = JSON.parse(data);
+      if (parsed.error) throw new ApiError(500, parsed.error.message);
+      yield parsed;
     }
   }
+}
+
+/** Yields the text of a chat completion as it is streamed. */
+export async function* streamChat(model, messages, signal) {
+  for await (const chunk of streamEvents("/v1/chat/completions", { model, messages }, signal)) {
+    const text = chunk.choices[0]?.delta.content;
+    if (text) yield text;
+  }
+}
+
+/** Yields the pictures of a request as they are drawn: partial ones, and those that are done. */
+export function streamDrawings(body, signal) {
+  return streamEvents("/v1/images/generations", body, signal);
 }
 
 /** Returns a file as a data URL. */

@@ -2,6 +2,7 @@
 
 import { album, listAlbums, reloadAlbum, selectAlbum } from "/page/albums.js";
 import { request } from "/page/api.js";
+import { canDraw, renderDrawing, setGenerator, setLike } from "/page/draw.js";
 import { openDuplicates, renderDuplicates, resetDuplicates } from "/page/duplicates.js";
 import { openGroups, renderGroups, resetGroups } from "/page/groups.js";
 import { languages, setLanguage, t } from "/page/i18n.js";
@@ -43,6 +44,7 @@ function changeLanguage(language) {
   renderStatus();
   refreshCards();
   refreshViewer();
+  renderDrawing();
   if (!album.name) return;
   renderFilters();
   grid.speak();
@@ -54,19 +56,33 @@ function changeLanguage(language) {
   translateMap();
 }
 
-// Sections, if there is an album
+// Sections: those of an album if there is one, and one for drawing if the server draws
 
-const SECTIONS = { search: () => grid.measure(), groups: openGroups, map: openMap, duplicates: openDuplicates, own: () => {} };
+const SECTIONS = {
+  search: () => grid.measure(),
+  groups: openGroups,
+  map: openMap,
+  duplicates: openDuplicates,
+  own: () => {},
+  draw: () => {},
+};
+
+function isOffered(section) {
+  if (section === "own") return true;
+  return section === "draw" ? canDraw() : Boolean(album.name);
+}
 
 function showSection() {
   const named = location.hash.slice(2);
-  const now = album.name ? (named in SECTIONS ? named : "search") : "own";
+  const now = named in SECTIONS && isOffered(named) ? named : album.name ? "search" : "own";
   for (const name of Object.keys(SECTIONS)) byId(`part-${name}`).hidden = name !== now;
+  byId("parts").hidden = !album.name && !canDraw();
   for (const link of byId("parts").children) {
+    link.hidden = !isOffered(link.hash.slice(2));
     if (link.hash === `#/${now}`) link.setAttribute("aria-current", "page");
     else link.removeAttribute("aria-current");
   }
-  if (album.name) SECTIONS[now]();
+  SECTIONS[now]();
 }
 
 addEventListener("hashchange", showSection);
@@ -113,7 +129,6 @@ async function openAlbums() {
     return option;
   }));
   byId("album").hidden = names.length < 2;
-  byId("parts").hidden = false;
   await switchAlbum(names[0]);
 }
 
@@ -132,6 +147,10 @@ byId("theme").addEventListener("change", ({ target }) => {
 // Adding pictures
 
 function uploadFiles(files) {
+  if (!byId("part-draw").hidden) {
+    setLike(files[0]);
+    return;
+  }
   if (album.name) location.hash = "#/own";
   addFiles(files);
 }
@@ -205,6 +224,8 @@ for (;;) {
     state = "ready";
     setModels(firstWith("chat.completions"), firstWith("classify"));
     if (firstWith("caption")) enableCaptions();
+    setGenerator(firstWith("images.generations"));
+    showSection();
     await openAlbums();
     renderStatus();
     break;
