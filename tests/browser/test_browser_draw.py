@@ -26,6 +26,7 @@ def _drawing_site(encoder: DualEncoder, vision_language_model: VisionLanguageMod
 @pytest.fixture(name="page")
 def _page(chromium: Any, drawing_site: Running) -> Iterator[Any]:
     with opened(chromium, drawing_site, bypass_csp=True) as page:
+        page.set_default_timeout(60_000)
         page.get_by_role("link", name="Draw").click()
         yield page
 
@@ -39,6 +40,7 @@ def test_a_server_without_a_generator_offers_no_drawing(chromium: Any, site: Run
 
 def test_drawings_grow_and_have_their_seeds(chromium: Any, drawing_site: Running) -> None:
     with opened(chromium, drawing_site) as page:  # under the content security policy of production
+        page.set_default_timeout(60_000)
         page.get_by_role("link", name="Draw").click()
         page.evaluate(
             "window.shown = new Set(); new MutationObserver(() => document.querySelectorAll('#drawings img')"
@@ -63,8 +65,8 @@ def test_drawings_grow_and_have_their_seeds(chromium: Any, drawing_site: Running
 
 def test_the_options_are_sent(page: Any) -> None:
     page.locator("summary", has_text="Options").click()
-    page.get_by_label("Pictures", exact=True).select_option("1")
-    page.get_by_label("Candidates").select_option("4")
+    page.locator("#drawcount").select_option("1")
+    page.locator("#drawcandidates").select_option("4")
     page.get_by_label("Without").fill("night")
     drop(page, ("other.png", file_of(picture())))  # what is dropped elsewhere is no picture to resemble
     page.set_input_files("#likefile", [{"name": "like.png", "mimeType": "image/png", "buffer": file_of(picture(1))}])

@@ -81,7 +81,7 @@ class ServedGenerator:
         self.name = name
         self.model = model
         self.reader = reader
-        self.worker = Worker(f"generator {name}", 1, on_batch=reader.metrics.record_batch)
+        self.worker = Worker(f"generator {name}", 1, on_batch=reader.metrics.record_batch, share=reader.share)
 
     async def draw(self, params: DrawingParams, urls: Sequence[str | bytes]) -> AsyncIterator[DrawingEvent]:
         """Yield `Started`, then previews and pictures. Leaving the loop cancels what is not drawn yet.
