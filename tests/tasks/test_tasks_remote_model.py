@@ -11,7 +11,7 @@ import faulty_server
 import pytest
 from PIL import Image
 
-from beholder import VisionLanguageModel
+from beholder import Album, DualEncoder, VisionLanguageModel
 from beholder.errors import (
     InvalidSetting,
     ModelError,
@@ -20,6 +20,7 @@ from beholder.errors import (
     PictureRefused,
     RequestFailed,
 )
+from beholder.pictures.caption_metadata import read_caption, write_caption
 from beholder.tasks.remote_endpoint import KEY, RemoteEndpoint
 from command import beholder
 
@@ -234,6 +235,35 @@ def test_captioning_a_folder_resumes(tmp_path: Path) -> None:
         assert server.answered == dict.fromkeys(range(6), 1)
     rows = [json.loads(line) for line in out.read_text().splitlines()]
     assert [row["caption"] for row in rows] == [f"brightness {number}" for number in range(6)]
+
+
+def test_captions_are_written_into_files_and_those_of_people_kept(tmp_path: Path) -> None:
+    files = [tmp_path / f"{number}.jpg" for number in range(3)]
+    for number, file in enumerate(files):
+        picture(number).save(file)
+    write_caption(files[1], "by a person")
+    with faulty_server.running() as server:
+        arguments = ["caption", tmp_path, "--xmp", "--model", f"{server.address}#faulty"]
+        assert beholder(*arguments).returncode == 0
+        assert beholder(*arguments).returncode == 0  # nothing is left to do
+        assert server.answered == {0: 1, 2: 1}
+    assert [read_caption(file) for file in files] == ["brightness 0", "by a person", "brightness 2"]
+
+
+def test_an_album_is_asked(tmp_path: Path, tiny_model: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    for number in range(4):
+        picture(number).save(tmp_path / "photos" / f"{number}.png")
+    with Album.open(tmp_path / "album") as album:
+        album.index(tmp_path / "photos", model=DualEncoder.from_pretrained(str(tiny_model)))
+    with faulty_server.running() as server:
+        asked = beholder(
+            "ask", "--album", tmp_path / "album", "how bright?", "--model", f"{server.address}#faulty", "--json"
+        )
+        assert asked.returncode == 0, asked.stderr
+        assert server.answered and all(times == 1 for times in server.answered.values())
+    answers = [json.loads(line) for line in asked.stdout.splitlines()]
+    assert answers and all(each["answer"].startswith("brightness") for each in answers)
 
 
 def test_asking_and_chatting_on_the_command_line(tmp_path: Path) -> None:

@@ -620,7 +620,8 @@ class Album:
     def _entry(self, model: str | DualEncoder) -> IndexedModel:
         """Return the album's entry of a model to index with."""
         if not isinstance(model, str):
-            entry = model_identity.register(self.store, model, model.loaded.name)
+            name = model.loaded.name if model.origin is None else model.origin.name  # where it can be loaded again
+            entry = model_identity.register(self.store, model, name)
             self._encoders[entry.id] = model
             return entry
         known = model_identity.recognize(self.store, model)
