@@ -4,6 +4,7 @@
 # make docs       set up and build the guide in build/docs
 # make dist       set up and build a reproducible wheel and sdist in dist/
 # make release    check everything that a release needs, write wheel, sdist and SBOM to dist/, and tag the commit
+# make try-install  install the package as a user does, with uv and with pipx, use it, and remove it
 # make share      set up and write man pages and shell completions to build/share
 # make clients    install clients of the OpenAI API in an environment of their own, for the slow tests
 # make bench      set up and compare Beholder with the libraries one would use instead; takes half an hour
@@ -17,8 +18,9 @@ UV := 0.13.9
 # A process a core; one that has finished takes over tests of the other.
 PYTEST = $(VENV)/bin/python -m pytest -n auto --dist worksteal
 LOCK := requirements.lock
+CACHE = $(or $(BEHOLDER_CACHE),$(or $(XDG_CACHE_HOME),$(HOME)/.cache)/beholder)
 
-.PHONY: demo test test-fast test-slow dist release share clients bench lint docs catalogs links lock audit clean
+.PHONY: demo test test-fast test-slow dist release try-install share clients bench lint docs catalogs links lock audit clean
 
 demo: $(VENV)/installed
 	$(VENV)/bin/python examples/demo.py
@@ -38,6 +40,20 @@ dist: $(VENV)/installed
 # make release CHECKS="version changelog" runs these checks alone, and writes nothing.
 release: $(VENV)/installed
 	$(VENV)/bin/python packaging/release.py $(CHECKS)
+
+# Install the wheel with uv and the sdist with pipx, use them and remove them, in the versions of the lock. What tests have
+# downloaded and compiled is used again.
+try-install: $(VENV)/installed
+	rm -rf build/try && mkdir -p build/try
+	$(VENV)/bin/python packaging/distributions.py build/try
+	sed -n 's/^\([^ #]*==[^ ;]*\)\( ;[^\\]*\)\{0,1\} .*/\1\2/p' requirements.lock > build/try/constraints.txt
+	$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/try "torch==$(TORCH)+cpu" || \
+		$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/try "torch==$(TORCH)" --index-url $(CPU_WHEELS)
+	mkdir -p "$(CACHE)"
+	set -e; export UV_CACHE_DIR=$(CURDIR)/build/try/uv; for way in "uv build/try/beholder-*.whl" "pipx build/try/beholder-*.tar.gz"; do \
+		PYTHON=$(CURDIR)/$(VENV)/bin/python packaging/try_install.sh --torch build/try --constraints build/try/constraints.txt \
+			--cache "$(CACHE)" $$way; done
+	rm -r build/try
 
 share: $(VENV)/installed
 	SOURCE_DATE_EPOCH=$$(git log -1 --format=%ct) $(VENV)/bin/python packaging/share.py build/share
