@@ -23,8 +23,8 @@ CLIP_START, CLIP_END = "<|startoftext|>", "<|endoftext|>"
 
 
 def write_all(folder: Path) -> Path:
-    """Write the folders ``clip``, ``bert``, ``siglip`` and ``siglip2`` below the given one."""
-    for write in (write_clip, write_bert, write_siglip, write_siglip2):
+    """Write the folders ``clip``, ``bert``, ``siglip``, ``siglip2`` and ``xlm_roberta`` below the given one."""
+    for write in (write_clip, write_bert, write_siglip, write_siglip2, write_xlm_roberta):
         target = folder / write.__name__.removeprefix("write_")
         target.mkdir()
         write(target)
@@ -112,4 +112,23 @@ def write_siglip2(folder: Path) -> None:
     backend.save(str(folder / "tokenizer.json"))
     config = {"tokenizer_class": "GemmaTokenizer", "add_bos_token": False, "add_eos_token": True}
     config |= {"padding_side": "right", "model_max_length": 64, "do_lower_case": True}
+    (folder / "tokenizer_config.json").write_text(json.dumps(config))
+
+
+def write_xlm_roberta(folder: Path) -> None:
+    """Write ``tokenizer.json``: a unigram model whose pieces know capitals, and marks before and after the text."""
+    special = ["<s>", "<pad>", "</s>", "<unk>"]
+    trained = Tokenizer(models.Unigram())
+    trained.normalizer = normalizers.Sequence([normalizers.NFKC(), normalizers.Replace(Regex(" {2,}"), " ")])
+    trained.pre_tokenizer = pre_tokenizers.Metaspace()
+    trained.train_from_iterator(
+        [*CORPUS, *map(str.title, CORPUS)],
+        trainers.UnigramTrainer(vocab_size=200, special_tokens=special, unk_token="<unk>", show_progress=False),
+    )
+    trained.post_processor = processors.TemplateProcessing(
+        single="<s> $A </s>", special_tokens=[("<s>", 0), ("</s>", 2)]
+    )
+    trained.save(str(folder / "tokenizer.json"))
+    config = {"tokenizer_class": "PreTrainedTokenizerFast", "model_max_length": 512, "bos_token": "<s>"}
+    config |= {"eos_token": "</s>", "pad_token": "<pad>", "unk_token": "<unk>"}
     (folder / "tokenizer_config.json").write_text(json.dumps(config))

@@ -31,6 +31,8 @@ CASES: dict[str, dict[str, Any]] = {
     "first token": {"custom_text": True, "text_cfg": {"no_causal_mask": True, "pool_type": "first"}},
     "end mark": {"text_cfg": {"pool_type": "eos", "eos_id": 58}},
     "projection with bias": {"custom_text": True, "text_cfg": {"proj_bias": True}},
+    "XLM-RoBERTa": {"xlm_roberta": {}},
+    "XLM-RoBERTa, one matrix": {"xlm_roberta": {"hf_proj_type": "linear", "context_length": 13}},
     "no projection": {"custom_text": True, "text_cfg": {"proj_type": "none"}, "embed_dim": 24},
 }
 
@@ -69,12 +71,36 @@ def import_open_clip() -> Any:
     return open_clip
 
 
+def xlm_roberta(folder: Path) -> str:
+    """Write the config of a small XLM-RoBERTa, where transformers finds it by its name; return that."""
+    from transformers import XLMRobertaConfig
+
+    place = folder.with_name("xlm-roberta-small")
+    XLMRobertaConfig(
+        vocab_size=220,
+        hidden_size=128,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        intermediate_size=200,
+        max_position_embeddings=20,
+        type_vocab_size=1,
+        layer_norm_eps=1e-5,
+        pad_token_id=1,
+    ).save_pretrained(place)
+    return str(place)
+
+
 def write(open_clip: Any, config: dict[str, Any], folder: Path) -> None:
     from safetensors.torch import save_file
 
     folder.mkdir()
+    if "xlm_roberta" in config:
+        text = {"hf_model_name": xlm_roberta(folder), "hf_model_pretrained": False, **config["xlm_roberta"]}
+        config = {"custom_text": True}
+    else:
+        text = {**TEXT, **config.get("text_cfg", {})}
     model = {"embed_dim": 16, **config, "vision_cfg": {**VISION, **config.get("vision_cfg", {})}}
-    model["text_cfg"] = {**TEXT, **config.get("text_cfg", {})}
+    model["text_cfg"] = text
     written = {"model_cfg": dict(model), "preprocess_cfg": {"mean": [0.5, 0.4, 0.3], "std": [0.2, 0.3, 0.4]}}
     (folder / "open_clip_config.json").write_text(json.dumps(written))
     custom = model.pop("custom_text", False)
@@ -89,7 +115,7 @@ def write(open_clip: Any, config: dict[str, Any], folder: Path) -> None:
     size = model["vision_cfg"]["image_size"]
     height, width = (size, size) if isinstance(size, int) else size
     pixels = torch.randn(3, 3, height, width, generator=generator)
-    ids = torch.zeros(3, 12, dtype=torch.int64)
+    ids = torch.full((3, 12), 1 if "hf_model_name" in text else 0)  # XLM-RoBERTa's padding is masked
     for row, length in enumerate((3, 10, 1)):
         ids[row, :length] = torch.randint(4, 56, (length,), generator=generator)
         ids[row, length] = 58

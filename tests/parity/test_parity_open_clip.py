@@ -7,12 +7,15 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 from open_clip_reference import CASES
 from safetensors.torch import load_file
 
+from beholder import DualEncoder
 from beholder.errors import ModelError
+from beholder.models.bert import BertSettings
 from foreign_network import load_foreign_network
 
 if importlib.util.find_spec("open_clip") is None:
@@ -35,7 +38,8 @@ def differences(folder: Path, **options: Any) -> tuple[float, float]:
     network, _ = load_foreign_network(folder, **options)
     expected = load_file(folder / "outputs.safetensors")
     with torch.no_grad():
-        images, texts = network.embed_image(expected["pixels"]), network.embed_text(expected["ids"])
+        mask = expected["ids"] != 1 if isinstance(network.settings.text, BertSettings) else None
+        images, texts = network.embed_image(expected["pixels"]), network.embed_text(expected["ids"], mask)
         logits = network.logits(images, texts)
     vectors = max((images - expected["images"]).abs().max(), (texts - expected["texts"]).abs().max())
     return float(vectors), float((logits - expected["logits"]).abs().max())
@@ -67,6 +71,25 @@ def test_the_preprocessing_equals_that_of_open_clip(checkpoints: Path) -> None:
     assert (pixels.mean, pixels.std) == ((0.5, 0.4, 0.3), (0.2, 0.3, 0.4))
 
 
+@pytest.mark.slow
+def test_a_folder_with_xlm_roberta_and_its_tokenizer_is_a_dual_encoder(
+    checkpoints: Path, vocabularies: Path, tmp_path: Path
+) -> None:
+    for name in ("open_clip_config.json", "open_clip_model.safetensors"):
+        (tmp_path / name).symlink_to(checkpoints / "XLM-RoBERTa" / name)
+    for file in (vocabularies / "xlm_roberta").iterdir():
+        (tmp_path / file.name).symlink_to(file)
+    encoder = DualEncoder.from_pretrained(tmp_path, device="cpu")
+    sentences = ["a Dog in the snow", "一只 猫", ""]
+    vectors = encoder.embed_texts(sentences)
+    assert vectors.shape == (3, 16)
+    np.testing.assert_allclose(encoder.embed_texts(sentences[1:2]), vectors[1:2], atol=1e-6)  # padding is masked
+    encoder.save_pretrained(tmp_path / "own")
+    np.testing.assert_array_equal(
+        DualEncoder.from_pretrained(tmp_path / "own", device="cpu").embed_texts(sentences), vectors
+    )
+
+
 @pytest.mark.parametrize(
     ("part", "change", "message"),
     [
@@ -75,7 +98,9 @@ def test_the_preprocessing_equals_that_of_open_clip(checkpoints: Path) -> None:
         ("vision_cfg", {"attentional_pool": True}, "attentional"),
         ("vision_cfg", {"qk_norm": True}, "norms of queries"),
         ("vision_cfg", {"invented_setting": 3}, "invented_setting"),
-        ("text_cfg", {"hf_model_name": "xlm-roberta-base"}, "transformers"),
+        ("text_cfg", {"hf_model_name": "google/mt5-base"}, "a text tower of transformers"),
+        ("text_cfg", {"hf_model_name": "xlm-roberta-base", "hf_pooler_type": "cls_pooler"}, "cls_pooler"),
+        ("text_cfg", {"hf_model_name": "xlm-roberta-base"}, "word_embeddings"),
         ("text_cfg", {"hf_tokenizer_name": "bert-base-uncased"}, "tokenizer"),
         ("text_cfg", {"pool_type": "none"}, "pooling"),
         ("text_cfg", {"embed_cls": True}, "CoCa"),

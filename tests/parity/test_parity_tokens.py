@@ -168,6 +168,16 @@ def test_the_ids_of_a_sentence_equal_those_of_open_clip(open_clip_tokenizer: Any
     np.testing.assert_array_equal(ids_of(tokenizer, [sentence]), open_clip_tokenizer.SimpleTokenizer()([sentence]))
 
 
+@pytest.mark.parametrize("sentence", SENTENCES, ids=lambda sentence: ascii(sentence[:20]))
+def test_the_ids_of_a_sentence_equal_those_of_open_clip_with_xlm_roberta(
+    open_clip_tokenizer: Any, vocabularies: Path, sentence: str
+) -> None:
+    folder = vocabularies / "xlm_roberta"
+    theirs = open_clip_tokenizer.HFTokenizer(str(folder), context_length=40)([sentence])
+    tokenizer = tokenizer_from_folder(folder, "xlm_roberta", 40, full_length=True)
+    np.testing.assert_array_equal(ids_of(tokenizer, [sentence]), theirs)
+
+
 def test_the_merges_of_open_clip_are_the_vocabulary_of_openai(open_clip_tokenizer: Any) -> None:
     backend = tokenizer_from_folder(Path(open_clip_tokenizer.default_bpe()).parent, "open_clip", 77).backend
     # Ids in openai/clip-vit-base-patch32.

@@ -12,6 +12,7 @@ from beholder import DualEncoder
 from beholder.errors import ModelError
 from beholder.models.bert import BertSettings
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.models.layers import HeadSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.runtime import compiled_dual_encoder, compiled_model
@@ -48,7 +49,8 @@ def siglip_like() -> LoadedDualEncoder:
 
 def bert_like() -> LoadedDualEncoder:
     text = BertSettings(vocabulary=160, context_length=16, pooling="mean", **BLOCKS)  # type: ignore[arg-type]
-    return with_towers({"registers": 2, "pooling": "mean"}, text)
+    head = HeadSettings("two_layers", hidden=12)
+    return with_towers({"registers": 2, "pooling": "mean"}, text, text_head=head)
 
 
 @pytest.mark.slow

@@ -163,9 +163,9 @@ class HeadSettings:
 
     Attributes:
         kind: ``none``, the features are in the shared space already; ``linear``, a matrix; ``mlp``, a matrix plus the
-            output of an MLP with ``hidden`` units.
-        bias: whether the matrix has a bias.
-        hidden: hidden units of the MLP.
+            output of an MLP with ``hidden`` units; ``two_layers``, a matrix, a GELU and a second matrix.
+        bias: whether the matrix has a bias, or both have.
+        hidden: units between two matrices.
         input_normalization: applied to the features first. ``l2`` scales them to unit length; ``hellinger`` takes
             square roots before that, which tames the few large activations of a ReLU network (Arandjelovic and
             Zisserman, *Three things everyone should know to improve object retrieval*, section 3).
@@ -173,7 +173,7 @@ class HeadSettings:
             the mean of the parts' cosines with these weights, which sum to 1. Empty for a single part.
     """
 
-    kind: Literal["none", "linear", "mlp"] = "linear"
+    kind: Literal["none", "linear", "mlp", "two_layers"] = "linear"
     bias: bool = False
     hidden: int = 0
     input_normalization: Literal["none", "l2", "hellinger"] = "none"
@@ -200,8 +200,11 @@ class Head(nn.Module):
                     )
             case "linear" | "mlp":
                 self.linear = nn.Linear(width, embedding, bias=settings.bias)
+            case "two_layers":
+                self.up = nn.Linear(width, settings.hidden, bias=settings.bias)
+                self.down = nn.Linear(settings.hidden, embedding, bias=settings.bias)
             case _:
-                raise InvalidSetting(f"head {settings.kind!r} is none of none, linear, mlp")
+                raise InvalidSetting(f"head {settings.kind!r} is none of none, linear, mlp, two_layers")
         if settings.part_weights and embedding % len(settings.part_weights):
             parts = len(settings.part_weights)
             raise InvalidSetting(f"a space of {embedding} dimensions can't be divided into {parts} parts")
@@ -217,7 +220,9 @@ class Head(nn.Module):
         part_weights = self.settings.part_weights
         if normalization != "none":
             pooled = F.normalize(pooled.clamp(min=0).sqrt() if normalization == "hellinger" else pooled, dim=-1)
-        if kind != "none":
+        if kind == "two_layers":
+            pooled = self.down(F.gelu(self.up(pooled)))
+        elif kind != "none":
             projected = self.linear(pooled)
             pooled = projected if kind == "linear" else projected + self.down(F.gelu(self.up(self.norm(pooled))))
         if part_weights:

@@ -17,6 +17,8 @@ SIGLIP: tuple[Step, ...] = ("lower", "no_punctuation", "single_spaces")
 SIGLIP2: tuple[Step, ...] = ("lower",)
 # OpenAI's and open_clip's own tokenizer. Hugging Face's CLIP tokenizer leaves the repair out.
 OPEN_CLIP: tuple[Step, ...] = ("repair", "single_spaces", "lower")
+# open_clip's for text towers of transformers, whose vocabularies know capitals.
+OPEN_CLIP_CASED: tuple[Step, ...] = ("repair", "single_spaces")
 
 
 def clean(text: str, steps: tuple[Step, ...]) -> str:

@@ -14,10 +14,10 @@ from tokenizers.models import BPE
 
 from beholder.errors import ModelError
 from beholder.text import clip_bpe, sentence_piece, word_piece
-from beholder.text.cleaning import OPEN_CLIP, SIGLIP, SIGLIP2, Step
+from beholder.text.cleaning import OPEN_CLIP, OPEN_CLIP_CASED, SIGLIP, SIGLIP2, Step
 from beholder.text.tokenizer import FILE, Tokenizer, TokenizerSettings, read_backend
 
-TokenizerKind = Literal["clip", "open_clip", "siglip", "siglip2", "bert"]
+TokenizerKind = Literal["clip", "open_clip", "siglip", "siglip2", "bert", "xlm_roberta"]
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 OPENAI_MERGE_FILES = ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt")
@@ -51,6 +51,9 @@ TOKENIZER_FAMILIES: dict[TokenizerKind, TokenizerFamily] = {
         None, ("eos_token", "<eos>"), ("pad_token", "<pad>"), full_length=True, cleaning=SIGLIP2
     ),
     "bert": TokenizerFamily(("cls_token", "[CLS]"), ("sep_token", "[SEP]"), ("pad_token", "[PAD]")),
+    "xlm_roberta": TokenizerFamily(
+        ("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>"), cleaning=OPEN_CLIP_CASED
+    ),
 }
 EXPECTED_FILES: dict[TokenizerKind, str] = {
     "clip": f"{FILE}, {VOCABULARY} with {MERGES}, {' or '.join(OPENAI_MERGE_FILES)}",
@@ -58,6 +61,7 @@ EXPECTED_FILES: dict[TokenizerKind, str] = {
     "siglip": f"{FILE} or {SENTENCEPIECE_MODEL}",
     "siglip2": FILE,
     "bert": f"{FILE} or {WORDPIECE_VOCABULARY}",
+    "xlm_roberta": FILE,
 }
 
 

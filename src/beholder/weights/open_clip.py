@@ -1,10 +1,14 @@
-"""open_clip's own format: ``open_clip_config.json`` beside the weights, for its built-in vision transformers."""
+"""open_clip's own format: ``open_clip_config.json`` beside the weights, for its built-in vision transformers.
+
+The text tower is its built-in transformer, or XLM-RoBERTa.
+"""
 
 from collections.abc import Collection, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from beholder.errors import ModelError
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
@@ -13,7 +17,7 @@ from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
 from beholder.text.tokenizer import Tokenizer
 from beholder.text.tokenizer_files import TOKENIZER_FAMILIES, write_tokenizer
-from beholder.weights import preprocessing
+from beholder.weights import bert, preprocessing, xlm_roberta
 from beholder.weights.exporting import (
     CARD,
     DoesNotFit,
@@ -73,7 +77,7 @@ WITHOUT_EFFECT = {"patch_dropout", "output_tokens", "pos_embed_type", "attn_pool
 # Each of these changes the network if it is set.
 REFUSED = {
     "timm_model_name": "a timm image tower",
-    "hf_model_name": "a transformers text tower",
+    "hf_model_name": "a text tower of transformers other than XLM-RoBERTa",
     "attentional_pool": "attentional pooling",
     "embed_cls": "a class token in the text (CoCa)",
     "qk_norm": "norms of queries and keys",
@@ -83,6 +87,7 @@ REFUSED = {
     "scale_attn": "attention norms",
     "scale_fc": "MLP norms",
 }
+NO_POOLING = "open_clip: without pooling (pool_type none) a tower gives no single vector"
 VISION_POOLING = {"tok": "class", "avg": "mean"}
 TEXT_POOLING = {"argmax": "highest_id", "eos": "end", "first": "first", "last": "last"}
 
@@ -90,39 +95,34 @@ TEXT_POOLING = {"argmax": "highest_id", "eos": "end", "first": "first", "last": 
 IGNORED = ("attn_mask", "text.attn_mask", "input_resolution", "context_length", "vocab_size")
 
 
-def settings(model: Mapping[str, Any]) -> TwoTowersSettings:
+def settings(model: Mapping[str, Any], tensors: Mapping[str, Tensor] | None = None) -> TwoTowersSettings:
     """Return the settings of the dual encoder that the config's ``model_cfg`` describes.
+
+    Args:
+        model: the config.
+        tensors: from which the sizes of a text tower of transformers follow.
 
     Raises:
         ModelError: it asks for a network that is not covered.
     """
     if "multimodal_cfg" in model:
         raise ModelError("open_clip: this is a CoCa, which is not covered")
-    vision = _tower(model, "vision_cfg", VISION_DEFAULTS)
+    image = _image_settings(model)
+    if tensors is not None and is_xlm_roberta(model):
+        return TwoTowersSettings(
+            image=image,
+            text=xlm_roberta.settings(tensors, _xlm_roberta_config(model)["context_length"]),
+            embedding=model["embed_dim"],
+            image_head=HeadSettings("linear"),
+            text_head=xlm_roberta.head_settings(tensors),
+            logit_bias=model.get("init_logit_bias") is not None,
+        )
     text = _tower(model, "text_cfg", TEXT_DEFAULTS)
-    if not isinstance(vision["layers"], int):
-        raise ModelError("open_clip: a ResNet image tower (several numbers of layers) is not covered")
-    if vision["pool_type"] not in VISION_POOLING or text["pool_type"] not in TEXT_POOLING:
-        raise ModelError("open_clip: without pooling (pool_type none) a tower gives no single vector")
-    size, width, text_width = vision["image_size"], vision["width"], text["width"]
-    quick = model.get("quick_gelu", False)
+    if text["pool_type"] not in TEXT_POOLING:
+        raise ModelError(NO_POOLING)
+    text_width, quick = text["width"], model.get("quick_gelu", False)
     return TwoTowersSettings(
-        image=VisionSettings(
-            image_height=size if isinstance(size, int) else size[0],
-            image_width=size if isinstance(size, int) else size[1],
-            patch_size=vision["patch_size"],
-            width=width,
-            layers=vision["layers"],
-            heads=width // vision["head_width"],
-            mlp_width=int(width * vision["mlp_ratio"]),
-            activation=_activation(quick, vision["act_kwargs"]),
-            norm_eps=_norm_eps(vision["norm_kwargs"]),
-            patch_bias=False,
-            norm_first=not vision["no_ln_pre"],
-            final_norm="pooled" if vision["final_ln_after_pool"] else "tokens",
-            pooling=VISION_POOLING[vision["pool_type"]],  # type: ignore[arg-type]
-            layer_scale=vision["ls_init_value"] is not None,
-        ),
+        image=image,
         text=TextTransformerSettings(
             vocabulary=text["vocab_size"],
             context_length=text["context_length"],
@@ -142,6 +142,48 @@ def settings(model: Mapping[str, Any]) -> TwoTowersSettings:
         text_head=HeadSettings("none" if text["proj_type"] == "none" else "linear", bias=text["proj_bias"]),
         logit_bias=model.get("init_logit_bias") is not None,
     )
+
+
+def _image_settings(model: Mapping[str, Any]) -> VisionSettings:
+    vision = _tower(model, "vision_cfg", VISION_DEFAULTS)
+    if not isinstance(vision["layers"], int):
+        raise ModelError("open_clip: a ResNet image tower (several numbers of layers) is not covered")
+    if vision["pool_type"] not in VISION_POOLING:
+        raise ModelError(NO_POOLING)
+    size, width = vision["image_size"], vision["width"]
+    return VisionSettings(
+        image_height=size if isinstance(size, int) else size[0],
+        image_width=size if isinstance(size, int) else size[1],
+        patch_size=vision["patch_size"],
+        width=width,
+        layers=vision["layers"],
+        heads=width // vision["head_width"],
+        mlp_width=int(width * vision["mlp_ratio"]),
+        activation=_activation(model.get("quick_gelu", False), vision["act_kwargs"]),
+        norm_eps=_norm_eps(vision["norm_kwargs"]),
+        patch_bias=False,
+        norm_first=not vision["no_ln_pre"],
+        final_norm="pooled" if vision["final_ln_after_pool"] else "tokens",
+        pooling=VISION_POOLING[vision["pool_type"]],  # type: ignore[arg-type]
+        layer_scale=vision["ls_init_value"] is not None,
+    )
+
+
+def is_xlm_roberta(model: Mapping[str, Any]) -> bool:
+    """Return whether a config's text tower is XLM-RoBERTa."""
+    return xlm_roberta.NAME in str((model.get("text_cfg") or {}).get("hf_model_name") or "")
+
+
+def _xlm_roberta_config(model: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the text config of a network with XLM-RoBERTa.
+
+    Raises:
+        ModelError: it pools differently.
+    """
+    text = {"context_length": TEXT_DEFAULTS["context_length"], "hf_pooler_type": "mean_pooler", **model["text_cfg"]}
+    if text["hf_pooler_type"] not in (None, "mean_pooler"):
+        raise ModelError(f"open_clip: XLM-RoBERTa with {text['hf_pooler_type']} is not covered, only with mean_pooler")
+    return text
 
 
 def config(network: TwoTowersSettings) -> dict[str, Any]:
@@ -225,13 +267,7 @@ def rows(names: Collection[str], text_bias: bool) -> tuple[Row, ...]:
     """Return the table of names. The ``names`` of a file tell whether it keeps the text tower under ``text.``."""
     prefix = "text." if any(name.startswith("text.") for name in names) else ""
     return (
-        Row("image.class_token", "visual.class_embedding"),
-        Row("image.patches.weight", "visual.conv1.weight"),
-        Row("image.positions", "visual.positional_embedding"),
-        Row("image.norm_first.*", "visual.ln_pre.*"),
-        Row("image.final_norm.*", "visual.ln_post.*"),
-        *_block_rows("image", "visual."),
-        Row("image_head.linear.weight", "visual.proj", transposed=True),
+        *_IMAGE_ROWS,
         Row("text.embedding.weight", f"{prefix}token_embedding.weight"),
         Row("text.positions", f"{prefix}positional_embedding"),
         Row("text.final_norm.*", f"{prefix}ln_final.*"),
@@ -239,8 +275,6 @@ def rows(names: Collection[str], text_bias: bool) -> tuple[Row, ...]:
         Row("text_head.linear.*", f"{prefix}text_projection.*")
         if text_bias
         else Row("text_head.linear.weight", f"{prefix}text_projection", transposed=True),
-        Row("logit_scale", "logit_scale"),
-        Row("logit_bias", "logit_bias"),
     )
 
 
@@ -258,6 +292,19 @@ def _block_rows(ours: str, prefix: str) -> tuple[Row, ...]:
     )
 
 
+_IMAGE_ROWS = (
+    Row("image.class_token", "visual.class_embedding"),
+    Row("image.patches.weight", "visual.conv1.weight"),
+    Row("image.positions", "visual.positional_embedding"),
+    Row("image.norm_first.*", "visual.ln_pre.*"),
+    Row("image.final_norm.*", "visual.ln_post.*"),
+    *_block_rows("image", "visual."),
+    Row("image_head.linear.weight", "visual.proj", transposed=True),
+    Row("logit_scale", "logit_scale"),
+    Row("logit_bias", "logit_bias"),
+)
+
+
 def is_clip_vocabulary(tokenizer: Tokenizer) -> bool:
     """Whether this is CLIP's own tokenizer, which open_clip includes; decided by the ids of a sentence."""
     ids = tokenizer.backend.encode("a photo of a cat", add_special_tokens=False).ids
@@ -265,12 +312,14 @@ def is_clip_vocabulary(tokenizer: Tokenizer) -> bool:
     return ids == [320, 1125, 539, 320, 2368] and marks == (49406, 49407)
 
 
-def tokenizer_kind(model: Mapping[str, Any]) -> Literal["open_clip"]:
+def tokenizer_kind(model: Mapping[str, Any]) -> Literal["open_clip", "xlm_roberta"]:
     """Return the family of the tokenizer: with built-in text towers, only CLIP's own is covered.
 
     Raises:
         ModelError: the config names another.
     """
+    if is_xlm_roberta(model):
+        return "xlm_roberta"
     named = (model.get("text_cfg") or {}).get("hf_tokenizer_name")
     if named:
         raise ModelError(f"open_clip: the tokenizer {named} is not covered, only CLIP's own")
@@ -289,10 +338,15 @@ def read_network(folder: Path, allow_pickle: bool = True) -> ForeignDualEncoder:
     model = config.get("model_cfg")
     if not isinstance(model, dict):
         raise ModelError(f"{CONFIG} has no model_cfg")
-    network = build_empty(TwoTowers, settings(model))
+    network = build_empty(TwoTowers, settings(model, tensors))
     image, text_bias = network.settings.image, network.settings.text_head.bias
     pixels = preprocessing.from_open_clip(config.get("preprocess_cfg") or {}, image)  # type: ignore[arg-type]
-    load_foreign(network, tensors, rows(tensors, text_bias), IGNORED)
+    if is_xlm_roberta(model):
+        tensors = xlm_roberta.without_padding_positions(tensors, network.settings.text.context_length)
+        table, ignored = (*_IMAGE_ROWS, *xlm_roberta.rows()), (*IGNORED, *bert.ignored(xlm_roberta.TRANSFORMER))
+    else:
+        table, ignored = rows(tensors, text_bias), IGNORED
+    load_foreign(network, tensors, table, ignored)
     return ForeignDualEncoder(network, pixels, tokenizer_kind(model))
 
 
