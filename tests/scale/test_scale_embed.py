@@ -15,7 +15,10 @@ from small_shards import jpeg, shard, tar_of, write_shards
 
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.scale import storage
-from beholder.scale.parts import vectors_of
+from beholder.scale.embed import EmbedRun
+from beholder.scale.parts import RunSettings, vectors_of
+from beholder.scale.shard_embedder import EmbedOptions
+from beholder.scale.shards import list_shards
 from command import beholder
 
 
@@ -243,3 +246,15 @@ def test_a_column_of_vectors_is_read_as_it_was_stored(tmp_path: Path, tiny_model
     vectors = vectors_of(table.slice(1, 3)["vector"], 8)
     assert vectors.dtype == np.float16
     assert np.array_equal(vectors, np.array(table["vector"].to_pylist()[1:4], np.float16))
+
+
+def test_of_many_parts_the_listing_tells_what_is_left(tmp_path: Path, tiny_model: Path) -> None:
+    encoder = DualEncoder.from_pretrained(tiny_model)
+    settings = RunSettings(str(tiny_model), encoder.fingerprint, encoder.towers.embedding)
+    shards = list_shards([f"{tmp_path}/shards/{{0000..2999}}.tar"])
+    (tmp_path / "out").mkdir()
+    for done in shards[:-3]:
+        (tmp_path / "out" / settings.part(done)).touch()
+    run = EmbedRun(shards, EmbedOptions(str(tmp_path / "out"), settings), encoder)
+    assert sorted(run.todo) == shards[-3:]
+    assert (run.progress.shards, run.progress.done_before, run.progress.left) == (3000, 2997, 3)

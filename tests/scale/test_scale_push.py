@@ -29,6 +29,7 @@ def nearest(vectors: np.ndarray, query: np.ndarray) -> list[str]:
         ("qdrant://localhost/pictures", "http://localhost:6333", None, "pictures"),
         ("qdrant+https://example.com:443/a", "https://example.com:443", None, "a"),
         ("milvus://[::1]:1/a", "http://[::1]:1", None, "a"),
+        ("qdrant:folder/a", None, "folder", "a"),
         ("milvus:///data/m.db/a", None, "/data/m.db", "a"),
     ],
 )
@@ -67,7 +68,7 @@ def test_qdrant_finds_what_was_pushed_and_pushing_again_adds_nothing(tmp_path: P
         assert found[0].score == pytest.approx(float((vectors @ query).max()), abs=1e-3)
         assert found[0].payload == {
             "key": found[0].payload["key"],
-            "shard": f"/shards/{int(found[0].payload['key']) // 20:02}.tar",
+            "shard": f"/shards/{int(found[0].payload['key']) // 20 * 20:05}.tar",
             "caption": f"picture {found[0].payload['key']}",
             "width": int(found[0].payload["key"]),
         }

@@ -105,10 +105,11 @@ def running(
     vision_language_models: dict[str, VisionLanguageModel] | None = None,
     albums: Sequence[Path] = (),
     generators: dict[str, ImageGenerator] | None = None,
+    vectors: Sequence[str] = (),
     **settings: Any,
 ) -> Iterator[Running]:
     models = LoadedModels(encoders or {}, vision_language_models or {}, generators or {})
-    service = Service(ServerSettings(port=0, **settings), lambda: models, albums)
+    service = Service(ServerSettings(port=0, **settings), lambda: models, albums, vectors)
     server = create_server(service)
     thread = threading.Thread(target=server.run, daemon=True)
     thread.start()

@@ -194,7 +194,22 @@ def summary(progress: EmbedProgress, out: str) -> str:
 Parts = Annotated[str, typer.Argument(metavar="ADDRESS", help="What beholder scale embed wrote: its --out.")]
 IndexAddress = Annotated[str, typer.Option("--out", "-o", help="Folder or address of the index.")]
 Recall = Annotated[
-    float, typer.Option("--recall", min=0.01, max=1.0, help="Share of the true 10 nearest that searches should find.")
+    float | None,
+    typer.Option(
+        "--recall", min=0.01, max=1.0, help="Share of the true 10 nearest that searches should find; by default 0.95."
+    ),
+]
+
+
+class IndexKind(StrEnum):
+    """What searches an index."""
+
+    faiss = "faiss"
+    lance = "lance"
+
+
+Kind = Annotated[
+    IndexKind, typer.Option("--kind", help="For beholder search and serve, or a Lance dataset for LanceDB and pylance.")
 ]
 Check = Annotated[
     bool, typer.Option("--check", help="Compare the index with ADDRESS and measure its recall; change nothing.")
@@ -202,7 +217,14 @@ Check = Annotated[
 
 
 @app.command(name="index")
-def index(parts: Parts, out: IndexAddress, recall: Recall = 0.95, check: Check = False, json: Json = False) -> None:
+def index(
+    parts: Parts,
+    out: IndexAddress,
+    kind: Kind = IndexKind.faiss,
+    recall: Recall = None,
+    check: Check = False,
+    json: Json = False,
+) -> None:
     """Index vectors, so that beholder search --vectors finds pictures among millions.
 
     A FAISS inverted file with one bit for each number of a vector finds candidates; the vectors themselves rank them.
@@ -214,15 +236,24 @@ def index(parts: Parts, out: IndexAddress, recall: Recall = 0.95, check: Check =
     beholder scale index vectors/ --out index/ --check
     beholder search "a dog in the snow" --vectors index/ --where "width>=512 -caption:logo"
     beholder scale index s3://bucket/vectors --out s3://bucket/index
+    beholder scale index vectors/ --out tables/pictures.lance --kind lance
     """
     from beholder.cli.output import check_output_folder, print_json, print_message
+    from beholder.errors import InvalidSetting
     from beholder.scale.build_index import build_index, check_index
+    from beholder.scale.lance_index import SUFFIX, build_lance, check_lance
     from beholder.scale.remote_index import fetch_index, local_folder, publish_index
     from beholder.scale.segments import INDEX
     from beholder.scale.storage import Location
 
+    lance = kind == IndexKind.lance
+    if lance and (recall is not None or not out.rstrip("/").endswith(SUFFIX)):
+        reason = (
+            "--recall is for --kind faiss" if recall is not None else f"--out {out}: Lance datasets end in {SUFFIX}"
+        )
+        raise InvalidSetting(reason)
     if check:
-        found = check_index(fetch_index(out))
+        found = check_lance(parts, out) if lance else check_index(fetch_index(out))
         if json:
             print_json(asdict(found))
         else:
@@ -231,7 +262,7 @@ def index(parts: Parts, out: IndexAddress, recall: Recall = 0.95, check: Check =
         raise typer.Exit(1 if found.missing or found.gone else 0)
     place = Location.of(out)
     check_output_folder("--out", place.local)
-    if place.local is None and (place / INDEX).exists():
+    if not lance and place.local is None and (place / INDEX).exists():
         fetch_index(out, cells=True)
 
     def on_segment(segment: str, rows: int, done: int, total: int) -> None:
@@ -240,7 +271,14 @@ def index(parts: Parts, out: IndexAddress, recall: Recall = 0.95, check: Check =
         else:
             print_message(f"segment {done} of {total}: {rows:,} vectors")
 
-    manifest = build_index(parts, local_folder(out), recall, on_segment)
+    if lance:
+        built = build_lance(parts, out, on_segment)
+        if json:
+            print_json({"index": out} | asdict(built))
+        else:
+            print(f"{out}: {built.rows:,} vectors, {built.indexed:,} of them indexed")
+        return
+    manifest = build_index(parts, local_folder(out), recall or 0.95, on_segment)
     if place.local is None:
         publish_index(local_folder(out), out)
     count = sum(segment.count for segment in manifest.segments)
@@ -266,8 +304,7 @@ def push(index: IndexFolder, database: Database, json: Json = False) -> None:
     \b
     beholder scale push index/ qdrant://localhost:6333/pictures
     beholder scale push index/ milvus+https://milvus.example:19530/pictures
-    beholder scale push index/ milvus:///data/milvus.db/pictures
-    beholder scale push index/ qdrant:///data/qdrant/pictures
+    beholder scale push index/ milvus:milvus.db/pictures
     """
     from beholder.cli.output import print_json, track
     from beholder.scale.push import BATCH, push_index

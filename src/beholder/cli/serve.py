@@ -41,6 +41,10 @@ OpenPage = Annotated[bool, typer.Option("--open", help="Open the page in a brows
 AllowHost = Annotated[list[str], typer.Option("--allow-host", help="Host name of this server; repeatable.")]
 AllowUrls = Annotated[bool, typer.Option("--allow-urls", help="Fetch pictures from public http(s) URLs.")]
 Albums = Annotated[list[Path], typer.Option("--album", help="Serve this album; repeatable.", show_default=False)]
+Vectors = Annotated[
+    list[str],
+    typer.Option("--vectors", help="Serve this index by beholder scale index; repeatable.", show_default=False),
+]
 Folders = Annotated[
     list[Path],
     typer.Option("--folder", help="Let the page add this folder, or one below it, to albums; repeatable."),
@@ -75,6 +79,7 @@ def command(
     reranker: Reranker = None,
     album: Albums = [],  # noqa: B006
     folder: Folders = [],  # noqa: B006
+    vectors: Vectors = [],  # noqa: B006
     read_only: ReadOnly = False,
     open_page: OpenPage = False,
     key: Key = None,
@@ -100,6 +105,7 @@ def command(
     beholder serve
     beholder serve --album my-album
     beholder serve --album my-album --folder ~/Pictures
+    beholder serve --vectors s3://bucket/index
     beholder serve --model mini --model ./my-encoder --port 9000
     beholder serve --generator runs/emoji-generator/best
     beholder serve --host 0.0.0.0 --key-file key.txt --allow-host pictures.example
@@ -137,4 +143,4 @@ def command(
     if reranker is not None and not generator:
         raise InvalidSetting("--reranker chooses among the pictures of a --generator, and there is none")
     load = model_loader(model, allow_pickle, check_precision(precision), generator, reranker)
-    serve(Service(settings, load, album), log_file, open_page)
+    serve(Service(settings, load, album, vectors), log_file, open_page)

@@ -7,18 +7,17 @@ with the centroids that are there.
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
 from beholder.album.recall import SAMPLE, ExactSearch, K, recall_at_k, sample_queries
 from beholder.errors import InvalidSetting
 from beholder.files import atomic_file, atomic_folder, remove_unfinished, reported
-from beholder.scale.parts import RunSettings, open_parts, part_metadata, part_names, read_settings, vectors_of
+from beholder.scale.parts import RunSettings, group_parts, list_parts, part_names, read_vectors
 from beholder.scale.segments import (
     CELLS,
     CODES,
@@ -70,25 +69,17 @@ def build_index(source: str, folder: Path, recall: float = 0.95, on_segment: OnS
         WriteFailed: the index can't be written.
     """
     place = Location.of(source)
-    try:
-        settings = read_settings(place)
-    except FileNotFoundError:
-        raise InvalidSetting(f"{source}: beholder scale embed has written nothing here") from None
-    names = part_names(place)
-    if not names:
-        raise InvalidSetting(f"{source}: holds no parts yet")
+    settings, counts = list_parts(place)
+    names = list(counts)
     with reported(folder):
         folder.mkdir(parents=True, exist_ok=True)
         remove_unfinished(folder)
         known = _known(folder, source, settings)
-        counts = _counts(place, names)
-        if not sum(counts.values()):
-            raise InvalidSetting(f"{source}: none of the pictures has a vector")
         cells = _cells(place, counts, settings, folder)
         digest = file_sha256(folder / CELLS)
         kept = [one for one in known if set(one.parts) <= set(names)]
         held = {name for one in kept for name in one.parts}
-        groups = list(_groups({name: count for name, count in counts.items() if name not in held}))
+        groups = list(group_parts({name: count for name, count in counts.items() if name not in held}, SEGMENT_VECTORS))
         for number, parts in enumerate(groups):
             segment = _build_segment(place, parts, counts, settings, folder, digest)
             kept.append(segment)
@@ -129,42 +120,6 @@ def _known(folder: Path, source: str, settings: RunSettings) -> Sequence[Segment
     return manifest.segments
 
 
-def _counts(place: Location, names: Sequence[str]) -> dict[str, int]:
-    """Return the number of vectors in each part."""
-    counts = {}
-    for name, table in open_parts(place, names):
-        about = part_metadata(table)
-        counts[name] = about["rows"] - about["failed"]
-    return counts
-
-
-def _groups(counts: dict[str, int]) -> Iterator[list[str]]:
-    group: list[str] = []
-    held = 0
-    for name, count in counts.items():
-        if group and held + count > SEGMENT_VECTORS:
-            yield group
-            group, held = [], 0
-        if count:
-            group.append(name)
-            held += count
-    if group:
-        yield group
-
-
-def _read(place: Location, name: str, embedding: int) -> tuple[Any, np.ndarray]:
-    """Return a part's rows that have a vector, without it, and the vectors (n, E) float16."""
-    import pyarrow as pa
-
-    for _, table in open_parts(place, [name]):
-        rows = table.read()
-        shard = part_metadata(table)["shard"]
-    rows = rows.filter(rows["vector"].is_valid())
-    vectors = vectors_of(rows["vector"], embedding)
-    shards = pa.array([shard] * len(rows), pa.string())
-    return rows.drop_columns(["vector", "error"]).append_column("shard", shards).replace_schema_metadata(None), vectors
-
-
 def _cells(place: Location, counts: dict[str, int], settings: RunSettings, folder: Path) -> int:
     """Train the centroids, unless they are there; return their number."""
     import faiss
@@ -177,7 +132,7 @@ def _cells(place: Location, counts: dict[str, int], settings: RunSettings, folde
     wanted, share = TRAIN_PER_CELL * cells, min(1.0, 4 * TRAIN_PER_CELL * cells / total)
     samples, held = [], 0
     for name in random.permutation([name for name, count in counts.items() if count]).tolist():
-        _, vectors = _read(place, name, settings.embedding)
+        _, vectors = read_vectors(place, name, settings.embedding)
         some = random.permutation(len(vectors))[: max(1, round(share * len(vectors)))]
         samples.append(vectors[some].astype(np.float32))
         held += len(some)
@@ -208,7 +163,7 @@ def _build_segment(
         with atomic_folder(folder / name, replace=False) as scratch:
             with (scratch / VECTORS).open("wb") as file:
                 for part in parts:
-                    rows, vectors = _read(place, part, settings.embedding)
+                    rows, vectors = read_vectors(place, part, settings.embedding)
                     index.add_with_ids(vectors.astype(np.float32), np.arange(start, start + len(vectors)))
                     start += len(vectors)
                     file.write(np.ascontiguousarray(vectors).tobytes())

@@ -14,6 +14,7 @@ import hashlib
 import json
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import cached_property
 from io import BytesIO
 from typing import Any
 
@@ -56,12 +57,17 @@ class RunSettings:
     caption: str | None = None
     thumbnail: int | None = None
 
-    def part(self, shard: str) -> str:
-        """Return the name of a shard's part."""
+    @cached_property
+    def _content(self) -> str:
+        """What decides the content of a part, beside its shard, as JSON."""
         content = {name: value for name, value in asdict(self).items() if name != "model"}
         if self.thumbnail is None:  # as parts were named before there were thumbnails
             del content["thumbnail"]
-        text = json.dumps([shard, content], sort_keys=True)
+        return json.dumps(content, sort_keys=True)
+
+    def part(self, shard: str) -> str:
+        """Return the name of a shard's part."""
+        text = f"[{json.dumps(shard)}, {self._content}]"
         return f"part-{hashlib.sha256(text.encode()).hexdigest()[:32]}.parquet"
 
 
@@ -225,3 +231,57 @@ def open_parts(out: Location, names: Sequence[str]) -> Iterator[tuple[str, Any]]
         place = out / name
         with place.files.open(place.path, "rb") as stream, ParquetFile(stream) as table:
             yield name, table
+
+
+def list_parts(out: Location) -> tuple[RunSettings, dict[str, int]]:
+    """Return what made the parts in a folder, and the number of vectors in each.
+
+    Raises:
+        InvalidSetting: there are none, or none of them has a vector.
+    """
+    try:
+        settings = read_settings(out)
+    except FileNotFoundError:
+        raise InvalidSetting(f"{out.address}: beholder scale embed has written nothing here") from None
+    counts = {}
+    for name, table in open_parts(out, part_names(out)):
+        about = part_metadata(table)
+        counts[name] = about["rows"] - about["failed"]
+    if not counts:
+        raise InvalidSetting(f"{out.address}: holds no parts yet")
+    if not sum(counts.values()):
+        raise InvalidSetting(f"{out.address}: none of the pictures has a vector")
+    return settings, counts
+
+
+def group_parts(counts: dict[str, int], most: int) -> Iterator[list[str]]:
+    """Group parts so that each group has at most so many vectors, or is a single part; parts without one are left out.
+
+    Args:
+        counts: vectors in each part.
+        most: vectors in a group.
+    """
+    group: list[str] = []
+    held = 0
+    for name, count in counts.items():
+        if group and held + count > most:
+            yield group
+            group, held = [], 0
+        if count:
+            group.append(name)
+            held += count
+    if group:
+        yield group
+
+
+def read_vectors(out: Location, name: str, embedding: int) -> tuple[Any, np.ndarray]:
+    """Return a part's rows that have a vector, without it but with their shard, and the vectors (n, E) float16."""
+    import pyarrow as pa
+
+    for _, table in open_parts(out, [name]):
+        rows = table.read()
+        shard = part_metadata(table)["shard"]
+    rows = rows.filter(rows["vector"].is_valid())
+    vectors = vectors_of(rows["vector"], embedding)
+    shards = pa.array([shard] * len(rows), pa.string())
+    return rows.drop_columns(["vector", "error"]).append_column("shard", shards).replace_schema_metadata(None), vectors

@@ -2,8 +2,8 @@
 
 An address ends in the name of the collection. Before it is a server, or the path of the database's local form:
 
-    qdrant://HOST:PORT/COLLECTION     qdrant:///FOLDER/COLLECTION     key in $QDRANT_API_KEY
-    milvus://HOST:PORT/COLLECTION     milvus:///FILE.db/COLLECTION    user:password or token in $MILVUS_TOKEN
+    qdrant://HOST:PORT/COLLECTION     qdrant:FOLDER/COLLECTION     key in $QDRANT_API_KEY
+    milvus://HOST:PORT/COLLECTION     milvus:FILE.db/COLLECTION    user:password or token in $MILVUS_TOKEN
 
 ``qdrant+https`` and ``milvus+https`` encrypt the connection. The id of a picture follows from its shard and its key, so
 the same command given again writes the same points again, and adds those that are new.

@@ -112,6 +112,10 @@ class Manifest:
             segments = tuple(Segment(**one | {"parts": tuple(one["parts"])}) for one in values["segments"])
             return cls(**values | {"settings": RunSettings(**values["settings"]), "segments": segments})
         except FileNotFoundError:
+            if (folder / "_versions").is_dir():
+                raise InvalidSetting(
+                    f"{folder}: is a Lance dataset; search it with LanceDB, or build an index of --kind faiss"
+                ) from None
             raise InvalidSetting(
                 f"{folder}: there is no index here; build it: beholder scale index ADDRESS --out …"
             ) from None

@@ -9,6 +9,7 @@ import tarfile
 import zlib
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 from beholder.errors import BeholderError, InvalidSetting, MissingExtra
@@ -70,10 +71,20 @@ def list_shards(sources: Sequence[str]) -> list[str]:
 
 def _absolute(shard: str) -> str:
     """Return the address of a shard in one form: parts are named after it."""
-    place = Location.of(shard)
-    if "::" in shard:  # one file system inside another
-        return shard
+    folder, slash, name = shard.rpartition("/")
+    in_folder = folder.startswith("/") or folder.partition("://")[2].strip("/")
+    return f"{_absolute_folder(folder)}{slash}{name}" if in_folder and "::" not in shard else _absolute_address(shard)
+
+
+def _absolute_address(address: str) -> str:
+    if "::" in address:  # one file system inside another
+        return address
+    place = Location.of(address)
     return str(place.local or place.files.unstrip_protocol(place.path))
+
+
+# Of a hundred thousand shards, most are in the same folders. No folder is relative.
+_absolute_folder = lru_cache(1000)(_absolute_address)
 
 
 def _expand(source: str) -> Iterator[str]:

@@ -16,6 +16,7 @@ NUMBERS = ("match", "cosine", "width", "height", "pixels")
 TEXTS = ("caption", "generated_caption", "key")
 LANGUAGE = "language"
 FIELDS = (*NUMBERS, *TEXTS, LANGUAGE)
+MAX_TERMS = 50
 CODE = re.compile(r"[a-z]{2,3}")  # ISO 639
 COMPARE = {"<": np.less, "<=": np.less_equal, ">": np.greater, ">=": np.greater_equal, "=": np.equal}
 
@@ -50,6 +51,8 @@ def parse_where(text: str, fields: Collection[str] = FIELDS) -> list[Term]:
         words = shlex.split(text)
     except ValueError as error:
         raise InvalidFilter(f"invalid filter: {error}") from None
+    if len(words) > MAX_TERMS:
+        raise InvalidFilter(f"invalid filter: it has {len(words)} terms; at most {MAX_TERMS} are allowed")
     return [_term(word, fields) for word in words]
 
 

@@ -19,22 +19,15 @@ from beholder.errors import AlbumError
 from beholder.server.album_indexing import AllowedFolders
 from beholder.server.albums import SearchQuery, ServedAlbum, to_row
 from beholder.server.dependencies import get_service
-from beholder.server.schemas import ImageURL, StrictModel
+from beholder.server.schemas import ImageURL, StrictModel, parse_digits
 
 router = APIRouter(prefix="/v1")
 
 MAX_ID = 2**63 - 1
 
 
-def _parse_digits(text: str) -> int:
-    """Parse a number that consists of ASCII digits alone; `int` also takes signs, spaces and underscores."""
-    if not (text.isascii() and text.isdigit()):
-        raise ValueError("a number in digits is expected")
-    return int(text[:30])
-
-
 AlbumName = Annotated[str, Path(max_length=500)]
-PictureID = Annotated[int, BeforeValidator(_parse_digits), Path(ge=1, le=MAX_ID)]
+PictureID = Annotated[int, BeforeValidator(parse_digits), Path(ge=1, le=MAX_ID)]
 PictureIDs = Annotated[
     str, Query(pattern=r"^[0-9]{1,18}(,[0-9]{1,18}){0,199}$", description="Up to 200, separated by commas.")
 ]

@@ -17,7 +17,7 @@ from starlette.datastructures import FormData
 from starlette.exceptions import HTTPException
 
 from beholder.errors import BeholderError
-from beholder.server import album_api, health, images_api, native_api, openai_api, static_files
+from beholder.server import album_api, health, images_api, index_api, native_api, openai_api, static_files
 from beholder.server.http_errors import HTTPError, to_http_error
 from beholder.server.middleware import RequestMiddleware
 from beholder.server.service import Service
@@ -58,7 +58,7 @@ def create_app(service: Service, on_failure: Callable[[], None] = lambda: None) 
 
     app = FastAPI(title="Beholder", version=__version__, docs_url=None, redoc_url=None, lifespan=lifespan)
     app.state.service = service
-    routers = [each.router for each in (openai_api, images_api, native_api, album_api, health)]
+    routers = [each.router for each in (openai_api, images_api, native_api, album_api, index_api, health)]
     for router in routers:
         app.include_router(router, responses={"default": {"model": ErrorBody, "description": "An error."}})
     static_router = static_files.router()

@@ -15,3 +15,10 @@ class StrictModel(BaseModel):
     """A request body, or a part of one, that rejects unknown fields and does not convert types."""
 
     model_config = ConfigDict(extra="forbid", allow_inf_nan=False, strict=True)
+
+
+def parse_digits(text: str) -> int:
+    """Parse a number that consists of ASCII digits alone; `int` also takes signs, spaces and underscores."""
+    if not (text.isascii() and text.isdigit()):
+        raise ValueError("a number in digits is expected")
+    return int(text[:30])

@@ -1,4 +1,4 @@
-"""The models and albums of a server."""
+"""The models, albums and indexes of a server."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from beholder.errors import InvalidSetting, ModelError
 from beholder.server.albums import ServedAlbum, album_file, open_albums
 from beholder.server.http_errors import HTTPError
+from beholder.server.indexes import ServedIndex, open_indexes
 from beholder.server.logs import log_event
 from beholder.server.metrics import Metrics
 from beholder.server.served_generator import ServedGenerator
@@ -37,15 +38,22 @@ class LoadedModels:
 
 
 class Service:
-    """All models and albums of a server. They are loaded in the background; requests before that are refused.
+    """All models, albums and indexes of a server. They are loaded in the background; requests before that are refused.
 
     Args:
         settings: The server's settings.
         load: Returns the models.
         albums: Folders of the albums to serve.
+        vectors: Addresses of the indexes of shards to serve.
     """
 
-    def __init__(self, settings: ServerSettings, load: Callable[[], LoadedModels], albums: Sequence[Path] = ()):
+    def __init__(
+        self,
+        settings: ServerSettings,
+        load: Callable[[], LoadedModels],
+        albums: Sequence[Path] = (),
+        vectors: Sequence[str] = (),
+    ):
         self.settings = settings
         self.metrics = Metrics()
         self.reader = PictureReader(settings, self.metrics)
@@ -53,12 +61,14 @@ class Service:
         self.vlms: dict[str, ServedVisionLanguageModel] = {}
         self.generators: dict[str, ServedGenerator] = {}
         self.albums: dict[str, ServedAlbum] = {}
+        self.indexes: dict[str, ServedIndex] = {}
         self.ready = False
         self.stopping = False
         self.draining = False
         self.failure: Exception | None = None
         self._load = load
         self._albums = albums
+        self._vectors = vectors
         self.metrics.gauge("beholder_ready", "Whether the models are loaded.", lambda: float(self.ready))
         self.metrics.gauge(
             "beholder_waiting", "Jobs and streams queued or running in the models' threads.", self.pending
@@ -82,6 +92,7 @@ class Service:
                     self.reader.album_file = partial(album_file, self.albums)
                 for album in self.albums.values():
                     album.attach_encoder()
+                self.indexes = open_indexes(self._vectors, self.reader, self.encoders)
                 self.ready = True
                 log_event("ready", models=self.model_names, albums=len(self.albums))
             except Exception as error:
@@ -104,6 +115,7 @@ class Service:
     def _workers(self) -> list[Worker]:
         encoders, vlms = list(self.encoders.values()), list(self.vlms.values())
         encoders += [album.own_encoder for album in self.albums.values() if album.own_encoder is not None]
+        encoders += [index.own_encoder for index in self.indexes.values() if index.own_encoder is not None]
         generators = list(self.generators.values())
         return [each.worker for each in encoders] + [each.worker for each in vlms] + [g.worker for g in generators]
 
@@ -122,6 +134,8 @@ class Service:
             worker.close(self.settings.stop_seconds)
         for album in self.albums.values():
             album.close()
+        for index in self.indexes.values():
+            index.close()
         self.reader.close()
 
     def check_ready(self, readiness: bool = False) -> None:
@@ -163,6 +177,17 @@ class Service:
         album = self.albums[name]
         album.check_unchanged()
         return album
+
+    def index(self, name: str | None) -> ServedIndex:
+        """Return the index with this name, by default the first."""
+        self.check_ready()
+        if not self.indexes:
+            message = "this server serves no index; --vectors INDEX adds one"
+        elif name is not None and name not in self.indexes:
+            message = f"there is no index with this name; available: {', '.join(self.indexes)}"
+        else:
+            return self.indexes[next(iter(self.indexes)) if name is None else name]
+        raise HTTPError(404, message, code="index_not_found", param="index")
 
     def _find(self, name: str | None, models: dict[str, Any], capability: str) -> Any:
         self.check_ready()
