@@ -9,16 +9,27 @@ from diffusers import (
     AutoencoderKL,
     DDIMScheduler,
     EulerDiscreteScheduler,
+    KandinskyV22Pipeline,
     StableDiffusionPipeline,
     StableDiffusionXLPipeline,
     UNet2DConditionModel,
+    VQModel,
 )
-from transformers import CLIPTextConfig, CLIPTextModel, CLIPTextModelWithProjection, CLIPTokenizer
+from safetensors.torch import save_file
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPTokenizer,
+    CLIPVisionConfig,
+    CLIPVisionModelWithProjection,
+)
 
 import tiny_vocabularies
 from random_weights import enlarge
 
 WIDTH, SECOND_WIDTH, PROJECTION = 32, 24, 20
+ADAPTER_TOKENS = 4  # of every plain adapter
 
 
 def write_stable_diffusion(folder: Path) -> Any:
@@ -60,6 +71,79 @@ def write_sdxl(folder: Path) -> Any:
     )
     pipeline.save_pretrained(folder)
     return pipeline
+
+
+def write_kandinsky(folder: Path) -> Any:
+    """Write Kandinsky 2.2's decoder, and return it."""
+    torch.manual_seed(0)
+    unet = UNet2DConditionModel(
+        sample_size=8,
+        in_channels=4,
+        out_channels=8,
+        block_out_channels=(8, 16),
+        layers_per_block=1,
+        norm_num_groups=4,
+        attention_head_dim=4,
+        cross_attention_dim=WIDTH,
+        encoder_hid_dim=WIDTH,
+        encoder_hid_dim_type="image_proj",
+        addition_embed_type="image",
+        resnet_time_scale_shift="scale_shift",
+        down_block_types=("ResnetDownsampleBlock2D", "SimpleCrossAttnDownBlock2D"),
+        mid_block_type="UNetMidBlock2DSimpleCrossAttn",
+        up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
+    )
+    movq = VQModel(
+        block_out_channels=(8, 16),
+        down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
+        up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
+        latent_channels=4,
+        norm_num_groups=4,
+        norm_type="spatial",
+        num_vq_embeddings=12,
+        vq_embed_dim=4,
+    )
+    scheduler = DDIMScheduler(beta_schedule="linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    pipeline = KandinskyV22Pipeline(unet=unet, scheduler=scheduler, movq=movq)
+    pipeline.save_pretrained(folder)
+    return pipeline
+
+
+def write_image_encoder(folder: Path, projection: int = WIDTH) -> Any:
+    """Write CLIP's image tower with a projection, and return it."""
+    torch.manual_seed(1)
+    config = CLIPVisionConfig(
+        hidden_size=24,
+        intermediate_size=40,
+        projection_dim=projection,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        image_size=32,
+        patch_size=8,
+        hidden_act="gelu",
+    )
+    tower = enlarge(CLIPVisionModelWithProjection(config)).eval()
+    tower.save_pretrained(folder)
+    return tower
+
+
+def write_ip_adapter(file: Path, unet: UNet2DConditionModel, embedding: int = WIDTH) -> None:
+    """Write an IP-Adapter with random weights for a denoiser."""
+    torch.manual_seed(2)
+    width = unet.config.cross_attention_dim
+    tensors = {
+        "image_proj.proj.weight": torch.randn(ADAPTER_TOKENS * width, embedding),
+        "image_proj.proj.bias": torch.randn(ADAPTER_TOKENS * width),
+        "image_proj.norm.weight": torch.randn(width),
+        "image_proj.norm.bias": torch.randn(width),
+    }
+    for number, name in enumerate(unet.attn_processors):
+        if name.endswith("attn2.processor"):
+            inner = unet.get_submodule(name.removesuffix(".processor")).to_k.out_features
+            for part in ("to_k_ip", "to_v_ip"):
+                tensors[f"ip_adapter.{number}.{part}.weight"] = torch.randn(inner, width)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, file)
 
 
 def write_tokenizer(folder: Path, pad: str) -> CLIPTokenizer:

@@ -36,6 +36,16 @@ Reranker = Annotated[
         "for pipelines mini.",
     ),
 ]
+IPAdapter = Annotated[
+    str | None, typer.Option("--ip-adapter", help="Lets a pipeline take --like: the .safetensors of an IP-Adapter.")
+]
+ImageEncoder = Annotated[
+    str | None,
+    typer.Option(
+        "--image-encoder",
+        help="Folder of the image tower for an IP-Adapter, by default image_encoder beside it, or for Kandinsky.",
+    ),
+]
 Size = Annotated[str | None, typer.Option("--size", help="Such as 512x512; by default the model's own.")]
 Out = Annotated[
     Path | None, typer.Option("--out", "-o", help="A .png, .jpg or .webp file, or a folder; by default this one.")
@@ -94,6 +104,8 @@ def command(
     guidance: Guidance = None,
     candidates: Candidates = 1,
     reranker: Reranker = None,
+    ip_adapter: IPAdapter = None,
+    image_encoder: ImageEncoder = None,
     size: Size = None,
     out: Out = None,
     no_metadata: NoMetadata = False,
@@ -128,7 +140,9 @@ def command(
     sides = parse_size(size)
     with warnings_on_one_line():
         pictures = read_pictures(like, allow_urls)
-        generator = ImageGenerator.from_pretrained(model, device=device, reranker=reranker)
+        generator = ImageGenerator.from_pretrained(
+            model, device=device, reranker=reranker, ip_adapter=ip_adapter, image_encoder=image_encoder
+        )
         metadata: dict[str, str] = {}
         if not no_metadata:
             given = {"minus": " ".join(minus), "model": generator.name, "fingerprint": generator.fingerprint}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import secrets
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -59,18 +59,29 @@ class ImageGenerator(Reloadable):
 
     @classmethod
     def from_pretrained(
-        cls, name: str | Path, *, device: str | None = None, reranker: str | Path | None = None
+        cls,
+        name: str | Path,
+        *,
+        device: str | None = None,
+        reranker: str | Path | None = None,
+        ip_adapter: str | Path | None = None,
+        image_encoder: str | Path | None = None,
     ) -> ImageGenerator:
         """Load a folder that ``beholder train generator`` wrote, or a pipeline of diffusers.
 
-        Pipelines are Stable Diffusion and SDXL, with their Turbo kin (``steps=1, guidance=1``), in a folder with a
-        ``model_index.json`` and safetensors. They draw texts only.
+        Pipelines are Stable Diffusion and SDXL, with their Turbo kin (``steps=1, guidance=1``), and Kandinsky 2.2's
+        decoder, in a folder with a ``model_index.json`` and safetensors. Stable Diffusion and SDXL draw texts, and
+        pictures with an IP-Adapter; Kandinsky's decoder draws pictures.
 
         Args:
             name: the folder, or ``"mini"``.
             device: where to run; by default the fastest available.
             reranker: the dual encoder that chooses among candidates: a name, a folder or a hub id. By default the one
                 that the generator was trained with; for a pipeline, ``mini`` where there are candidates.
+            ip_adapter: for Stable Diffusion and SDXL, the safetensors of an IP-Adapter that takes one embedding of a
+                picture.
+            image_encoder: the folder of the image tower of transformers that embeds pictures for an IP-Adapter, by
+                default ``image_encoder`` beside its file; for Kandinsky's decoder, that of its prior.
 
         Raises:
             ModelNotFound: there is no such folder, or this Beholder comes without a generator for ``mini``.
@@ -78,14 +89,13 @@ class ImageGenerator(Reloadable):
             MissingExtra: it holds a pipeline, and diffusers is not installed.
         """
         from beholder.tasks.dual_encoder import DualEncoder
-        from beholder.tasks.pipeline_backend import PipelineBackend
         from beholder.tasks.unclip_backend import UnclipBackend
         from beholder.weights import mini_generator
-        from beholder.weights.diffusers_pipeline import is_pipeline, load_pipeline
+        from beholder.weights.diffusers_pipeline import is_pipeline
         from beholder.weights.load import error_context
         from beholder.weights.native_generator import load_image_generator
 
-        origin = Origin(name, device=device, reranker=reranker)
+        origin = Origin(name, device=device, reranker=reranker, ip_adapter=ip_adapter, image_encoder=image_encoder)
         folder = mini_generator.folder() if name == "mini" else Path(name).expanduser()
         if not folder.is_dir():
             raise ModelNotFound(
@@ -94,7 +104,9 @@ class ImageGenerator(Reloadable):
         backend: GeneratorBackend
         with error_context(name):
             if is_pipeline(folder):
-                backend = PipelineBackend(load_pipeline(folder, folder.absolute().name), device)
+                backend = _pipeline_backend(folder, device, ip_adapter, image_encoder)
+            elif ip_adapter is not None or image_encoder is not None:
+                raise InvalidSetting("ip_adapter and image_encoder are for pipelines of diffusers")
             else:
                 backend = UnclipBackend(load_image_generator(folder), device)
         encoder = None if reranker is None else DualEncoder.from_pretrained(reranker, device=device)
@@ -191,7 +203,14 @@ class ImageGenerator(Reloadable):
             raise InvalidSetting(f"seed {seed!r} must be an integer between 0 and {LARGEST_SEED}")
         request = DrawingRequest(text, wanted, unwanted, embedding, steps, guidance, _size(size))
         drawer = self.backend.prepare(request)
-        return GenerationPlan(drawer, request, self._scorer(candidates), count, candidates, seed)
+        scorer = self._scorer(candidates)
+        if scorer is not None and scorer is not self.backend.encoder:
+            request = replace(request, embedding=None)  # it is of another space
+            if text is None and not wanted:
+                if candidates > 1:
+                    raise InvalidSetting("candidates of an embedding: only the generator's own dual encoder can choose")
+                scorer = None
+        return GenerationPlan(drawer, request, scorer, count, candidates, seed)
 
     def _scorer(self, candidates: int) -> DualEncoder | None:
         """Return the dual encoder that scores drawings; None if there is none and none is needed."""
@@ -207,7 +226,7 @@ class GenerationPlan:
 
     Args:
         drawer: of the request, which has been checked.
-        request: what to draw.
+        request: what the drawings are compared with.
         encoder: scores what is drawn; None for no scores.
         count: number of pictures.
         candidates: drawn for each of them.
@@ -271,6 +290,30 @@ def best(candidates: Sequence[GeneratedPicture]) -> GeneratedPicture:
 def random_seed() -> int:
     """Return a seed that leaves room for those that count up from it."""
     return secrets.randbelow(2**31)
+
+
+def _pipeline_backend(
+    folder: Path, device: str | None, ip_adapter: str | Path | None, image_encoder: str | Path | None
+) -> GeneratorBackend:
+    from beholder.tasks.kandinsky_backend import KandinskyBackend
+    from beholder.tasks.pipeline_backend import PipelineBackend
+    from beholder.weights.diffusers_pipeline import load_pipeline
+    from beholder.weights.image_prompts import load_image_prompt_encoder, load_ip_adapter
+
+    tower = None if image_encoder is None else Path(image_encoder).expanduser()
+    if tower is not None and not tower.is_dir():
+        raise ModelNotFound(f"image_encoder {image_encoder}: no such folder")
+    adapter = None if ip_adapter is None else load_ip_adapter(Path(ip_adapter).expanduser(), tower)
+    loaded = load_pipeline(folder, folder.absolute().name)
+    if loaded.kind != "KandinskyV22Pipeline":
+        if adapter is None and tower is not None:
+            raise InvalidSetting("image_encoder: without an IP-Adapter, this pipeline does not take pictures")
+        return PipelineBackend(loaded, device, adapter)
+    if adapter is not None:
+        raise InvalidSetting("ip_adapter: Kandinsky's decoder takes pictures without one")
+    if tower is None:
+        raise ModelNotFound(f"{folder}: name the folder of the image tower, that of Kandinsky's prior (image_encoder)")
+    return KandinskyBackend(loaded, load_image_prompt_encoder(tower), device)
 
 
 def _read_pictures(like: Iterable[ImageSource] | ImageSource) -> Sequence[Image.Image]:

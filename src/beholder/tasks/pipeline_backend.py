@@ -11,17 +11,19 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from beholder.errors import InvalidSetting
+from beholder.errors import InvalidSetting, ModelError
 from beholder.runtime.device import select_device
 from beholder.tasks.generator_backend import DrawingRequest, OnStep
+from beholder.tasks.image_prompts import ImagePromptTower
 
 if TYPE_CHECKING:
     from PIL import Image
 
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.weights.diffusers_pipeline import LoadedPipeline
+    from beholder.weights.image_prompts import IPAdapter
 
 STEPS = 25
 GUIDANCE = {"StableDiffusionPipeline": 7.5, "StableDiffusionXLPipeline": 5.0}  # as in diffusers
@@ -41,13 +43,18 @@ class PipelineBackend:
     Args:
         loaded: the pipeline.
         device: where to run; by default the fastest available.
+        adapter: lets it draw after pictures.
     """
 
     encoder: DualEncoder | None = None
 
-    def __init__(self, loaded: LoadedPipeline, device: str | None = None):
+    def __init__(self, loaded: LoadedPipeline, device: str | None = None, adapter: IPAdapter | None = None):
         self.loaded = loaded
         self.device = select_device(device)
+        self.tower: ImagePromptTower | None = None
+        if adapter is not None:
+            add_ip_adapter(loaded, adapter)
+            self.tower = ImagePromptTower(adapter.encoder, self.device)
         self.pipeline = loaded.pipeline.to(self.device)
         self.towers = [tower.to(self.device).eval().requires_grad_(False) for tower in loaded.encoders]
         self.is_xl = loaded.kind == "StableDiffusionXLPipeline"
@@ -60,13 +67,8 @@ class PipelineBackend:
     @cached_property
     def fingerprint(self) -> str:
         """A hexadecimal hash of all tensors and configs."""
-        pipeline = self.pipeline
-        digest = hashlib.sha256(json.dumps([self.loaded.kind, dict(pipeline.scheduler.config)], default=str).encode())
-        for part in (*self.towers, pipeline.unet, pipeline.vae):
-            for name, tensor in sorted(part.state_dict().items()):
-                digest.update(name.encode())
-                digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
-        return digest.hexdigest()
+        towers = [] if self.tower is None else [self.tower.network]
+        return pipeline_fingerprint(self.loaded, *self.towers, *towers, self.pipeline.unet, self.pipeline.vae)
 
     def truncates(self, text: str) -> bool:
         """Whether a text is longer than what a text tower reads of it."""
@@ -76,15 +78,13 @@ class PipelineBackend:
         """Check and embed a request.
 
         Raises:
-            InvalidSetting: it is not of words alone, or its size can't be.
+            InvalidSetting: there are pictures or embeddings and no adapter, or its size can't be.
         """
-        if request.text is None or request.like or request.embedding is not None:
+        if self.tower is None and (request.text is None or request.like or request.embedding is not None):
             raise InvalidSetting(
-                f"{self.name}: this pipeline draws texts only; it takes neither pictures nor embeddings"
+                f"{self.name}: this pipeline draws texts only; an IP-Adapter lets it take pictures and embeddings"
             )
-        if request.size is not None and any(side % MULTIPLE for side in request.size):
-            width, height = request.size
-            raise InvalidSetting(f"size {width}x{height}: both sides must be multiples of {MULTIPLE}")
+        check_size(request)
         return PipelineDrawer(self, request)
 
     @torch.inference_mode()
@@ -123,8 +123,18 @@ class PipelineDrawer:
             self.conditions["negative_prompt_embeds"] = unwanted.tokens
             if backend.is_xl:
                 self.conditions["negative_pooled_prompt_embeds"] = unwanted.pooled
+        if backend.tower is not None:
+            self.conditions["ip_adapter_image_embeds"] = [self._image_prompts(backend.tower, request)]
         if request.size is not None:
             self.conditions["width"], self.conditions["height"] = request.size
+
+    def _image_prompts(self, tower: ImagePromptTower, request: DrawingRequest) -> Tensor:
+        """Return the embeddings (1, n, E), with guidance after as many zeros (2, n, E)."""
+        if request.like or request.embedding is not None:
+            prompts = tower.prompts(request)[None]
+        else:
+            prompts = torch.zeros(1, 1, tower.embedding, device=tower.device)
+        return torch.cat([torch.zeros_like(prompts), prompts]) if self.guidance > 1 else prompts
 
     @torch.inference_mode()
     def draw(self, seed: int, on_step: OnStep | None = None) -> Image.Image:
@@ -148,3 +158,36 @@ class PipelineDrawer:
         vae = self.backend.pipeline.vae
         pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
         return self.backend.pipeline.image_processor.postprocess(pixels.detach(), output_type="pil")[0]
+
+
+def check_size(request: DrawingRequest) -> None:
+    """Raise `InvalidSetting` if a side is no multiple of what a latent stands for."""
+    if request.size is not None and any(side % MULTIPLE for side in request.size):
+        width, height = request.size
+        raise InvalidSetting(f"size {width}x{height}: both sides must be multiples of {MULTIPLE}")
+
+
+def pipeline_fingerprint(loaded: LoadedPipeline, *parts: nn.Module) -> str:
+    """Return a hexadecimal hash of the tensors of networks, of the scheduler and of the pipeline's class."""
+    settings = [loaded.kind, dict(loaded.pipeline.scheduler.config)]
+    digest = hashlib.sha256(json.dumps(settings, default=str).encode())
+    for part in parts:
+        for name, tensor in sorted(part.state_dict().items()):
+            digest.update(name.encode())
+            digest.update(tensor.cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return digest.hexdigest()
+
+
+def add_ip_adapter(loaded: LoadedPipeline, adapter: IPAdapter) -> None:
+    """Put the weights of an IP-Adapter into a pipeline.
+
+    Raises:
+        ModelError: they are those of another denoiser.
+    """
+    try:
+        loaded.pipeline.load_ip_adapter(
+            adapter.tensors, subfolder=None, weight_name=None, image_encoder_folder=None, low_cpu_mem_usage=False
+        )
+    except (KeyError, RuntimeError, ValueError) as error:
+        reason = next(iter(str(error).splitlines()), type(error).__name__)
+        raise ModelError(f"{loaded.name}: the IP-Adapter does not fit this pipeline ({reason})") from error

@@ -27,6 +27,7 @@ INDEX = "model_index.json"
 PIPELINES = {
     "StableDiffusionPipeline": (("text_encoder", "tokenizer"),),
     "StableDiffusionXLPipeline": (("text_encoder", "tokenizer"), ("text_encoder_2", "tokenizer_2")),
+    "KandinskyV22Pipeline": (),
 }
 
 
@@ -72,7 +73,7 @@ def load_pipeline(folder: Path, name: str) -> LoadedPipeline:
     if missing:
         raise ModelError(f"{folder}: the folder {missing[0]} is missing; only a part of the pipeline is here")
     towers = [pair for pair in PIPELINES[kind] if pair[0] in parts]
-    if not towers:
+    if PIPELINES[kind] and not towers:
         raise ModelError(f"{folder}: has no text tower")
     encoders = [load_prompt_encoder(folder / tower) for tower, _ in towers]
     tokenizers = [

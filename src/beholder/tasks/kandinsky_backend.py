@@ -1,0 +1,106 @@
+"""Kandinsky 2.2's decoder behind `ImageGenerator`: it draws pictures' embeddings, and no texts."""
+
+from __future__ import annotations
+
+from functools import cached_property
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from beholder.errors import InvalidSetting
+from beholder.runtime.device import select_device
+from beholder.tasks.generator_backend import DrawingRequest, OnStep
+from beholder.tasks.image_prompts import ImagePromptTower
+from beholder.tasks.pipeline_backend import check_size, pipeline_fingerprint
+from beholder.weights.image_prompts import LoadedImagePromptEncoder
+
+if TYPE_CHECKING:
+    from PIL import Image
+
+    from beholder.tasks.dual_encoder import DualEncoder
+    from beholder.weights.diffusers_pipeline import LoadedPipeline
+
+STEPS = 25
+GUIDANCE = 4.0  # as in diffusers
+
+
+class KandinskyBackend:
+    """A loaded decoder.
+
+    Args:
+        loaded: the pipeline.
+        encoder: the image tower for whose embeddings the decoder was trained.
+        device: where to run; by default the fastest available.
+    """
+
+    encoder: DualEncoder | None = None
+
+    def __init__(self, loaded: LoadedPipeline, encoder: LoadedImagePromptEncoder, device: str | None = None):
+        self.loaded = loaded
+        self.device = select_device(device)
+        self.pipeline = loaded.pipeline.to(self.device)
+        self.tower = ImagePromptTower(encoder, self.device)
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.loaded.name
+
+    @cached_property
+    def fingerprint(self) -> str:
+        """A hexadecimal hash of all tensors and configs."""
+        return pipeline_fingerprint(self.loaded, self.tower.network, self.pipeline.unet, self.pipeline.movq)
+
+    def truncates(self, text: str) -> bool:
+        """Whether a text is longer than what the model reads of it."""
+        return False
+
+    def prepare(self, request: DrawingRequest) -> KandinskyDrawer:
+        """Check and embed a request.
+
+        Raises:
+            InvalidSetting: there are texts, or its size can't be.
+        """
+        if request.text is not None or request.minus:
+            raise InvalidSetting(f"{self.name}: this pipeline draws pictures and embeddings (like), and no texts")
+        check_size(request)
+        return KandinskyDrawer(self, request)
+
+
+class KandinskyDrawer:
+    """A request whose pictures have been embedded; several are drawn as their mean."""
+
+    def __init__(self, backend: KandinskyBackend, request: DrawingRequest):
+        self.backend = backend
+        self.steps = STEPS if request.steps is None else request.steps
+        self.guidance = GUIDANCE if request.guidance is None else request.guidance
+        self.conditions: dict[str, Any] = {
+            "image_embeds": backend.tower.prompts(request).mean(0, keepdim=True),
+            "negative_image_embeds": backend.tower.embed_zeros(),
+        }
+        if request.size is not None:
+            self.conditions["width"], self.conditions["height"] = request.size
+
+    @torch.inference_mode()
+    def draw(self, seed: int, on_step: OnStep | None = None) -> Image.Image:
+        """Draw a picture; the same seed draws the same one."""
+
+        def report(_: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+            if on_step is not None:
+                on_step(step + 1, self.steps, lambda: self._decode(given["latents"]))
+            return given
+
+        return self.backend.pipeline(
+            **self.conditions,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            generator=torch.Generator().manual_seed(seed),
+            callback_on_step_end=report,
+        ).images[0]
+
+    def _decode(self, latents: Tensor) -> Image.Image:
+        from beholder.pictures.drawn import to_pictures
+
+        pixels = self.backend.pipeline.movq.decode(latents, force_not_quantize=True)["sample"]
+        return to_pictures(pixels.detach().float().cpu())[0]
