@@ -11,7 +11,7 @@ import pytest
 
 from beholder.errors import ModelError, ModelNotFound
 from beholder.weights.formats import REFUSED, recognize
-from beholder.weights.sources import files_to_download, find_model
+from beholder.weights.sources import files_to_download, find_image_generator, find_model, generator_files
 
 TOKENIZER = ["merges.txt", "vocab.json", "tokenizer.json", "tokenizer_config.json"]
 
@@ -48,6 +48,46 @@ def test_a_repository_with_only_pickles_is_refused_before_any_download() -> None
         files_to_download(["config.json", "model.gguf"], allow_pickle=True)
 
 
+PIPELINE = [
+    "model_index.json",
+    "scheduler/scheduler_config.json",
+    "text_encoder/config.json",
+    "text_encoder/model.safetensors",
+    "tokenizer/merges.txt",
+    "tokenizer/vocab.json",
+    "safety_checker/config.json",
+    "safety_checker/model.safetensors",
+    "unet/config.json",
+    "unet/diffusion_pytorch_model-00001-of-00002.safetensors",
+    "unet/diffusion_pytorch_model-00002-of-00002.safetensors",
+    "unet/diffusion_pytorch_model.safetensors.index.json",
+    "vae/config.json",
+    "vae/diffusion_pytorch_model.safetensors",
+]
+OWN = [
+    "beholder.json",
+    "encoder/beholder.json",
+    "encoder/model.safetensors",
+    "encoder/tokenizer.json",
+    "model.safetensors",
+]
+
+
+@pytest.mark.parametrize("needed", [PIPELINE, OWN])
+def test_of_an_image_generator_only_safetensors_of_known_parts_are_downloaded(needed: list[str]) -> None:
+    left = ["unet/model.py", "pipeline.py", "unet/diffusion_pytorch_model.bin", "v1-5.safetensors.index.json"]
+    left += ["text_encoder/model.fp16.safetensors", "vae_1_0/diffusion_pytorch_model.safetensors", "README.md"]
+    left += ["text_encoder/pytorch_model.bin", "vae_decoder/config.json", "vae_decoder/model.onnx"]
+    assert generator_files([*left, *needed]) == sorted(needed)
+
+
+def test_an_image_generator_without_safetensors_is_refused() -> None:
+    with pytest.raises(ModelError, match="no weights in safetensors"):
+        generator_files(["model_index.json", "unet/config.json", "unet/diffusion_pytorch_model.bin"])
+    with pytest.raises(ModelError, match="is no image generator"):
+        generator_files(["config.json", "model.safetensors"])
+
+
 def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:
     assert find_model(tmp_path) == tmp_path
     assert find_model(str(tmp_path)) == tmp_path
@@ -57,6 +97,8 @@ def test_a_local_folder_is_used_in_place(tmp_path: Path) -> None:
 def test_a_name_that_is_neither_a_folder_nor_a_hub_id_is_not_found(name: str | Path) -> None:
     with pytest.raises(ModelNotFound, match="no such folder"):
         find_model(name)
+    with pytest.raises(ModelNotFound, match="no such folder"):
+        find_image_generator(name)
 
 
 COMMIT = "a" * 40

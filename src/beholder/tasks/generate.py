@@ -74,7 +74,7 @@ class ImageGenerator(Reloadable):
         pictures with an IP-Adapter; Kandinsky's decoder draws pictures.
 
         Args:
-            name: the folder, or ``"mini"``.
+            name: a folder, a hub id, or ``"mini"``.
             device: where to run; by default the fastest available.
             reranker: the dual encoder that chooses among candidates: a name, a folder or a hub id. By default the one
                 that the generator was trained with; for a pipeline, ``mini`` where there are candidates.
@@ -84,7 +84,7 @@ class ImageGenerator(Reloadable):
                 default ``image_encoder`` beside its file; for Kandinsky's decoder, that of its prior.
 
         Raises:
-            ModelNotFound: there is no such folder, or this Beholder comes without a generator for ``mini``.
+            ModelNotFound: there is no such model, or this Beholder comes without a generator for ``mini``.
             ModelError: it holds no image generator, or half of one.
             MissingExtra: it holds a pipeline, and diffusers is not installed.
         """
@@ -94,17 +94,15 @@ class ImageGenerator(Reloadable):
         from beholder.weights.diffusers_pipeline import is_pipeline
         from beholder.weights.load import error_context
         from beholder.weights.native_generator import load_image_generator
+        from beholder.weights.sources import find_image_generator
 
         origin = Origin(name, device=device, reranker=reranker, ip_adapter=ip_adapter, image_encoder=image_encoder)
-        folder = mini_generator.folder() if name == "mini" else Path(name).expanduser()
-        if not folder.is_dir():
-            raise ModelNotFound(
-                f"{name}: no such folder; an image generator is a folder with a beholder.json or a model_index.json"
-            )
+        folder = mini_generator.folder() if name == "mini" else find_image_generator(name)
         backend: GeneratorBackend
         with error_context(name):
             if is_pipeline(folder):
-                backend = _pipeline_backend(folder, device, ip_adapter, image_encoder)
+                shown = folder.absolute().name if Path(name).expanduser().is_dir() else str(name)
+                backend = _pipeline_backend(folder, shown, device, ip_adapter, image_encoder)
             elif ip_adapter is not None or image_encoder is not None:
                 raise InvalidSetting("ip_adapter and image_encoder are for pipelines of diffusers")
             else:
@@ -293,7 +291,7 @@ def random_seed() -> int:
 
 
 def _pipeline_backend(
-    folder: Path, device: str | None, ip_adapter: str | Path | None, image_encoder: str | Path | None
+    folder: Path, name: str, device: str | None, ip_adapter: str | Path | None, image_encoder: str | Path | None
 ) -> GeneratorBackend:
     from beholder.tasks.kandinsky_backend import KandinskyBackend
     from beholder.tasks.pipeline_backend import PipelineBackend
@@ -304,7 +302,7 @@ def _pipeline_backend(
     if tower is not None and not tower.is_dir():
         raise ModelNotFound(f"image_encoder {image_encoder}: no such folder")
     adapter = None if ip_adapter is None else load_ip_adapter(Path(ip_adapter).expanduser(), tower)
-    loaded = load_pipeline(folder, folder.absolute().name)
+    loaded = load_pipeline(folder, name)
     if loaded.kind != "KandinskyV22Pipeline":
         if adapter is None and tower is not None:
             raise InvalidSetting("image_encoder: without an IP-Adapter, this pipeline does not take pictures")
@@ -312,7 +310,7 @@ def _pipeline_backend(
     if adapter is not None:
         raise InvalidSetting("ip_adapter: Kandinsky's decoder takes pictures without one")
     if tower is None:
-        raise ModelNotFound(f"{folder}: name the folder of the image tower, that of Kandinsky's prior (image_encoder)")
+        raise ModelNotFound(f"{name}: name the folder of the image tower, that of Kandinsky's prior (image_encoder)")
     return KandinskyBackend(loaded, load_image_prompt_encoder(tower), device)
 
 

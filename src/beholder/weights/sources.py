@@ -10,7 +10,7 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -28,6 +28,14 @@ HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
 PICKLES = (".bin", ".pt")
 # Of the pull requests by which the hub adds safetensors to repositories; the same that transformers looks for.
 CONVERSION_BOT, CONVERSION_TITLE = "SFconvertbot", "Adding `safetensors` variant of this model"
+PIPELINE_INDEX = "model_index.json"  # of a pipeline of diffusers
+PIPELINE_PARTS = (
+    *("text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2", "unet", "vae", "movq", "scheduler"),
+    *("safety_checker", "feature_extractor", "image_encoder"),
+)
+GENERATOR_ENCODER = "encoder/beholder.json"  # of an image generator in Beholder's format
+GENERATOR_STEMS = ("diffusion_pytorch_model", "model")
+Select = Callable[[Sequence[str], bool], list[str]]  # of a repository's files, those that loading needs
 SMALL_FILES = (".json", ".jinja", ".txt", ".txt.gz", ".model", "calibration.safetensors")
 
 
@@ -52,6 +60,20 @@ def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: b
     if str(name) and folder.is_dir():
         return folder
     return _from_hub(hub_id(name), revision, allow_pickle)
+
+
+def find_image_generator(name: str | Path) -> Path:
+    """Return the folder of an image generator: a folder, or a hub id, from which it is downloaded if needed.
+
+    Raises:
+        ModelNotFound: neither a folder nor a model of the hub has this name.
+        ModelError: it is no image generator, or not in safetensors.
+        DownloadFailed: the hub could not be reached, and the model is not in the cache.
+    """
+    folder = Path(name).expanduser()
+    if str(name) and folder.is_dir():
+        return folder
+    return _from_hub(hub_id(name), None, allow_pickle=False, select=generator_files)
 
 
 def hub_id(name: str | Path) -> str:
@@ -130,11 +152,38 @@ def files_to_download(names: Sequence[str], allow_pickle: bool = True) -> list[s
     return sorted({*needed, *weights})
 
 
-def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Path:
+def generator_files(names: Sequence[str], allow_pickle: bool = False) -> list[str]:
+    """Return the files of an image generator that loading it needs: configs, tokenizers, and safetensors of each part.
+
+    Args:
+        names: of all files of the repository, of a pipeline of diffusers or in Beholder's own format.
+        allow_pickle: is not heeded: an image generator is read from safetensors only.
+
+    Raises:
+        ModelError: it is no image generator, or not in safetensors.
+    """
+    if PIPELINE_INDEX in names:
+        folders, needed = [f"{part}/" for part in PIPELINE_PARTS], [PIPELINE_INDEX]
+    elif GENERATOR_ENCODER in names:
+        folders, needed = ["", GENERATOR_ENCODER.rpartition("/")[0] + "/"], []
+    else:
+        raise ModelError(f"it is no image generator: it has neither {PIPELINE_INDEX} nor {GENERATOR_ENCODER}")
+    weights: list[str] = []
+    for folder in folders:
+        here = [name.removeprefix(folder) for name in names if name.startswith(folder)]
+        here = [name for name in here if "/" not in name]
+        weights += [folder + name for name in weight_files(here, GENERATOR_STEMS)]
+        needed += [folder + name for name in here if name.endswith(SMALL_FILES) and not name.endswith(".index.json")]
+    if not weights:
+        raise ModelError("it has no weights in safetensors, and an image generator is read from nothing else")
+    return sorted({*needed, *weights})
+
+
+def _from_hub(name: str, revision: str | None, allow_pickle: bool, select: Select = files_to_download) -> Path:
     from huggingface_hub.errors import GatedRepoError, RepositoryNotFoundError, RevisionNotFoundError
 
     try:
-        info, at, files = _plan(name, revision, allow_pickle)
+        info, at, files = _plan(name, revision, allow_pickle, select)
         return _download(name, at, info, files)
     except ModelError:
         raise
@@ -147,24 +196,26 @@ def _from_hub(name: str, revision: str | None, allow_pickle: bool) -> Path:
             f"{name}: no such folder here, and no such model on the hub (a private one needs HF_TOKEN)"
         ) from error
     except Exception as error:  # offline, timeouts, broken answers: huggingface_hub passes on its HTTP client's errors
-        cached = _cached(name, revision, allow_pickle)
+        cached = _cached(name, revision, allow_pickle, select)
         if cached is None:
             raise DownloadFailed(f"{name}: not in the cache, and the hub could not be reached ({error})") from error
         return cached
 
 
-def _plan(name: str, revision: str | None, allow_pickle: bool) -> tuple[ModelInfo, str | None, list[str]]:
+def _plan(
+    name: str, revision: str | None, allow_pickle: bool, select: Select = files_to_download
+) -> tuple[ModelInfo, str | None, list[str]]:
     """Return what the hub tells about the revision to take, that revision, and its files that loading needs."""
     from huggingface_hub import HfApi
 
     info = HfApi().model_info(name, revision=revision, files_metadata=True)
     try:
-        files = files_to_download(_names(info), allow_pickle=True)
+        files = select(_names(info), True)
         if any(file.endswith(PICKLES) for file in files):
             conversion = _conversion(name, info, files)
             if conversion is not None:
                 info, revision = conversion
-            files = files_to_download(_names(info), allow_pickle)
+            files = select(_names(info), allow_pickle)
     except ModelError as error:
         raise ModelError(f"{name}: {error}") from None
     return info, revision, files
@@ -234,7 +285,7 @@ def _download(name: str, revision: str | None, info: ModelInfo, files: Sequence[
     return folder
 
 
-def _cached(name: str, revision: str | None, allow_pickle: bool) -> Path | None:
+def _cached(name: str, revision: str | None, allow_pickle: bool, select: Select = files_to_download) -> Path | None:
     """Return the folder of a model in the hub's cache if all its weights are there; a conversion counts, too."""
     from huggingface_hub import constants
     from huggingface_hub.file_download import repo_folder_name
@@ -246,15 +297,15 @@ def _cached(name: str, revision: str | None, allow_pickle: bool) -> Path | None:
     commits = [ref.read_text("utf-8").strip() for ref in refs if ref.is_file()] + ([revision] if revision else [])
     for pickle in (False, True)[: 1 + allow_pickle]:
         for folder in (repository / "snapshots" / commit for commit in commits):
-            if folder.is_dir() and _whole(folder, pickle):
+            if folder.is_dir() and _whole(folder, pickle, select):
                 return folder
     return None
 
 
-def _whole(folder: Path, allow_pickle: bool) -> bool:
+def _whole(folder: Path, allow_pickle: bool, select: Select = files_to_download) -> bool:
     names = [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
     try:
-        files = files_to_download(names, allow_pickle)
+        files = select(names, allow_pickle)
     except ModelError:
         return False
     return all(
