@@ -94,7 +94,7 @@ def write_kandinsky(folder: Path) -> Any:
         up_block_types=("SimpleCrossAttnUpBlock2D", "ResnetUpsampleBlock2D"),
     )
     movq = VQModel(
-        block_out_channels=(8, 16),
+        block_out_channels=(32, 32),  # spatial norms have 32 groups
         down_block_types=("DownEncoderBlock2D", "AttnDownEncoderBlock2D"),
         up_block_types=("AttnUpDecoderBlock2D", "UpDecoderBlock2D"),
         latent_channels=4,
