@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from beholder import DualEncoder, VisionLanguageModel
+from beholder import DualEncoder, ImageGenerator, VisionLanguageModel
 from beholder.models.bridge import image_tokens, token_grid
 from beholder.pictures.read import read_picture
 from beholder.pictures.transform import Preprocessing, to_pil_image, to_pixels
@@ -27,6 +27,11 @@ class Computed:
     def encoder(self) -> DualEncoder:
         """The dual encoder."""
         return DualEncoder.from_pretrained("mini")
+
+    @cached_property
+    def generator(self) -> ImageGenerator:
+        """The image generator."""
+        return ImageGenerator.from_pretrained("mini", device="cpu")
 
     @cached_property
     def vision_language(self) -> VisionLanguageModel:

@@ -2,15 +2,20 @@
 
 python docs/figures/draw.py            all of them, into docs/drawn
 python docs/figures/draw.py patches    one
+
+The figure of the image generator is among all of them once `mini` comes with one.
 """
 
 import importlib
 import sys
 from pathlib import Path
 
+from beholder.weights import mini_generator
 from computed import Computed
 
-FIGURES = ("patches", "towers", "contrast", "qformer", "masks", "stages", "soft_prompts", "attention_maps", "tour")
+FIGURES = ["patches", "towers", "contrast", "qformer", "masks", "stages", "soft_prompts", "attention_maps", "tour"]
+if (mini_generator.FOLDER / mini_generator.WEIGHTS).is_file():
+    FIGURES.append("generation")
 DRAWN = Path(__file__).parents[1] / "drawn"
 
 

@@ -81,6 +81,8 @@ def test_a_variation_needs_no_text(model: Path, tmp_path: Path, photographs: lis
         (["a", "--size", "64x64"], "draws 16x16 only"),
         (["a", "--steps", "0"], "steps 0 must be"),
         (["--like", "nowhere.jpg"], "--like nowhere.jpg"),
+        (["a", "--ip-adapter", "a.safetensors"], "are for pipelines of diffusers"),
+        (["a", "--reranker", "no-such-model"], "no-such-model: no such folder"),
     ],
 )
 def test_a_bad_call_exits_with_2_and_writes_nothing(

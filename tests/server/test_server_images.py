@@ -201,6 +201,15 @@ def test_a_form_is_checked_as_well(drawing: Running) -> None:
     assert ask(large).status == 400
 
 
+def test_a_form_of_too_many_fields_is_refused(drawing: Running) -> None:
+    part = b'--x\r\nContent-Disposition: form-data; name="n"\r\n\r\n1\r\n'
+    kind = {"Content-Type": "multipart/form-data; boundary=x"}
+    answer = drawing.ask("POST", "/v1/images/variations", part * 5000 + b"--x--\r\n", kind)
+    assert answer.status == 400 and answer.json["error"]["message"] == "the body is not valid multipart/form-data"
+    as_json = drawing.ask("POST", PATH, b"[" * 70_000, kind)  # is not read as JSON
+    assert as_json.status == 400
+
+
 def test_a_large_upload_is_read(drawing: Running, client: openai.OpenAI) -> None:
     file = file_of(picture(3, (900, 700)))  # noise: its bytes hold more commas than a body of JSON may
     assert file.count(b",") > 1000 and len(file) > 1_000_000

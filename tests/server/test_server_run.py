@@ -117,6 +117,8 @@ def test_an_invalid_command_line_is_refused(tmp_path: Path, tiny_model: Path) ->
     assert "needs a key" in refused("--host", "0.0.0.0")
     assert "cannot be read" in refused("--key-file", tmp_path / "nothing")
     assert "no such folder" in refused("--port", "0", "--model", tmp_path / "nothing")
+    assert "no such folder" in refused("--port", "0", "--model", tiny_model, "--generator", tmp_path / "nothing")
+    assert "and there is none" in refused("--port", "0", "--reranker", tiny_model)
     with socket.socket() as other:
         other.bind(("127.0.0.1", 0))
         other.listen()
