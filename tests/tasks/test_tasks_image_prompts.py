@@ -164,6 +164,7 @@ def test_candidates_of_an_embedding_need_an_encoder_of_its_space(folder: Path, t
     assert plan.encoder is not None and ours.plan(embedding=np.ones(32)).encoder is None
 
 
+@pytest.mark.slow
 def test_adapters_that_cannot_be_used_are_refused(folder: Path, tmp_path: Path) -> None:
     pipeline = tiny_pipelines.write_stable_diffusion(tmp_path / "sd" / "pipeline")
     file = tmp_path / "adapters" / "a.safetensors"
