@@ -179,6 +179,21 @@ def test_chinese_clip_embeddings_equal_those_of_transformers(tmp_path: Path, act
         torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
 
 
+@pytest.mark.parametrize("end_id", [2, 58])
+def test_metaclip_2_embeddings_equal_those_of_transformers(tmp_path: Path, end_id: int) -> None:
+    config = transformers.MetaClip2Config(
+        text_config={**TEXT, "eos_token_id": end_id, "pad_token_id": 1}, vision_config=VISION, projection_dim=20
+    )
+    reference = write(transformers.MetaClip2Model(config), tmp_path)
+    network, _ = load_foreign_network(tmp_path)
+    ids, mask = sentences((4, 9, 1), end_id=end_id, pad_id=1)
+    with torch.no_grad():
+        expected = unit(reference.get_text_features(ids, mask.long()))
+        torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)
+        expected = unit(reference.get_image_features(pictures()))
+        torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
+
+
 @pytest.mark.parametrize("pooling", ["first", "mean"])
 def test_a_standalone_bert_equals_transformers_in_tokens_and_pooled_output(tmp_path: Path, pooling: Any) -> None:
     reference = write(transformers.BertModel(transformers.BertConfig(**TEXT)), tmp_path)

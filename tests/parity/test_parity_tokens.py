@@ -43,12 +43,13 @@ SENTENCES = [
     "the quick brown fox jumps over the lazy dog " * 20,
     "!!!???" * 60,
 ]
-CONTEXT = {"clip": 77, "bert": 52, "siglip": 64, "siglip2": 64}
+CONTEXT = {"clip": 77, "bert": 52, "siglip": 64, "siglip2": 64, "xlm_roberta": 77}
 REFERENCES: dict[str, Callable[..., Any]] = {
     "clip": lambda folder: transformers.CLIPTokenizer.from_pretrained(folder),
     "bert": lambda folder: transformers.BertTokenizer.from_pretrained(folder),
     "siglip": lambda folder: transformers.SiglipTokenizer.from_pretrained(folder),
     "siglip2": lambda folder: transformers.Siglip2Tokenizer.from_pretrained(folder),
+    "xlm_roberta": lambda folder: transformers.PreTrainedTokenizerFast.from_pretrained(folder),
 }
 
 
@@ -174,7 +175,7 @@ def test_the_ids_of_a_sentence_equal_those_of_open_clip_with_xlm_roberta(
 ) -> None:
     folder = vocabularies / "xlm_roberta"
     theirs = open_clip_tokenizer.HFTokenizer(str(folder), context_length=40)([sentence])
-    tokenizer = tokenizer_from_folder(folder, "xlm_roberta", 40, full_length=True)
+    tokenizer = tokenizer_from_folder(folder, "open_clip_xlm_roberta", 40, full_length=True)
     np.testing.assert_array_equal(ids_of(tokenizer, [sentence]), theirs)
 
 

@@ -17,7 +17,7 @@ from beholder.text import clip_bpe, sentence_piece, word_piece
 from beholder.text.cleaning import OPEN_CLIP, OPEN_CLIP_CASED, SIGLIP, SIGLIP2, Step
 from beholder.text.tokenizer import FILE, Tokenizer, TokenizerSettings, read_backend
 
-TokenizerKind = Literal["clip", "open_clip", "siglip", "siglip2", "bert", "xlm_roberta"]
+TokenizerKind = Literal["clip", "open_clip", "siglip", "siglip2", "bert", "xlm_roberta", "open_clip_xlm_roberta"]
 
 VOCABULARY, MERGES = "vocab.json", "merges.txt"
 OPENAI_MERGE_FILES = ("bpe_simple_vocab_16e6.txt.gz", "bpe_simple_vocab_16e6.txt")
@@ -51,7 +51,8 @@ TOKENIZER_FAMILIES: dict[TokenizerKind, TokenizerFamily] = {
         None, ("eos_token", "<eos>"), ("pad_token", "<pad>"), full_length=True, cleaning=SIGLIP2
     ),
     "bert": TokenizerFamily(("cls_token", "[CLS]"), ("sep_token", "[SEP]"), ("pad_token", "[PAD]")),
-    "xlm_roberta": TokenizerFamily(
+    "xlm_roberta": TokenizerFamily(("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>")),
+    "open_clip_xlm_roberta": TokenizerFamily(
         ("bos_token", "<s>"), ("eos_token", "</s>"), ("pad_token", "<pad>"), cleaning=OPEN_CLIP_CASED
     ),
 }
@@ -62,6 +63,7 @@ EXPECTED_FILES: dict[TokenizerKind, str] = {
     "siglip2": FILE,
     "bert": f"{FILE} or {WORDPIECE_VOCABULARY}",
     "xlm_roberta": FILE,
+    "open_clip_xlm_roberta": FILE,
 }
 
 

@@ -18,6 +18,7 @@ from beholder.weights import (
     dinov2,
     huggingface,
     image_text_to_text,
+    metaclip2,
     native,
     native_vision_language,
     open_clip,
@@ -134,6 +135,7 @@ FORMATS = (
     transformers_dual_encoder(clip.LAYOUT),
     transformers_dual_encoder(siglip.LAYOUT),
     transformers_dual_encoder(chinese_clip.LAYOUT),
+    transformers_dual_encoder(metaclip2.LAYOUT),
     Format(
         "BLIP-2",
         VISION_LANGUAGE_MODEL,
@@ -169,8 +171,6 @@ REFUSED = {
     "google/siglip2-base-patch16-224 (siglip2)",
     "altclip": "this is an AltCLIP, whose text tower is an XLM-RoBERTa; it is not covered. For several languages take "
     "google/siglip2-base-patch16-224 (siglip2), for Chinese OFA-Sys/chinese-clip-vit-base-patch16 (chinese-clip)",
-    "metaclip_2": "this is a MetaCLIP 2; it is not covered. For several languages take google/siglip2-base-patch16-224 "
-    "(siglip2)",
     "clipseg": "this is a CLIPSeg, which segments pictures; for vectors take the CLIP that it was made from (clip)",
     "groupvit": "this is a GroupViT, which segments pictures; for vectors take openai/clip-vit-base-patch32 (clip)",
     "owlvit": "this is an OWL-ViT, which finds objects; for vectors take openai/clip-vit-base-patch32 (clip)",

@@ -312,14 +312,14 @@ def is_clip_vocabulary(tokenizer: Tokenizer) -> bool:
     return ids == [320, 1125, 539, 320, 2368] and marks == (49406, 49407)
 
 
-def tokenizer_kind(model: Mapping[str, Any]) -> Literal["open_clip", "xlm_roberta"]:
+def tokenizer_kind(model: Mapping[str, Any]) -> Literal["open_clip", "open_clip_xlm_roberta"]:
     """Return the family of the tokenizer: with built-in text towers, only CLIP's own is covered.
 
     Raises:
         ModelError: the config names another.
     """
     if is_xlm_roberta(model):
-        return "xlm_roberta"
+        return "open_clip_xlm_roberta"
     named = (model.get("text_cfg") or {}).get("hf_tokenizer_name")
     if named:
         raise ModelError(f"open_clip: the tokenizer {named} is not covered, only CLIP's own")
