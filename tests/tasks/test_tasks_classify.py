@@ -16,9 +16,21 @@ def test_large_logits_do_not_overflow() -> None:
     assert [share for _, share in chosen] == pytest.approx([1 / (1 + np.exp(-1)), 1 / (1 + np.exp(1)), 0])
 
 
-def test_the_none_option_has_the_probability_that_the_best_label_does_not_match() -> None:
-    [chosen] = choose_label(np.log([[1.0, 3.0]]), ["a", "b"], match=np.array([[0.1, 0.4]]))
-    assert chosen == [(NONE, pytest.approx(0.6)), ("b", pytest.approx(0.3)), ("a", pytest.approx(0.1))]
+def test_the_none_option_has_its_probability_by_bayes_theorem() -> None:
+    [chosen] = choose_label(np.log([[1.0, 3.0]]), ["a", "b"], match=np.array([[0.5, 0.8]]))
+    # odds 1 and 4; 1/3 · 1 against 2/3 · (1 + 4) / 2 = 5/3
+    assert chosen == [("b", pytest.approx(5 / 8)), ("a", pytest.approx(5 / 24)), (NONE, pytest.approx(1 / 6))]
+
+
+def test_of_many_labels_one_has_to_match_better() -> None:
+    shares = []
+    for unrelated in (1, 100):
+        logits, match = np.zeros((1, 1 + unrelated)), np.full((1, 1 + unrelated), 0.01)
+        logits[0, 0], match[0, 0] = 9.0, 0.95
+        shares.append(dict(choose_label(logits, [str(number) for number in range(1 + unrelated)], match)[0])[NONE])
+    assert shares[0] < 0.1 and shares[1] > 0.7
+    certain = choose_label(np.zeros((1, 1)), ["a"], match=np.ones((1, 1), np.float32))
+    assert certain[0][0] == ("a", pytest.approx(1.0))
 
 
 def test_multi_label_probabilities_are_independent() -> None:

@@ -9,6 +9,7 @@ from beholder.tasks.inputs import text_list
 from beholder.text.templates import fill_templates
 
 NONE = "none of these"
+NONE_PRIOR = 1 / 3  # most lists of labels are made for their pictures
 
 
 def label_prompts(labels: Sequence[str], templates: Sequence[str]) -> list[str]:
@@ -34,15 +35,18 @@ def choose_label(
     Args:
         logits: (n, L).
         labels: L names.
-        match: (n, L), the probability that each label matches by itself. If given, `NONE` is an answer, too: it gets
-            one minus the highest of them, and the labels share the rest.
+        match: (n, L), the probability that each label matches by itself, at even odds. If given, `NONE` is an answer,
+            too: it gets its probability by Bayes' theorem, given that at most one label fits, and the labels share the
+            rest. Of many labels one matches well by chance, so the more there are, the better it has to match.
     """
     exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
     probabilities = exponentials / exponentials.sum(axis=1, keepdims=True)
     names = list(labels)
     if match is not None:
-        best = match.max(axis=1, keepdims=True)
-        probabilities = np.concatenate([probabilities * best, 1 - best], axis=1)
+        odds = match / np.maximum(1 - match, np.finfo(match.dtype).eps)  # (n, L), of a fitting to an unrelated picture
+        fits = (1 - NONE_PRIOR) * odds.mean(axis=1, keepdims=True)
+        none = NONE_PRIOR / (NONE_PRIOR + fits)
+        probabilities = np.concatenate([probabilities * (1 - none), none], axis=1)
         names = [*names, NONE]
     return rank_labels(probabilities, names)
 
