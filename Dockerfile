@@ -22,9 +22,11 @@ ENV PATH=/opt/beholder/bin:$PATH HOME=/tmp PYTHONDONTWRITEBYTECODE=1 PIP_NO_CACH
 USER 10001:10001
 VOLUME ["/album", "/cache"]
 EXPOSE 8000
-# The first start downloads mini.
+# The first start downloads mini. Every request needs a key, this one too.
 HEALTHCHECK --interval=30s --timeout=5s --start-period=10m --start-interval=5s \
-    CMD ["python", "-c", "import urllib.request; urllib.request.urlopen('http://127.0.0.1:8000/readyz', timeout=4)"]
+    CMD ["python", "-c", "from urllib.request import Request, urlopen; from beholder.server.keys import read_keys; \
+key = read_keys(open('/run/secrets/beholder_key').read())[0].key; \
+urlopen(Request('http://127.0.0.1:8000/readyz', headers={'Authorization': f'Bearer {key}'}), timeout=4)"]
 STOPSIGNAL SIGTERM
 ENTRYPOINT ["beholder"]
 CMD ["serve", "--host", "0.0.0.0", "--port", "8000", "--key-file", "/run/secrets/beholder_key"]

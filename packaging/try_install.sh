@@ -75,7 +75,7 @@ case $installer in
         pip_options="--extra-index-url https://download.pytorch.org/whl/cpu" backend=pip
         [ -z "$torch_folder" ] || pip_options="--find-links $torch_folder" backend=uv # which is the faster one
         [ -z "$constraints" ] || pip_options+=" --constraint $constraints"
-        order=(pipx install --quiet --python "$python" --backend "$backend" --preinstall "torch==$torch+cpu")
+        order=(env PIP_CACHE_DIR="$scratch/pip" pipx install --quiet --python "$python" --backend "$backend" --preinstall "torch==$torch+cpu")
         order+=(--pip-args="$pip_options" "$specifier")
         environment=$PIPX_HOME/venvs/beholder
         ;;

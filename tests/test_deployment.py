@@ -1,9 +1,13 @@
 """The systemd unit, desktop file, Dockerfile and Compose file call what exists, and their tools accept them."""
 
 import configparser
+import http.server
+import json
 import re
 import shutil
 import subprocess
+import sys
+import threading
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -11,6 +15,7 @@ from typing import Any
 import pytest
 import typer
 import yaml
+from dockerfile_parse import DockerfileParser
 
 from beholder.cli.main import app
 
@@ -108,6 +113,40 @@ def test_the_image_runs_as_an_ordinary_user_and_checks_its_health() -> None:
     volumes = yaml.safe_load(re.search(r"^VOLUME (\[.*\])$", run_stage, re.M)[1])  # type: ignore[index]
     assert "BEHOLDER_ALBUM=/album" in run_stage and "BEHOLDER_CACHE=/cache" in run_stage
     assert volumes == ["/album", "/cache"]
+
+
+class KeyedHandler(http.server.BaseHTTPRequestHandler):
+    """Answers 200 to the key of this test alone."""
+
+    def do_GET(self) -> None:
+        sent = self.headers.get("Authorization")
+        self.send_response(200 if (self.path, sent) == ("/readyz", "Bearer 12345678-key") else 401)
+        self.end_headers()
+
+    def log_message(self, format: str, *args: Any) -> None:
+        pass
+
+
+@pytest.mark.parametrize(("keys", "code"), [("# mine\n12345678-key\n", 0), ("12345678-other\n", 1)])
+def test_the_health_check_of_the_image_sends_the_key(tmp_path: Path, keys: str, code: int) -> None:
+    (health,) = (
+        one["value"]
+        for one in DockerfileParser(fileobj=(ROOT / "Dockerfile").open("rb")).structure
+        if one["instruction"] == "HEALTHCHECK"
+    )
+    program, *arguments, script = json.loads(health.partition(" CMD ")[2])
+    assert program == "python"
+    secret = tmp_path / "beholder_key"
+    secret.write_text(keys, "utf-8")
+    server = http.server.HTTPServer(("127.0.0.1", 0), KeyedHandler)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        script = script.replace("/run/secrets/beholder_key", str(secret)).replace("8000", str(server.server_port))
+        run = subprocess.run([sys.executable, *arguments, script], capture_output=True, text=True)
+    finally:
+        server.shutdown()
+        server.server_close()
+    assert min(run.returncode, 1) == code, run.stderr
 
 
 def health_routes() -> list[Any]:
