@@ -1,5 +1,7 @@
+import json
 import os
 import socket
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -52,7 +54,8 @@ def cluster() -> Iterator[Any]:
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_worker_niceness": "0"}
     try:
         cluster = Cluster(
-            initialize_head=True, head_node_args={"num_cpus": 1, "include_dashboard": False, **free_ports()}
+            initialize_head=True,
+            head_node_args={"num_cpus": 1, "include_dashboard": False, **free_ports()},
         )
     except Exception as error:  # Ray gives its processes 30 seconds to start
         pytest.skip(f"this machine is too busy for a Ray cluster: {error}")
@@ -98,6 +101,22 @@ def test_killed_workers_lose_nothing(tmp_path: Path, tiny_model: Path, cluster: 
     assert contents(out) == contents(tmp_path / "local") and len(contents(out)) == 12
     keys = [key for part in out.glob("part-*") for key in parquet.read_table(part)["key"].to_pylist()]
     assert sorted(keys) == [f"{shard:03}-{place:03}" for shard in range(12) for place in range(2)]
+
+
+@pytest.mark.slow
+def test_a_killed_driver_loses_nothing(tmp_path: Path, tiny_model: Path, cluster: Any) -> None:
+    shards, out = write_shards(tmp_path / "shards", 12, 2), tmp_path / "out"
+    order = ("scale", "embed", shards, "--model", tiny_model, "--out")
+    assert beholder(*order, tmp_path / "local").returncode == 0
+    ray_order = (*order, out, "--engine", "ray", "--address", cluster.address, "--json")
+    command = [sys.executable, "-m", "beholder", *map(str, ray_order)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as driver:
+        assert driver.stdout is not None and json.loads(driver.stdout.readline())["error"] is None
+        driver.send_signal(SIGKILL)
+    assert contents(out)
+    run = beholder(*ray_order)
+    assert run.returncode == 0 and all(json.loads(line)["error"] is None for line in run.stdout.splitlines())
+    assert contents(out) == contents(tmp_path / "local") and len(contents(out)) == 12
 
 
 def test_an_address_without_a_cluster_is_refused(tmp_path: Path, tiny_model: Path) -> None:
