@@ -14,7 +14,7 @@ from beholder.weights import mini_generator
 from computed import Computed
 
 FIGURES = ["patches", "towers", "contrast", "qformer", "masks", "stages", "soft_prompts", "attention_maps", "tour"]
-if (mini_generator.FOLDER / mini_generator.WEIGHTS).is_file():
+if mini_generator.is_included():
     FIGURES.append("generation")
 DRAWN = Path(__file__).parents[1] / "drawn"
 

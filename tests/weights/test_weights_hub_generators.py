@@ -63,6 +63,16 @@ def test_generators_are_downloaded_once_and_open_offline(tmp_path: Path) -> None
         assert (drawn["name"], drawn["size"]) == ("owner/pipeline", [16, 16])
         assert pickles["error"] == "ModelError" and "no weights in safetensors" in pickles["message"]
         assert other["error"] == "ModelError" and "is no image generator" in other["message"]
+        pulled = subprocess.run(
+            [sys.executable, "-m", "beholder", "pull", "owner/pipeline", "--json"],
+            env={**kept, **settings, "HF_HOME": str(tmp_path / "other")},
+            capture_output=True,
+            text=True,
+            timeout=240,
+            check=False,
+        )
+        assert pulled.returncode == 0 and "owner/pipeline: " in pulled.stderr, pulled.stderr
+        assert (Path(json.loads(pulled.stdout)["path"]) / "unet" / "diffusion_pytorch_model.safetensors").is_file()
         assert not [line for line in hub.received if line.endswith((".py", ".bin"))]
         count = len(hub.received)
         assert load("owner/own", "owner/pipeline", HF_HUB_OFFLINE="1") == [own, drawn]

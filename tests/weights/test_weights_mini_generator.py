@@ -42,6 +42,7 @@ def test_scales_that_are_missing_are_named() -> None:
 
 def test_without_weights_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     monkeypatch.setattr(mini_generator, "FOLDER", tmp_path / "nothing")
+    assert not mini_generator.is_included()
     with pytest.raises(ModelNotFound, match="mini has no image generator yet"):
         ImageGenerator.from_pretrained("mini")
 
@@ -57,6 +58,7 @@ def test_mini_is_assembled_from_its_towers_and_a_packed_folder(monkeypatch: pyte
     mini_generator.save(loaded, tmp_path / "packed")
     assert not any(file.stat().st_size > 8e6 for file in (tmp_path / "packed").iterdir())  # no tower among them
     monkeypatch.setattr(mini_generator, "FOLDER", tmp_path / "packed")
+    assert mini_generator.is_included()
     finished = tmp_path / "assembled"
     monkeypatch.setattr(mini_generator, "model_folder", lambda _: finished)
     generator = ImageGenerator.from_pretrained("mini", device="cpu")

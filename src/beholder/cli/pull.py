@@ -39,18 +39,20 @@ def command(
     from beholder.runtime.precision import check_precision
     from beholder.weights.formats import DUAL_ENCODER, VISION_LANGUAGE_MODEL
     from beholder.weights.installed import kind_of
-    from beholder.weights.sources import find_model, plan_download
+    from beholder.weights.sources import find_any_model, plan_download
 
     if precision != PrecisionName.exact and not compile:
         raise InvalidSetting(f"--precision {precision}: is measured on what is compiled; add --compile")
     if (download := plan_download(name)) is not None and download.size:
         licence = download.licence or "not stated on the hub"
         print(f"{download.repository}: {download.size / 1e6:,.1f} MB, licence: {licence}", file=sys.stderr)
-    folders = [find_model(name)]
+    folders = [find_any_model(name)]
     if name == "mini":
-        from beholder.weights import mini_bridge
+        from beholder.weights import mini_bridge, mini_generator
 
         folders.append(mini_bridge.folder())
+        if mini_generator.is_included():
+            folders.append(mini_generator.folder())
     measured: list[str] = []
     if compile:
         kind = kind_of(folders[0]) if name != "mini" else None

@@ -42,6 +42,11 @@ MISSING = (
 )
 
 
+def is_included() -> bool:
+    """Whether this Beholder comes with the weights."""
+    return (FOLDER / WEIGHTS).is_file()
+
+
 def save(loaded: LoadedImageGenerator, folder: Path) -> None:
     """Write what `assemble` needs beside the towers of ``mini``.
 
@@ -107,7 +112,7 @@ def folder() -> Path:
         ModelNotFound: this Beholder comes without one.
         DownloadFailed: a tower could not be fetched.
     """
-    if not (FOLDER / WEIGHTS).is_file():
+    if not is_included():
         raise ModelNotFound(MISSING)
     finished = model_folder(FOLDER)
     if not finished.exists():

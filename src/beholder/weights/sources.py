@@ -62,6 +62,13 @@ def find_model(name: str | Path, *, revision: str | None = None, allow_pickle: b
     return _from_hub(hub_id(name), revision, allow_pickle)
 
 
+def find_any_model(name: str | Path) -> Path:
+    """Return the folder of a model of any kind, downloading it if needed; raises what `find_model` raises."""
+    if name == "mini" or Path(name).expanduser().is_dir():
+        return find_model(name)
+    return _from_hub(hub_id(name), None, allow_pickle=True, select=model_files)
+
+
 def find_image_generator(name: str | Path) -> Path:
     """Return the folder of an image generator: a folder, or a hub id, from which it is downloaded if needed.
 
@@ -109,12 +116,12 @@ class Download:
 
 
 def plan_download(name: str | Path, *, revision: str | None = None, allow_pickle: bool = True) -> Download | None:
-    """Return what `find_model` would download; None for a folder, ``"mini"``, and if the hub can't be reached."""
+    """Return what `find_any_model` would download; None for a folder, ``"mini"``, and if the hub can't be reached."""
     if name == "mini" or Path(name).expanduser().is_dir():
         return None
     repository = hub_id(name)
     try:
-        info, _, files = _plan(repository, revision, allow_pickle)
+        info, _, files = _plan(repository, revision, allow_pickle, model_files)
     except Exception as error:  # find_model says what is wrong, or finds the model in the cache
         logger.info("%s: size and licence are not known (%s)", repository, error)
         return None
@@ -177,6 +184,16 @@ def generator_files(names: Sequence[str], allow_pickle: bool = False) -> list[st
     if not weights:
         raise ModelError("it has no weights in safetensors, and an image generator is read from nothing else")
     return sorted({*needed, *weights})
+
+
+def model_files(names: Sequence[str], allow_pickle: bool = True) -> list[str]:
+    """Return the files of a repository that loading it needs, whatever kind of model it is.
+
+    Raises:
+        ModelError: there are no weights that may be read.
+    """
+    is_generator = PIPELINE_INDEX in names or GENERATOR_ENCODER in names
+    return generator_files(names) if is_generator else files_to_download(names, allow_pickle)
 
 
 def _from_hub(name: str, revision: str | None, allow_pickle: bool, select: Select = files_to_download) -> Path:
