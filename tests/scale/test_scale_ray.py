@@ -3,6 +3,7 @@ import os
 import socket
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 from signal import SIGKILL
@@ -15,7 +16,7 @@ from small_shards import write_shards
 from beholder import DualEncoder
 from beholder.scale.embed import EmbedRun
 from beholder.scale.parts import RunSettings
-from beholder.scale.ray_engine import worker_resources
+from beholder.scale.ray_engine import ray_prints_to_stderr, worker_resources
 from beholder.scale.shard_embedder import EmbedOptions
 from beholder.scale.shards import list_shards
 from command import beholder
@@ -34,6 +35,15 @@ ray = pytest.importorskip("ray", reason="runs on Ray")
 )
 def test_each_gpu_or_else_each_machine_gets_a_worker(nodes: list[Any], workers: int, needs: dict[str, float]) -> None:
     assert worker_resources(nodes) == (workers, needs)
+
+
+def test_what_ray_prints_does_not_get_among_the_results(capsys: pytest.CaptureFixture[str]) -> None:
+    with ray_prints_to_stderr():
+        listener = threading.Thread(target=print, args=("A worker died",), name="ray_listen_error_messages")
+        listener.start()
+        listener.join()
+        print("a result")
+    assert tuple(capsys.readouterr()) == ("a result\n", "A worker died\n")
 
 
 def free_ports() -> dict[str, int]:

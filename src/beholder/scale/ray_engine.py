@@ -15,12 +15,14 @@ from __future__ import annotations
 import logging
 import os
 import socket
+import sys
+import threading
 import time
 import warnings
 from collections import Counter, deque
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, redirect_stdout
+from typing import Any, TextIO
 
 from beholder.errors import BeholderError, InvalidSetting, MissingExtra
 from beholder.scale.shard_embedder import EmbedOptions, ShardEmbedder, ShardResult
@@ -92,7 +94,7 @@ def run_ray(options: EmbedOptions, shards: Sequence[str], address: str | None = 
     Warns:
         RayWarning: there is no room for a worker.
     """
-    with _connected(address):
+    with ray_prints_to_stderr(), _connected(address):
         workers = _Workers(options)
         try:
             yield from _work(workers, deque(shards))
@@ -216,6 +218,26 @@ def _check_reachable(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), CONNECT_SECONDS).close()
     except (OSError, OverflowError, UnicodeError) as error:
         raise InvalidSetting(f"--address {address}: no Ray cluster there ({error})") from error
+
+
+class _StandardOutput:
+    """Standard output, without what Ray's threads print about dead workers: that goes to standard error."""
+
+    def __init__(self, stream: TextIO):
+        self._stream = stream
+
+    def write(self, text: str) -> int:
+        """Write what the command itself prints."""
+        by_ray = threading.current_thread().name.startswith("ray_")
+        return (sys.stderr if by_ray else self._stream).write(text)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
+def ray_prints_to_stderr() -> redirect_stdout[Any]:
+    """Return a context in which standard output holds results alone; Ray has no setting for it."""
+    return redirect_stdout(_StandardOutput(sys.stdout))
 
 
 @contextmanager
