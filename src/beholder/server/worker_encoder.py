@@ -20,6 +20,7 @@ class WorkerEncoder:
         self.worker = encoder.worker
         self.model = encoder.model
         self.fingerprint = encoder.model.fingerprint
+        self.origin = encoder.model.origin
         self.calibrated = encoder.model.calibrated
         self.match = encoder.model.match
 
