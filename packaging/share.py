@@ -39,8 +39,9 @@ def walk(command: Any, context: typer.Context) -> Iterator[tuple[Any, typer.Cont
 
 
 def escape(text: str) -> str:
-    """Return text as roff that prints as it is: hyphens can be copied, and no line is a request."""
+    """Return text as roff that prints as it is, in ASCII: hyphens can be copied, and no line is a request."""
     text = text.replace("\\", r"\e").replace("-", r"\-")
+    text = re.sub(r"[^\x00-\x7f]", lambda match: rf"\[u{ord(match[0]):04X}]", text)
     return re.sub(r"^([.'])", r"\\&\1", text, flags=re.M)
 
 
