@@ -50,7 +50,7 @@ try-install: $(VENV)/installed
 	$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/try "torch==$(TORCH)+cpu" || \
 		$(VENV)/bin/python -m pip download --quiet --no-deps --dest build/try "torch==$(TORCH)" --index-url $(CPU_WHEELS)
 	mkdir -p "$(CACHE)"
-	set -e; export UV_CACHE_DIR=$(CURDIR)/build/try/uv; for way in "uv build/try/beholder-*.whl" "pipx build/try/beholder-*.tar.gz"; do \
+	set -e; export TMPDIR=$(CURDIR)/build/try UV_CACHE_DIR=$(CURDIR)/build/try/uv; for way in "uv build/try/beholder-*.whl" "pipx build/try/beholder-*.tar.gz"; do \
 		PYTHON=$(CURDIR)/$(VENV)/bin/python packaging/try_install.sh --torch build/try --constraints build/try/constraints.txt \
 			--cache "$(CACHE)" $$way; done
 	rm -r build/try
