@@ -8,11 +8,12 @@ from PIL import Image
 from small_shards import jpeg, write_shards
 
 from beholder import DualEncoder
+from beholder.errors import InvalidSetting
 from beholder.files import write_bytes
 from beholder.scale import build_index
 from beholder.scale.build_index import check_index
 from beholder.scale.parts import Row, RunSettings, encode_part, start_run
-from beholder.scale.segments import CODES, ShardIndex
+from beholder.scale.segments import CODES, INDEX, VERSION, Manifest, ShardIndex
 from beholder.scale.storage import Location
 from command import beholder
 
@@ -174,3 +175,20 @@ def test_thumbnails_are_kept_for_those_who_ask(tmp_path: Path, tiny_model: Path)
     beholder(*order, "--out", tmp_path / "without")
     beholder("scale", "index", tmp_path / "without", "--out", tmp_path / "other")
     assert ShardIndex(tmp_path / "other").thumbnail(0) is None
+
+
+@pytest.mark.parametrize("name", ["../elsewhere", "/tmp/elsewhere", "", ".", "a\\b"])
+def test_a_manifest_that_leads_out_of_the_index_is_refused(tmp_path: Path, name: str) -> None:
+    settings = {"model": "none", "fingerprint": "fingerprint", "embedding": EMBEDDING}
+    segment = {"folder": name, "parts": [], "count": 1, "sha256": ""}
+    manifest = {
+        "source": "",
+        "settings": settings,
+        "segments": [segment],
+        "cells": 1,
+        "cells_sha256": "",
+        "version": VERSION,
+    }
+    (tmp_path / INDEX).write_text(json.dumps(manifest))
+    with pytest.raises(InvalidSetting, match="no name of a segment"):
+        Manifest.load(tmp_path)

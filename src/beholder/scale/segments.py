@@ -19,6 +19,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import re
 import threading
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
@@ -62,6 +63,10 @@ class Segment:
     parts: tuple[str, ...]
     count: int
     sha256: str
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[\w-]+", self.folder):  # a manifest may come from elsewhere
+            raise ValueError(f"{self.folder!r} is no name of a segment")
 
 
 @dataclass(frozen=True)
