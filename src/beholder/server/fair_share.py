@@ -1,7 +1,8 @@
 """The models' time, shared among clients: each model has a thread, and all threads share the same processor.
 
 A worker takes turns among its own clients; this is about those of the other workers. Without it, a client that keeps
-one model busy with thousands of texts would take half of the processor from everybody who waits for another model.
+one model busy with thousands of texts would take half of the processor from everybody who waits for another model. Only
+such long jobs ever wait for other workers' clients.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ import threading
 from collections.abc import Callable, Collection
 from math import inf
 
-BURST_SECONDS = 2.0  # that a client may be ahead of another one whose work waits or runs
+BURST_SECONDS = 2.0  # that a client may be ahead of the others whose work waits or runs
 
 
 class FairShare:
@@ -45,7 +46,7 @@ class FairShare:
             self._received = {client: count for client, count in self._received.items() if count > self._least}
 
     def allowed(self, clients: Collection[str], worker: Callable[[], Collection[str]]) -> set[str]:
-        """Return those of a worker's clients that are not ahead of anyone who is active at another worker.
+        """Return those of a worker's clients that are not ahead of the others at other workers, on average.
 
         Args:
             clients: whose work waits.
@@ -54,11 +55,14 @@ class FairShare:
         with self._lock:
             others = {client for active in self._active if active != worker for client in active()}
             counts = {client: self._count(client) for client in {*clients, *others}}
-        return {
-            client
-            for client in clients
-            if counts[client] - self.burst <= min((counts[other] for other in others if other != client), default=inf)
-        }
+        total = sum(counts[other] for other in others)
+        found = set()
+        for client in clients:
+            number = len(others - {client})
+            mean = (total - (counts[client] if client in others else 0.0)) / number if number else inf
+            if counts[client] - self.burst <= mean:
+                found.add(client)
+        return found
 
     def _count(self, client: str) -> float:
         return max(self._received.get(client, 0.0), self._least)

@@ -160,10 +160,16 @@ class Worker:
 
     @property
     def _waits_for_others(self) -> bool:
-        """Whether all work is that of clients who are ahead of those of other workers."""
+        """Whether all work is long jobs of clients who are ahead of those of other workers."""
         if self._closed or not self._jobs or self._decoding_jobs or (self.scheduler and self.scheduler.pending):
             return False
+        if not all(map(self._is_long, self._jobs)):
+            return False
         return not self.share.allowed({job.client for job in self._jobs}, self.clients)
+
+    def _is_long(self, job: Job) -> bool:
+        """Whether a job takes more than one batch."""
+        return len(job.inputs) > self.max_batch_size
 
     def _next_batch(self) -> list[_Piece]:
         """Return pieces of jobs of one group, at most ``max_batch_size`` inputs together."""
@@ -177,7 +183,7 @@ class Worker:
         batch: list[_Piece] = []
         room = self.max_batch_size
         while room > 0:
-            candidates = [job for job in self._jobs if job.client in allowed]
+            candidates = [job for job in self._jobs if job.client in allowed or not self._is_long(job)]
             if batch:
                 candidates = [job for job in candidates if job.group == batch[0].job.group]
             if self._waiting_batch:  # those that come meanwhile are read together
