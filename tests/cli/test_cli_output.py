@@ -16,7 +16,7 @@ from beholder.cli.main import app
 from tiny_blip2 import make
 
 OUTPUTS = {"--out", "--report", "--plot", "--html", "--attention", "--captions", "--answers"}
-INPUTS = {"--album", "--data", "--folder", "--key-file", "--keywords-from", "--labels-file", "--test", "--vectors"}
+INPUTS = {"--album", "--data", "--folder", "--key-file", "--keywords-from", "--labels-file", "--test"}
 OTHERS = {"--log-file"}  # appended to from the start
 CALLS = {
     "embed": ["embed", "PICTURE"],
