@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from functools import cached_property
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-import torch
 from torch import Tensor
 
 from beholder.errors import InvalidSetting
 from beholder.runtime.device import select_device
-from beholder.tasks.generator_backend import DrawingRequest, OnStep
+from beholder.tasks.generator_backend import DrawingRequest
 from beholder.tasks.image_prompts import ImagePromptTower
-from beholder.tasks.pipeline_backend import check_size, pipeline_fingerprint
+from beholder.tasks.pipeline_backend import LatentDrawer, check_size, pipeline_fingerprint
 from beholder.weights.image_prompts import LoadedImagePromptEncoder
 
 if TYPE_CHECKING:
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.weights.diffusers_pipeline import LoadedPipeline
 
-STEPS = 25
 GUIDANCE = 4.0  # as in diffusers
 
 
@@ -68,39 +66,17 @@ class KandinskyBackend:
         return KandinskyDrawer(self, request)
 
 
-class KandinskyDrawer:
+class KandinskyDrawer(LatentDrawer):
     """A request whose pictures have been embedded; several are drawn as their mean."""
 
     def __init__(self, backend: KandinskyBackend, request: DrawingRequest):
-        self.backend = backend
-        self.steps = STEPS if request.steps is None else request.steps
-        self.guidance = GUIDANCE if request.guidance is None else request.guidance
-        self.conditions: dict[str, Any] = {
-            "image_embeds": backend.tower.prompts(request).mean(0, keepdim=True),
-            "negative_image_embeds": backend.tower.embed_zeros(),
-        }
-        if request.size is not None:
-            self.conditions["width"], self.conditions["height"] = request.size
+        super().__init__(backend.pipeline, request, GUIDANCE)
+        self.conditions["image_embeds"] = backend.tower.prompts(request).mean(0, keepdim=True)
+        self.conditions["negative_image_embeds"] = backend.tower.embed_zeros()
 
-    @torch.inference_mode()
-    def draw(self, seed: int, on_step: OnStep | None = None) -> Image.Image:
-        """Draw a picture; the same seed draws the same one."""
-
-        def report(_: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
-            if on_step is not None:
-                on_step(step + 1, self.steps, lambda: self._decode(given["latents"]))
-            return given
-
-        return self.backend.pipeline(
-            **self.conditions,
-            num_inference_steps=self.steps,
-            guidance_scale=self.guidance,
-            generator=torch.Generator().manual_seed(seed),
-            callback_on_step_end=report,
-        ).images[0]
-
-    def _decode(self, latents: Tensor) -> Image.Image:
+    def decode(self, latents: Tensor) -> Image.Image:
+        """Return the picture that latents stand for."""
         from beholder.pictures.drawn import to_pictures
 
-        pixels = self.backend.pipeline.movq.decode(latents, force_not_quantize=True)["sample"]
+        pixels = self.pipeline.movq.decode(latents, force_not_quantize=True)["sample"]
         return to_pictures(pixels.detach().float().cpu())[0]

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+from abc import ABC, abstractmethod
 from functools import cached_property
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -105,15 +106,55 @@ class PipelineBackend:
         return PromptEmbedding(torch.cat(tokens, dim=-1), pooled[-1])
 
 
-class PipelineDrawer:
+class LatentDrawer(ABC):
+    """A request of a pipeline that denoises latents.
+
+    Args:
+        pipeline: of diffusers.
+        request: what to draw.
+        guidance: where the request has none.
+
+    Attributes:
+        conditions: arguments of the pipeline, to which subclasses add the embeddings.
+    """
+
+    def __init__(self, pipeline: Any, request: DrawingRequest, guidance: float):
+        self.pipeline = pipeline
+        self.steps = STEPS if request.steps is None else request.steps
+        self.guidance = guidance if request.guidance is None else request.guidance
+        self.conditions: dict[str, Any] = {}
+        if request.size is not None:
+            self.conditions["width"], self.conditions["height"] = request.size
+
+    @torch.inference_mode()
+    def draw(self, seed: int, on_step: OnStep | None = None) -> Image.Image:
+        """Draw a picture; the same seed draws the same one."""
+
+        def report(_: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
+            if on_step is not None:
+                on_step(step + 1, self.steps, lambda: self.decode(given["latents"]))
+            return given
+
+        return self.pipeline(
+            **self.conditions,
+            num_inference_steps=self.steps,
+            guidance_scale=self.guidance,
+            generator=torch.Generator().manual_seed(seed),
+            callback_on_step_end=report,
+        ).images[0]
+
+    @abstractmethod
+    def decode(self, latents: Tensor) -> Image.Image:
+        """Return the picture that latents stand for."""
+
+
+class PipelineDrawer(LatentDrawer):
     """A request whose texts have been embedded."""
 
     def __init__(self, backend: PipelineBackend, request: DrawingRequest):
-        self.backend = backend
-        self.steps = STEPS if request.steps is None else request.steps
-        self.guidance = GUIDANCE[backend.loaded.kind] if request.guidance is None else request.guidance
+        super().__init__(backend.pipeline, request, GUIDANCE[backend.loaded.kind])
         wanted = backend.embed(request.text or "")
-        self.conditions: dict[str, Any] = {"prompt_embeds": wanted.tokens}
+        self.conditions["prompt_embeds"] = wanted.tokens
         if backend.is_xl:
             self.conditions["pooled_prompt_embeds"] = wanted.pooled
         if self.guidance > 1:
@@ -125,8 +166,6 @@ class PipelineDrawer:
                 self.conditions["negative_pooled_prompt_embeds"] = unwanted.pooled
         if backend.tower is not None:
             self.conditions["ip_adapter_image_embeds"] = [self._image_prompts(backend.tower, request)]
-        if request.size is not None:
-            self.conditions["width"], self.conditions["height"] = request.size
 
     def _image_prompts(self, tower: ImagePromptTower, request: DrawingRequest) -> Tensor:
         """Return the embeddings (1, n, E), with guidance after as many zeros (2, n, E)."""
@@ -136,28 +175,11 @@ class PipelineDrawer:
             prompts = torch.zeros(1, 1, tower.embedding, device=tower.device)
         return torch.cat([torch.zeros_like(prompts), prompts]) if self.guidance > 1 else prompts
 
-    @torch.inference_mode()
-    def draw(self, seed: int, on_step: OnStep | None = None) -> Image.Image:
-        """Draw a picture; the same seed draws the same one."""
-        pipeline = self.backend.pipeline
-
-        def report(_: Any, step: int, timestep: Any, given: dict[str, Any]) -> dict[str, Any]:
-            if on_step is not None:
-                on_step(step + 1, self.steps, lambda: self._decode(given["latents"]))
-            return given
-
-        return pipeline(
-            **self.conditions,
-            num_inference_steps=self.steps,
-            guidance_scale=self.guidance,
-            generator=torch.Generator().manual_seed(seed),
-            callback_on_step_end=report,
-        ).images[0]
-
-    def _decode(self, latents: Tensor) -> Image.Image:
-        vae = self.backend.pipeline.vae
+    def decode(self, latents: Tensor) -> Image.Image:
+        """Return the picture that latents stand for."""
+        vae = self.pipeline.vae
         pixels = vae.decode(latents / vae.config.scaling_factor, return_dict=False)[0]
-        return self.backend.pipeline.image_processor.postprocess(pixels.detach(), output_type="pil")[0]
+        return self.pipeline.image_processor.postprocess(pixels.detach(), output_type="pil")[0]
 
 
 def check_size(request: DrawingRequest) -> None:
