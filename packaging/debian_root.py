@@ -13,7 +13,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
-MIRROR = "http://deb.debian.org/debian"
 CERTIFICATES = Path("etc/ssl/certs/ca-certificates.crt")
 OWN_CERTIFICATES = Path("usr/local/share/ca-certificates")
 TORCH_HOST = "download.pytorch.org"
@@ -32,7 +31,7 @@ def make_root(folder: Path, packages: Sequence[str], suite: str = "bookworm") ->
         subprocess.CalledProcessError: debootstrap failed.
     """
     include = ",".join(["ca-certificates", *packages])
-    order = ["debootstrap", "--variant=minbase", f"--include={include}", suite, str(folder), MIRROR]
+    order = ["debootstrap", "--variant=minbase", f"--include={include}", suite, str(folder)]
     subprocess.run(order, check=True, stdout=subprocess.DEVNULL)
     for file in Path("/", OWN_CERTIFICATES).glob("*.crt"):
         shutil.copy(file, folder / OWN_CERTIFICATES)

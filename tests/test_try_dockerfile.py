@@ -50,16 +50,16 @@ def carry_out(tmp_path: Path, text: str) -> try_dockerfile.Stage:
 def test_instructions_have_their_effect(tmp_path: Path, runs: list[tuple[str, dict[str, Any]]]) -> None:
     stage = carry_out(
         tmp_path,
-        '# a comment\nFROM one AS build\nARG NUMBER=3\nENV A=x$NUMBER B="two words"\nWORKDIR /work\nCOPY a ./\n'
-        "RUN first \\\n    second\nFROM two\nCOPY source /source\nCOPY --from=build /work/a /copied\nUSER 7:8\n"
+        '# a comment\nFROM one AS build\nARG NUMBER=3\nENV A=x$NUMBER B="two words"\nWORKDIR /built\nCOPY a ./\n'
+        "RUN first \\\n    second\nFROM two\nCOPY source /source\nCOPY --from=build /built/a /copied\nUSER 7:8\n"
         'VOLUME ["/v"]\nEXPOSE 80\nHEALTHCHECK --interval=3s CMD ["ask", "it"]\nENTRYPOINT ["run"]\nCMD ["serve"]\n',
     )
-    assert (tmp_path / "root0/work/a").read_text() == "a"
+    assert (tmp_path / "root0/built/a").read_text() == "a"
     assert (stage.root / "image").read_text() == "two"
     assert (stage.root / "source/inner/b").read_text() == "b" and (stage.root / "copied").read_text() == "a"
     ((command, options),) = runs
     assert command.split() == ["first", "second"]
-    assert options["folder"] == "/work"
+    assert options["folder"] == "/built"
     assert options["environment"] == {"CERTIFICATES": "/c", "NUMBER": "3", "A": "x3", "B": "two words"}
     assert (stage.user, stage.volumes, stage.health) == ("7:8", ["/v"], ["ask", "it"])
     assert stage.entrypoint + stage.command == ["run", "serve"]
