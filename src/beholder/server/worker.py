@@ -95,7 +95,7 @@ class Worker:
         self._batch_number = 0
         self._decoding_jobs: deque[DecodingJob] = deque()  # not yet with the scheduler
         self._text_seconds = 0.0  # spent on decoding
-        self._computing: list[str] = []  # the clients of the current batch
+        self._computing: tuple[str, ...] = ()  # the clients of the current batch
         self._closed = False
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
         self._thread.start()
@@ -149,23 +149,15 @@ class Worker:
                 if self._closed and not self.pending():
                     return
                 batch = self._next_batch()
+                held_back = bool(self._jobs) and not batch  # others' work comes first
             self._advance_texts()
             if batch:
                 self._compute(batch)
-                self._computing = []
+                self._computing = ()
             del batch  # or its images would stay in memory until the next one
             with self._condition:
-                if self._waits_for_others:
+                if held_back and self.pending() == len(self._jobs):
                     self._condition.wait(WAIT_SECONDS)
-
-    @property
-    def _waits_for_others(self) -> bool:
-        """Whether all work is long jobs of clients who are ahead of those of other workers."""
-        if self._closed or not self._jobs or self._decoding_jobs or (self.scheduler and self.scheduler.pending):
-            return False
-        if not all(map(self._is_long, self._jobs)):
-            return False
-        return not self.share.allowed({job.client for job in self._jobs}, self.clients)
 
     def _is_long(self, job: Job) -> bool:
         """Whether a job takes more than one batch."""
@@ -198,7 +190,7 @@ class Worker:
             self._last_served[job.client] = self._batch_number
             if not job.remaining:
                 self._jobs.remove(job)
-        self._computing = [piece.job.client for piece in batch for _ in piece.inputs]
+        self._computing = _clients_of(batch)
         return batch
 
     @property
@@ -230,7 +222,7 @@ class Worker:
         except Exception as error:
             outcome = error
         seconds = time.perf_counter() - start - (self._text_seconds - texts)
-        self.share.charge([piece.job.client for piece in batch for _ in piece.inputs], seconds)
+        self.share.charge(_clients_of(batch), seconds)
         if isinstance(outcome, Generation) and self.scheduler is not None:
             generation = outcome
             self.scheduler.add(
@@ -239,7 +231,7 @@ class Worker:
                     finish,
                     is_cancelled=is_cancelled,
                     client=batch[0].job.client,
-                    clients=tuple(piece.job.client for piece in batch for _ in piece.inputs),
+                    clients=_clients_of(batch),
                     refusable=False,
                 )
             )
@@ -284,6 +276,11 @@ class Worker:
             self.scheduler.cancel()
         self.scheduler.advance()
         self._text_seconds += time.perf_counter() - start
+
+
+def _clients_of(batch: Sequence[_Piece]) -> tuple[str, ...]:
+    """Return the client of each input."""
+    return tuple(piece.job.client for piece in batch for _ in piece.inputs)
 
 
 def _group_name(group: Hashable) -> str:

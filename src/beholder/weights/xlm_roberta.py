@@ -22,6 +22,7 @@ TRANSFORMER = "text.transformer."
 _WORDS = f"{TRANSFORMER}embeddings.word_embeddings.weight"
 _POSITIONS = f"{TRANSFORMER}embeddings.position_embeddings.weight"
 _TYPES = f"{TRANSFORMER}embeddings.token_type_embeddings.weight"
+_UP = ".intermediate.dense.weight"  # of a layer
 _PROJECTION = "text.proj."
 
 
@@ -35,17 +36,14 @@ def settings(tensors: Mapping[str, Tensor], context_length: int) -> BertSettings
     if missing:
         raise ModelError(f"open_clip: {', '.join(missing)} is missing")
     vocabulary, width = tensors[_WORDS].shape
-    layers = {
-        name.removeprefix(f"{TRANSFORMER}encoder.layer.").partition(".")[0] for name in tensors if "layer." in name
-    }
-    up = tensors.get(f"{TRANSFORMER}encoder.layer.0.intermediate.dense.weight")
+    up = [tensor for name, tensor in tensors.items() if name.startswith(TRANSFORMER) and name.endswith(_UP)]
     return BertSettings(
         vocabulary=vocabulary,
         context_length=min(context_length, len(tensors[_POSITIONS]) - FIRST_POSITION),
         width=width,
-        layers=sum(layer.isdigit() for layer in layers),
+        layers=len(up),
         heads=width // HEAD_WIDTH,
-        mlp_width=4 * width if up is None else len(up),
+        mlp_width=len(up[0]) if up else 4 * width,
         norm_eps=NORM_EPS,
         pooling="mean",
         token_types=len(tensors[_TYPES]),
