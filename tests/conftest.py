@@ -6,9 +6,14 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 import tiny_vocabularies
+
+# A run says the same each time; with a number of examples, those of the generated requests are new each time.
+hypothesis.settings.register_profile("repeatable", derandomize="BEHOLDER_TEST_EXAMPLES" not in os.environ)
+hypothesis.settings.load_profile("repeatable")
 
 if "PYTEST_XDIST_WORKER" in os.environ:  # one process a core: more threads would only get in each other's way
     os.environ.setdefault("OMP_NUM_THREADS", "1")

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -110,6 +111,27 @@ def test_another_config_does_not_resume_and_more_steps_do(tmp_path: Path) -> Non
         train_generator(tiny_generator.config(tmp_path, steps=2, batch=5), tmp_path / "out", device="cpu")
     train_generator(tiny_generator.config(tmp_path, steps=3), tmp_path / "out", device="cpu")
     assert rows(tmp_path / "out")[-1]["step"] == 3
+
+
+@pytest.mark.slow
+def test_compiled_training_gives_the_same_result(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    tiny_pairs.paint(tmp_path, 12)
+    calls = []
+
+    def traced(call: Any, *arguments: Any, real: Any = torch.compile, **options: Any) -> Any:
+        calls.append(call)
+        return real(call, backend="aot_eager")  # everything but C++ compilation, which takes half a minute
+
+    monkeypatch.setattr(torch, "compile", traced)
+    for compiled in (False, True):
+        config = tiny_generator.config(tmp_path, steps=4, compile=compiled)
+        train_generator(config, tmp_path / str(compiled), device="cpu")
+    assert len(calls) == 2  # a trial compilation, and the decoder
+    losses = [[row["loss"] for row in rows(tmp_path / name)] for name in ("False", "True")]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+    weights = [load_file(tmp_path / name / "model" / "model.safetensors") for name in ("False", "True")]
+    for name, weight in weights[0].items():
+        torch.testing.assert_close(weight, weights[1][name], atol=1e-3, rtol=0)
 
 
 @pytest.mark.parametrize(

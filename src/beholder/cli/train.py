@@ -135,7 +135,7 @@ def generator(
         if check:
             from beholder.training.train_generator import summarize
 
-            print_summary(summarize(settings), json)
+            print_summary(summarize(settings, device), json)
             return
         from beholder.training.train_generator import train_generator
 

@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import base64
 import time
-from typing import Any
+from typing import Annotated, Any
 
-from fastapi import APIRouter, Request
+from fastapi import APIRouter, Path, Request
 from fastapi.responses import StreamingResponse
 
 from beholder.server.chat_completions import ChatCompletion, parse_messages, sampling_params, truncate_at_stop
@@ -35,7 +35,7 @@ async def models(request: Request) -> dict[str, Any]:
 
 
 @router.get("/models/{name:path}")
-async def model(request: Request, name: str) -> dict[str, Any]:
+async def model(request: Request, name: Annotated[str, Path(max_length=500)]) -> dict[str, Any]:
     """One model."""
     service = get_service(request)
     service.check_ready()

@@ -27,7 +27,8 @@ from beholder.runtime.device import select_device
 from beholder.training.checkpoints import load_newest, save_checkpoint
 from beholder.training.clip_config import ClipConfig, TrainingConfig
 from beholder.training.clip_data import TrainingData, read_data
-from beholder.training.clip_model import EncodePairs, check_compiler, create_model, export_model
+from beholder.training.clip_model import EncodePairs, create_model, export_model
+from beholder.training.compiler import check_compiler
 from beholder.training.config_file import flatten
 from beholder.training.data_loader import ImageTextBatch, load_batches
 from beholder.training.distributed import (

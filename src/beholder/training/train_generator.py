@@ -35,6 +35,7 @@ from beholder.runtime.compiled_dual_encoder import CompiledDualEncoder
 from beholder.runtime.device import select_device
 from beholder.tasks.dual_encoder import DualEncoder
 from beholder.training.checkpoints import load_newest, save_checkpoint
+from beholder.training.compiler import check_compiler
 from beholder.training.config_file import flatten
 from beholder.training.examples import Example, read_examples
 from beholder.training.flow_losses import flow_matching_loss
@@ -50,7 +51,9 @@ from beholder.weights.native_generator import MINI, LoadedImageGenerator, save_i
 
 TEMPLATES = ("{}",)  # of class names
 DURATION = ("train.steps",)
-UNRELATED = {f"train.{name}" for name in ("save_every", "keep", "evaluate_every", "evaluate_on", "report_every")}
+UNRELATED = {
+    f"train.{name}" for name in ("save_every", "keep", "evaluate_every", "evaluate_on", "report_every", "compile")
+}
 EVALUATION_STEPS = 25
 EVALUATION_GUIDANCE = 3.0
 PRIOR_GUIDANCE = 2.0
@@ -79,7 +82,8 @@ def train_generator(
         The folder of the model, for `ImageGenerator.from_pretrained`.
 
     Raises:
-        InvalidSetting: the config is invalid, or ``out`` holds a training with another one.
+        InvalidSetting: the config is invalid, ``out`` holds a training with another one, or torch can't compile what the
+            config wants compiled.
         ModelError: the newest checkpoint is damaged; the message names the one before it.
         Interrupted: SIGTERM or Ctrl-C; a checkpoint has been saved. A second Ctrl-C raises KeyboardInterrupt at once.
         NotFinite: the loss is not finite.
@@ -88,6 +92,8 @@ def train_generator(
     train = config.train
     place = select_device(device)
     keep_freed_memory()
+    if train.compile:
+        check_compiler(place)
 
     # Data
     examples, validation = read_data(config)
@@ -109,6 +115,8 @@ def train_generator(
     network.images.fit(torch.from_numpy(data.images))
     network.sentences.fit(torch.from_numpy(data.sentences))
     network.to(place)
+    if train.compile:
+        network.decoder.compile()
 
     # Optimizer
     trained = dict(network.named_parameters())
@@ -321,12 +329,18 @@ def _settings(config: GeneratorConfig, examples: Sequence[Example]) -> dict[str,
     return {"number of pictures": len(examples), **settings}
 
 
-def summarize(config: GeneratorConfig) -> dict[str, Any]:
+def summarize(config: GeneratorConfig, device: str | None = None) -> dict[str, Any]:
     """Check a config and its data, without training, and return what would be trained.
 
+    Args:
+        config: what to train, and how.
+        device: where to train; by default the fastest device available.
+
     Raises:
-        InvalidSetting: the config or the data is invalid.
+        InvalidSetting: the config or the data is invalid, or torch can't compile what the config wants compiled.
     """
+    if config.train.compile:
+        check_compiler(select_device(device))
     examples, validation = read_data(config)
     embedding = DualEncoder.from_pretrained(config.model.encoder).network.settings.embedding
     network = Unclip(network_settings(config, embedding))
