@@ -82,8 +82,8 @@ def train_generator(
         The folder of the model, for `ImageGenerator.from_pretrained`.
 
     Raises:
-        InvalidSetting: the config is invalid, ``out`` holds a training with another one, or torch can't compile what the
-            config wants compiled.
+        InvalidSetting: the config is invalid, ``out`` holds a training with another one, or torch can't compile what
+            the config wants compiled.
         ModelError: the newest checkpoint is damaged; the message names the one before it.
         Interrupted: SIGTERM or Ctrl-C; a checkpoint has been saved. A second Ctrl-C raises KeyboardInterrupt at once.
         NotFinite: the loss is not finite.
