@@ -12,8 +12,8 @@ from beholder.album.store.connection import Store
 from beholder.errors import PictureError
 from beholder.pictures.dates import parse_date
 from beholder.pictures.formats import open_image
+from beholder.pictures.raw import RAW_EXTENSIONS
 from beholder.pictures.read import read_file
-from beholder.pictures.sidecar import RAW_EXTENSIONS
 
 _RAW = {extension.encode() for extension in RAW_EXTENSIONS}
 _SHOWN = (

@@ -19,8 +19,7 @@ from PIL.WebPImagePlugin import WebPImageFile
 
 from beholder.errors import NotAPicture, PictureRefused
 from beholder.pictures.jpeg_xl import JpegXlImageFile, can_read_jpeg_xl
-from beholder.pictures.raw import RawImageFile, can_read_raw
-from beholder.pictures.sidecar import RAW_EXTENSIONS
+from beholder.pictures.raw import RAW_EXTENSIONS, RawImageFile, can_read_raw
 from beholder.pictures.tiff import DeepTiffImageFile
 
 READABLE = "JPEG, PNG, WebP, GIF, BMP, TIFF, AVIF, HEIC, JPEG 2000"

@@ -9,35 +9,8 @@ import time
 from functools import lru_cache
 from pathlib import Path
 
-RAW_EXTENSIONS = {
-    ".3fr",
-    ".arw",
-    ".cr2",
-    ".cr3",
-    ".crw",
-    ".dcr",
-    ".dng",
-    ".erf",
-    ".fff",
-    ".iiq",
-    ".k25",
-    ".kdc",
-    ".mef",
-    ".mos",
-    ".mrw",
-    ".nef",
-    ".nrw",
-    ".orf",
-    ".pef",
-    ".raf",
-    ".raw",
-    ".rw2",
-    ".rwl",
-    ".sr2",
-    ".srf",
-    ".srw",
-    ".x3f",
-}
+from beholder.pictures.raw import RAW_EXTENSIONS
+
 _SUFFIX = ".xmp"
 _SETTLED = 2_000_000_000  # nanoseconds after which a folder's time shows every later change
 

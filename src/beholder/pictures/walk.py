@@ -7,8 +7,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 
 from beholder.pictures.jpeg_xl import can_read_jpeg_xl
-from beholder.pictures.raw import can_read_raw
-from beholder.pictures.sidecar import RAW_EXTENSIONS
+from beholder.pictures.raw import RAW_EXTENSIONS, can_read_raw
 from beholder.pictures.video import VIDEO_EXTENSIONS
 
 IMAGE_EXTENSIONS = {".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".apng", ".webp", ".gif", ".bmp", ".dib", ".tif", ".tiff"}

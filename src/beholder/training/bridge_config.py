@@ -8,7 +8,7 @@ from beholder.errors import InvalidSetting
 from beholder.models.bridge import BridgeSettings
 from beholder.text.prompts import Prompts
 from beholder.training.bridge_stages import StageConfig
-from beholder.training.clip_config import resolve_address, resolve_model
+from beholder.training.clip_config import resolve_data, resolve_model
 from beholder.training.config_file import read_config
 
 
@@ -86,14 +86,10 @@ def read_bridge_config(path: Path, folder: Path | None = None) -> BridgeConfig:
     """
     config = read_config(path, BridgeConfig)
     folder = path.parent if folder is None else folder
-    data = config.data
-    if data is not None:
-        evaluate = None if data.evaluate is None else resolve_address(folder, data.evaluate)
-        data = replace(data, train=resolve_address(folder, data.train), evaluate=evaluate)
     return replace(
         config,
         vision=resolve_model(folder, config.vision),
         language=resolve_model(folder, config.language),
         text=resolve_model(folder, config.text),
-        data=data,
+        data=config.data and resolve_data(folder, config.data),
     )
