@@ -11,7 +11,7 @@ from beholder.runtime.continuous_batching import CacheDemand
 from beholder.runtime.decoding import DecodeStep, Decoding
 from beholder.server.decoding_scheduler import CacheFull, DecodingJob, DecodingScheduler, Generation
 from beholder.server.fair_share import FairShare
-from beholder.server.worker import Job, WorkCancelled, Worker
+from beholder.server.worker import LONG_SECONDS, Job, WorkCancelled, Worker
 
 PLACES = 8  # texts for which the cache of these tests has room
 TOKENS = 4  # of each
@@ -415,3 +415,53 @@ def test_workers_share_the_processor_among_clients(language: StubLanguage) -> No
     finally:
         worker.close(60)
     assert not worker.clients()
+
+
+def test_a_long_job_is_cut_finer_while_other_clients_have_work() -> None:
+    share, others = FairShare(), {"talker"}
+    share.add_worker(lambda: others)
+    sizes: list[int] = []
+
+    def compute(inputs: list[Any], _: Callable[[], None]) -> list[Any]:
+        sizes.append(len(inputs))
+        time.sleep(LONG_SECONDS / 2 * len(inputs))
+        return inputs
+
+    worker = Worker("test", max_batch_size=8, share=share)
+    try:
+        for shared, fitting in ((True, [4, *[2] * 8]), (False, [8, 8, 4])):
+            sizes.clear()
+            if not shared:
+                others.clear()
+            bulk = Job("g", list(range(20)), compute, client="bulk")
+            worker.submit(bulk)
+            assert bulk.result.result(60) == list(range(20))
+            assert len(sizes) >= len(fitting) and all(size <= most for size, most in zip(sizes, fitting, strict=False))
+    finally:
+        worker.close(60)
+
+
+def test_short_jobs_are_not_computed_with_a_part_of_a_long_one() -> None:
+    batches: list[set[Any]] = []
+    started, go_on = threading.Event(), threading.Event()
+
+    def compute(inputs: list[Any], _: Callable[[], None]) -> list[Any]:
+        started.set()
+        assert go_on.wait(60)
+        batches.append(set(inputs))
+        return inputs
+
+    worker = Worker("test", max_batch_size=4)
+    try:
+        jobs = [Job("g", ["first"], compute, client="first")]
+        worker.submit(jobs[0])
+        assert started.wait(60)
+        jobs += [Job("g", ["long"] * 6, compute, client="long")]
+        jobs += [Job("g", [f"short {number}"], compute, client="short") for number in range(2)]
+        for job in jobs[1:]:
+            worker.submit(job)
+        go_on.set()
+        assert [job.result.result(60) for job in jobs] == [job.inputs for job in jobs]
+    finally:
+        worker.close(60)
+    assert {"short 0", "short 1"} in batches and all("long" not in batch or batch == {"long"} for batch in batches)

@@ -1,7 +1,8 @@
 """Which requests are decoded together: they wait for room in the KV cache, and join the running batch.
 
-Waiting requests are admitted from the client with the fewest running ones, oldest first; between two tokens of the
-running batch only as many prompts are read as take `ADMISSION_SECONDS`, so that nobody's stream stalls.
+Waiting requests are admitted from the client with the fewest running ones, among several from the one that has received
+the least time, oldest first; between two tokens of the running batch only as many prompts are read as take
+`ADMISSION_SECONDS`, so that nobody's stream stalls.
 """
 
 from __future__ import annotations
@@ -167,7 +168,7 @@ class DecodingScheduler:
         joining: list[DecodingRequest] = []
         while self.waiting and (not joining or time.perf_counter() < deadline):
             clients = [job.client for job in self.running]
-            job = min(self.waiting, key=lambda each: clients.count(each.client))
+            job = min(self.waiting, key=lambda each: (clients.count(each.client), self.share.received(each.client)))
             generation = job.generation
             if generation is None:
                 raise RuntimeError("a request is waiting that was not prepared")

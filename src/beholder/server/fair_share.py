@@ -37,6 +37,15 @@ class FairShare:
         """Add a worker, by the function that returns the clients whose work waits or runs there."""
         self._active.append(active_clients)
 
+    def received(self, client: str) -> float:
+        """Return the seconds that a client has received, as they are counted here."""
+        with self._lock:
+            return self._count(client)
+
+    def is_shared(self) -> bool:
+        """Return whether work of more than one client waits or runs."""
+        return len(self._active_clients()) > 1
+
     def charge(self, clients: Collection[str], seconds: float) -> None:
         """Count a computation, to equal parts for each of its clients (one may occur several times)."""
         with self._lock:

@@ -1,7 +1,8 @@
 """One thread that runs one model: queued jobs are cut into pieces and batched, and texts are decoded together.
 
 Pieces are taken from the client that was served least recently, and of that client from its shortest job: a text is
-embedded within one batch even while another client's thousands are under way. Between workers, `FairShare` decides.
+embedded within one batch even while another client's thousands are under way. Beside other clients, those thousands are
+computed in batches of their own that take a moment. Between workers, `FairShare` decides.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from beholder.server.clients import current_client
 from beholder.server.decoding_scheduler import DecodingJob, DecodingScheduler, Generation, WorkCancelled
 from beholder.server.fair_share import FairShare
 
+LONG_SECONDS = 0.05  # that a batch of long jobs takes while other clients have work
 WAIT_SECONDS = 0.02  # until it is asked again whether clients that are ahead of others may go on
 
 BatchFunction = Callable[[list[Any], Callable[[], None]], Sequence[Any] | Generation]
@@ -38,6 +40,7 @@ class Job:
         cancelled: Set once no request waits for the result.
         client: Who shares the model with other clients.
         outputs: The results so far; a job with many inputs is computed in several batches.
+        seconds_per_input: In its last batch; at first a guess.
     """
 
     group: Hashable
@@ -48,6 +51,7 @@ class Job:
     cancelled: bool = False
     client: str = field(default_factory=current_client.get)
     outputs: list[Any] = field(default_factory=list)
+    seconds_per_input: float = LONG_SECONDS / 4
     scheduled: int = 0  # inputs that are computed or in the current batch
 
     @property
@@ -173,17 +177,26 @@ class Worker:
         self._last_served = {client: last for client, last in self._last_served.items() if client in waiting}
         self._batch_number += 1
         batch: list[_Piece] = []
-        room = self.max_batch_size
+        room, seconds = self.max_batch_size, LONG_SECONDS
+        shared = not self._closed and self.share.is_shared()
         while room > 0:
             candidates = [job for job in self._jobs if job.client in allowed or not self._is_long(job)]
             if batch:
-                candidates = [job for job in candidates if job.group == batch[0].job.group]
+                first = batch[0].job
+                kind = (first.group, self._is_long(first))
+                candidates = [job for job in candidates if (job.group, self._is_long(job)) == kind]
             if self._waiting_batch:  # those that come meanwhile are read together
                 candidates = [job for job in candidates if not job.generates]
             if not candidates:
                 break
             job = min(candidates, key=lambda job: (self._last_served.get(job.client, 0), job.remaining))
             count = min(room, job.remaining)
+            if shared and self._is_long(job):
+                fitting = int(seconds / job.seconds_per_input)
+                if batch and not fitting:
+                    break
+                count = max(1, min(count, fitting))
+                seconds -= count * job.seconds_per_input
             batch.append(_Piece(job, job.inputs[job.scheduled : job.scheduled + count]))
             job.scheduled += count
             room -= count
@@ -223,6 +236,8 @@ class Worker:
             outcome = error
         seconds = time.perf_counter() - start - (self._text_seconds - texts)
         self.share.charge(_clients_of(batch), seconds)
+        for piece in batch:
+            piece.job.seconds_per_input = seconds / sum(len(each.inputs) for each in batch)
         if isinstance(outcome, Generation) and self.scheduler is not None:
             generation = outcome
             self.scheduler.add(
