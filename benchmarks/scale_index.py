@@ -1,20 +1,23 @@
-"""Build an index over made vectors, search it, and report recall, times and memory.
+"""Build an index over made vectors, search it, and report recall, times and memory; with --lance, a Lance dataset, too.
 
 The vectors are clustered: each is a center, of which there is one for every thousand vectors, plus noise as long as the
-center. Queries are drawn likewise. Run on two cores:
+center. Queries are drawn likewise. Each stage is a process of its own, so that its memory is its own; one that was
+ended goes on where it was, and then its time is that of the rest. Run on two cores:
 
-    python benchmarks/scale_index.py --vectors 10000000 --folder /data/scale
+    python benchmarks/scale_index.py --vectors 10000000 --folder /data/scale --lance
 """
 
 import argparse
 import json
 import resource
+import subprocess
+import sys
 import time
 from pathlib import Path
 
 import numpy as np
 
-from beholder.album.recall import ExactSearch, recall_at_k
+from beholder.album.recall import ExactSearch, K
 from beholder.files import write_bytes
 from beholder.scale.build_index import build_index
 from beholder.scale.parts import RunSettings, encode_part, start_run
@@ -66,37 +69,116 @@ def encode_made(pa, vectors: np.ndarray, settings: RunSettings, shard: str) -> b
     return file.getvalue()
 
 
+def build(options: argparse.Namespace) -> None:
+    start = time.monotonic()
+    manifest = build_index(str(options.folder / "parts"), options.folder / "index")
+    print(
+        f"built in {time.monotonic() - start:.0f} s; {manifest.probes} of {manifest.cells} cells; "
+        f"recall@10 {manifest.recall:.3f} when tuned; peak memory {peak_gigabytes():.2f} GB"
+    )
+    size = sum(file.stat().st_size for file in (options.folder / "index").rglob("*.faiss"))
+    print(f"codes: {size / 1e9:.2f} GB")
+
+
+def search_exactly(options: argparse.Namespace) -> None:
+    """Write the keys of the ten nearest vectors of each query."""
+    index = ShardIndex(options.folder / "index")
+    truth = ExactSearch(queries(options))
+    for ids, halves in index.batches():
+        truth.add(ids, halves.astype(np.float32))
+    keys = [[index.row(number)["key"] for number in ids[:K].tolist()] for ids in truth.ids]
+    write_bytes(options.folder / "truth.json", json.dumps(keys).encode())
+
+
+def search(options: argparse.Namespace) -> None:
+    index = ShardIndex(options.folder / "index")
+    found, seconds = [], []
+    for query in queries(options):
+        start = time.monotonic()
+        found.append([hit.row["key"] for hit in index.search(query, K)])
+        seconds.append(time.monotonic() - start)
+    report("", found, seconds, options)
+
+
+def build_dataset(options: argparse.Namespace) -> None:
+    from beholder.scale.lance_index import build_lance
+
+    start = time.monotonic()
+    build_lance(str(options.folder / "parts"), str(options.folder / "vectors.lance"))
+    print(f"Lance: built in {time.monotonic() - start:.0f} s; peak memory {peak_gigabytes():.2f} GB")
+
+
+def search_dataset(options: argparse.Namespace) -> None:
+    """Search with more and more partitions and candidates, until the recall is that which the other index aims at."""
+    import lance
+
+    dataset = lance.dataset(str(options.folder / "vectors.lance"))
+    truth = json.loads((options.folder / "truth.json").read_text())
+    for probes in (10, 20, 40, 80, 160, 320):  # and as many candidates that are scored again, for each result
+        found, seconds = [], []
+        for query in queries(options):
+            near = {"column": "vector", "q": query.astype(np.float16), "k": K, "metric": "cosine"}
+            start = time.monotonic()
+            table = dataset.to_table(
+                nearest=near | {"nprobes": probes, "refine_factor": probes}, columns=["key", "_distance"]
+            )
+            seconds.append(time.monotonic() - start)
+            found.append(table["key"].to_pylist())
+        report(f"Lance, {probes} partitions and candidates, ", found, seconds, options)
+        if recall_of(found, truth) >= 0.95:
+            break
+
+
+def queries(options: argparse.Namespace) -> np.ndarray:
+    return made(centers(options), options.queries, 10**6)
+
+
+def centers(options: argparse.Namespace) -> np.ndarray:
+    random = np.random.default_rng(0).normal(size=(max(1, options.vectors // 1000), EMBEDDING)).astype(np.float32)
+    return random / np.linalg.norm(random, axis=1, keepdims=True)
+
+
+def recall_of(found: list[list[str]], truth: list[list[str]]) -> float:
+    return float(np.mean([len({*one} & {*other}) / len(other) for one, other in zip(found, truth, strict=True)]))
+
+
+def report(name: str, found: list[list[str]], seconds: list[float], options: argparse.Namespace) -> None:
+    truth = json.loads((options.folder / "truth.json").read_text())
+    low, median, high = np.percentile(seconds, [5, 50, 95]) * 1000
+    print(
+        f"{name}{len(found)} new queries: recall@10 {recall_of(found, truth):.3f}; median {median:.1f} ms "
+        f"(5 % {low:.1f}, 95 % {high:.1f}); at most {peak_gigabytes():.2f} GB resident"
+    )
+
+
+def peak_gigabytes() -> float:
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024 / 1e9
+
+
+STAGES = {
+    "build": build,
+    "exact": search_exactly,
+    "search": search,
+    "build-lance": build_dataset,
+    "search-lance": search_dataset,
+}
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--vectors", type=int, default=1_000_000)
     parser.add_argument("--folder", type=Path, required=True)
     parser.add_argument("--queries", type=int, default=100)
+    parser.add_argument("--lance", action="store_true", help="a Lance dataset, too")
+    parser.add_argument("--stage", choices=STAGES, help="one stage alone, in this process")
     options = parser.parse_args()
-    centers = np.random.default_rng(0).normal(size=(max(1, options.vectors // 1000), EMBEDDING)).astype(np.float32)
-    centers /= np.linalg.norm(centers, axis=1, keepdims=True)
-    write_parts(options.folder / "parts", options.vectors, centers)
-    start = time.monotonic()
-    manifest = build_index(str(options.folder / "parts"), options.folder / "index")
-    print(
-        f"built in {time.monotonic() - start:.0f} s; {manifest.probes} of {manifest.cells} cells; "
-        f"recall@10 {manifest.recall:.3f} when tuned"
-    )
-    print(f"peak memory while building: {resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e6:.2f} GB")
-    size = sum(file.stat().st_size for file in (options.folder / "index").rglob("*.faiss"))
-    print(f"codes: {size / 1e9:.2f} GB")
-    queries = made(centers, options.queries, 10**6)
-    index = ShardIndex(options.folder / "index")
-    truth = ExactSearch(queries)
-    for ids, halves in index.batches():
-        truth.add(ids, halves.astype(np.float32))
-    found, seconds = [], []
-    for query in queries:
-        start = time.monotonic()
-        found.append(index.search_rows(query, 10)[0])
-        seconds.append(time.monotonic() - start)
-    print(f"recall@10 of {len(queries)} new queries: {recall_at_k(found, truth.ids):.3f}")
-    low, median, high = np.percentile(seconds, [5, 50, 95]) * 1000
-    print(f"a query: median {median:.1f} ms (5 % {low:.1f}, 95 % {high:.1f})")
+    if options.stage:
+        STAGES[options.stage](options)
+        return
+    write_parts(options.folder / "parts", options.vectors, centers(options))
+    for stage in STAGES:
+        if options.lance or "lance" not in stage:
+            subprocess.run([sys.executable, *sys.argv, "--stage", stage], check=True)
 
 
 if __name__ == "__main__":
