@@ -11,11 +11,11 @@ from beholder import VisionLanguageModel
 from beholder.errors import InvalidSetting, ModelError
 from beholder.runtime import device, vision_front_end
 from beholder.runtime.autotune import min_cosine, unit
+from beholder.runtime.compiled_decoder import teacher_forced_logits
 from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.compiled_vision_language import (
     COMPILED_VISION_LANGUAGE,
     CompiledVisionLanguageModel,
-    teacher_forced_logits,
 )
 from beholder.runtime.continuous_batching import ContinuousBatch, DecodingRequest
 from beholder.runtime.engine import NetworkConfig

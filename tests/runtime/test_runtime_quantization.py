@@ -13,8 +13,9 @@ from numpy.random import default_rng
 from beholder import VisionLanguageModel
 from beholder.runtime import quantization
 from beholder.runtime.autotune import min_cosine, unit
+from beholder.runtime.compiled_decoder import teacher_forced_logits
 from beholder.runtime.compiled_language import CompiledLanguageModel
-from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel, teacher_forced_logits
+from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
 from beholder.runtime.engine import NetworkConfig, openvino
 from beholder.weights.load import load_vision_language
 from beholder.weights.native_vision_language import save_vision_language

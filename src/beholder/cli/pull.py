@@ -88,10 +88,11 @@ def _compile_encoder(name: str, precision: Checked, measured: list[str]) -> Path
 
 
 def _compile_vision_language_model(name: str, precision: Checked) -> Path:
+    from beholder.runtime.compiled_smolvlm import CompiledSmolVLM
     from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
     from beholder.tasks.vision_language import VisionLanguageModel
 
     compiled = VisionLanguageModel.compile(name, precision=precision).loaded
-    if not isinstance(compiled, CompiledVisionLanguageModel):
+    if not isinstance(compiled, CompiledVisionLanguageModel | CompiledSmolVLM):
         raise TypeError(f"{name}: was not compiled")
     return compiled.folder

@@ -59,6 +59,12 @@ class KVCache:
                 layer.keys, layer.values = layer.keys[:, :, start:], layer.values[:, :, start:]
             self.mask = self.mask[:, start:]
 
+    def crop(self, length: int) -> None:
+        """Keep the first ``length`` positions of a cache that holds all keys and values."""
+        if length < self.mask.shape[1]:
+            self.cache.crop(length)
+            self.mask = self.mask[:, :length]
+
 
 def leading_padding(mask: Tensor) -> int:
     """Return how many leading columns of a mask (B, L) are padding in every row."""

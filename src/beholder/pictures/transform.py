@@ -94,9 +94,13 @@ def to_pixels(picture: Image.Image, preprocessing: Preprocessing, name: str = "p
         Contiguous float32 array (3, H, W).
     """
     _warn_about_extreme_shape(picture, preprocessing, name)
-    colors = np.asarray(resize_and_crop(picture, preprocessing))  # (H, W, 3) uint8
+    return normalize(np.asarray(resize_and_crop(picture, preprocessing)), preprocessing.mean, preprocessing.std)
+
+
+def normalize(colors: np.ndarray, mean: tuple[float, float, float], std: tuple[float, float, float]) -> np.ndarray:
+    """Scale 8-bit samples (H, W, 3) to 0..1, subtract the mean and divide by std: → float32 (3, H, W)."""
     pixels = np.empty((3, *colors.shape[:2]), np.float32)
-    for channel, table in enumerate(_normalization_table(preprocessing.mean, preprocessing.std)):
+    for channel, table in enumerate(_normalization_table(mean, std)):
         np.take(
             table, colors[:, :, channel], out=pixels[channel], mode="clip"
         )  # all in range; "clip" skips the bounds check

@@ -59,6 +59,13 @@ class CompiledKVCache:
         if leading_padding(self.mask):
             self.join([])
 
+    def crop(self, length: int) -> None:
+        """Keep the first ``length`` positions."""
+        if length < self.mask.shape[1]:
+            for state in self.request.query_state():
+                state.state = openvino().Tensor(np.ascontiguousarray(state.state.data[:, :, :length]))
+            self.mask = self.mask[:, :length]
+
 
 class CompiledLanguageModel:
     """A language model on the CPU that reads embeddings in place of token ids. Threads may share it.

@@ -3,12 +3,10 @@
     vision_language.json     metadata, and the settings that the tasks need beside the networks
     tower.xml, bridge.xml    pixels to image tokens, and those to soft prompts
     matching.xml             the bridge's matching head, if it has one
-    language.xml             a causal language model (`beholder.runtime.language_network`); weights that come from a
-                             quantized file stay quantized (`beholder.runtime.quantization.quantize_grouped`)
+    language.xml             the language model, with embeddings.npy (`beholder.runtime.compiled_decoder`)
     language-groups.xml      all of them in eight bits, for "fast" and "fastest"
     language-int8.xml        one scale per output channel, for "fastest"
     kernels/                 OpenVINO's cache
-    embeddings.npy           the language model's token embeddings
     language_model/          its tokenizer
     tokenizer.json           of the bridge's own text
     front-end-fast.json, …   the configuration chosen for a precision (`beholder.runtime.execution_plan`)
@@ -27,9 +25,16 @@ import numpy as np
 
 from beholder.errors import ModelError
 from beholder.pictures.transform import Preprocessing
+from beholder.runtime.compiled_decoder import (
+    NETWORK,
+    TOLERANCE,
+    check_close,
+    read_language_model,
+    verify_language_model,
+    write_language_model,
+)
 from beholder.runtime.compiled_model import CompiledFormat, convert
-from beholder.runtime.engine import Network, NetworkConfig, compile_network, save_network
-from beholder.runtime.quantization import quantize_grouped
+from beholder.runtime.engine import Network, NetworkConfig, compile_network
 from beholder.runtime.samples import sample_pixels
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
@@ -40,15 +45,11 @@ if TYPE_CHECKING:
 
     from beholder.models.language_model import LanguageModel
     from beholder.runtime.compiled_language import CompiledLanguageModel
-    from beholder.runtime.decoding import Language
     from beholder.runtime.vision_front_end import CompiledFrontEnd
     from beholder.weights.loaded import LoadedVisionLanguage
 
-EMBEDDINGS = "embeddings.npy"
 LANGUAGE = "language_model"
-TOLERANCE = 1e-3  # relative to the spread of the numbers: the effect of another order of additions
 IMAGES = 4
-STEPS = 6  # tokens decoded after each image
 
 
 @dataclass(frozen=True)
@@ -99,16 +100,13 @@ class CompiledVisionLanguageModel:
 
     def language_model(self, config: NetworkConfig) -> CompiledLanguageModel:
         """Return the compiled language model in this configuration."""
-        from beholder.runtime.compiled_language import CompiledLanguageModel
 
         def original() -> LanguageModel:
             if self.loaded.language is None:
                 raise ModelError(f"{self.source}: the language model is no longer there")
             return self.loaded.language
 
-        network = compile_network(self.folder, config, KV_CACHE_PRECISION=config.precision)
-        embeddings = np.load(self.folder / EMBEDDINGS, mmap_mode="r")
-        return CompiledLanguageModel(network, embeddings, self.eos_token_ids, self.context_length, original)
+        return read_language_model(self.folder, config, self.eos_token_ids, self.context_length, original)
 
 
 def _read(folder: Path, metadata: dict[str, Any]) -> CompiledVisionLanguageModel:
@@ -162,8 +160,8 @@ def _write(loaded: LoadedVisionLanguage, folder: Path) -> None:
 
 def _convert(loaded: LoadedVisionLanguage, folder: Path) -> None:
     _convert_front_end(loaded, folder)
-    if _has_decoder(loaded):
-        _convert_language_model(loaded, folder)
+    if loaded.language is not None and _has_decoder(loaded):
+        write_language_model(loaded.language, folder)
 
 
 def _mini_folder() -> Path:
@@ -186,7 +184,7 @@ def _verify(compiled: CompiledVisionLanguageModel, loaded: LoadedVisionLanguage)
     found = compiled.front_end(NetworkConfig("tower.xml"), NetworkConfig("bridge.xml"))
     pixels = sample_pixels(compiled.preprocessing, IMAGES)
     tokens = expected.tokens(pixels)
-    _check_close("image tokens", found.tokens(pixels), tokens)
+    check_close("image tokens", found.tokens(pixels), tokens)
     if loaded.bridge_matches:
         texts = loaded.tokenizer(["a photo of a dog", "nobody is there"])  # type: ignore[misc]
         probabilities = [front_end.match(tokens[:1], texts.ids, texts.mask) for front_end in (found, expected)]
@@ -195,44 +193,9 @@ def _verify(compiled: CompiledVisionLanguageModel, loaded: LoadedVisionLanguage)
     if loaded.language is None:
         return
     prompts = expected.prompts(tokens)
-    _check_close("soft prompts", found.prompts(tokens), prompts)
+    check_close("soft prompts", found.prompts(tokens), prompts)
     if compiled.decoder:
-        language = compiled.language_model(NetworkConfig("language.xml"))
-        logits, ids = teacher_forced_logits(loaded.language, prompts)
-        _check_close("language model's logits", teacher_forced_logits(language, prompts, ids)[0], logits)
-
-
-def teacher_forced_logits(language: Language, prompts: Tensor, ids: Tensor | None = None) -> tuple[Tensor, Tensor]:
-    """Decode a few tokens after each soft prompt (B, P, D), and return the logits.
-
-    Args:
-        language: the language model.
-        prompts: of B images.
-        ids: tokens (STEPS, B) to read; by default, the most probable ones.
-
-    Returns:
-        Logits (STEPS, B, V) minus their mean, and the tokens.
-    """
-    import torch
-
-    found, read = [], []
-    with torch.inference_mode():
-        logits, kv_cache = language.prefill(prompts, torch.ones(prompts.shape[:2], dtype=torch.bool))
-        for step in range(STEPS):
-            found.append(logits - logits.mean(-1, keepdim=True))
-            read.append(logits.argmax(-1) if ids is None else ids[step])
-            following = read[-1]
-            if step == STEPS // 2:  # reorder the rows, as beam search does
-                kv_cache.select(torch.arange(len(prompts)).flip(0))
-                following = following.flip(0)
-            logits = language.decode(following[:, None], kv_cache)
-    return torch.stack(found), torch.stack(read)
-
-
-def _check_close(what: str, found: Tensor, expected: Tensor) -> None:
-    difference, spread = float((found - expected).abs().max()), float(expected.std())
-    if not difference <= TOLERANCE * spread:
-        raise ModelError(f"the compiled {what} are off by {difference:.1e}, with a standard deviation of {spread:.1e}")
+        verify_language_model(compiled.language_model(NetworkConfig(NETWORK)), loaded.language, prompts)
 
 
 def _convert_front_end(loaded: LoadedVisionLanguage, folder: Path) -> None:
@@ -270,24 +233,6 @@ def _convert_front_end(loaded: LoadedVisionLanguage, folder: Path) -> None:
         texts = torch.ones(2, 5, dtype=torch.long)
         inputs = [tokens[:1], texts, texts.bool()]
         convert(Matching(), inputs, [[1, *tokens.shape[1:]], [-1, -1], [-1, -1]], folder / "matching.xml")
-
-
-def _convert_language_model(loaded: LoadedVisionLanguage, folder: Path) -> None:
-    import torch
-
-    from beholder.models.language_model import CausalLanguageModel
-    from beholder.runtime.language_network import language_network
-
-    language = loaded.language
-    if not isinstance(language, CausalLanguageModel):
-        raise TypeError("only causal language models can be compiled")
-    network = quantize_grouped(language_network(language), lossless=True)
-    save_network(network, folder / "language.xml")
-    with torch.inference_mode():
-        count = language.module.get_input_embeddings().weight.shape[0]
-        embeddings = language.embed(torch.arange(count)).numpy()
-    half = embeddings.astype(np.float16)
-    np.save(folder / EMBEDDINGS, half if np.array_equal(half.astype(np.float32), embeddings) else embeddings)
 
 
 COMPILED_VISION_LANGUAGE = CompiledFormat(

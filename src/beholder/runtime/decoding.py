@@ -42,6 +42,10 @@ class KVCache(Protocol):
         """Drop the leading positions that are padding in every row."""
         ...
 
+    def crop(self, length: int) -> None:
+        """Keep the first ``length`` positions of a cache that holds all keys and values."""
+        ...
+
 
 class Language(Protocol):
     """A language model on any back end; its methods are those of `beholder.models.language_model.LanguageModel`."""
@@ -74,6 +78,7 @@ class DecodingSettings:
         length_penalty: exponent of the length by which a beam's score is divided.
         early_stopping: stop as soon as there are ``num_beams`` finished texts.
         seed: random seed.
+        suppress_tokens: tokens that are never generated.
     """
 
     max_new_tokens: int = 20
@@ -85,6 +90,7 @@ class DecodingSettings:
     length_penalty: float = 1.0
     early_stopping: bool = False
     seed: int = 0
+    suppress_tokens: tuple[int, ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("max_new_tokens", "num_beams", "no_repeat_ngram_size", "seed"):
@@ -343,12 +349,13 @@ def token_log_probs(logits: Tensor, tokens: Tensor) -> Tensor:
 
 
 def logits_processor(language: Language, settings: DecodingSettings) -> LogitsProcessor:
-    """Return a function that applies repetition penalty and n-gram blocking to scores."""
+    """Return a function that applies repetition penalty, n-gram blocking and suppressed tokens to scores."""
     penalty, size = settings.repetition_penalty, settings.no_repeat_ngram_size
+    suppressed = list(settings.suppress_tokens)
     start = torch.tensor([language.decoder_start_token_ids], dtype=torch.long)
 
     def process(generated: Tensor, scores: Tensor) -> Tensor:
-        if penalty == 1 and not size:
+        if penalty == 1 and not size and not suppressed:
             return scores
         generated = torch.cat([start.expand(len(generated), -1).to(generated), generated], 1)
         scores = scores.clone()
@@ -358,6 +365,8 @@ def logits_processor(language: Language, settings: DecodingSettings) -> LogitsPr
         if size and generated.shape[1] >= size:
             for row, text in enumerate(generated.tolist()):
                 scores[row, banned_tokens(text, size)] = -torch.inf
+        if suppressed:
+            scores[:, suppressed] = -torch.inf
         return scores
 
     return process

@@ -6,20 +6,18 @@ import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass, replace
 from functools import partial
-from typing import Any
+from pathlib import Path
+from typing import Any, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from beholder.pictures.transform import Preprocessing
 from beholder.runtime import quantization
 from beholder.runtime.autotune import Autotuner, Candidate, Workload, remember, remembered
+from beholder.runtime.compiled_decoder import NETWORK, STEPS, teacher_forced_logits
 from beholder.runtime.compiled_language import CompiledLanguageModel
-from beholder.runtime.compiled_vision_language import (
-    STEPS,
-    CompiledVisionLanguageModel,
-    teacher_forced_logits,
-)
 from beholder.runtime.decoding import Language
 from beholder.runtime.engine import KERNELS, NetworkConfig, openvino, save_network
 from beholder.runtime.precision import Precision
@@ -27,6 +25,33 @@ from beholder.runtime.samples import sample_pixels
 from beholder.runtime.vision_front_end import CompiledFrontEnd
 
 IMAGES = 4
+
+
+class CompiledParts(Protocol):
+    """A compiled model with an image tower, a bridge or a connector, and perhaps a language model."""
+
+    @property
+    def folder(self) -> Path:
+        """Where it lies."""
+        ...
+
+    @property
+    def decoder(self) -> bool:
+        """Whether the language model was compiled, too."""
+        ...
+
+    @property
+    def preprocessing(self) -> Preprocessing:
+        """Of the pictures that the image tower reads."""
+        ...
+
+    def front_end(self, tower: NetworkConfig, bridge: NetworkConfig) -> CompiledFrontEnd:
+        """Return the image tower and the bridge in these configurations."""
+        ...
+
+    def language_model(self, config: NetworkConfig) -> CompiledLanguageModel:
+        """Return the compiled language model in this configuration."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -37,18 +62,18 @@ class ExecutionPlan:
     bridge: NetworkConfig
     language: NetworkConfig | None
 
-    def front_end(self, compiled: CompiledVisionLanguageModel) -> CompiledFrontEnd:
+    def front_end(self, compiled: CompiledParts) -> CompiledFrontEnd:
         """Return the image tower and the bridge."""
         return compiled.front_end(self.tower, self.bridge)
 
-    def load_language_model(self, compiled: CompiledVisionLanguageModel) -> CompiledLanguageModel | None:
+    def load_language_model(self, compiled: CompiledParts) -> CompiledLanguageModel | None:
         """Return the language model, if it was compiled."""
         return None if self.language is None else compiled.language_model(self.language)
 
 
-def execution_plan(compiled: CompiledVisionLanguageModel, precision: Precision) -> ExecutionPlan:
+def execution_plan(compiled: CompiledParts, precision: Precision) -> ExecutionPlan:
     """Return the fastest plan within a precision's bound on this processor; measured once, then remembered."""
-    language_config = NetworkConfig("language.xml") if compiled.decoder else None
+    language_config = NetworkConfig(NETWORK) if compiled.decoder else None
     plan = ExecutionPlan(NetworkConfig("tower.xml"), NetworkConfig("bridge.xml"), language_config)
     if precision == "exact":
         return plan
@@ -67,7 +92,7 @@ def execution_plan(compiled: CompiledVisionLanguageModel, precision: Precision) 
     return ExecutionPlan(tower, bridge, None if language is None else NetworkConfig(**language.config))
 
 
-def _tune_front_end(compiled: CompiledVisionLanguageModel, precision: Precision, pixels: np.ndarray) -> Autotuner:
+def _tune_front_end(compiled: CompiledParts, precision: Precision, pixels: np.ndarray) -> Autotuner:
     """Try bfloat16 for image tower and bridge, each alone and together."""
 
     def candidate(tower: str, bridge: str) -> Candidate:
@@ -92,9 +117,9 @@ def _tune_front_end(compiled: CompiledVisionLanguageModel, precision: Precision,
     return tuner
 
 
-def _tune_language_model(compiled: CompiledVisionLanguageModel, precision: Precision, prompts: Tensor) -> Autotuner:
+def _tune_language_model(compiled: CompiledParts, precision: Precision, prompts: Tensor) -> Autotuner:
     """Try bfloat16 and weights of eight bits; timed are captions by beam search and one answer."""
-    exact = compiled.language_model(NetworkConfig("language.xml"))
+    exact = compiled.language_model(NetworkConfig(NETWORK))
     _, ids = teacher_forced_logits(exact, prompts)
 
     def candidate(config: NetworkConfig) -> Candidate:
@@ -107,15 +132,15 @@ def _tune_language_model(compiled: CompiledVisionLanguageModel, precision: Preci
 
         return Candidate(asdict(config), load)
 
-    tuner = Autotuner(candidate(NetworkConfig("language.xml")), precision)
+    tuner = Autotuner(candidate(NetworkConfig(NETWORK)), precision)
     for config in _language_configs(compiled, precision):
         tuner.consider(candidate(config))
     return tuner
 
 
-def _language_configs(compiled: CompiledVisionLanguageModel, precision: Precision) -> Iterator[NetworkConfig]:
-    yield NetworkConfig("language.xml", "bf16")
-    model = openvino().Core().read_model(str(compiled.folder / "language.xml"))
+def _language_configs(compiled: CompiledParts, precision: Precision) -> Iterator[NetworkConfig]:
+    yield NetworkConfig(NETWORK, "bf16")
+    model = openvino().Core().read_model(str(compiled.folder / NETWORK))
     if not quantization.linear_layers(model):
         return  # quantized already
 

@@ -15,6 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from beholder.models.bridge import Bridge, image_tokens
+from beholder.models.connector import Connector
 from beholder.runtime.device import bfloat16_is_faster
 from beholder.runtime.engine import Network, NetworkConfig
 
@@ -23,7 +24,7 @@ if TYPE_CHECKING:
 
 
 class VisionFrontEnd(Protocol):
-    """An image tower and a bridge."""
+    """An image tower, and a bridge or a connector."""
 
     def tokens(self, pixels: np.ndarray) -> Tensor:
         """(B, 3, H, W) → (B, N, Di)."""
@@ -41,7 +42,9 @@ class VisionFrontEnd(Protocol):
 class TorchFrontEnd:
     """The networks in torch; ``"fast"`` and ``"fastest"`` use bfloat16 where that is faster."""
 
-    def __init__(self, tower: nn.Module, bridge: Bridge, device: torch.device, precision: Precision = "exact"):
+    def __init__(
+        self, tower: nn.Module, bridge: Bridge | Connector, device: torch.device, precision: Precision = "exact"
+    ):
         self.tower, self.bridge = tower.to(device).eval(), bridge.to(device).eval()
         self.device = device
         self.bfloat16 = precision != "exact" and bfloat16_is_faster(device)
@@ -58,6 +61,8 @@ class TorchFrontEnd:
 
     @torch.inference_mode()
     def match(self, tokens: Tensor, ids: np.ndarray, mask: np.ndarray) -> np.ndarray:  # noqa: D102
+        if not isinstance(self.bridge, Bridge):
+            raise TypeError("a connector does not match texts")
         texts = torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
         with self._autocast():
             logits = self.bridge.match(tokens.expand(len(ids), -1, -1), *texts)

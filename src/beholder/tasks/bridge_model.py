@@ -32,7 +32,9 @@ from beholder.tasks.caption_options import CaptionOptions
 from beholder.tasks.pictures import (
     FailedPicture,
     Picture,
+    Pictures,
     PreprocessedImage,
+    only_picture,
     preprocess_batches,
     preprocess_image,
 )
@@ -220,7 +222,7 @@ class BridgeModel:
 
     def ask(
         self,
-        image: Picture,
+        images: Pictures,
         question: str,
         choices: Sequence[str],
         settings: DecodingSettings,
@@ -231,6 +233,7 @@ class BridgeModel:
         """Return a short answer, or the ranked choices; see `VisionLanguageModel.ask`."""
         import torch
 
+        image = only_picture(images, self.name)
         ids = self.codec.encode_prompt(self.codec.prompts.format_question(question), settings.max_new_tokens)
         if notice := self.loaded.prompts.language_notice(question):
             self._preprocess(image, exact, allow_urls)  # a picture that can't be used is still an error
@@ -250,7 +253,7 @@ class BridgeModel:
         return Answer(self.codec.decode(text.ids).strip(" ."), float(np.exp(text.score * length)))
 
     def answers(
-        self, questions: Iterable[tuple[Picture, str]], settings: DecodingSettings, batch_size: int
+        self, questions: Iterable[tuple[Pictures, str]], settings: DecodingSettings, batch_size: int
     ) -> list[str]:
         """Return short answers in batches; see `VisionLanguageModel.answers`."""
         import torch
@@ -259,7 +262,8 @@ class BridgeModel:
         encoded: tuple[Picture, Tensor] | None = None
         for batch in batches(questions, batch_size):
             rows, ids = [], []
-            for image, question in batch:
+            for images, question in batch:
+                image = only_picture(images, self.name)
                 if encoded is None or image is not encoded[0]:
                     encoded = image, self.soft_prompts(image)
                 rows.append(encoded[1])
@@ -281,9 +285,9 @@ class BridgeModel:
             ]
         return answers
 
-    def chat(self, image: Picture, settings: DecodingSettings, *, allow_urls: bool = False) -> BridgeConversation:
+    def chat(self, images: Pictures, settings: DecodingSettings, *, allow_urls: bool = False) -> BridgeConversation:
         """Start a conversation about one picture, which is encoded once."""
-        prompts = self.soft_prompts(image, allow_urls=allow_urls)
+        prompts = self.soft_prompts(only_picture(images, self.name), allow_urls=allow_urls)
         return BridgeConversation(self.language, self.codec, lambda: prompts, settings)
 
     def match(

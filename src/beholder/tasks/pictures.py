@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
@@ -30,6 +30,7 @@ class PreprocessedImage:
 
 
 Picture = ImageSource | PreprocessedImage
+Pictures = Picture | Sequence[Picture]  # of one question or conversation
 
 
 @dataclass(frozen=True)
@@ -156,3 +157,21 @@ def is_one_image(images: Iterable[Picture] | Picture) -> bool:
 def image_list(images: Iterable[Picture] | Picture) -> Iterable[Picture]:
     """Return a single picture as a list of one, and anything else as it is."""
     return [images] if is_one_image(images) else images  # type: ignore[list-item, return-value]
+
+
+def picture_list(images: Pictures) -> list[Picture]:
+    """Return the pictures of one question or conversation."""
+    found = image_list(images)
+    return list(found) if isinstance(found, Iterable) else [found]
+
+
+def only_picture(images: Pictures, name: str) -> Picture:
+    """Return the one picture of a question or conversation, for a model that reads no more.
+
+    Raises:
+        InvalidSetting: there are several, or none.
+    """
+    found = picture_list(images)
+    if len(found) != 1:
+        raise InvalidSetting(f"{name}: this model reads one picture at a time, not {len(found)}")
+    return found[0]

@@ -16,7 +16,7 @@ from beholder.runtime.pipeline import map_ahead
 from beholder.tasks.caption_options import CaptionOptions
 from beholder.tasks.conversation import Conversation, Turn
 from beholder.tasks.instructions import answer_briefly, begin_with, choose, describe, file_context, to_caption
-from beholder.tasks.pictures import FailedPicture, Picture, checked_images, decode_picture
+from beholder.tasks.pictures import FailedPicture, Picture, Pictures, checked_images, decode_picture, only_picture
 from beholder.tasks.remote_endpoint import RemoteClient, RemoteEndpoint
 from beholder.tasks.thinking import visible, without_thinking
 from beholder.tasks.vision_language_results import Answer, CaptionedPicture
@@ -82,7 +82,7 @@ class RemoteModel:
 
     def ask(
         self,
-        image: Picture,
+        images: Pictures,
         question: str,
         choices: Sequence[str],
         settings: DecodingSettings,
@@ -92,6 +92,7 @@ class RemoteModel:
     ) -> Answer:
         """Return a short answer, or the choice that the model names; a server reports no probabilities."""
         question = checked_question(question)
+        image = only_picture(images, self.name)
         name = display_name(image, 0)
         picture = decode_picture(image, name, allow_urls)
         instruction = choose(question, choices) if choices else answer_briefly(question)
@@ -108,17 +109,18 @@ class RemoteModel:
         raise ModelError(f"{self.name}: the answer is none of the choices: {text[:100]}")
 
     def answers(
-        self, questions: Iterable[tuple[Picture, str]], settings: DecodingSettings, batch_size: int
+        self, questions: Iterable[tuple[Pictures, str]], settings: DecodingSettings, batch_size: int
     ) -> list[str]:
         """Return short answers, ``batch_size`` of them at once; see `VisionLanguageModel.answers`."""
 
-        def answer(pair: tuple[Picture, str]) -> str:
+        def answer(pair: tuple[Pictures, str]) -> str:
             return self.ask(pair[0], pair[1], (), settings).text
 
         return list(map_ahead(answer, questions, ahead=2 * batch_size, threads=batch_size))
 
-    def chat(self, image: Picture, settings: DecodingSettings, *, allow_urls: bool = False) -> RemoteConversation:
+    def chat(self, images: Pictures, settings: DecodingSettings, *, allow_urls: bool = False) -> RemoteConversation:
         """Start a conversation about one picture; the server keeps what it keeps."""
+        image = only_picture(images, self.name)
         name = display_name(image, 0)
         return RemoteConversation(self.client, decode_picture(image, name, allow_urls), name, settings)
 

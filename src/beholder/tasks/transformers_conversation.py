@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from copy import deepcopy
 from typing import Any
 
-from beholder.errors import InvalidSetting
 from beholder.runtime.decoding import DecodingSettings
-from beholder.tasks.conversation import Conversation, ConversationTruncatedWarning, Turn
+from beholder.tasks.chat_template_conversation import ChatTemplateConversation
+from beholder.tasks.conversation import Turn
+from beholder.tasks.image_text_to_text import Encode
 from beholder.tasks.thinking import OPEN, starts_thinking, visible
-from beholder.tasks.transformers_generation import Message, TransformersGenerator, user_message
+from beholder.tasks.transformers_generation import TransformersGenerator
 
 FAITHFUL_COSINE = 0.999  # of logits from a continued cache with those of the whole conversation
 
 
-class TransformersConversation(Conversation):
+class TransformersConversation(ChatTemplateConversation):
     """A conversation of a model of transformers.
 
     A turn continues the KV cache of the turns before it. Whether a family's cache can be continued is tried once per
@@ -24,17 +24,18 @@ class TransformersConversation(Conversation):
 
     Args:
         generator: the model.
-        encode: returns the inputs for the picture and a prompt.
+        encode: returns the inputs for the pictures and a prompt.
+        pictures: how many there are.
         settings: how answers are generated.
     """
 
+    generator: TransformersGenerator
+
     def __init__(
-        self, generator: TransformersGenerator, encode: Callable[[str], Any], settings: DecodingSettings
+        self, generator: TransformersGenerator, encode: Encode, pictures: int, settings: DecodingSettings
     ) -> None:
-        super().__init__()
-        self.generator = generator
+        super().__init__(generator, pictures, settings)
         self.encode = encode
-        self.settings = settings
         self._prompt = ""  # the conversation as the template writes it, up to the answer
         self._inputs: dict[str, Any] = {}  # all tokens of it, and the picture unless it is cached
         self._cache: Any = None
@@ -43,36 +44,8 @@ class TransformersConversation(Conversation):
         self._answered: tuple[str, str, list[int]] | None = None  # the last prompt, its answer, and all their tokens
 
     @property
-    def context_length(self) -> int:
-        """Tokens that the model reads at most; 0 if unknown."""
-        return self.generator.context_length
-
-    @property
-    def num_tokens(self) -> int:
-        """Tokens in the model's context, those of the picture and of the last answer included."""
-        generated = len(self.context_turns[-1].answer_ids) if self.context_turns else 0
-        return self._prompt_length + generated if self._inputs else 0
-
-    @property
     def _prompt_length(self) -> int:
         return int(self._inputs["input_ids"].shape[1]) if self._inputs else 0
-
-    def add_question(self, question: str) -> Turn:
-        """Append a question; errors as for `stream`."""
-        self.generator.checked_question(question)
-        turn = Turn(question)
-        self.turns.append(turn)
-        self.context_turns.append(turn)
-        try:
-            self._read(self.context_turns)
-            if len(self.context_turns) == 1:
-                self.generator.check_length(self._prompt_length, self.settings.max_new_tokens)
-        except Exception:
-            self.turns.pop()
-            self.context_turns.pop()
-            self._forget()
-            raise
-        return turn
 
     def _add_answer(self, turn: Turn) -> None:
         turn.answer_ids = self.generator.tokenizer(
@@ -82,16 +55,6 @@ class TransformersConversation(Conversation):
 
     def _forget(self) -> None:
         self._cache, self._answered = None, None
-
-    def _messages(self, turns: list[Turn]) -> list[Message]:
-        messages: list[Message] = []
-        for number, turn in enumerate(turns):
-            question = self.generator.checked_question(turn.question)
-            messages.append(user_message(question, picture=number == 0))
-            if number + 1 < len(turns):
-                answer = self.generator.plain(turn.answer)
-                messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
-        return messages
 
     def _read(self, turns: list[Turn]) -> None:
         """Make the inputs for the next answer: after the cached tokens if the conversation begins with those."""
@@ -179,22 +142,3 @@ class TransformersConversation(Conversation):
                 self._cache.crop(length)
         except Exception:  # a cache that can't be cropped raises errors of any type
             self._cache = None
-
-    def _truncate(self) -> None:
-        """Drop the oldest turns if the rest would not fit into the context, and warn."""
-        context = self.context_length
-        dropped = 0
-        while context and len(self.context_turns) > 1 and self.num_tokens + self.settings.max_new_tokens > context:
-            self.context_turns.pop(0)
-            dropped += 1
-            self._forget()
-            self._read(self.context_turns)
-        if context and self.num_tokens + self.settings.max_new_tokens > context:
-            raise InvalidSetting(f"the model's context of {context} tokens is full; start a new conversation")
-        if dropped:
-            turns = "turn was" if dropped == 1 else f"{dropped} turns were"
-            warnings.warn(
-                f"the conversation exceeds the model's context of {context} tokens; the oldest {turns} dropped",
-                ConversationTruncatedWarning,
-                stacklevel=3,
-            )

@@ -7,42 +7,27 @@ import queue
 import re
 import threading
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import dataclass
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from beholder.errors import InvalidSetting, ModelError
+from beholder.errors import ModelError
 from beholder.runtime.decoding import DecodingSettings
 from beholder.runtime.precision import Precision
+from beholder.tasks.image_text_to_text import (
+    THINKING_TOKENS,
+    Generated,
+    Message,
+    broken_control_token,
+    separator,
+)
 from beholder.tasks.thinking import CLOSE, starts_thinking, without_thinking
 from beholder.text.prompts import checked_question
-from beholder.weights.image_text_to_text import LoadedImageTextToText, chat_template
+from beholder.weights.image_text_to_text import LoadedImageTextToText, PlainPrompts, chat_template
 from beholder.weights.quiet_transformers import quiet_transformers
 
 if TYPE_CHECKING:
     from PIL.Image import Image
     from torch import Tensor
-
-THINKING_TOKENS = 2048  # that a model may think before its answer, beside max_new_tokens
-
-Message = dict[str, Any]
-
-
-@dataclass(frozen=True)
-class Generated:
-    """A generated text.
-
-    Attributes:
-        ids: its tokens, without the end token.
-        text: it, without special tokens and without what the model thought before it.
-        log_prob: its log-probability, that of the end token included.
-        finished: whether it ended by itself.
-    """
-
-    ids: list[int]
-    text: str
-    log_prob: float
-    finished: bool
 
 
 class TransformersGenerator:
@@ -85,6 +70,21 @@ class TransformersGenerator:
         return self.loaded.name
 
     @property
+    def model_type(self) -> str:
+        """The family."""
+        return self.loaded.model_type
+
+    @property
+    def plain_prompts(self) -> PlainPrompts | None:
+        """How a family without a chat template is prompted."""
+        return self.loaded.plain_prompts
+
+    @property
+    def min_picture_tokens(self) -> int:
+        """1: it depends on the family."""
+        return 1
+
+    @property
     def context_length(self) -> int:
         """Tokens that the model reads at most, those of the picture included; 0 if unknown."""
         return int(getattr(self.module.config.get_text_config(), "max_position_embeddings", 0) or 0)
@@ -111,7 +111,7 @@ class TransformersGenerator:
 
     def plain(self, text: str) -> str:
         """Return a text in which nothing is a control token: those that it spells are broken by a space."""
-        return self.special_tokens.sub(lambda found: f"{found[0][:1]} {found[0][1:]}", text)
+        return self.special_tokens.sub(lambda found: broken_control_token(found[0]), text)
 
     def checked_question(self, question: str) -> str:
         """Return a question on one line, without control tokens.
@@ -142,9 +142,11 @@ class TransformersGenerator:
             text = f"{text.rstrip()}\n\n{CLOSE}\n\n"
         return f"{text}{separator(text) if start else ''}{start}"
 
-    def encode(self, images: Sequence[Image], texts: Sequence[str]) -> Any:
-        """Return the network's inputs for pictures and their prompts; raises what the processor raises."""
-        nested: list[Any] = list(images) if self.loaded.plain_prompts is not None else [[image] for image in images]
+    def encode(self, images: Sequence[Sequence[Image]], texts: Sequence[str]) -> Any:
+        """Return the network's inputs for prompts, each with its pictures; raises what the processor raises."""
+        nested: list[Any] = [list(each) for each in images]
+        if self.loaded.plain_prompts is not None:
+            nested = [image for each in images for image in each]
         tokenizer_adds = self.loaded.plain_prompts is not None or not str(texts[0]).startswith(
             self.tokenizer.bos_token or "\0"
         )
@@ -156,13 +158,9 @@ class TransformersGenerator:
         inputs.pop("labels", None)  # PaliGemma's, for training
         return inputs.to(self.device, self.module.dtype)  # only floating-point tensors change their type
 
-    def check_length(self, length: int, max_new_tokens: int) -> None:
-        """Raise `InvalidSetting` if a prompt of ``length`` tokens leaves no room for new ones."""
-        if self.context_length and length + max_new_tokens > self.context_length:
-            raise InvalidSetting(
-                f"{self.name}: picture and prompt have {length} tokens; with {max_new_tokens} new ones they exceed "
-                f"the model's context of {self.context_length}. Shorten the prompt"
-            )
+    def prompt_length(self, inputs: Any) -> int:
+        """Return the number of tokens of the longest prompt."""
+        return int(inputs["input_ids"].shape[1])
 
     def generate(
         self,
@@ -172,16 +170,8 @@ class TransformersGenerator:
         count: int = 1,
         thinking: bool = False,
         on_token: Callable[[], None] | None = None,
-    ) -> tuple[list[list[Generated]], Any]:
-        """Generate ``count`` texts for each row, and return them with the output of transformers.
-
-        Args:
-            inputs: of `encode`.
-            settings: how to decode.
-            count: texts per row: the best beams, or samples.
-            thinking: the prompt makes the model think first.
-            on_token: called before each token; an exception aborts generation.
-        """
+    ) -> list[list[Generated]]:
+        """Generate ``count`` texts for each row; see `ImageTextToTextGenerator.generate`."""
         import torch
 
         steps = Steps(settings, on_token)
@@ -197,7 +187,7 @@ class TransformersGenerator:
         else:
             scores = self._log_probs(rows, torch.stack(output.logits, 1))
         found = [self.generated(row, score, thinking) for row, score in zip(rows, scores, strict=True)]
-        return [found[start : start + count] for start in range(0, len(found), count)], output
+        return [found[start : start + count] for start in range(0, len(found), count)]
 
     def stream(
         self,
@@ -356,8 +346,11 @@ class TransformersGenerator:
             found.append(float(each[:length].gather(1, tokens[:, None]).sum()))
         return found
 
-    def answer_log_prob(self, inputs: Any, prompt: str, answer: str) -> float:
-        """Return the log-probability of an answer and of the end after it."""
+    def answer_log_probs(self, inputs: Any, prompt: str, answers: Sequence[str]) -> list[float]:
+        """Return the log-probability of each answer and of the end after it."""
+        return [self._answer_log_prob(inputs, prompt, answer) for answer in answers]
+
+    def _answer_log_prob(self, inputs: Any, prompt: str, answer: str) -> float:
         import torch
 
         ids = self.tokenizer(f"{separator(prompt)}{self.plain(answer)}", add_special_tokens=False)["input_ids"]
@@ -443,14 +436,3 @@ class Steps:
             if input_ids.shape[1] > self.start:
                 scores = process(input_ids[:, self.start :], scores)
         return scores
-
-
-def user_message(text: str, *, picture: bool) -> Message:
-    """Return a message of the user, the first of which has the picture."""
-    parts = [{"type": "image"}] if picture else []
-    return {"role": "user", "content": [*parts, {"type": "text", "text": text}]}
-
-
-def separator(prompt: str) -> str:
-    """Return what stands between a prompt and an answer: a space after a word or a colon."""
-    return " " if prompt and (prompt[-1].isalnum() or prompt[-1] in ":.,?!") else ""

@@ -16,7 +16,7 @@ from beholder.tasks.caption_options import CaptionOptions
 from beholder.tasks.conversation import Conversation
 from beholder.tasks.inputs import checked_batch_size, text_list
 from beholder.tasks.origin import Origin, Reloadable
-from beholder.tasks.pictures import FailedPicture, Picture, PreprocessedImage, image_list, is_one_image
+from beholder.tasks.pictures import FailedPicture, Picture, Pictures, PreprocessedImage, image_list, is_one_image
 from beholder.tasks.remote_endpoint import RemoteEndpoint, is_address
 from beholder.tasks.vision_language_backend import VisionLanguageBackend
 from beholder.tasks.vision_language_results import Answer, CaptionedPicture
@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
     from beholder.models.bridge import Bridge
     from beholder.pictures.transform import Preprocessing
+    from beholder.runtime.compiled_smolvlm import CompiledSmolVLM
     from beholder.runtime.compiled_vision_language import CompiledVisionLanguageModel
     from beholder.runtime.continuous_batching import CacheDemand
     from beholder.runtime.decoding import Decoding, Language
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from beholder.tasks.text_codec import TextCodec
     from beholder.weights.image_text_to_text import LoadedImageTextToText
     from beholder.weights.loaded import LoadedVisionLanguage
+    from beholder.weights.smolvlm import LoadedSmolVLM
 
 
 class VisionLanguageModel(Reloadable):
@@ -60,20 +62,37 @@ class VisionLanguageModel(Reloadable):
 
     def __init__(
         self,
-        loaded: LoadedVisionLanguage | CompiledVisionLanguageModel | LoadedImageTextToText | RemoteEndpoint,
+        loaded: LoadedVisionLanguage
+        | CompiledVisionLanguageModel
+        | LoadedImageTextToText
+        | LoadedSmolVLM
+        | CompiledSmolVLM
+        | RemoteEndpoint,
         device: str | None = None,
         precision: Precision = "exact",
         reranker: str = "",
     ):
+        from beholder.runtime.compiled_smolvlm import CompiledSmolVLM
         from beholder.weights.image_text_to_text import LoadedImageTextToText
+        from beholder.weights.smolvlm import LoadedSmolVLM
 
         self.loaded = loaded
         self.precision = check_precision(precision)
         self.backend: VisionLanguageBackend
         if isinstance(loaded, LoadedImageTextToText):
-            from beholder.tasks.transformers_model import TransformersModel
+            from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
+            from beholder.tasks.transformers_conversation import TransformersConversation
+            from beholder.tasks.transformers_generation import TransformersGenerator
 
-            self.backend = TransformersModel(loaded, device, precision, reranker)
+            generator = TransformersGenerator(loaded, device, precision)
+            self.backend = ImageTextToTextModel(generator, TransformersConversation, precision, reranker)
+        elif isinstance(loaded, LoadedSmolVLM | CompiledSmolVLM):
+            from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
+            from beholder.tasks.smolvlm_conversation import SmolVLMConversation
+            from beholder.tasks.smolvlm_generation import SmolVLMGenerator
+
+            native = SmolVLMGenerator(loaded, device, precision)
+            self.backend = ImageTextToTextModel(native, SmolVLMConversation, precision, reranker)
         elif isinstance(loaded, RemoteEndpoint):
             from beholder.tasks.remote_model import RemoteModel
 
@@ -103,7 +122,6 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
         `match`, such as ``"siglip2"``. An address, such as ``"http://127.0.0.1:11434/v1#qwen3-vl:8b"``, is that of a
         server with the OpenAI API; its key is read from the environment variable BEHOLDER_API_KEY.
         """
-        from beholder.runtime.compiled_vision_language import COMPILED_VISION_LANGUAGE
         from beholder.runtime.device import has_accelerator
         from beholder.runtime.engine import available
         from beholder.weights.load import load_any_vision_language
@@ -115,7 +133,7 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
         if is_address(name):
             return cls(RemoteEndpoint.parse(str(name)), precision=precision)._loaded_from(origin)
         if device == "cpu" or (device is None and not has_accelerator()):
-            compiled = COMPILED_VISION_LANGUAGE.find(name)
+            compiled = _find_compiled(name)
             if compiled is not None:
                 return cls(compiled, precision=precision, reranker=reranker)._loaded_from(origin)
             if name == "mini" and available():
@@ -136,17 +154,24 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
             ModelError: OpenVINO is not installed, or the model can't be compiled, or the compiled model would generate
                 other text.
         """
+        from beholder.runtime.compiled_smolvlm import COMPILED_SMOLVLM
         from beholder.runtime.compiled_vision_language import COMPILED_VISION_LANGUAGE
-        from beholder.weights.load import load_vision_language
+        from beholder.weights.load import load_any_vision_language
         from beholder.weights.loaded import LoadedVisionLanguage
+        from beholder.weights.smolvlm import LoadedSmolVLM
 
         origin = Origin(name, device="cpu", allow_pickle=allow_pickle, precision=precision)
-        compiled = COMPILED_VISION_LANGUAGE.find(name)
+        compiled = _find_compiled(name)
         if compiled is None:
-            loaded = load_vision_language(name, allow_pickle=allow_pickle)
-            if not isinstance(loaded, LoadedVisionLanguage):
-                raise ModelError(f"{name}: only models with a bridge are compiled; this one is run by transformers")
-            compiled = COMPILED_VISION_LANGUAGE.compile(loaded, name)
+            loaded = load_any_vision_language(name, allow_pickle=allow_pickle)
+            if isinstance(loaded, LoadedSmolVLM):
+                compiled = COMPILED_SMOLVLM.compile(loaded, name)
+            elif isinstance(loaded, LoadedVisionLanguage):
+                compiled = COMPILED_VISION_LANGUAGE.compile(loaded, name)
+            else:
+                raise ModelError(
+                    f"{name}: only models with a bridge and SmolVLM are compiled; this one is run by transformers"
+                )
         return VisionLanguageModel(compiled, precision=precision)._loaded_from(origin)
 
     def save_pretrained(self, folder: str | Path) -> None:
@@ -279,13 +304,13 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
             captions.append(picture.caption)
         return captions[0] if is_one_image(images) else captions
 
-    def answer(self, image: Picture, question: str, **options: Any) -> str:
-        """Return the answer to a question about a picture; ``options`` are those of `ask`."""
+    def answer(self, image: Pictures, question: str, **options: Any) -> str:
+        """Return the answer to a question about a picture; arguments and errors are those of `ask`."""
         return self.ask(image, question, **options).text
 
     def ask(
         self,
-        image: Picture,
+        image: Pictures,
         question: str,
         *,
         choices: Sequence[str] = (),
@@ -297,7 +322,7 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
         """Return a short answer and its confidence.
 
         Args:
-            image: one picture.
+            image: one picture, or a list of them for a model without a bridge, which sees them all.
             question: the question.
             choices: rank these answers by their likelihood instead of generating one.
             max_new_tokens: maximum length of the answer, in tokens.
@@ -306,7 +331,7 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
             allow_urls: fetch an http(s) address.
 
         Raises:
-            InvalidSetting: an empty or too long question, or an empty choice.
+            InvalidSetting: an empty or too long question, an empty choice, or more pictures than the model reads.
             PictureError: the picture can't be used.
         """
         choices = text_list(choices, "choices")
@@ -317,7 +342,7 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
 
     def answers(
         self,
-        questions: Iterable[tuple[Picture, str]],
+        questions: Iterable[tuple[Pictures, str]],
         *,
         max_new_tokens: int = 10,
         num_beams: int = 1,
@@ -328,7 +353,7 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
         A picture that is the same object as that of the question before it is encoded once. Errors as for `ask`.
         """
 
-        def checked() -> Iterator[tuple[Picture, str]]:
+        def checked() -> Iterator[tuple[Pictures, str]]:
             for pair in questions:
                 if not isinstance(pair, tuple | list) or len(pair) != 2:
                     raise InvalidSetting(
@@ -341,7 +366,7 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
 
     def chat(
         self,
-        image: Picture,
+        image: Pictures,
         *,
         max_new_tokens: int = 40,
         top_p: float | None = None,
@@ -349,7 +374,10 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
         seed: int = 0,
         allow_urls: bool = False,
     ) -> Conversation:
-        """Start a conversation about one picture, which is encoded once; ``top_p`` samples the answers."""
+        """Start a conversation about a picture, which is encoded once; ``top_p`` samples the answers.
+
+        A model without a bridge may be given a list of pictures. Errors as for `ask`.
+        """
         settings = DecodingSettings(max_new_tokens, top_p=top_p, temperature=temperature, seed=seed)
         return self.backend.chat(image, settings, allow_urls=allow_urls)
 
@@ -377,3 +405,11 @@ Instruct"``, are run by transformers; code from the hub is never run. ``reranker
             ModelError: the model has no bridge.
         """
         return self.with_bridge("an attention map").attention_maps(image, text, prompt)
+
+
+def _find_compiled(name: str | Path) -> CompiledVisionLanguageModel | CompiledSmolVLM | None:
+    from beholder.runtime.compiled_smolvlm import COMPILED_SMOLVLM
+    from beholder.runtime.compiled_vision_language import COMPILED_VISION_LANGUAGE
+
+    compiled = COMPILED_VISION_LANGUAGE.find(name)
+    return compiled if compiled is not None or name == "mini" else COMPILED_SMOLVLM.find(name)

@@ -10,7 +10,7 @@ import numpy as np
 from beholder.runtime.decoding import DecodingSettings
 from beholder.tasks.caption_options import CaptionOptions
 from beholder.tasks.conversation import Conversation
-from beholder.tasks.pictures import FailedPicture, Picture
+from beholder.tasks.pictures import FailedPicture, Picture, Pictures
 from beholder.tasks.vision_language_results import Answer, CaptionedPicture
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class VisionLanguageBackend(Protocol):
 
     def ask(
         self,
-        image: Picture,
+        images: Pictures,
         question: str,
         choices: Sequence[str],
         settings: DecodingSettings,
@@ -46,17 +46,17 @@ class VisionLanguageBackend(Protocol):
         exact: bool = False,
         allow_urls: bool = False,
     ) -> Answer:
-        """Answer a question, or rank the choices if there are any."""
+        """Answer a question about one picture or several, or rank the choices if there are any."""
         ...
 
     def answers(
-        self, questions: Iterable[tuple[Picture, str]], settings: DecodingSettings, batch_size: int
+        self, questions: Iterable[tuple[Pictures, str]], settings: DecodingSettings, batch_size: int
     ) -> list[str]:
         """Answer many questions."""
         ...
 
-    def chat(self, image: Picture, settings: DecodingSettings, *, allow_urls: bool = False) -> Conversation:
-        """Start a conversation about a picture."""
+    def chat(self, images: Pictures, settings: DecodingSettings, *, allow_urls: bool = False) -> Conversation:
+        """Start a conversation about one picture, or about several if the model reads more than one."""
         ...
 
     def match(

@@ -24,6 +24,7 @@ from beholder.weights import (
     open_clip,
     sentence_transformers,
     siglip,
+    smolvlm,
     vit,
 )
 from beholder.weights.exporting import Writer
@@ -31,6 +32,7 @@ from beholder.weights.foreign_dual_encoder import load_dual_encoder
 from beholder.weights.image_encoder_layout import load_image_encoder
 from beholder.weights.image_text_to_text import LoadedImageTextToText
 from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder, LoadedVisionLanguage
+from beholder.weights.smolvlm import LoadedSmolVLM
 from beholder.weights.tensors import weight_files
 from beholder.weights.transformers_layout import TransformersLayout, read_network, writer
 
@@ -38,7 +40,7 @@ Kind = Literal["dual encoder", "vision-language model", "image encoder"]
 DUAL_ENCODER: Kind = "dual encoder"
 VISION_LANGUAGE_MODEL: Kind = "vision-language model"
 IMAGE_ENCODER: Kind = "image encoder"
-Loaded = LoadedDualEncoder | LoadedVisionLanguage | LoadedImageTextToText | LoadedImageEncoder
+Loaded = LoadedDualEncoder | LoadedVisionLanguage | LoadedSmolVLM | LoadedImageTextToText | LoadedImageEncoder
 
 
 @dataclass(frozen=True)
@@ -145,6 +147,7 @@ FORMATS = (
         exports_to="transformers",
         writer=blip2.writer,
     ),
+    Format("SmolVLM2", VISION_LANGUAGE_MODEL, huggingface.CONFIG, smolvlm.load, smolvlm.MODEL_TYPE),
     Format("ViT", IMAGE_ENCODER, huggingface.CONFIG, partial(load_image_encoder, vit.LAYOUT), "vit"),
     Format("DINOv2", IMAGE_ENCODER, huggingface.CONFIG, partial(load_image_encoder, dinov2.LAYOUT), "dinov2"),
     Format(

@@ -16,6 +16,7 @@ from beholder.weights.formats import Kind, Loaded
 from beholder.weights.image_text_to_text import LoadedImageTextToText
 from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedDualEncoder, LoadedImageEncoder, LoadedVisionLanguage
+from beholder.weights.smolvlm import LoadedSmolVLM
 from beholder.weights.sources import find_model
 
 Wanted = TypeVar("Wanted", LoadedDualEncoder, LoadedVisionLanguage, LoadedImageEncoder)
@@ -57,8 +58,8 @@ def load_vision_language(
 
 def load_any_vision_language(
     name: str | Path, *, revision: str | None = None, allow_pickle: bool = True
-) -> LoadedVisionLanguage | LoadedImageTextToText:
-    """Load a model with a bridge, or any other vision-language model that transformers runs.
+) -> LoadedVisionLanguage | LoadedSmolVLM | LoadedImageTextToText:
+    """Load a model with a bridge, a SmolVLM, or any other vision-language model that transformers runs.
 
     The arguments and errors are those of `load_dual_encoder`.
     """
@@ -67,7 +68,7 @@ def load_any_vision_language(
 
         name = mini_bridge.folder()
     loaded = _open(name, *KINDS[LoadedVisionLanguage], revision, allow_pickle)
-    if not isinstance(loaded, LoadedVisionLanguage | LoadedImageTextToText):
+    if not isinstance(loaded, LoadedVisionLanguage | LoadedSmolVLM | LoadedImageTextToText):
         raise TypeError(f"{name}: a {type(loaded).__name__} is no vision-language model")
     return loaded
 
@@ -98,7 +99,7 @@ def load_image_tower(name: str | Path) -> tuple[nn.Module, Preprocessing]:
             tower = loaded.network.image
         case LoadedImageEncoder():
             tower = loaded.network
-        case LoadedImageTextToText():
+        case LoadedImageTextToText() | LoadedSmolVLM():
             raise ModelError(f"{name}: the image tower of a {loaded.model_type} can't be taken out of it")
     return tower.float().requires_grad_(False).eval(), loaded.preprocessing
 

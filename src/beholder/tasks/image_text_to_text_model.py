@@ -1,26 +1,39 @@
-"""Captions, answers and conversations of a vision-language model that transformers runs."""
+"""Captions, answers and conversations of a vision-language model without a bridge."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property, partial
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from beholder.errors import InvalidAnswer, InvalidSetting, ModelError, PictureError, PictureRefused
+from beholder.errors import BeholderError, InvalidAnswer, InvalidSetting, ModelError, PictureError, PictureRefused
 from beholder.pictures.read import display_name
 from beholder.runtime.decoding import DecodingSettings
 from beholder.runtime.pipeline import batches
 from beholder.runtime.precision import Precision
 from beholder.tasks.caption_options import CaptionOptions
+from beholder.tasks.conversation import Conversation
+from beholder.tasks.image_text_to_text import (
+    Encode,
+    ImageTextToTextGenerator,
+    check_length,
+    check_pictures,
+    user_message,
+)
 from beholder.tasks.instructions import answer_briefly, describe, file_context, to_caption
-from beholder.tasks.pictures import FailedPicture, Picture, checked_images, decode_picture, read_batches
+from beholder.tasks.pictures import (
+    FailedPicture,
+    Picture,
+    Pictures,
+    checked_images,
+    decode_picture,
+    picture_list,
+    read_batches,
+)
 from beholder.tasks.thinking import starts_thinking
-from beholder.tasks.transformers_conversation import TransformersConversation
-from beholder.tasks.transformers_generation import TransformersGenerator, user_message
 from beholder.tasks.vision_language_results import Answer, CaptionedPicture, rank
-from beholder.weights.image_text_to_text import LoadedImageTextToText
 
 if TYPE_CHECKING:
     from PIL.Image import Image
@@ -28,30 +41,38 @@ if TYPE_CHECKING:
     from beholder.tasks.dual_encoder import DualEncoder
 
 
-class TransformersModel:
-    """A vision-language model of transformers with its processor and chat template, behind `VisionLanguageModel`.
+StartConversation = Callable[[Any, Encode, int, DecodingSettings], Conversation]
+
+
+class ImageTextToTextModel:
+    """A vision-language model that is prompted by its chat template, behind `VisionLanguageModel`.
 
     Args:
-        loaded: the network and its processor.
-        device: where to run; by default the fastest available.
-        precision: computes in bfloat16 unless ``"exact"``, where that is faster.
+        generator: the network with what makes pictures and prompts ready for it.
+        start_conversation: from the generator, a function that encodes a prompt with the pictures, their number, and
+            how answers are generated.
+        precision: of the reranker.
         reranker: the dual encoder that scores how well a text matches; empty for none.
     """
 
-    preprocessing: None = None  # the processor takes pictures as they are
+    preprocessing: None = None  # pictures are taken as they are
 
     def __init__(
-        self, loaded: LoadedImageTextToText, device: str | None, precision: Precision = "exact", reranker: str = ""
+        self,
+        generator: ImageTextToTextGenerator,
+        start_conversation: StartConversation,
+        precision: Precision = "exact",
+        reranker: str = "",
     ):
-        self.loaded = loaded
+        self.generator = generator
+        self.start_conversation = start_conversation
         self.precision = precision
-        self.generator = TransformersGenerator(loaded, device, precision)
         self._reranker = reranker
 
     @property
     def name(self) -> str:
         """The model's name."""
-        return self.loaded.name
+        return self.generator.name
 
     def caption_prompt(self, options: CaptionOptions, context: str = "") -> str:
         """Return the prompt of a caption.
@@ -67,32 +88,32 @@ class TransformersModel:
         if start is not None and not isinstance(start, str):
             raise InvalidSetting(f"the prompt must be a str, not {type(start).__name__}")
         start = self.generator.plain(start or "").strip()
-        prompts = self.loaded.plain_prompts
+        prompts = self.generator.plain_prompts
         if prompts is None:
             instruction = self.generator.plain(describe(options, context))
-            return self.generator.render([user_message(instruction, picture=True)], start)
+            return self.generator.render([user_message(instruction, pictures=1)], start)
         if options.instructs:
             raise InvalidSetting(
-                f"{self.name}: a {self.loaded.model_type} follows no instructions, so it can't be given "
+                f"{self.name}: a {self.generator.model_type} follows no instructions, so it can't be given "
                 f"{' or '.join(options.instructs)}"
             )
         if start and not prompts.continues:
-            raise InvalidSetting(f"{self.name}: a {self.loaded.model_type} can't continue the start of a caption")
+            raise InvalidSetting(f"{self.name}: a {self.generator.model_type} can't continue the start of a caption")
         return f"{prompts.caption} {start}".strip()
 
-    def question_prompt(self, question: str) -> str:
-        """Return the prompt of a question that is answered briefly.
+    def question_prompt(self, question: str, pictures: int = 1) -> str:
+        """Return the prompt of a question about pictures that is answered briefly.
 
         Raises:
             InvalidSetting: the question is empty or not a str.
             ModelError: this family answers no questions.
         """
         question = self.generator.checked_question(question)
-        prompts = self.loaded.plain_prompts
+        prompts = self.generator.plain_prompts
         if prompts is None:
-            return self.generator.render([user_message(answer_briefly(question), picture=True)])
+            return self.generator.render([user_message(answer_briefly(question), pictures=pictures)])
         if not prompts.question:
-            raise ModelError(f"{self.name}: a {self.loaded.model_type} captions pictures and answers no questions")
+            raise ModelError(f"{self.name}: a {self.generator.model_type} captions pictures and answers no questions")
         return prompts.question.replace("{}", question)
 
     def stream_captions(
@@ -133,7 +154,9 @@ class TransformersModel:
         settings = options.decoding()
         try:
             prompts = [prompt for *_, prompt in pictures]
-            inputs = self.generator.encode([image for _, _, image, _ in pictures], prompts)
+            inputs = self.generator.encode([[image] for _, _, image, _ in pictures], prompts)
+        except BeholderError:
+            raise
         except Exception as error:  # processors raise errors of any type for pictures that do not suit them
             if len(pictures) > 1:
                 for one in pictures:
@@ -141,8 +164,8 @@ class TransformersModel:
                 return
             yield pictures[0][0], self._refused(pictures[0][1], error)
             return
-        self.generator.check_length(inputs["input_ids"].shape[1], settings.max_new_tokens)
-        rows, _ = self.generator.generate(
+        self._check_length(inputs, settings)
+        rows = self.generator.generate(
             inputs, settings, count=count, thinking=any(map(starts_thinking, prompts)), on_token=options.on_token
         )
         for (index, name, image, _), found in zip(pictures, rows, strict=True):
@@ -162,7 +185,7 @@ class TransformersModel:
 
     def ask(
         self,
-        image: Picture,
+        images: Pictures,
         question: str,
         choices: Sequence[str],
         settings: DecodingSettings,
@@ -171,49 +194,52 @@ class TransformersModel:
         allow_urls: bool = False,
     ) -> Answer:
         """Return a short answer, or the ranked choices; see `VisionLanguageModel.ask`."""
-        prompt = self.question_prompt(question)
-        name = display_name(image, 0)
-        inputs = self._encode(decode_picture(image, name, allow_urls), name, prompt)
-        self.generator.check_length(inputs["input_ids"].shape[1], settings.max_new_tokens)
+        sources = self._sources(images)
+        prompt = self.question_prompt(question, len(sources))
+        inputs = self._encode(self._decode(sources, allow_urls), display_name(sources[0], 0), prompt)
+        self._check_length(inputs, settings, len(sources))
         if choices:
-            scores = np.array([self.generator.answer_log_prob(inputs, prompt, choice.strip()) for choice in choices])
+            answers = [choice.strip() for choice in choices]
+            scores = np.array(self.generator.answer_log_probs(inputs, prompt, answers))
             shares = np.exp(scores - scores.max())
             ranked = rank(choices, (shares / shares.sum()).tolist())
             return Answer(ranked[0][0], ranked[0][1], tuple(ranked))
-        ((found,),), _ = self.generator.generate(inputs, settings, thinking=starts_thinking(prompt))
+        ((found,),) = self.generator.generate(inputs, settings, thinking=starts_thinking(prompt))
         return Answer(found.text.strip(" ."), float(np.exp(found.log_prob)))
 
     def answers(
-        self, questions: Iterable[tuple[Picture, str]], settings: DecodingSettings, batch_size: int
+        self, questions: Iterable[tuple[Pictures, str]], settings: DecodingSettings, batch_size: int
     ) -> list[str]:
         """Return short answers in batches; see `VisionLanguageModel.answers`."""
         answers: list[str] = []
         for batch in batches(questions, batch_size):
-            images = [decode_picture(image, display_name(image, 0), False) for image, _ in batch]
-            prompts = [self.question_prompt(question) for _, question in batch]
+            sources = [self._sources(images) for images, _ in batch]
+            prompts = [self.question_prompt(pair[1], len(each)) for pair, each in zip(batch, sources, strict=True)]
             try:
-                inputs = self.generator.encode(images, prompts)
+                inputs = self.generator.encode([self._decode(each, False) for each in sources], prompts)
+            except BeholderError:
+                raise
             except Exception as error:
-                raise self._refused(display_name(batch[0][0], 0), error) from error
-            self.generator.check_length(inputs["input_ids"].shape[1], settings.max_new_tokens)
-            rows, _ = self.generator.generate(inputs, settings, thinking=any(map(starts_thinking, prompts)))
+                raise self._refused(display_name(sources[0][0], 0), error) from error
+            self._check_length(inputs, settings, max(map(len, sources)))
+            rows = self.generator.generate(inputs, settings, thinking=any(map(starts_thinking, prompts)))
             answers += [found.text.strip(" .") for (found,) in rows]
         return answers
 
-    def chat(self, image: Picture, settings: DecodingSettings, *, allow_urls: bool = False) -> TransformersConversation:
-        """Start a conversation about one picture; its tokens and those of past turns stay in the KV cache.
+    def chat(self, images: Pictures, settings: DecodingSettings, *, allow_urls: bool = False) -> Conversation:
+        """Start a conversation about pictures; their tokens and those of past turns stay in the KV cache.
 
         Raises:
             ModelError: the family has no chat template.
         """
-        if self.loaded.plain_prompts is not None:
+        if self.generator.plain_prompts is not None:
             raise ModelError(
-                f"{self.name}: a {self.loaded.model_type} has no chat template, so it holds no conversation; ask it "
+                f"{self.name}: a {self.generator.model_type} has no chat template, so it holds no conversation; ask it "
                 "single questions, where it answers any"
             )
-        name = display_name(image, 0)
-        picture = decode_picture(image, name, allow_urls)
-        return TransformersConversation(self.generator, partial(self._encode, picture, name), settings)
+        sources = self._sources(images)
+        encode = partial(self._encode, self._decode(sources, allow_urls), display_name(sources[0], 0))
+        return self.start_conversation(self.generator, encode, len(sources), settings)
 
     def match(
         self, image: Picture, texts: Sequence[str], *, exact: bool = False, allow_urls: bool = False
@@ -238,15 +264,32 @@ class TransformersModel:
     def _check_matching(self) -> None:
         if not self._reranker:
             raise ModelError(
-                f"{self.name}: a {self.loaded.model_type} generates text and does not score how well a text matches a "
-                'picture; a dual encoder does that in its place: from_pretrained(…, reranker="siglip2")'
+                f"{self.name}: a {self.generator.model_type} generates text and does not score how well a text matches "
+                'a picture; a dual encoder does that in its place: from_pretrained(…, reranker="siglip2")'
             )
 
-    def _encode(self, image: Image, name: str, prompt: str) -> Any:
+    def _sources(self, images: Pictures) -> list[Picture]:
+        sources = picture_list(images)
+        check_pictures(self.generator, len(sources))
+        if len(sources) > 1 and self.generator.plain_prompts is not None:
+            raise InvalidSetting(
+                f"{self.name}: a {self.generator.model_type} reads one picture at a time, not {len(sources)}"
+            )
+        return sources
+
+    def _decode(self, sources: Sequence[Picture], allow_urls: bool) -> list[Image]:
+        return [decode_picture(each, display_name(each, index), allow_urls) for index, each in enumerate(sources)]
+
+    def _encode(self, images: Sequence[Image], name: str, prompt: str) -> Any:
         try:
-            return self.generator.encode([image], [prompt])
+            return self.generator.encode([images], [prompt])
+        except BeholderError:
+            raise
         except Exception as error:  # processors raise errors of any type for pictures that do not suit them
             raise self._refused(name, error) from error
 
+    def _check_length(self, inputs: Any, settings: DecodingSettings, pictures: int = 1) -> None:
+        check_length(self.generator, self.generator.prompt_length(inputs), settings.max_new_tokens, pictures)
+
     def _refused(self, name: str, error: Exception) -> PictureRefused:
-        return PictureRefused(name, f"the processor of {self.loaded.model_type} refuses it ({error})")
+        return PictureRefused(name, f"the processor of {self.generator.model_type} refuses it ({error})")
