@@ -44,8 +44,8 @@ if TYPE_CHECKING:
 class VisionLanguageModel(Reloadable):
     """A model that generates text about pictures.
 
-    Created by `from_pretrained`. Behind it stands a model with a bridge (``mini``, BLIP-2, those trained here), or any
-    other vision-language model, run by transformers or by a server.
+    Created by `from_pretrained`. Behind it stands a model with a bridge (``mini``, BLIP-2, those trained here), a
+    SmolVLM2, or any other vision-language model, run by transformers or by a server.
 
     Args:
         loaded: the networks with everything that they need, or the address of a server.
@@ -117,10 +117,10 @@ class VisionLanguageModel(Reloadable):
 
         The arguments and errors are those of `DualEncoder.from_pretrained`. A model that was compiled (`compile`) is
         loaded in its compiled form, and ``"mini"`` is compiled on first use. If that fails, a warning says why and the
-        model runs in torch. Vision-language models without a bridge, such as ``"HuggingFaceTB/SmolVLM2-256M-Video-\
-Instruct"``, are run by transformers; code from the hub is never run. ``reranker`` names a dual encoder for their
-        `match`, such as ``"siglip2"``. An address, such as ``"http://127.0.0.1:11434/v1#qwen3-vl:8b"``, is that of a
-        server with the OpenAI API; its key is read from the environment variable BEHOLDER_API_KEY.
+        model runs in torch. Vision-language models without a bridge, such as ``"Qwen/Qwen3-VL-2B-Instruct"``, are run
+        by transformers, except for SmolVLM2; code from the hub is never run. ``reranker`` names a dual encoder for
+        their `match`, such as ``"siglip2"``. An address, such as ``"http://127.0.0.1:11434/v1#qwen3-vl:8b"``, is that
+        of a server with the OpenAI API; its key is read from the environment variable BEHOLDER_API_KEY.
         """
         from beholder.runtime.device import has_accelerator
         from beholder.runtime.engine import available
