@@ -62,7 +62,7 @@ class KVCache:
     def crop(self, length: int) -> None:
         """Keep the first ``length`` positions of a cache that holds all keys and values."""
         if length < self.mask.shape[1]:
-            self.cache.crop(length)
+            self.cache.crop(length - self.mask.shape[1])  # how many are removed, since transformers 5.24 only that
             self.mask = self.mask[:, :length]
 
 

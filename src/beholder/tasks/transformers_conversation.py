@@ -138,7 +138,7 @@ class TransformersConversation(ChatTemplateConversation):
         if self._cache is None:
             return
         try:
-            if self._cache.get_seq_length() > length:
-                self._cache.crop(length)
+            if (extra := self._cache.get_seq_length() - length) > 0:
+                self._cache.crop(-extra)
         except Exception:  # a cache that can't be cropped raises errors of any type
             self._cache = None
