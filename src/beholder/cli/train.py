@@ -1,4 +1,4 @@
-"""``beholder train``: a dual encoder, a bridge or an image generator on one's own data."""
+"""``beholder train``: a dual encoder, a bridge, a vision-language model or an image generator on one's own data."""
 
 from __future__ import annotations
 
@@ -6,13 +6,18 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, TypeVar
 
 import typer
 
 from beholder.cli.options import Json
 
-app = typer.Typer(help="Train a dual encoder, a bridge or an image generator on your data.", no_args_is_help=True)
+Settings = TypeVar("Settings")
+
+app = typer.Typer(
+    help="Train a dual encoder, a bridge, a vision-language model or an image generator on your data.",
+    no_args_is_help=True,
+)
 
 Config = Annotated[Path, typer.Argument(metavar="CONFIG", help="A JSON file, such as those in recipes/.")]
 Out = Annotated[Path | None, typer.Option("--out", "-o", help="Output folder; by default runs/CONFIG.")]
@@ -46,26 +51,14 @@ def clip(
     beholder train clip recipes/clip/heads.json --data my-pictures --check
     beholder train clip recipes/clip/heads.json --data my-pictures --out runs/mine
     """
-    from beholder.cli.output import check_output_folder, warnings_on_one_line
     from beholder.training.clip_config import read_clip_config
+    from beholder.training.train_clip import summarize, train_clip
 
-    check_output_folder("--out", out)
-    settings = read_clip_config(config, data)
-    with warnings_on_one_line():
-        if check:
-            from beholder.training.train_clip import summarize
+    run_training(
+        read_clip_config, summarize, train_clip, "DualEncoder", config, data, out, check, device, tensorboard, json
+    )
+    from beholder.training.distributed import exit_worker
 
-            print_summary(summarize(settings, device), json)
-            return
-        from beholder.training.distributed import exit_worker
-        from beholder.training.train_clip import train_clip
-
-        with progress_report(json) as report:
-            model = train_clip(
-                settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard
-            )
-    if not json and is_main_process():
-        print(f"{model}: trained; DualEncoder.from_pretrained opens it")
     exit_worker()
 
 
@@ -87,25 +80,62 @@ def bridge(
     \b
     beholder train bridge recipes/bridge/own.json --data my-pictures --out runs/my-bridge
     """
-    from beholder.cli.output import check_output_folder, warnings_on_one_line
     from beholder.training.bridge_config import read_bridge_config
+    from beholder.training.train_bridge import summarize, train_bridge
 
-    check_output_folder("--out", out)
-    settings = read_bridge_config(config, data)
-    with warnings_on_one_line():
-        if check:
-            from beholder.training.train_bridge import summarize
+    run_training(
+        read_bridge_config,
+        summarize,
+        train_bridge,
+        "VisionLanguageModel",
+        config,
+        data,
+        out,
+        check,
+        device,
+        tensorboard,
+        json,
+    )
 
-            print_summary(summarize(settings), json)
-            return
-        from beholder.training.train_bridge import train_bridge
 
-        with progress_report(json) as report:
-            model = train_bridge(
-                settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard
-            )
-    if not json:
-        print(f"{model}: trained; VisionLanguageModel.from_pretrained opens it")
+@app.command(name="vlm")
+def vlm(
+    config: Config,
+    data: Data = None,
+    out: Out = None,
+    check: Check = False,
+    device: Device = None,
+    tensorboard: TensorBoard = False,
+    json: Json = False,
+) -> None:
+    """Fine-tune a vision-language model with LoRA.
+
+    The model is one that transformers opens, such as SmolVLM, LLaVA-OneVision or Qwen2.5-VL, or a BLIP-2 with OPT. Its
+    language model learns captions and answers through adapters (LoRA), and its projector too where CONFIG asks for it;
+    the vision tower stays frozen. OUT/model is the merged model, OUT/adapter the adapters for peft. Ctrl-C and SIGTERM
+    save a checkpoint; the same command resumes. A second Ctrl-C ends at once. With more steps in CONFIG, a finished
+    training continues.
+
+    \b
+    beholder train vlm recipes/vlm/smolvlm.json --data my-pictures --check
+    beholder train vlm recipes/vlm/smolvlm.json --data my-pictures --out runs/mine
+    """
+    from beholder.training.train_vlm import summarize, train_vlm
+    from beholder.training.vlm_config import read_vlm_config
+
+    run_training(
+        read_vlm_config,
+        summarize,
+        train_vlm,
+        "VisionLanguageModel",
+        config,
+        data,
+        out,
+        check,
+        device,
+        tensorboard,
+        json,
+    )
 
 
 @app.command(name="generator")
@@ -126,25 +156,58 @@ def generator(
     \b
     beholder train generator recipes/emoji_generator/emoji.json --data my-drawings --out runs/my-generator
     """
-    from beholder.cli.output import check_output_folder, warnings_on_one_line
     from beholder.training.generator_config import read_generator_config
+    from beholder.training.train_generator import summarize, train_generator
+
+    run_training(
+        read_generator_config,
+        summarize,
+        train_generator,
+        "ImageGenerator",
+        config,
+        data,
+        out,
+        check,
+        device,
+        tensorboard,
+        json,
+    )
+
+
+def run_training(
+    read: Callable[[Path, Path | None], Settings],
+    summarize: Callable[[Settings, str | None], dict[str, Any]],
+    train: Callable[..., Path],
+    opened_by: str,
+    config: Path,
+    data: Path | None,
+    out: Path | None,
+    check: bool,
+    device: str | None,
+    tensorboard: bool,
+    json: bool,
+) -> None:
+    """Do what each of the commands does: read a config, then check it or train.
+
+    Args:
+        read: reads the config.
+        summarize: checks the settings and the data, and returns what would be trained.
+        train: trains, and returns the folder of the result.
+        opened_by: the class that opens the result.
+        config, data, out, check, device, tensorboard, json: of the command line.
+    """
+    from beholder.cli.output import check_output_folder, warnings_on_one_line
 
     check_output_folder("--out", out)
-    settings = read_generator_config(config, data)
+    settings = read(config, data)
     with warnings_on_one_line():
         if check:
-            from beholder.training.train_generator import summarize
-
             print_summary(summarize(settings, device), json)
             return
-        from beholder.training.train_generator import train_generator
-
         with progress_report(json) as report:
-            model = train_generator(
-                settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard
-            )
-    if not json:
-        print(f"{model}: trained; ImageGenerator.from_pretrained opens it")
+            model = train(settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard)
+    if not json and is_main_process():
+        print(f"{model}: trained; {opened_by}.from_pretrained opens it")
 
 
 def print_summary(summary: dict[str, Any], json: bool) -> None:

@@ -80,13 +80,20 @@ def read_bridge_data(config: BridgeConfig) -> tuple[BridgeData, list[BridgeExamp
             raise InvalidSetting(f"{name}.batch {stage.batch} is more than the {count} {what} of {data.train}")
     if config.stage_1.steps and config.stage_1.batch < 2:
         raise InvalidSetting("stage_1.batch 1: at least 2, or a picture has no negatives")
-    texts = {(text_key(caption),) for each in training for caption in each.captions}
-    answers = {(text_key(question), text_key(answer)) for each in training for question, answer in each.questions}
-    if len(training) > 1 and len(texts | answers) == 1:
-        raise InvalidSetting(
-            f"{data.train}: all pictures have the same text; with nothing to tell apart, nothing is learned"
-        )
+    check_texts_differ(training, data.train)
     return data, training, validation
+
+
+def check_texts_differ(examples: Sequence[BridgeExample], name: str) -> None:
+    """Refuse several images that all have the same text.
+
+    Raises:
+        InvalidSetting: they do.
+    """
+    captions = {(text_key(caption),) for each in examples for caption in each.captions}
+    answers = {(text_key(question), text_key(answer)) for each in examples for question, answer in each.questions}
+    if len(examples) > 1 and len(captions | answers) == 1:
+        raise InvalidSetting(f"{name}: all pictures have the same text; with nothing to tell apart, nothing is learned")
 
 
 def tokenize_texts(

@@ -17,7 +17,7 @@ from beholder.pictures.transform import Preprocessing, resize_and_crop
 from beholder.runtime.pipeline import map_ahead
 from beholder.text.tokenizer import Tokenizer, TruncationWarning
 from beholder.training.augmentation import Augmentation, augment
-from beholder.training.examples import key_of, text_key
+from beholder.training.examples import Example, key_of, text_key
 from beholder.training.samplers import BatchSampler, Sample, SamplerState
 from beholder.training.shards import OnSkip
 
@@ -87,11 +87,11 @@ def load_batches(
     if augmentation.smallest_crop < 1:
         preprocessing = replace(preprocessing, fit="squash")
 
-    def prepare(sample_and_state: tuple[Sample, SamplerState | None]) -> tuple[_Pair, SamplerState | None]:
+    def prepare(sample_and_state: tuple[Sample[Example], SamplerState | None]) -> tuple[_Pair, SamplerState | None]:
         sample, after = sample_and_state
         return _prepare(sample, preprocessing, augmentation, on_skip), after
 
-    def samples() -> Iterator[tuple[Sample, SamplerState | None]]:
+    def samples() -> Iterator[tuple[Sample[Example], SamplerState | None]]:
         for batch, after in sampler.batches(state):
             for number, sample in enumerate(batch, start=1):
                 yield sample, after if number == len(batch) else None
@@ -104,7 +104,9 @@ def load_batches(
             pairs = []
 
 
-def _prepare(sample: Sample, preprocessing: Preprocessing, augmentation: Augmentation, on_skip: OnSkip) -> _Pair:
+def _prepare(
+    sample: Sample[Example], preprocessing: Preprocessing, augmentation: Augmentation, on_skip: OnSkip
+) -> _Pair:
     example = sample.example
     generator = np.random.default_rng(sample.seed)
     text = example.texts[int(generator.integers(len(example.texts)))]

@@ -173,14 +173,14 @@ class ShardBatchSampler:
         self.rank = rank
         self.world_size = world_size
 
-    def batches(self, state: SamplerState | None = None) -> Iterator[tuple[list[Sample], SamplerState]]:
+    def batches(self, state: SamplerState | None = None) -> Iterator[tuple[list[Sample[Example]], SamplerState]]:
         """Yield batches as `BatchSampler` does; the state is a block's beginning and how much of it was ``taken``."""
         samples = self._samples(state or {"epoch": 0, "shard": 0, "sample": 0, "taken": 0})
         while True:
             batch = list(islice(samples, self.part))
             yield [sample for sample, _ in batch], batch[-1][1]
 
-    def _samples(self, state: SamplerState) -> Iterator[tuple[Sample, SamplerState]]:
+    def _samples(self, state: SamplerState) -> Iterator[tuple[Sample[Example], SamplerState]]:
         epoch, shard, sample, taken = (int(state[name]) for name in ("epoch", "shard", "sample", "taken"))
         while True:
             permutation = np.random.default_rng([self.seed, epoch]).permutation(len(self.shards))

@@ -225,12 +225,17 @@ def _check_resumable(config: BridgeConfig, out: Path) -> None:
     files.write_text(file, json.dumps(settings, indent=2) + "\n")
 
 
-def summarize(config: BridgeConfig) -> dict[str, Any]:
+def summarize(config: BridgeConfig, device: str | None = None) -> dict[str, Any]:
     """Check a config and its data, without training, and return what would be trained.
 
+    Args:
+        config: what to train, and how.
+        device: where to train; by default the fastest device available.
+
     Raises:
-        InvalidSetting: the config or the data is invalid.
+        InvalidSetting: the config or the data is invalid, or the device can't be used.
     """
+    select_device(device)
     data, training, validation = read_bridge_data(config)
     tower, preprocessing = load_vision_tower(config.vision)
     language, language_tokenizer = load_language_model(config)

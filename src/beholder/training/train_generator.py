@@ -45,6 +45,7 @@ from beholder.training.interruption import Interrupted, Interruption
 from beholder.training.metrics_logger import MetricsLogger, Row
 from beholder.training.optimization import ExponentialMovingAverage, adamw, cosine_schedule, set_learning_rate
 from beholder.training.run_folder import Progress, check_resumable
+from beholder.training.samplers import step_seed
 from beholder.training.skipped_examples import SkippedExamples
 from beholder.weights.loaded import LoadedDualEncoder
 from beholder.weights.native_generator import MINI, LoadedImageGenerator, save_image_generator
@@ -182,8 +183,8 @@ def train_generator(
             share = cosine_schedule((step - 1) / train.steps, train.warmup, train.min_lr_ratio)
             set_learning_rate(optimizer, train.learning_rate * share)
             optimizer.zero_grad()
-            torch.manual_seed(_step_seed(train.seed, step))  # dropout
-            generator = torch.Generator().manual_seed(_step_seed(train.seed, step))
+            torch.manual_seed(step_seed(train.seed, step))  # dropout
+            generator = torch.Generator().manual_seed(step_seed(train.seed, step))
             with torch.autocast(place.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
                 decoder_loss = decoder_step(network, data, train, generator, place)
                 prior_loss = prior_step(network, data, train, generator, place)
@@ -317,10 +318,6 @@ def read_data(config: GeneratorConfig) -> tuple[list[Example], list[Example]]:
     if config.data.evaluate:
         validation = read_examples(Path(config.data.evaluate), config.data.columns, TEMPLATES)
     return examples, validation
-
-
-def _step_seed(seed: int, step: int) -> int:
-    return int(np.random.SeedSequence([seed, step]).generate_state(1, np.uint64)[0] >> 1)
 
 
 def _settings(config: GeneratorConfig, examples: Sequence[Example]) -> dict[str, Any]:

@@ -34,6 +34,7 @@ class PlainPrompts:
 # arXiv:2407.07726, section 3.2.5; arXiv:2311.06242, table 13.
 PLAIN_PROMPTS = {
     "blip": PlainPrompts("", continues=True),
+    "blip-2": PlainPrompts("", "Question: {} Answer:", continues=True),
     "instructblip": PlainPrompts("A short image caption:", "Question: {} Short answer:", continues=True),
     "paligemma": PlainPrompts("caption en", "answer en {}", answer_token_type=1),
     "florence2": PlainPrompts("<CAPTION>"),
