@@ -28,6 +28,7 @@ NOT_RUN = {
     "beholder serve": "runs until it is stopped; tests/server starts it",
     "beholder chat": "waits for a person; tests/cli talks to it",
     "beholder train clip recipes/clip/lora.json": "begins with a model of the hub",
+    "beholder train vlm recipes/vlm/smolvlm.json": "begins with a model of the hub; tests/training trains such models",
     "beholder caption photos/ --out captions.jsonl --model http://127.0.0.1:11434": "needs such a server",
     "beholder caption photos/ --model smolvlm": "a model of the hub; tests/tasks makes such models",
     "beholder caption shop/ --model smolvlm": "a model of the hub; tests/tasks makes such models",

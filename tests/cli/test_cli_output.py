@@ -37,6 +37,7 @@ FOLDERS = {
     "export": ["export", "NOWHERE", "--format", "onnx"],
     "train clip": ["train", "clip", "NOWHERE"],
     "train bridge": ["train", "bridge", "NOWHERE"],
+    "train vlm": ["train", "vlm", "NOWHERE"],
     "train generator": ["train", "generator", "NOWHERE"],
     "generate": ["generate", "a cat", "--model", "NOWHERE"],
     "scale embed": ["scale", "embed", "NOWHERE"],

@@ -41,11 +41,13 @@ from beholder.training.vlm_model import (
     add_adapters,
     load_model,
     projector_names,
+    recompute_activations,
     save_adapters,
     save_merged,
     stored_dtype,
     trained_parameters,
 )
+from beholder.weights.quiet_transformers import quiet_transformers
 
 DURATION = ("train.steps", "train.epochs")
 # Settings that may change when a training is resumed.
@@ -104,7 +106,7 @@ def train_vlm(
     torch.manual_seed(train.seed)
     adapted = add_adapters(loaded.module, config.lora, train.projector)
     if train.recompute:
-        loaded.module.gradient_checkpointing_enable({"use_reentrant": False})
+        recompute_activations(loaded.module)
     encode = BatchEncoder(model, config.data, skipped)
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=train.precision == "bfloat16")
 
@@ -160,7 +162,7 @@ def train_vlm(
     stream: Any = map_ahead(encode_step, samples(), PREFETCH, threads=1)
     started, reported, texts = time.monotonic(), time.monotonic(), 0
     adapted.train()
-    with Interruption() as interruption, closing(stream):
+    with Interruption() as interruption, closing(stream), quiet_transformers():
         for step, parts in enumerate(stream, start=done + 1):
             targets = sum(part.targets for part in parts)
             if not targets:

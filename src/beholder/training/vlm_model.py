@@ -151,7 +151,8 @@ def add_adapters(module: nn.Module, lora: LanguageLora, projector: bool) -> Any:
         target_modules=rf"{re.escape(language)}\..*\.({chosen})",
         modules_to_save=projectors or None,
     )
-    with quiet_transformers():
+    with warnings.catch_warnings(), quiet_transformers():
+        warnings.simplefilter("ignore", FutureWarning)  # peft asks for what transformers 5.24 has renamed
         adapted = get_peft_model(module, adapters)
     for weight in trained_parameters(adapted).values():
         weight.data = weight.data.float()
@@ -161,6 +162,12 @@ def add_adapters(module: nn.Module, lora: LanguageLora, projector: bool) -> Any:
 def trained_parameters(adapted: nn.Module) -> dict[str, nn.Parameter]:
     """Return the parameters that are trained, by name."""
     return {name: weight for name, weight in adapted.named_parameters() if weight.requires_grad}
+
+
+def recompute_activations(module: Any) -> None:
+    """Enable gradient checkpointing (arXiv:1604.06174): layers store their input alone; less memory, more time."""
+    renamed = getattr(module, "activation_checkpointing_enable", None)  # in transformers 5.24
+    (renamed or module.gradient_checkpointing_enable)({"use_reentrant": False})
 
 
 def stored_dtype(folder: Path) -> torch.dtype:
