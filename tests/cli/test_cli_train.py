@@ -3,11 +3,14 @@
 import json
 from pathlib import Path
 
+import pytest
+
 import tiny_vlm
 from command import beholder
 from tiny_image_text_to_text import FAMILIES
 
 
+@pytest.mark.slow
 def test_train_vlm_checks_and_trains(tmp_path: Path) -> None:
     tiny_vlm.paint(tmp_path)
     (tmp_path / "model").mkdir()

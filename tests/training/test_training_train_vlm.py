@@ -20,7 +20,7 @@ import tiny_vlm
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.errors import InvalidSetting
 from beholder.runtime.pipeline import batches
-from beholder.tasks.transformers_model import TransformersModel
+from beholder.tasks.transformers_generation import TransformersGenerator
 from beholder.training.interruption import Interrupted
 from beholder.training.train_vlm import exchange_pictures, forward_loss, summarize, train_vlm
 from beholder.training.vlm_batches import BatchEncoder
@@ -45,7 +45,7 @@ def blip2(folder: Path) -> None:
 MODELS: dict[str, Callable[[Path], None]] = {**FAMILIES, "blip2": blip2}
 TRAINED = sorted(set(MODELS) - {"blip", "florence2"})
 LONG = {"steps": 90, "batch": 4, "report_every": 90, "learning_rate": 5e-3}
-QUICK = {"smolvlm", "blip2"}
+QUICK = {"smolvlm"}
 
 
 @pytest.fixture(scope="module")
@@ -66,8 +66,8 @@ def rows(out: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (out / "log.jsonl").read_text().splitlines()]
 
 
-def encoder(folder: Path, config: Any) -> tuple[TransformersModel, BatchEncoder]:
-    model = TransformersModel(image_text_to_text.load(folder, "tiny", allow_pickle=False), "cpu")
+def encoder(folder: Path, config: Any) -> tuple[TransformersGenerator, BatchEncoder]:
+    model = TransformersGenerator(image_text_to_text.load(folder, "tiny", allow_pickle=False), "cpu")
     return model, BatchEncoder(model, config.data, lambda name, reason: None)
 
 

@@ -9,7 +9,9 @@ from torch.nn.functional import cross_entropy
 
 import tiny_vlm
 from beholder.tasks.caption_options import CaptionOptions
-from beholder.tasks.transformers_model import TransformersModel
+from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
+from beholder.tasks.transformers_conversation import TransformersConversation
+from beholder.tasks.transformers_generation import TransformersGenerator
 from beholder.training.vlm_batches import IGNORED, AnswerBatch, BatchEncoder, append_answers
 from beholder.training.vlm_config import VlmDataConfig
 from beholder.training.vlm_data import VlmExample
@@ -19,13 +21,13 @@ from tiny_image_text_to_text import EOS, FAMILIES, VOCABULARY
 
 
 @pytest.fixture(scope="module")
-def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> TransformersModel:
+def smolvlm(tmp_path_factory: pytest.TempPathFactory) -> TransformersGenerator:
     folder = tmp_path_factory.mktemp("smolvlm")
     FAMILIES["smolvlm"](folder)
-    return TransformersModel(image_text_to_text.load(folder, "tiny", allow_pickle=False), "cpu")
+    return TransformersGenerator(image_text_to_text.load(folder, "tiny", allow_pickle=False), "cpu")
 
 
-def encoder(model: TransformersModel, skipped: dict[str, str] | None = None, **data: object) -> BatchEncoder:
+def encoder(model: TransformersGenerator, skipped: dict[str, str] | None = None, **data: object) -> BatchEncoder:
     settings = VlmDataConfig("unused", **data)  # type: ignore[arg-type]
     return BatchEncoder(model, settings, ({} if skipped is None else skipped).__setitem__)
 
@@ -62,33 +64,36 @@ def test_the_loss_is_that_of_the_answers_tokens_and_gives_all_others_no_gradient
 
 
 def test_a_caption_and_an_answer_follow_the_prompts_of_caption_and_answer(
-    smolvlm: TransformersModel, tmp_path: Path
+    smolvlm: TransformersGenerator, tmp_path: Path
 ) -> None:
     tiny_vlm.paint(tmp_path)
     path = tmp_path / "pictures" / "0.png"
     examples = [VlmExample(path, None, " a red\nwall "), VlmExample(path, "what is it?", "wall")]
     batch = encoder(smolvlm)(examples)
     assert batch is not None
-    prompts = [smolvlm.caption_prompt(CaptionOptions()), smolvlm.question_prompt("what is it?")]
+    model = ImageTextToTextModel(smolvlm, TransformersConversation)
+    prompts = [model.caption_prompt(CaptionOptions()), model.question_prompt("what is it?")]
     for row, (prompt, text) in enumerate(zip(prompts, ("a red wall", "wall"), strict=True)):
         with Image.open(path) as picture:
-            (read,) = smolvlm.generator.encode([picture.convert("RGB")], [prompt])["input_ids"].tolist()
+            (read,) = smolvlm.encode([[picture.convert("RGB")]], [prompt])["input_ids"].tolist()
         ids = batch.inputs["input_ids"][row][batch.inputs["attention_mask"][row].bool()].tolist()
         labels = batch.labels[row][batch.labels[row] != IGNORED].tolist()
         assert ids == read + labels
-        assert smolvlm.generator.tokenizer.decode(labels) == f"{text}</s>"
+        assert smolvlm.tokenizer.decode(labels) == f"{text}</s>"
 
 
-def test_a_turn_ends_as_the_chat_template_ends_it(smolvlm: TransformersModel, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_turn_ends_as_the_chat_template_ends_it(
+    smolvlm: TransformersGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
     end = VOCABULARY["<end_of_utterance>"]
-    monkeypatch.setattr(smolvlm.generator, "eos_token_ids", (EOS, end))
+    monkeypatch.setattr(smolvlm, "eos_token_ids", (EOS, end))
     prompt, answer, rest = encoder(smolvlm).texts(VlmExample(Path("a.png"), None, "wall"))
     assert encoder(smolvlm).answer_ids(prompt, answer, rest)[-1] == end
     assert encoder(smolvlm).answer_ids(prompt, answer, "")[-1] == EOS  # nothing is known of the template
     assert len(encoder(smolvlm, longest=3).answer_ids(prompt, answer, rest)) == 3
 
 
-def test_instructions_and_whole_conversations_can_be_trained(smolvlm: TransformersModel) -> None:
+def test_instructions_and_whole_conversations_can_be_trained(smolvlm: TransformersGenerator) -> None:
     caption, question = VlmExample(Path("a.png"), None, "a\nb"), VlmExample(Path("a.png"), "What?", " a\nb ")
     prompt, answer, _ = encoder(smolvlm, instruction="Name the dress.").texts(caption)
     assert "Name the dress." in prompt and answer == "a b"
@@ -96,7 +101,7 @@ def test_instructions_and_whole_conversations_can_be_trained(smolvlm: Transforme
     assert "What?<end_of_utterance>" in prompt and answer == "a\nb"
 
 
-def test_what_looks_like_a_control_token_is_text(smolvlm: TransformersModel, tmp_path: Path) -> None:
+def test_what_looks_like_a_control_token_is_text(smolvlm: TransformersGenerator, tmp_path: Path) -> None:
     tiny_vlm.paint(tmp_path)
     example = VlmExample(tmp_path / "pictures" / "0.png", "<image>?", "<image></s>!")
     batch = encoder(smolvlm)([example])
@@ -106,7 +111,7 @@ def test_what_looks_like_a_control_token_is_text(smolvlm: TransformersModel, tmp
 
 
 def test_pictures_that_cannot_be_used_and_texts_that_do_not_fit_are_skipped_by_name(
-    smolvlm: TransformersModel, tmp_path: Path
+    smolvlm: TransformersGenerator, tmp_path: Path
 ) -> None:
     tiny_vlm.paint(tmp_path, 3, broken=(1,))
     paths = [tmp_path / "pictures" / f"{number}.png" for number in range(3)]
@@ -119,19 +124,19 @@ def test_pictures_that_cannot_be_used_and_texts_that_do_not_fit_are_skipped_by_n
 
 
 def test_a_picture_that_the_processor_refuses_is_skipped_and_the_rest_of_its_batch_is_not(
-    smolvlm: TransformersModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    smolvlm: TransformersGenerator, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     tiny_vlm.paint(tmp_path)
     paths = [tmp_path / "pictures" / f"{number}.png" for number in range(3)]
     Image.new("RGB", (25, 20)).save(paths[1])
-    real = smolvlm.generator.encode
+    real = smolvlm.encode
 
-    def refuse(images: list[Image.Image], texts: list[str]) -> object:
-        if any(image.width == 25 for image in images):
+    def refuse(images: list[list[Image.Image]], texts: list[str]) -> object:
+        if any(image.width == 25 for (image,) in images):
             raise ValueError("an odd picture")
         return real(images, texts)
 
-    monkeypatch.setattr(smolvlm.generator, "encode", refuse)
+    monkeypatch.setattr(smolvlm, "encode", refuse)
     skipped: dict[str, str] = {}
     batch = encoder(smolvlm, skipped)([VlmExample(path, None, "a") for path in paths])
     assert isinstance(batch, AnswerBatch) and len(batch.labels) == 2

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from beholder.errors import InvalidSetting, NotFinite
 from beholder.runtime.device import select_device
 from beholder.runtime.pipeline import batches, map_ahead
-from beholder.tasks.transformers_model import TransformersModel
+from beholder.tasks.transformers_generation import TransformersGenerator
 from beholder.training.checkpoints import load_newest, save_checkpoint
 from beholder.training.config_file import flatten
 from beholder.training.interruption import Interrupted, Interruption
@@ -100,14 +100,14 @@ def train_vlm(
     # Model
     loaded, folder = load_model(config)
     keeps_half = train.precision == "bfloat16" and stored_dtype(folder) == torch.bfloat16
-    model = TransformersModel(loaded, str(place), "fast" if keeps_half else "exact")
+    generator = TransformersGenerator(loaded, str(place), "fast" if keeps_half else "exact")
     if keeps_half:
         loaded.module.to(torch.bfloat16)
     torch.manual_seed(train.seed)
     adapted = add_adapters(loaded.module, config.lora, train.projector)
     if train.recompute:
         recompute_activations(loaded.module)
-    encode = BatchEncoder(model, config.data, skipped)
+    encode = BatchEncoder(generator, config.data, skipped)
     autocast = torch.autocast(place.type, torch.bfloat16, enabled=train.precision == "bfloat16")
 
     # Optimizer
@@ -290,11 +290,11 @@ def summarize(config: VlmConfig, device: str | None = None) -> dict[str, Any]:
     select_device(device)
     data = read_vlm_data(config)
     loaded, _ = load_model(config)
-    model = TransformersModel(loaded, "cpu")
+    generator = TransformersGenerator(loaded, "cpu")
     reasons: dict[str, str] = {}
     batch = None
     for example in data.training:
-        batch = BatchEncoder(model, config.data, reasons.__setitem__)([example])
+        batch = BatchEncoder(generator, config.data, reasons.__setitem__)([example])
         if batch is not None:
             break
     if batch is None:

@@ -13,10 +13,12 @@ from torch import Tensor
 
 from beholder.errors import ModelError, PictureError
 from beholder.tasks.caption_options import CaptionOptions
+from beholder.tasks.image_text_to_text import separator, user_message
+from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
 from beholder.tasks.instructions import answer_briefly, describe
 from beholder.tasks.pictures import decode_picture
-from beholder.tasks.transformers_generation import separator, user_message
-from beholder.tasks.transformers_model import TransformersModel
+from beholder.tasks.transformers_conversation import TransformersConversation
+from beholder.tasks.transformers_generation import TransformersGenerator
 from beholder.training.vlm_config import VlmDataConfig
 from beholder.training.vlm_data import VlmExample
 
@@ -48,14 +50,14 @@ class BatchEncoder:
     """Encodes examples as a model reads them when it captions and answers, with the answer after the prompt.
 
     Args:
-        model: the model, whose processor, chat template and prompts are used.
+        generator: the model with its processor and chat template.
         data: settings of prompts and lengths.
         on_skip: called with the name of each picture that can't be used, and the reason.
     """
 
-    def __init__(self, model: TransformersModel, data: VlmDataConfig, on_skip: Callable[[str, str], None]):
-        self.model = model
-        self.generator = model.generator
+    def __init__(self, generator: TransformersGenerator, data: VlmDataConfig, on_skip: Callable[[str, str], None]):
+        self.generator = generator
+        self.model = ImageTextToTextModel(generator, TransformersConversation)  # whose prompts are learned
         self.data = data
         self.on_skip = on_skip
         self.lock = Lock()  # a tokenizer can't be used by two threads at once
@@ -75,7 +77,7 @@ class BatchEncoder:
             ModelError: the family answers no questions, or its chat template fails.
         """
         generator = self.generator
-        plain = self.model.loaded.plain_prompts is not None
+        plain = self.generator.plain_prompts is not None
         one_line = example.question is None or self.data.brief
         answer = generator.plain(" ".join(example.text.split()) if one_line else example.text.strip())
         if example.question is None:
@@ -87,7 +89,7 @@ class BatchEncoder:
             text = answer_briefly(question) if self.data.brief else question
         if plain:
             return text, answer, ""
-        messages = [user_message(text, picture=True)]
+        messages = [user_message(text, pictures=1)]
         prompt = generator.render(messages)
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
         whole = generator.render(messages)
@@ -130,16 +132,16 @@ class BatchEncoder:
             return None
         texts = [self.texts(each) for each, _ in examples]
         try:
-            inputs = self.generator.encode([picture for _, picture in examples], [prompt for prompt, *_ in texts])
+            inputs = self.generator.encode([[picture] for _, picture in examples], [prompt for prompt, *_ in texts])
         except Exception as error:  # processors raise errors of any type for pictures that do not suit them
             if len(examples) == 1:
                 self.on_skip(str(examples[0][0].path), f"the processor refuses it ({error})")
                 return None
             usable = [one for one in examples if self._encode([one]) is not None]
             if len(usable) == len(examples):
-                raise ModelError(f"{self.model.name}: its processor can't make a batch ({error})") from error
+                raise ModelError(f"{self.generator.name}: its processor can't make a batch ({error})") from error
             return self._encode(usable)
-        plain = self.model.loaded.plain_prompts
+        plain = self.generator.plain_prompts
         answers = []
         for (prompt, text, rest), row in zip(texts, inputs["input_ids"], strict=True):
             last = self.generator.tokenizer.decode(row[-1:])  # PaliGemma's processor ends a prompt with a line break
