@@ -5,10 +5,10 @@ from pathlib import Path
 
 from beholder.models.dual_encoder import TwoTowers
 from beholder.pictures.transform import Preprocessing
-from beholder.weights import chinese_clip, clip, metaclip2, open_clip, siglip
+from beholder.weights import altclip, chinese_clip, clip, metaclip2, open_clip, siglip
 from beholder.weights.transformers_layout import read_network
 
-LAYOUTS = {layout.model_type: layout for layout in (chinese_clip.LAYOUT, clip.LAYOUT, metaclip2.LAYOUT, siglip.LAYOUT)}
+LAYOUTS = {each.LAYOUT.model_type: each.LAYOUT for each in (altclip, chinese_clip, clip, metaclip2, siglip)}
 
 
 def load_foreign_network(folder: Path, allow_pickle: bool = True) -> tuple[TwoTowers, Preprocessing]:

@@ -1,12 +1,14 @@
 """Our networks against transformers', on small random checkpoints written by transformers."""
 
 import json
+import re
 from pathlib import Path
 from typing import Any
 
 import pytest
 import torch
 import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
 
 from beholder.models.bert import Bert
 from beholder.weights import bert, clip, dinov2, huggingface, siglip, vit
@@ -187,6 +189,23 @@ def test_metaclip_2_embeddings_equal_those_of_transformers(tmp_path: Path, end_i
     reference = write(transformers.MetaClip2Model(config), tmp_path)
     network, _ = load_foreign_network(tmp_path)
     ids, mask = sentences((4, 9, 1), end_id=end_id, pad_id=1)
+    with torch.no_grad():
+        expected = unit(reference.get_text_features(ids, mask.long()))
+        torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)
+        expected = unit(reference.get_image_features(pictures()))
+        torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
+
+
+@pytest.mark.parametrize("layers", ["layer", "layers"])
+def test_altclip_embeddings_equal_those_of_transformers(tmp_path: Path, layers: str) -> None:
+    text = {**TEXT, "hidden_size": 32, "pad_token_id": 1, "type_vocab_size": 1, "project_dim": 28}
+    config = transformers.AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=20)
+    reference = write(transformers.AltCLIPModel(config), tmp_path)
+    tensors = load_file(tmp_path / "model.safetensors")
+    renamed = {re.sub(r"\.encoder\.layers?\.", f".encoder.{layers}.", name): each for name, each in tensors.items()}
+    save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
+    network, _ = load_foreign_network(tmp_path)
+    ids, mask = sentences((4, 9, 1), end_id=2, pad_id=1)
     with torch.no_grad():
         expected = unit(reference.get_text_features(ids, mask.long()))
         torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)

@@ -1,4 +1,4 @@
-"""BERT (arXiv:1810.04805) as a text tower: Chinese-CLIP's, and MiniLM sentence encoders.
+"""BERT (arXiv:1810.04805) as a text tower: Chinese-CLIP's, AltCLIP's, and MiniLM sentence encoders.
 
 Shapes: B batch, T text tokens, D width.
 """
@@ -22,6 +22,7 @@ class BertSettings:
         context_length: number of position embeddings.
         pooling: the ``first`` token (``[CLS]``), or the ``mean`` of all tokens but padding.
         token_types: rows of the segment embedding table; a single sentence uses the first.
+        final_norm: whether the tokens are normalized before they are pooled.
     """
 
     vocabulary: int = 30522
@@ -34,6 +35,7 @@ class BertSettings:
     norm_eps: float = 1e-12
     pooling: Literal["first", "mean"] = "first"
     token_types: int = 2
+    final_norm: bool = False
 
     def __post_init__(self) -> None:
         if self.pooling not in ("first", "mean"):
@@ -67,6 +69,7 @@ class Bert(nn.Module):
         self.token_types = nn.Parameter(torch.zeros(settings.token_types, settings.width))
         self.first_norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
         self.blocks = nn.ModuleList(BertBlock(settings) for _ in range(settings.layers))
+        self.final_norm = nn.LayerNorm(settings.width, eps=settings.norm_eps) if settings.final_norm else nn.Identity()
 
     def forward(self, ids: Tensor, mask: Tensor | None = None) -> TowerOutput:
         """Encode token ids: (B, T) → tokens (B, T, D), pooled (B, D).
@@ -87,6 +90,7 @@ class Bert(nn.Module):
         attention_mask = None if mask is None else mask[:, None, None, :]
         for block in self.blocks:
             tokens = block(tokens, attention_mask)
+        tokens = self.final_norm(tokens)
         if self.settings.pooling == "first":
             return TowerOutput(tokens, tokens[:, 0])
         if mask is None:

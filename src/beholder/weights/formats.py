@@ -12,6 +12,7 @@ from typing import Literal
 
 from beholder.errors import ModelError
 from beholder.weights import (
+    altclip,
     blip2,
     chinese_clip,
     clip,
@@ -138,6 +139,7 @@ FORMATS = (
     transformers_dual_encoder(siglip.LAYOUT),
     transformers_dual_encoder(chinese_clip.LAYOUT),
     transformers_dual_encoder(metaclip2.LAYOUT),
+    transformers_dual_encoder(altclip.LAYOUT),
     Format(
         "BLIP-2",
         VISION_LANGUAGE_MODEL,

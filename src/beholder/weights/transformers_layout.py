@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from safetensors.torch import save_file
+from torch import Tensor
 
 from beholder.errors import ModelError
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
@@ -43,6 +44,7 @@ class TransformersLayout:
         ignored: patterns of its tensors that are not needed.
         processor: the name of its image processor, without "ImageProcessor".
         tokenizer: the family of its tokenizer.
+        prepare: changes its tensors before they are named; an export does not undo it.
     """
 
     name: str
@@ -53,6 +55,7 @@ class TransformersLayout:
     ignored: tuple[str, ...]
     processor: str
     tokenizer: TokenizerKind
+    prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda tensors: tensors
 
 
 def read_network(layout: TransformersLayout, folder: Path, allow_pickle: bool = True) -> ForeignDualEncoder:
@@ -64,7 +67,7 @@ def read_network(layout: TransformersLayout, folder: Path, allow_pickle: bool = 
     """
     pixels = preprocessing.from_huggingface(folder, layout.processor)
     settings = layout.settings(huggingface.read_json(folder / huggingface.CONFIG))
-    tensors = read_tensors(folder, huggingface.STEMS, allow_pickle)
+    tensors = layout.prepare(read_tensors(folder, huggingface.STEMS, allow_pickle))
     network = load_foreign(build_empty(TwoTowers, settings), tensors, layout.rows, layout.ignored)
     return ForeignDualEncoder(network, pixels, layout.tokenizer)
 
