@@ -8,8 +8,10 @@ from PIL import Image
 from torch.nn.functional import cross_entropy
 
 import tiny_vlm
+from beholder.errors import InvalidSetting
 from beholder.tasks.caption_options import CaptionOptions
 from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
+from beholder.tasks.thinking import starts_thinking, visible
 from beholder.tasks.transformers_conversation import TransformersConversation
 from beholder.tasks.transformers_generation import TransformersGenerator
 from beholder.training.vlm_batches import IGNORED, AnswerBatch, BatchEncoder, append_answers
@@ -99,6 +101,30 @@ def test_instructions_and_whole_conversations_can_be_trained(smolvlm: Transforme
     assert "Name the dress." in prompt and answer == "a b"
     prompt, answer, _ = encoder(smolvlm, brief=False).texts(question)
     assert "What?<end_of_utterance>" in prompt and answer == "a\nb"
+
+
+def test_a_model_that_would_think_first_learns_an_empty_thought(
+    smolvlm: TransformersGenerator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    encode = encoder(smolvlm)
+    monkeypatch.setattr(smolvlm, "render", lambda messages: "Describe it.Assistant:<think>\n")
+    prompt, answer, rest = encode.texts(VlmExample(Path("a.png"), None, "wall"))
+    learned = smolvlm.tokenizer.decode(encode.answer_ids(prompt, answer, rest))
+    assert learned == "\n</think>\n\nwall</s>"
+    assert visible(learned, starts_thinking(prompt)).strip() == "wall</s>"
+
+
+def test_what_a_family_without_a_chat_template_cannot_do_is_refused(tmp_path: Path) -> None:
+    FAMILIES["paligemma"](tmp_path)
+    model = TransformersGenerator(image_text_to_text.load(tmp_path, "tiny", allow_pickle=False), "cpu")
+    with pytest.raises(InvalidSetting, match=r"data\.brief: a paligemma has no chat template"):
+        encoder(model, brief=False)
+    with pytest.raises(InvalidSetting, match="a paligemma follows no instructions"):
+        encoder(model, instruction="Name the dress.")
+    tiny_vlm.paint(tmp_path)
+    batch = encoder(model)([VlmExample(tmp_path / "pictures" / "0.png", None, "wall")])
+    assert batch is not None
+    assert model.tokenizer.decode(batch.inputs["input_ids"][0]).endswith("caption en\nwall</s>")
 
 
 def test_what_looks_like_a_control_token_is_text(smolvlm: TransformersGenerator, tmp_path: Path) -> None:

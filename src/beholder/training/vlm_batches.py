@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from beholder.errors import ModelError, PictureError
+from beholder.errors import InvalidSetting, ModelError, PictureError
 from beholder.tasks.caption_options import CaptionOptions
 from beholder.tasks.image_text_to_text import separator, user_message
 from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
 from beholder.tasks.instructions import answer_briefly, describe
 from beholder.tasks.pictures import decode_picture
+from beholder.tasks.thinking import CLOSE, starts_thinking
 from beholder.tasks.transformers_conversation import TransformersConversation
 from beholder.tasks.transformers_generation import TransformersGenerator
 from beholder.training.vlm_config import VlmDataConfig
@@ -53,6 +54,9 @@ class BatchEncoder:
         generator: the model with its processor and chat template.
         data: settings of prompts and lengths.
         on_skip: called with the name of each picture that can't be used, and the reason.
+
+    Raises:
+        InvalidSetting: the family follows no instructions, or holds no conversation.
     """
 
     def __init__(self, generator: TransformersGenerator, data: VlmDataConfig, on_skip: Callable[[str, str], None]):
@@ -62,6 +66,11 @@ class BatchEncoder:
         self.on_skip = on_skip
         self.lock = Lock()  # a tokenizer can't be used by two threads at once
         self.caption = CaptionOptions(instruction=data.instruction)
+        self.model.caption_prompt(self.caption)
+        if generator.plain_prompts is not None and not data.brief:
+            raise InvalidSetting(
+                f"data.brief: a {generator.model_type} has no chat template, so it holds no conversation; leave it out"
+            )
 
     def __call__(self, examples: Sequence[VlmExample]) -> AnswerBatch | None:
         """Return a batch of those examples that can be used; None if none can."""
@@ -73,11 +82,10 @@ class BatchEncoder:
         """Return the prompt of an example, the answer, and what the chat template writes after the prompt.
 
         Raises:
-            InvalidSetting: the family follows no instructions.
             ModelError: the family answers no questions, or its chat template fails.
         """
         generator = self.generator
-        plain = self.generator.plain_prompts is not None
+        plain = generator.plain_prompts is not None
         one_line = example.question is None or self.data.brief
         answer = generator.plain(" ".join(example.text.split()) if one_line else example.text.strip())
         if example.question is None:
@@ -91,6 +99,8 @@ class BatchEncoder:
             return text, answer, ""
         messages = [user_message(text, pictures=1)]
         prompt = generator.render(messages)
+        if starts_thinking(prompt):  # an empty thought is learned, too
+            return prompt, f"\n{CLOSE}\n\n{answer}", ""
         messages.append({"role": "assistant", "content": [{"type": "text", "text": answer}]})
         whole = generator.render(messages)
         return prompt, answer, whole.removeprefix(prompt) if whole.startswith(prompt) else ""
