@@ -174,8 +174,6 @@ REFUSED = {
     "with pictures of a fixed size are (google/siglip2-base-patch16-224)",
     "align": "this is an ALIGN, whose image tower is an EfficientNet; it is not covered. Take "
     "google/siglip2-base-patch16-224 (siglip2)",
-    "altclip": "this is an AltCLIP, whose text tower is an XLM-RoBERTa; it is not covered. For several languages take "
-    "google/siglip2-base-patch16-224 (siglip2), for Chinese OFA-Sys/chinese-clip-vit-base-patch16 (chinese-clip)",
     "clipseg": "this is a CLIPSeg, which segments pictures; for vectors take the CLIP that it was made from (clip)",
     "groupvit": "this is a GroupViT, which segments pictures; for vectors take openai/clip-vit-base-patch32 (clip)",
     "owlvit": "this is an OWL-ViT, which finds objects; for vectors take openai/clip-vit-base-patch32 (clip)",
