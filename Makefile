@@ -31,7 +31,7 @@ test-fast: $(VENV)/installed
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/installed
-	$(PYTEST) -m slow
+	$(PYTEST) -m slow --durations=30
 
 # Two builds of the same commit give the same bytes: the files are dated by the commit.
 dist: $(VENV)/installed

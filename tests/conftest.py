@@ -24,6 +24,11 @@ if TYPE_CHECKING:
 BROWSERS = ("chromium", "chromium-browser", "google-chrome", "google-chrome-stable")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest tests first, so that at the end no worker is left alone with one of them."""
+    items.sort(key=lambda item: item.path.name != "test_examples_run.py")
+
+
 @pytest.fixture(scope="session")
 def vocabularies(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Tiny vocabularies in the folders ``clip``, ``bert``, ``siglip`` and ``siglip2``; copy one before changing it."""
