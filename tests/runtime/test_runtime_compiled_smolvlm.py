@@ -1,5 +1,6 @@
 """A compiled SmolVLM against the original network."""
 
+import json
 from pathlib import Path
 
 import numpy as np
@@ -8,12 +9,14 @@ from PIL import Image
 
 from beholder import VisionLanguageModel
 from beholder.errors import ModelError
+from beholder.runtime import execution_plan
 from beholder.runtime.autotune import min_cosine, unit
 from beholder.runtime.compiled_decoder import teacher_forced_logits
 from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.compiled_smolvlm import COMPILED_SMOLVLM, CompiledSmolVLM
-from beholder.runtime.engine import NetworkConfig
+from beholder.runtime.engine import NetworkConfig, can_compile, openvino
 from beholder.runtime.precision import BOUNDS
+from beholder.runtime.quantization import has_joint_projections
 from beholder.runtime.samples import sample_pixels
 from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
 from beholder.tasks.smolvlm_conversation import SmolVLMConversation
@@ -150,6 +153,29 @@ def test_networks_that_differ_are_not_used(tmp_path: Path, monkeypatch: pytest.M
     with pytest.raises(ModelError, match="language model's logits are off"):
         VisionLanguageModel.compile(tmp_path)
     assert COMPILED_SMOLVLM.find(tmp_path) is None
+
+
+def test_a_configuration_that_takes_its_process_down_is_passed_over(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    smolvlm(tmp_path)
+    tried: list[NetworkConfig] = []
+    monkeypatch.setattr(execution_plan, "can_compile", lambda folder, config, **options: bool(tried.append(config)))
+    compiled = VisionLanguageModel.compile(tmp_path, precision="fast").loaded
+    assert isinstance(compiled, CompiledSmolVLM)
+    assert tried == [NetworkConfig("language.xml", "bf16")]
+    chosen = json.loads((compiled.folder / "language-fast.json").read_text())["config"]
+    assert chosen["precision"] == "f32"
+
+
+def test_what_compiles_is_found_out_in_another_process(pair: tuple[VisionLanguageModel, ...]) -> None:
+    compiled = pair[1].loaded
+    assert isinstance(compiled, CompiledSmolVLM)
+    assert can_compile(compiled.folder, NetworkConfig("language.xml"), KV_CACHE_PRECISION="f32")
+    assert not can_compile(compiled.folder, NetworkConfig("missing.xml"))
+    core = openvino().Core()
+    assert has_joint_projections(core.read_model(str(compiled.folder / "language.xml")))
+    assert not has_joint_projections(core.read_model(str(compiled.folder / "tower.xml")))
 
 
 def test_models_that_transformers_runs_are_not_compiled(tmp_path: Path) -> None:

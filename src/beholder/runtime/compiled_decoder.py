@@ -58,9 +58,14 @@ def read_language_model(
     """Return the compiled language model of a folder; the arguments are those of `CompiledLanguageModel`."""
     from beholder.runtime.compiled_language import CompiledLanguageModel
 
-    network = compile_network(folder, config, KV_CACHE_PRECISION=config.precision)
+    network = compile_network(folder, config, **cache_options(config))
     embeddings = np.load(folder / EMBEDDINGS, mmap_mode="r")
     return CompiledLanguageModel(network, embeddings, eos_token_ids, context_length, original)
+
+
+def cache_options(config: NetworkConfig) -> dict[str, str]:
+    """Return the options of a language model's keys and values, which have the precision of its activations."""
+    return {"KV_CACHE_PRECISION": config.precision}
 
 
 def verify_language_model(compiled: Language, original: LanguageModel, prompts: Tensor) -> None:

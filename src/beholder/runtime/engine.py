@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import hashlib
 import json
+import subprocess
 import sys
 import threading
 from collections import deque
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -18,6 +19,12 @@ import numpy as np
 from beholder.files import atomic_files
 
 KERNELS = "kernels"
+TRIAL = """
+import json, pathlib, sys
+from beholder.runtime.engine import NetworkConfig, compile_network
+folder, config, options = json.loads(sys.argv[1])
+compile_network(pathlib.Path(folder), NetworkConfig(**config), **options)
+"""
 _FIRST_USE = threading.Lock()
 
 
@@ -111,6 +118,15 @@ def compile_network(folder: Path, config: NetworkConfig, **options: Any) -> Any:
     # The cache includes the weights: in CACHE_MODE OPTIMIZE_SIZE, OpenVINO 2026.4 confuses some that are concatenated.
     cache = {"CACHE_DIR": str(folder / KERNELS / digest)}
     return openvino().Core().compile_model(str(folder / config.file), "CPU", options | cache)
+
+
+def can_compile(folder: Path, config: NetworkConfig, **options: Any) -> bool:
+    """Return whether `compile_network` succeeds, tried in a process of its own, which it may take down.
+
+    OpenVINO 2026.4 divides by zero when it fuses the projections of Llama-like attention for bfloat16 on few cores.
+    """
+    request = json.dumps([str(folder), asdict(config), options])
+    return subprocess.run([sys.executable, "-c", TRIAL, request], capture_output=True, check=False).returncode == 0
 
 
 def save_network(model: Any, file: Path) -> None:

@@ -16,10 +16,10 @@ from torch import Tensor
 from beholder.pictures.transform import Preprocessing
 from beholder.runtime import quantization
 from beholder.runtime.autotune import Autotuner, Candidate, Workload, remember, remembered
-from beholder.runtime.compiled_decoder import NETWORK, STEPS, teacher_forced_logits
+from beholder.runtime.compiled_decoder import NETWORK, STEPS, cache_options, teacher_forced_logits
 from beholder.runtime.compiled_language import CompiledLanguageModel
 from beholder.runtime.decoding import Language
-from beholder.runtime.engine import KERNELS, NetworkConfig, openvino, save_network
+from beholder.runtime.engine import KERNELS, NetworkConfig, can_compile, openvino, save_network
 from beholder.runtime.precision import Precision
 from beholder.runtime.samples import sample_pixels
 from beholder.runtime.vision_front_end import CompiledFrontEnd
@@ -134,8 +134,15 @@ def _tune_language_model(compiled: CompiledParts, precision: Precision, prompts:
 
     tuner = Autotuner(candidate(NetworkConfig(NETWORK)), precision)
     for config in _language_configs(compiled, precision):
-        tuner.consider(candidate(config))
+        if config.precision == "f32" or _can_compile(compiled.folder, config):
+            tuner.consider(candidate(config))
     return tuner
+
+
+def _can_compile(folder: Path, config: NetworkConfig) -> bool:
+    """Return whether a network compiles; only those that OpenVINO may die of are tried in a process of their own."""
+    model = openvino().Core().read_model(str(folder / config.file))
+    return not quantization.has_joint_projections(model) or can_compile(folder, config, **cache_options(config))
 
 
 def _language_configs(compiled: CompiledParts, precision: Precision) -> Iterator[NetworkConfig]:

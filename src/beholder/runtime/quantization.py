@@ -153,6 +153,18 @@ def linear_layers(model: Any) -> list[Any]:
     return [node for node in model.get_ordered_ops() if linear(node)]
 
 
+def has_joint_projections(model: Any) -> bool:
+    """Return whether three or more products without a bias share an input: queries, keys and values, as in Llama."""
+    shared = Counter(
+        (source.get_node().get_friendly_name(), source.get_index())
+        for node in model.get_ordered_ops()
+        if node.get_type_name() == "MatMul"
+        for source in (node.input_value(0),)
+        if all(reader.get_node().get_type_name() != "Add" for reader in node.output(0).get_target_inputs())
+    )
+    return any(count >= 3 for count in shared.values())
+
+
 def _weights(layer: Any) -> np.ndarray:
     """Return a linear layer's weights in float32: (outputs, inputs)."""
     matrix = layer.input_value(1).get_node().data.astype(np.float32, copy=False)
