@@ -308,3 +308,13 @@ def test_files_that_contradict_each_other_are_refused(
 def test_the_networks_are_here(model: VisionLanguageModel) -> None:
     assert isinstance(model.loaded, LoadedSmolVLM)
     assert type(model.loaded.language.module).__name__ == "LlamaForCausalLM"
+
+
+def test_a_processor_that_transformers_saved_in_one_file_is_read(folder: Path, processor: Any, tmp_path: Path) -> None:
+    saved = processor.to_dict()
+    smolvlm(tmp_path)
+    (tmp_path / "preprocessor_config.json").unlink()
+    (tmp_path / "processor_config.json").write_text(
+        json.dumps({"image_processor": processor.image_processor.to_dict(), "image_seq_len": saved["image_seq_len"]})
+    )
+    assert load(tmp_path, "small").processor.settings() == load(folder, "small").processor.settings()
