@@ -8,7 +8,8 @@
         rows.parquet               key, shard, caption and the other columns of each vector
 
 All of it is memory-mapped: what stays in memory is the cells that searches visit. The codes find candidates, the
-vectors themselves rank them. A filter becomes one bit for each vector; if it leaves few, these are compared exactly.
+vectors themselves rank them; those of candidates are read one by one, since a mapped file's pages come with many of
+their neighbors. A filter becomes one bit for each vector; if it leaves few, these are compared exactly.
 
 Source: Gao and Long, *RaBitQ: Quantizing High-Dimensional Vectors with a Theoretical Error Bound*, SIGMOD 2024.
 Shapes: n vectors, E dimensions, k results.
@@ -19,8 +20,10 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass, field
@@ -157,6 +160,7 @@ class OpenSegment:
     probes: int
     codes: Any = field(init=False)
     vectors: np.ndarray = field(init=False)  # (n, E) float16
+    _file: Any = field(init=False)  # of the vectors
     _reading: threading.Lock = field(init=False, default_factory=threading.Lock)  # of the table, by one thread
 
     def __post_init__(self) -> None:
@@ -170,6 +174,8 @@ class OpenSegment:
             self.codes = faiss.read_index(str(folder / CODES), faiss.IO_FLAG_MMAP)
             shape = self.segment.count, self.embedding
             self.vectors = np.memmap(folder / VECTORS, np.float16, "r", shape=shape)
+            self._file = (folder / VECTORS).open("rb", buffering=0)
+            weakref.finalize(self, self._file.close)
         except (OSError, ValueError, RuntimeError) as error:
             raise InvalidSetting(f"{folder}: can't be opened ({error})") from error
 
@@ -204,7 +210,7 @@ class OpenSegment:
             mask: (n,), which vectors may be found; by default all. The fewer it leaves, the more cells are visited.
         """
         rows = self._candidates(query, k, probes or self.probes, mask)
-        cosines = self.vectors[rows].astype(np.float32) @ query
+        cosines = self._read_vectors(rows).astype(np.float32) @ query
         order = np.argsort(-cosines, kind="stable")[:k]
         return rows[order], cosines[order]
 
@@ -225,6 +231,19 @@ class OpenSegment:
         rotated = faiss.SearchParametersPreTransform(index_params=settings)  # type: ignore[call-arg]
         _, found = self.codes.search(np.ascontiguousarray(query[None], np.float32), wanted, params=rotated)
         return np.sort(found[0][found[0] >= 0])
+
+    def _read_vectors(self, rows: np.ndarray) -> np.ndarray:
+        """Return some vectors (m, E) float16."""
+        if not hasattr(os, "preadv"):  # Windows
+            return self.vectors[rows]
+        found = np.empty((len(rows), self.embedding), np.float16)
+        starts = (rows * found.strides[0]).tolist()
+        if hasattr(os, "posix_fadvise"):  # a disk reads many at a time
+            for start in starts:
+                os.posix_fadvise(self._file.fileno(), start, found.strides[0], os.POSIX_FADV_WILLNEED)
+        for vector, start in zip(found, starts, strict=True):
+            os.preadv(self._file.fileno(), [vector], start)
+        return found
 
     def mask(self, terms: Sequence[Term]) -> np.ndarray:
         """Return for which vectors (n,) a filter holds."""
