@@ -242,7 +242,7 @@ class OpenSegment:
             for start in starts:
                 os.posix_fadvise(self._file.fileno(), start, found.strides[0], os.POSIX_FADV_WILLNEED)
         for vector, start in zip(found, starts, strict=True):
-            os.preadv(self._file.fileno(), [vector], start)
+            os.preadv(self._file.fileno(), [vector.data], start)
         return found
 
     def mask(self, terms: Sequence[Term]) -> np.ndarray:
