@@ -265,11 +265,11 @@ def test_a_signal_saves_a_checkpoint_and_the_same_command_resumes(tmp_path: Path
     run = start(config, tmp_path / "out")
     assert run.stdout is not None and json.loads(run.stdout.readline())["step"] == 1
     run.send_signal(number)
-    _, stderr = run.communicate(timeout=60)
+    _, stderr = run.communicate(timeout=600)
     assert run.returncode == 128 + number and "stopped after step" in stderr and "Traceback" not in stderr
     (saved,) = checkpoints(tmp_path / "out" / "checkpoints")
     again = start(config, tmp_path / "out")
-    out, stderr = again.communicate(timeout=100)
+    out, stderr = again.communicate(timeout=600)
     assert again.returncode == 0, stderr
     first = json.loads(out.splitlines()[0])["step"]
     assert first == int(saved.stem.removeprefix("step-")) + 1
@@ -284,7 +284,7 @@ def test_a_run_killed_at_random_moments_and_resumed_ends_with_the_same_weights(t
         tmp_path, train={"steps": 600, "save_every": 3, "ema_decay": 0.9}, augment={"smallest_crop": 0.5}
     )
     whole = start(config, tmp_path / "whole")
-    whole.communicate(timeout=120)
+    whole.communicate(timeout=600)
     assert whole.returncode == 0
     generator, killed = random.Random(0), 0
     for _ in range(30):
@@ -293,13 +293,13 @@ def test_a_run_killed_at_random_moments_and_resumed_ends_with_the_same_weights(t
         run.stdout.readline()  # it has started, resumed or finished
         time.sleep(generator.uniform(0, 0.35))
         run.kill()
-        killed += run.wait(timeout=60) == -signal.SIGKILL
+        killed += run.wait(timeout=600) == -signal.SIGKILL
         run.communicate()
         if killed == 10 or (tmp_path / "out" / MODEL).exists():
             break
     assert killed == 10
     last = start(config, tmp_path / "out")
-    _, stderr = last.communicate(timeout=120)
+    _, stderr = last.communicate(timeout=600)
     assert last.returncode == 0, stderr
     assert learned(tmp_path / "out") == learned(tmp_path / "whole")
     assert [row["step"] for row in rows(tmp_path / "out")] == list(range(1, 601))
@@ -431,7 +431,7 @@ def test_a_second_ctrl_c_during_a_checkpoint_exits_at_once_and_leaves_the_previo
     tiny_pairs.paint(tmp_path)
     tiny_pairs.write_config(tmp_path)
     run = subprocess.run(
-        [sys.executable, "-c", INTERRUPTED], cwd=tmp_path, capture_output=True, text=True, timeout=120, check=False
+        [sys.executable, "-c", INTERRUPTED], cwd=tmp_path, capture_output=True, text=True, timeout=600, check=False
     )
     assert run.returncode == 130, run.stderr
     assert "Traceback" not in run.stderr and "can't be written" not in run.stderr

@@ -163,7 +163,7 @@ def find_in_a_fresh_process(name: str, home: Path, endpoint: str, **more: str) -
         "except BeholderError as error: print(type(error).__name__, error)"
     )
     order = [sys.executable, "-c", program, name]
-    return subprocess.run(order, env={**kept, **settings, **more}, capture_output=True, text=True, timeout=60)
+    return subprocess.run(order, env={**kept, **settings, **more}, capture_output=True, text=True, timeout=300)
 
 
 @pytest.mark.slow
