@@ -17,7 +17,7 @@ from pathlib import Path
 
 import numpy as np
 
-from beholder.album.recall import ExactSearch, K
+from beholder.album.recall import K, exact_search, recall_at_k
 from beholder.files import write_bytes
 from beholder.scale.build_index import build_index
 from beholder.scale.parts import RunSettings, encode_part, start_run
@@ -83,10 +83,8 @@ def build(options: argparse.Namespace) -> None:
 def search_exactly(options: argparse.Namespace) -> None:
     """Write the keys of the ten nearest vectors of each query."""
     index = ShardIndex(options.folder / "index")
-    truth = ExactSearch(queries(options))
-    for ids, halves in index.batches():
-        truth.add(ids, halves.astype(np.float32))
-    keys = [[index.row(number)["key"] for number in ids[:K].tolist()] for ids in truth.ids]
+    truth = exact_search(index.batches(), queries(options))
+    keys = [[index.row(number)["key"] for number in ids] for ids in truth.tolist()]
     write_bytes(options.folder / "truth.json", json.dumps(keys).encode())
 
 
@@ -95,7 +93,7 @@ def search(options: argparse.Namespace) -> None:
     found, seconds = [], []
     for query in queries(options):
         start = time.monotonic()
-        found.append([hit.row["key"] for hit in index.search(query, K)])
+        found.append(np.array([hit.row["key"] for hit in index.search(query, K)]))
         seconds.append(time.monotonic() - start)
     report("", found, seconds, options)
 
@@ -113,7 +111,6 @@ def search_dataset(options: argparse.Namespace) -> None:
     import lance
 
     dataset = lance.dataset(str(options.folder / "vectors.lance"))
-    truth = json.loads((options.folder / "truth.json").read_text())
     for probes in (10, 20, 40, 80, 160, 320):  # and as many candidates that are scored again, for each result
         found, seconds = [], []
         for query in queries(options):
@@ -123,9 +120,8 @@ def search_dataset(options: argparse.Namespace) -> None:
                 nearest=near | {"nprobes": probes, "refine_factor": probes}, columns=["key", "_distance"]
             )
             seconds.append(time.monotonic() - start)
-            found.append(table["key"].to_pylist())
-        report(f"Lance, {probes} partitions and candidates, ", found, seconds, options)
-        if recall_of(found, truth) >= 0.95:
+            found.append(table["key"].to_numpy(zero_copy_only=False).astype(str))
+        if report(f"Lance, {probes} partitions and candidates, ", found, seconds, options) >= 0.95:
             break
 
 
@@ -138,17 +134,15 @@ def centers(options: argparse.Namespace) -> np.ndarray:
     return random / np.linalg.norm(random, axis=1, keepdims=True)
 
 
-def recall_of(found: list[list[str]], truth: list[list[str]]) -> float:
-    return float(np.mean([len({*one} & {*other}) / len(other) for one, other in zip(found, truth, strict=True)]))
-
-
-def report(name: str, found: list[list[str]], seconds: list[float], options: argparse.Namespace) -> None:
-    truth = json.loads((options.folder / "truth.json").read_text())
+def report(name: str, found: list[np.ndarray], seconds: list[float], options: argparse.Namespace) -> float:
+    """Print how a search went, and return its recall."""
+    recall = recall_at_k(found, np.array(json.loads((options.folder / "truth.json").read_text())))
     low, median, high = np.percentile(seconds, [5, 50, 95]) * 1000
     print(
-        f"{name}{len(found)} new queries: recall@10 {recall_of(found, truth):.3f}; median {median:.1f} ms "
+        f"{name}{len(found)} new queries: recall@10 {recall:.3f}; median {median:.1f} ms "
         f"(5 % {low:.1f}, 95 % {high:.1f}); at most {peak_gigabytes():.2f} GB resident"
     )
+    return recall
 
 
 def peak_gigabytes() -> float:

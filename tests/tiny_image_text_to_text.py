@@ -5,11 +5,16 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 import transformers
+from PIL import Image
 from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers, processors
 
 import tiny_vocabularies
+from beholder import VisionLanguageModel
+from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
+from beholder.tasks.smolvlm_generation import SmolVLMGenerator
 
 SPECIAL = (  # noqa: SIM905
     "<pad> <s> </s> <unk> <image> <fake_token_around_image> <global-img> <end_of_utterance> <video> "
@@ -113,6 +118,18 @@ def _write(
     (folder / "processor_config.json").write_text(json.dumps(processor))
     if template is not None:
         (folder / "chat_template.jinja").write_text(template)
+
+
+def picture(seed: int = 0, width: int = 50, height: int = 40) -> Image.Image:
+    """Return a picture of random pixels."""
+    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+def smolvlm_generator(model: VisionLanguageModel) -> SmolVLMGenerator:
+    """Return what generates the texts of a SmolVLM that runs in Beholder's networks."""
+    assert isinstance(model.backend, ImageTextToTextModel)
+    assert isinstance(model.backend.generator, SmolVLMGenerator)
+    return model.backend.generator
 
 
 def smolvlm(folder: Path, kind: str = "SmolVLM") -> None:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
 from beholder.models.bert import Bert
+from beholder.models.dual_encoder import TwoTowers
 from beholder.weights import bert, clip, dinov2, huggingface, siglip, vit
 from beholder.weights.load import load_image_encoder
 from beholder.weights.table import build_empty, load_foreign
@@ -51,6 +52,14 @@ def sentences(lengths: tuple[int, ...], end_id: int, pad_id: int) -> tuple[torch
 
 def unit(features: Any) -> torch.Tensor:
     return F.normalize(features.pooler_output, dim=-1)
+
+
+@torch.no_grad()
+def assert_equal_embeddings(network: TwoTowers, reference: Any, ids: torch.Tensor, mask: torch.Tensor) -> None:
+    expected = unit(reference.get_text_features(ids, mask.long()))
+    torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)
+    expected = unit(reference.get_image_features(pictures()))
+    torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
 
 
 @pytest.mark.parametrize(
@@ -174,11 +183,7 @@ def test_chinese_clip_embeddings_equal_those_of_transformers(tmp_path: Path, act
     reference = write(transformers.ChineseCLIPModel(config), tmp_path)
     network, _ = load_foreign_network(tmp_path)
     ids, mask = sentences((4, 9, 1), end_id=58, pad_id=0)
-    with torch.no_grad():
-        expected = unit(reference.get_text_features(ids, mask.long()))
-        torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)
-        expected = unit(reference.get_image_features(pictures()))
-        torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
+    assert_equal_embeddings(network, reference, ids, mask)
 
 
 @pytest.mark.parametrize("end_id", [2, 58])
@@ -189,11 +194,7 @@ def test_metaclip_2_embeddings_equal_those_of_transformers(tmp_path: Path, end_i
     reference = write(transformers.MetaClip2Model(config), tmp_path)
     network, _ = load_foreign_network(tmp_path)
     ids, mask = sentences((4, 9, 1), end_id=end_id, pad_id=1)
-    with torch.no_grad():
-        expected = unit(reference.get_text_features(ids, mask.long()))
-        torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)
-        expected = unit(reference.get_image_features(pictures()))
-        torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
+    assert_equal_embeddings(network, reference, ids, mask)
 
 
 @pytest.mark.parametrize("layers", ["layer", "layers"])
@@ -206,11 +207,7 @@ def test_altclip_embeddings_equal_those_of_transformers(tmp_path: Path, layers: 
     save_file(renamed, tmp_path / "model.safetensors", metadata={"format": "pt"})
     network, _ = load_foreign_network(tmp_path)
     ids, mask = sentences((4, 9, 1), end_id=2, pad_id=1)
-    with torch.no_grad():
-        expected = unit(reference.get_text_features(ids, mask.long()))
-        torch.testing.assert_close(network.embed_text(ids, mask), expected, **TOLERANCE)
-        expected = unit(reference.get_image_features(pictures()))
-        torch.testing.assert_close(network.embed_image(pictures()), expected, **TOLERANCE)
+    assert_equal_embeddings(network, reference, ids, mask)
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])

@@ -20,10 +20,9 @@ from beholder.runtime.decoding import DecodingSettings
 from beholder.tasks.caption_options import CaptionOptions
 from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
 from beholder.tasks.smolvlm_conversation import SmolVLMConversation
-from beholder.tasks.smolvlm_generation import SmolVLMGenerator
 from beholder.weights.image_text_to_text import read_processor
 from beholder.weights.smolvlm import LoadedSmolVLM, load
-from tiny_image_text_to_text import EOS, IMAGE, LLAMA, smolvlm
+from tiny_image_text_to_text import EOS, IMAGE, LLAMA, picture, smolvlm, smolvlm_generator
 
 
 @pytest.fixture(scope="module")
@@ -46,16 +45,6 @@ def reference(folder: Path) -> Any:
 @pytest.fixture(scope="module")
 def processor(folder: Path) -> Any:
     return read_processor(folder, "smolvlm")
-
-
-def picture(seed: int = 0, width: int = 50, height: int = 40) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def generator(model: VisionLanguageModel) -> SmolVLMGenerator:
-    assert isinstance(model.backend, ImageTextToTextModel)
-    assert isinstance(model.backend.generator, SmolVLMGenerator)
-    return model.backend.generator
 
 
 def prompt(model: VisionLanguageModel, pictures: int = 1) -> str:
@@ -113,7 +102,7 @@ def test_pixels_and_token_ids_equal_those_of_the_reference_processor(
 ) -> None:
     pictures = BATCHES[batch]
     texts = [prompt(model, len(each)) for each in pictures]
-    inputs = generator(model).encode(pictures, texts)
+    inputs = smolvlm_generator(model).encode(pictures, texts)
     expected = reference_inputs(processor, pictures, texts)
     for row, mask, ids in zip(expected["input_ids"], expected["attention_mask"], inputs.ids, strict=True):
         assert row[mask.bool()].tolist() == ids
@@ -128,7 +117,7 @@ def test_logits_equal_those_of_transformers(
 ) -> None:
     pictures = BATCHES[batch]
     texts = [prompt(model, len(each)) for each in pictures]
-    ours = generator(model)
+    ours = smolvlm_generator(model)
     inputs = ours.encode(pictures, texts)
     with torch.inference_mode():
         soft_prompts = torch.cat([ours.soft_prompts(tiles) for tiles in inputs.tiles])
@@ -148,7 +137,7 @@ def test_generated_ids_equal_those_of_transformers(
     texts = [prompt(model, len(each)) for each in pictures]
     expected = reference_inputs(processor, pictures, texts)
     theirs = reference.generate(**expected, max_new_tokens=8, num_beams=num_beams, do_sample=False)
-    ours = generator(model)
+    ours = smolvlm_generator(model)
     found = ours.generate(ours.encode(pictures, texts), DecodingSettings(8, num_beams))
     for (text,), row in zip(found, theirs[:, expected["input_ids"].shape[1] :].tolist(), strict=True):
         assert text.ids == without_end(row)
@@ -254,7 +243,7 @@ def test_tied_embeddings_and_the_older_files_of_the_hub(folder: Path, tmp_path: 
     model = VisionLanguageModel.from_pretrained(tmp_path, device="cpu")
     inputs = reference_inputs(read_processor(tmp_path, "smolvlm"), [[picture()]], [prompt(model)])
     theirs = reference.generate(**inputs, max_new_tokens=6, do_sample=False)[0, inputs["input_ids"].shape[1] :]
-    ours = generator(model)
+    ours = smolvlm_generator(model)
     ((found,),) = ours.generate(ours.encode([[picture()]], [prompt(model)]), DecodingSettings(6))
     assert found.ids == without_end(theirs.tolist())
 

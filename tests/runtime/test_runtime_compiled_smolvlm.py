@@ -5,7 +5,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from PIL import Image
 
 from beholder import VisionLanguageModel
 from beholder.errors import ModelError
@@ -18,10 +17,8 @@ from beholder.runtime.engine import NetworkConfig, can_compile, openvino
 from beholder.runtime.precision import BOUNDS
 from beholder.runtime.quantization import has_joint_projections
 from beholder.runtime.samples import sample_pixels
-from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
 from beholder.tasks.smolvlm_conversation import SmolVLMConversation
-from beholder.tasks.smolvlm_generation import SmolVLMGenerator
-from tiny_image_text_to_text import idefics3, smolvlm
+from tiny_image_text_to_text import idefics3, picture, smolvlm, smolvlm_generator
 
 pytestmark = pytest.mark.slow
 
@@ -49,25 +46,15 @@ def pair(cache: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[VisionL
     return network, compiled
 
 
-def generator(model: VisionLanguageModel) -> SmolVLMGenerator:
-    assert isinstance(model.backend, ImageTextToTextModel)
-    assert isinstance(model.backend.generator, SmolVLMGenerator)
-    return model.backend.generator
-
-
-def picture(seed: int = 0, width: int = 50, height: int = 40) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
 PICTURES = [picture(0), picture(1, 60, 20), picture(2, 20, 60), picture(3, 28, 28)]
 
 
 def test_it_is_found_and_the_processor_is_restored(pair: tuple[VisionLanguageModel, ...]) -> None:
     network, compiled = pair
     assert isinstance(compiled.loaded, CompiledSmolVLM)
-    assert isinstance(generator(compiled).language, CompiledLanguageModel)
-    assert compiled.loaded.processor.settings() == generator(network).processor.settings()
-    assert compiled.loaded.suppress_tokens == generator(network).loaded.suppress_tokens
+    assert isinstance(smolvlm_generator(compiled).language, CompiledLanguageModel)
+    assert compiled.loaded.processor.settings() == smolvlm_generator(network).processor.settings()
+    assert compiled.loaded.suppress_tokens == smolvlm_generator(network).loaded.suppress_tokens
 
 
 @pytest.mark.parametrize("num_beams", [1, 3])
@@ -121,7 +108,7 @@ def test_a_precision_stays_within_its_error_bound(pair: tuple[VisionLanguageMode
     network, compiled = pair
     assert isinstance(compiled.loaded, CompiledSmolVLM)
     model = VisionLanguageModel(compiled.loaded, precision=precision)  # type: ignore[arg-type]
-    exact, rounded = generator(network), generator(model)
+    exact, rounded = smolvlm_generator(network), smolvlm_generator(model)
     pixels = sample_pixels(compiled.loaded.preprocessing, 6)
     expected, prompts = exact.soft_prompts(pixels), rounded.soft_prompts(pixels)
     assert min_cosine(prompts.double().numpy(), unit(expected.double().numpy())) >= BOUNDS[precision]  # type: ignore[index]

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 import pytest
-from PIL import Image
 
 import tiny_blip2
 from beholder import VisionLanguageModel
@@ -13,9 +12,8 @@ from beholder.errors import InvalidSetting, ModelError, PictureNotFound
 from beholder.tasks.conversation import ConversationTruncatedWarning
 from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
 from beholder.tasks.smolvlm_conversation import SmolVLMConversation, common_prefix
-from beholder.tasks.smolvlm_generation import SmolVLMGenerator
 from beholder.weights.load import load_image_tower, load_vision_language
-from tiny_image_text_to_text import smolvlm
+from tiny_image_text_to_text import picture, smolvlm, smolvlm_generator
 
 
 @pytest.fixture(scope="module")
@@ -28,16 +26,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def model(folder: Path) -> VisionLanguageModel:
     return VisionLanguageModel.from_pretrained(folder, device="cpu")
-
-
-def picture(seed: int = 0, width: int = 50, height: int = 40) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
-
-
-def generator(model: VisionLanguageModel) -> SmolVLMGenerator:
-    assert isinstance(model.backend, ImageTextToTextModel)
-    assert isinstance(model.backend.generator, SmolVLMGenerator)
-    return model.backend.generator
 
 
 def conversation(model: VisionLanguageModel, images: Any = None, **options: Any) -> SmolVLMConversation:
@@ -68,12 +56,12 @@ class Counted:
 
 
 def test_a_later_turn_reads_its_question_alone(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:
-    counted = Counted(generator(model).language)
-    monkeypatch.setattr(generator(model), "language", counted)
+    counted = Counted(smolvlm_generator(model).language)
+    monkeypatch.setattr(smolvlm_generator(model), "language", counted)
     towers: list[int] = []
-    soft_prompts = generator(model).soft_prompts
+    soft_prompts = smolvlm_generator(model).soft_prompts
     monkeypatch.setattr(
-        generator(model), "soft_prompts", lambda tiles: (towers.append(len(tiles)), soft_prompts(tiles))[1]
+        smolvlm_generator(model), "soft_prompts", lambda tiles: (towers.append(len(tiles)), soft_prompts(tiles))[1]
     )
     chat = conversation(model, [picture(), picture(1)], max_new_tokens=4)
     questions = ("what is this ?", "how many ?", "where ?", "who ?", "why ?")
@@ -127,7 +115,7 @@ def test_an_exception_while_decoding_leaves_a_conversation_that_goes_on(
 ) -> None:
     chat = conversation(model, max_new_tokens=5)
     chat.ask("what is this ?")
-    language = generator(model).language
+    language = smolvlm_generator(model).language
 
     def broken(*arguments: Any, **options: Any) -> Any:
         raise RuntimeError("out of memory")
@@ -214,7 +202,7 @@ def test_choices_are_ranked_by_likelihood(model: VisionLanguageModel) -> None:
     answer = model.ask([picture(), picture(1)], "what ?", choices=["dog", "red cat"])
     assert answer.text == answer.choices[0][0] and answer.confidence == answer.choices[0][1]
     assert sum(share for _, share in answer.choices) == pytest.approx(1)
-    ours = generator(model)
+    ours = smolvlm_generator(model)
     assert isinstance(model.backend, ImageTextToTextModel)
     prompt = model.backend.question_prompt("what ?", 2)
     inputs = ours.encode([[picture(), picture(1)]], [prompt])

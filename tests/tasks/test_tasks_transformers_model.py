@@ -20,7 +20,7 @@ from beholder.tasks.transformers_conversation import TransformersConversation
 from beholder.tasks.transformers_generation import TransformersGenerator
 from beholder.weights.image_text_to_text import load as load_with_transformers
 from beholder.weights.installed import kind_of
-from tiny_image_text_to_text import EOS, FAMILIES
+from tiny_image_text_to_text import EOS, FAMILIES, picture
 
 PLAIN = {"paligemma", "instructblip", "blip", "florence2"}
 CHATTING = sorted(set(FAMILIES) - PLAIN)
@@ -51,10 +51,6 @@ def load(
         return models[family]
 
     return get
-
-
-def picture(seed: int = 0, width: int = 50, height: int = 40) -> Image.Image:
-    return Image.fromarray(np.random.default_rng(seed).integers(0, 256, (height, width, 3), dtype=np.uint8))
 
 
 def backend(model: VisionLanguageModel) -> ImageTextToTextModel:

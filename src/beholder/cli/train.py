@@ -5,14 +5,13 @@ from __future__ import annotations
 import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, TypeVar
+from typing import Annotated, Any
 
 import typer
 
 from beholder.cli.options import Json
-
-Settings = TypeVar("Settings")
 
 app = typer.Typer(
     help="Train a dual encoder, a bridge, a vision-language model or an image generator on your data.",
@@ -31,16 +30,63 @@ TensorBoard = Annotated[
 ]
 
 
-@app.command(name="clip")
-def clip(
-    config: Config,
-    data: Data = None,
-    out: Out = None,
-    check: Check = False,
-    device: Device = None,
-    tensorboard: TensorBoard = False,
-    json: Json = False,
-) -> None:
+@dataclass(frozen=True)
+class Training:
+    """What a command trains.
+
+    Attributes:
+        read: reads a config, whose paths are relative to a folder.
+        summarize: checks settings and data for a device, and returns what would be trained.
+        train: trains, and returns the folder of the result.
+    """
+
+    read: Callable[[Path, Path | None], Any]
+    summarize: Callable[[Any, str | None], dict[str, Any]]
+    train: Callable[..., Path]
+
+
+def command(opened_by: str) -> Callable[[Callable[[], Training]], Callable[[], Training]]:
+    """Make a command of a function that imports a training; its name and docstring are the command's.
+
+    Args:
+        opened_by: the class that opens the result.
+    """
+
+    def register(load: Callable[[], Training]) -> Callable[[], Training]:
+        @app.command(name=load.__name__, help=load.__doc__)
+        def run(
+            config: Config,
+            data: Data = None,
+            out: Out = None,
+            check: Check = False,
+            device: Device = None,
+            tensorboard: TensorBoard = False,
+            json: Json = False,
+        ) -> None:
+            from beholder.cli.output import check_output_folder, warnings_on_one_line
+            from beholder.training.distributed import exit_worker
+
+            training = load()
+            check_output_folder("--out", out)
+            settings = training.read(config, data)
+            with warnings_on_one_line():
+                if check:
+                    print_summary(training.summarize(settings, device), json)
+                    return
+                folder = out or Path("runs") / config.stem
+                with progress_report(json) as report:
+                    model = training.train(settings, folder, report, device=device, tensorboard=tensorboard)
+            if not json and is_main_process():
+                print(f"{model}: trained; {opened_by}.from_pretrained opens it")
+            exit_worker()
+
+        return load
+
+    return register
+
+
+@command("DualEncoder")
+def clip() -> Training:
     """Train a dual encoder.
 
     From scratch, or from a pretrained model, all of it or its heads alone. Ctrl-C and SIGTERM save a checkpoint; the
@@ -54,24 +100,11 @@ def clip(
     from beholder.training.clip_config import read_clip_config
     from beholder.training.train_clip import summarize, train_clip
 
-    run_training(
-        read_clip_config, summarize, train_clip, "DualEncoder", config, data, out, check, device, tensorboard, json
-    )
-    from beholder.training.distributed import exit_worker
-
-    exit_worker()
+    return Training(read_clip_config, summarize, train_clip)
 
 
-@app.command(name="bridge")
-def bridge(
-    config: Config,
-    data: Data = None,
-    out: Out = None,
-    check: Check = False,
-    device: Device = None,
-    tensorboard: TensorBoard = False,
-    json: Json = False,
-) -> None:
+@command("VisionLanguageModel")
+def bridge() -> Training:
     """Train a bridge between two frozen models.
 
     The bridge connects an image tower to a language model and is trained in BLIP-2's two stages. Ctrl-C and SIGTERM
@@ -83,31 +116,11 @@ def bridge(
     from beholder.training.bridge_config import read_bridge_config
     from beholder.training.train_bridge import summarize, train_bridge
 
-    run_training(
-        read_bridge_config,
-        summarize,
-        train_bridge,
-        "VisionLanguageModel",
-        config,
-        data,
-        out,
-        check,
-        device,
-        tensorboard,
-        json,
-    )
+    return Training(read_bridge_config, summarize, train_bridge)
 
 
-@app.command(name="vlm")
-def vlm(
-    config: Config,
-    data: Data = None,
-    out: Out = None,
-    check: Check = False,
-    device: Device = None,
-    tensorboard: TensorBoard = False,
-    json: Json = False,
-) -> None:
+@command("VisionLanguageModel")
+def vlm() -> Training:
     """Fine-tune a vision-language model with LoRA.
 
     The model is one that transformers opens, such as SmolVLM, LLaVA-OneVision or Qwen2.5-VL, or a BLIP-2 with OPT. Its
@@ -123,31 +136,11 @@ def vlm(
     from beholder.training.train_vlm import summarize, train_vlm
     from beholder.training.vlm_config import read_vlm_config
 
-    run_training(
-        read_vlm_config,
-        summarize,
-        train_vlm,
-        "VisionLanguageModel",
-        config,
-        data,
-        out,
-        check,
-        device,
-        tensorboard,
-        json,
-    )
+    return Training(read_vlm_config, summarize, train_vlm)
 
 
-@app.command(name="generator")
-def generator(
-    config: Config,
-    data: Data = None,
-    out: Out = None,
-    check: Check = False,
-    device: Device = None,
-    tensorboard: TensorBoard = False,
-    json: Json = False,
-) -> None:
+@command("ImageGenerator")
+def generator() -> Training:
     """Train an image generator.
 
     The generator draws pictures from the embeddings of a frozen dual encoder. Ctrl-C and SIGTERM save a checkpoint; the
@@ -159,55 +152,7 @@ def generator(
     from beholder.training.generator_config import read_generator_config
     from beholder.training.train_generator import summarize, train_generator
 
-    run_training(
-        read_generator_config,
-        summarize,
-        train_generator,
-        "ImageGenerator",
-        config,
-        data,
-        out,
-        check,
-        device,
-        tensorboard,
-        json,
-    )
-
-
-def run_training(
-    read: Callable[[Path, Path | None], Settings],
-    summarize: Callable[[Settings, str | None], dict[str, Any]],
-    train: Callable[..., Path],
-    opened_by: str,
-    config: Path,
-    data: Path | None,
-    out: Path | None,
-    check: bool,
-    device: str | None,
-    tensorboard: bool,
-    json: bool,
-) -> None:
-    """Do what each of the commands does: read a config, then check it or train.
-
-    Args:
-        read: reads the config.
-        summarize: checks the settings and the data, and returns what would be trained.
-        train: trains, and returns the folder of the result.
-        opened_by: the class that opens the result.
-        config, data, out, check, device, tensorboard, json: of the command line.
-    """
-    from beholder.cli.output import check_output_folder, warnings_on_one_line
-
-    check_output_folder("--out", out)
-    settings = read(config, data)
-    with warnings_on_one_line():
-        if check:
-            print_summary(summarize(settings, device), json)
-            return
-        with progress_report(json) as report:
-            model = train(settings, out or Path("runs") / config.stem, report, device=device, tensorboard=tensorboard)
-    if not json and is_main_process():
-        print(f"{model}: trained; {opened_by}.from_pretrained opens it")
+    return Training(read_generator_config, summarize, train_generator)
 
 
 def print_summary(summary: dict[str, Any], json: bool) -> None:

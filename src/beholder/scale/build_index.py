@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from beholder.album.recall import SAMPLE, ExactSearch, K, recall_at_k, sample_queries
+from beholder.album.recall import SAMPLE, ExactSearch, K, exact_search, recall_at_k, sample_queries
 from beholder.errors import InvalidSetting
 from beholder.files import atomic_file, atomic_folder, remove_unfinished, reported
 from beholder.scale.parts import RunSettings, group_parts, list_parts, part_names, read_vectors
@@ -101,11 +101,9 @@ def check_index(folder: Path) -> IndexCheck:
     names = set(part_names(Location.of(index.manifest.source)))
     held = {name for segment in index.manifest.segments for name in segment.parts}
     queries = _queries(index.segments[0], index.manifest.settings)
-    truth = ExactSearch(queries)
-    for ids, halves in index.batches():
-        truth.add(ids, halves.astype(np.float32))
+    truth = exact_search(index.batches(), queries)
     found = [index.search_rows(query, K)[0] for query in queries]
-    return IndexCheck(len(index), len(names - held), len(held - names), recall_at_k(found, truth.ids))
+    return IndexCheck(len(index), len(names - held), len(held - names), recall_at_k(found, truth))
 
 
 def _known(folder: Path, source: str, settings: RunSettings) -> Sequence[Segment]:

@@ -27,12 +27,11 @@ from beholder.runtime.precision import Precision
 from beholder.tasks.image_text_to_text import (
     THINKING_TOKENS,
     Generated,
+    ImageTextToTextGenerator,
     Message,
-    broken_control_token,
     separator,
 )
 from beholder.tasks.thinking import without_thinking
-from beholder.text.prompts import checked_question
 from beholder.weights.smolvlm import LoadedSmolVLM
 
 if TYPE_CHECKING:
@@ -59,8 +58,8 @@ class SmolVLMInputs:
     tiles: list[np.ndarray]
 
 
-class SmolVLMGenerator:
-    """A SmolVLM, run by Beholder; an `ImageTextToTextGenerator`.
+class SmolVLMGenerator(ImageTextToTextGenerator):
+    """A SmolVLM, run by Beholder.
 
     Args:
         loaded: the networks and the processor, or their compiled form, which runs on the CPU.
@@ -68,13 +67,12 @@ class SmolVLMGenerator:
         precision: as in `VisionLanguageModel`.
     """
 
-    plain_prompts: None = None  # it has a chat template
-
     def __init__(self, loaded: LoadedSmolVLM | CompiledSmolVLM, device: str | None, precision: Precision = "exact"):
         import torch
 
-        self.loaded = loaded
+        self.loaded: LoadedSmolVLM | CompiledSmolVLM = loaded
         self.processor = loaded.processor
+        self.min_picture_tokens = self.processor.image_seq_len  # of a single tile, without those around it
         self.front_end: VisionFrontEnd
         self.language: Language
         if isinstance(loaded, CompiledSmolVLM):
@@ -96,52 +94,18 @@ class SmolVLMGenerator:
         self.language = loaded.language
 
     @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.loaded.name
-
-    @property
-    def model_type(self) -> str:
-        """The family."""
-        return self.loaded.model_type
-
-    @property
     def context_length(self) -> int:
         """Tokens that the model reads at most, those of pictures included; 0 if unknown."""
         return self.language.context_length
 
-    @property
-    def min_picture_tokens(self) -> int:
-        """Tokens of a picture that is a single tile, without those around it."""
-        return self.processor.image_seq_len
-
     @cached_property
-    def _control_tokens(self) -> re.Pattern[str]:
+    def control_tokens(self) -> re.Pattern[str]:
+        """What the tokenizer would read as a control token."""
         return re.compile("|".join(map(re.escape, self.processor.control_tokens)))
 
-    def plain(self, text: str) -> str:
-        """Return a text in which nothing is a control token: those that it spells are broken by a space."""
-        return self._control_tokens.sub(lambda found: broken_control_token(found[0]), text)
-
-    def checked_question(self, question: str) -> str:
-        """Return a question on one line, without control tokens.
-
-        Raises:
-            InvalidSetting: it is empty or not a str.
-        """
-        return self.plain(checked_question(question))
-
-    def render(self, messages: list[Message], start: str = "") -> str:
-        """Return a conversation as the chat template writes it, and the start of the answer.
-
-        Raises:
-            ModelError: the template can't be filled in.
-        """
-        try:
-            text = self.processor.render(messages)
-        except Exception as error:  # a template raises what its author chose, and Jinja's own errors
-            raise ModelError(f"{self.name}: its chat template fails ({error})") from error
-        return f"{text}{separator(text) if start else ''}{start}"
+    def apply_chat_template(self, messages: list[Message]) -> str:
+        """Return a conversation as the chat template writes it, up to the answer; raises what the template raises."""
+        return self.processor.render(messages)
 
     def encode(self, images: Sequence[Sequence[Image]], texts: Sequence[str]) -> SmolVLMInputs:
         """Return the inputs for prompts, each with its pictures.

@@ -113,7 +113,7 @@ class TransformersConversation(ChatTemplateConversation):
             for token in stream:
                 turn.answer_ids.append(token)
                 text = visible(generator.tokenizer.decode(turn.answer_ids), inside)
-                turn.answer = generator.special_tokens.sub("", text).lstrip()
+                turn.answer = generator.control_tokens.sub("", text).lstrip()
                 incomplete = turn.answer.endswith("\N{REPLACEMENT CHARACTER}")  # a character of several tokens
                 if not incomplete and turn.answer.startswith(shown):
                     yield turn.answer[len(shown) :]

@@ -10,19 +10,17 @@ from collections.abc import Callable, Generator, Sequence
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
 
-from beholder.errors import ModelError
 from beholder.runtime.decoding import DecodingSettings
 from beholder.runtime.precision import Precision
 from beholder.tasks.image_text_to_text import (
     THINKING_TOKENS,
     Generated,
+    ImageTextToTextGenerator,
     Message,
-    broken_control_token,
     separator,
 )
-from beholder.tasks.thinking import CLOSE, starts_thinking, without_thinking
-from beholder.text.prompts import checked_question
-from beholder.weights.image_text_to_text import LoadedImageTextToText, PlainPrompts, chat_template
+from beholder.tasks.thinking import without_thinking
+from beholder.weights.image_text_to_text import LoadedImageTextToText, chat_template
 from beholder.weights.quiet_transformers import quiet_transformers
 
 if TYPE_CHECKING:
@@ -30,7 +28,7 @@ if TYPE_CHECKING:
     from torch import Tensor
 
 
-class TransformersGenerator:
+class TransformersGenerator(ImageTextToTextGenerator):
     """A vision-language model of transformers with its processor and chat template.
 
     Args:
@@ -48,7 +46,8 @@ class TransformersGenerator:
 
         from beholder.runtime.device import bfloat16_is_faster, select_device
 
-        self.loaded = loaded
+        self.loaded: LoadedImageTextToText = loaded
+        self.plain_prompts = loaded.plain_prompts
         self.device = select_device(device)
         dtype = torch.bfloat16 if precision != "exact" and bfloat16_is_faster(self.device) else torch.float32
         self.module = loaded.module.to(self.device, dtype)
@@ -63,26 +62,6 @@ class TransformersGenerator:
                 config.pad_token_id = self.tokenizer.pad_token_id
         parameters = inspect.signature(self.module.forward).parameters
         self.cache_name = "cache" if "cache" in parameters else "past_key_values"  # renamed by transformers 5.24
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.loaded.name
-
-    @property
-    def model_type(self) -> str:
-        """The family."""
-        return self.loaded.model_type
-
-    @property
-    def plain_prompts(self) -> PlainPrompts | None:
-        """How a family without a chat template is prompted."""
-        return self.loaded.plain_prompts
-
-    @property
-    def min_picture_tokens(self) -> int:
-        """1: it depends on the family."""
-        return 1
 
     @property
     def context_length(self) -> int:
@@ -102,45 +81,24 @@ class TransformersGenerator:
         return ends if separator is None or separator in ends else (*ends, int(separator))
 
     @cached_property
-    def special_tokens(self) -> re.Pattern[str]:
+    def control_tokens(self) -> re.Pattern[str]:
         """What the tokenizer would read as a control token, or the processor as the place of a picture."""
         found = {str(token) for token in self.tokenizer.all_special_tokens}
         found |= {str(token) for token in self.tokenizer.get_added_vocab()}
         found |= {str(getattr(self.loaded.processor, name, "")) for name in ("image_token", "video_token", "boi_token")}
         return re.compile("|".join(re.escape(token) for token in sorted(found, key=len, reverse=True) if token) or "$^")
 
-    def plain(self, text: str) -> str:
-        """Return a text in which nothing is a control token: those that it spells are broken by a space."""
-        return self.special_tokens.sub(lambda found: broken_control_token(found[0]), text)
-
-    def checked_question(self, question: str) -> str:
-        """Return a question on one line, without control tokens.
-
-        Raises:
-            InvalidSetting: it is empty or not a str.
-        """
-        return self.plain(checked_question(question))
-
-    def render(self, messages: list[Message], start: str = "") -> str:
-        """Return a conversation as the chat template writes it, and the start of the answer.
-
-        Raises:
-            ModelError: the template can't be filled in.
-        """
-        processor = self.loaded.processor
-        try:
-            text = self.tokenizer.apply_chat_template(
+    def apply_chat_template(self, messages: list[Message]) -> str:
+        """Return a conversation as the chat template writes it, up to the answer; raises what the template raises."""
+        return str(
+            self.tokenizer.apply_chat_template(
                 messages,
-                chat_template=chat_template(processor),
+                chat_template=chat_template(self.loaded.processor),
                 add_generation_prompt=True,
                 tokenize=False,
                 enable_thinking=False,
             )
-        except Exception as error:  # a template raises what its author chose, and Jinja's own errors
-            raise ModelError(f"{self.name}: its chat template fails ({error})") from error
-        if start and starts_thinking(text):
-            text = f"{text.rstrip()}\n\n{CLOSE}\n\n"
-        return f"{text}{separator(text) if start else ''}{start}"
+        )
 
     def encode(self, images: Sequence[Sequence[Image]], texts: Sequence[str]) -> Any:
         """Return the network's inputs for prompts, each with its pictures; raises what the processor raises."""
@@ -321,7 +279,7 @@ class TransformersGenerator:
         with_tags = self.tokenizer.decode(list(ids), skip_special_tokens=False)
         if without_thinking(with_tags, thinking) == with_tags:
             return str(self.tokenizer.decode(list(ids), skip_special_tokens=True)).strip()
-        return self.special_tokens.sub("", without_thinking(with_tags, thinking)).strip()
+        return self.control_tokens.sub("", without_thinking(with_tags, thinking)).strip()
 
     def _length(self, row: Sequence[int]) -> int:
         """Return the number of tokens up to the first that ends the text, that one included."""

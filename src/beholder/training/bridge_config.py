@@ -9,7 +9,7 @@ from beholder.models.bridge import BridgeSettings
 from beholder.text.prompts import Prompts
 from beholder.training.bridge_stages import StageConfig
 from beholder.training.clip_config import resolve_data, resolve_model
-from beholder.training.config_file import read_config
+from beholder.training.config_file import AT_LEAST_1, check_numbers, read_config
 
 
 @dataclass(frozen=True)
@@ -34,9 +34,7 @@ class BridgeData:
     evaluate_every: int = 100
 
     def __post_init__(self) -> None:
-        for name in ("views", "texts", "evaluate_every"):
-            if getattr(self, name) < 1:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must be at least 1")
+        check_numbers(self, AT_LEAST_1, "views", "texts", "evaluate_every")
         if self.longest < 4:
             raise InvalidSetting(f"longest {self.longest} must be at least 4")
 

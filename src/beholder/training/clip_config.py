@@ -13,7 +13,15 @@ from beholder.models.vit import VisionSettings
 from beholder.pictures.transform import Preprocessing
 from beholder.text.templates import SINGLE
 from beholder.training.augmentation import Augmentation
-from beholder.training.config_file import read_config, validate
+from beholder.training.config_file import (
+    AT_LEAST_1,
+    MORE_THAN_0,
+    NOT_BELOW_0,
+    SHARE,
+    check_numbers,
+    read_config,
+    validate,
+)
 from beholder.training.distributed import Parallel
 from beholder.training.examples import Columns
 from beholder.training.freezing import Freezing, Lora
@@ -42,8 +50,7 @@ class DataConfig:
     shuffle: int = 2000
 
     def __post_init__(self) -> None:
-        if self.shuffle < 1:
-            raise InvalidSetting(f"shuffle {self.shuffle} must be at least 1")
+        check_numbers(self, AT_LEAST_1, "shuffle")
 
 
 @dataclass(frozen=True)
@@ -147,24 +154,14 @@ class TrainingConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise InvalidSetting("needs either steps or epochs")
-        for name in ("steps", "epochs", "learning_rate", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InvalidSetting(f"{name} {value} must be more than 0")
+        check_numbers(self, MORE_THAN_0, "steps", "epochs", "learning_rate", "max_grad_norm")
         if self.batch < 2:
             raise InvalidSetting(f"batch {self.batch}: at least 2, or a pair has no negatives")
         if self.chunk is not None and not 1 <= self.chunk <= self.batch:
             raise InvalidSetting(f"chunk {self.chunk} must be between 1 and the batch's {self.batch}")
-        for name in ("min_lr_ratio", "warmup", "smoothing", "ema_decay"):
-            value = getattr(self, name)
-            if value is not None and not 0 <= value <= 1:
-                raise InvalidSetting(f"{name} {value} must be a share between 0 and 1")
-        for name in ("save_every", "keep", "report_every"):
-            if getattr(self, name) < 1:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must be at least 1")
-        for name in ("weight_decay", "evaluate_every", "seed"):
-            if getattr(self, name) < 0:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must not be below 0")
+        check_numbers(self, SHARE, "min_lr_ratio", "warmup", "smoothing", "ema_decay")
+        check_numbers(self, AT_LEAST_1, "save_every", "keep", "report_every")
+        check_numbers(self, NOT_BELOW_0, "weight_decay", "evaluate_every", "seed")
         if self.max_logit_scale <= 1:
             raise InvalidSetting(f"max_logit_scale {self.max_logit_scale} must be more than 1")
         if self.compile and self.parallel == "fsdp":

@@ -2,8 +2,8 @@
 
 import json
 import types
-from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass, make_dataclass
+from collections.abc import Callable, Mapping
+from dataclasses import asdict, dataclass, fields, is_dataclass, make_dataclass
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
@@ -27,6 +27,32 @@ RENAMED = {  # settings by their former names
     "whole_prompts": "global_prompts",
     "colour": "color_jitter",
 }
+
+
+@dataclass(frozen=True)
+class Range:
+    """The values that a number may have, and how that is said."""
+
+    holds: Callable[[float], bool]
+    requirement: str
+
+
+MORE_THAN_0 = Range(lambda value: value > 0, "must be more than 0")
+AT_LEAST_1 = Range(lambda value: value >= 1, "must be at least 1")
+NOT_BELOW_0 = Range(lambda value: value >= 0, "must not be below 0")
+SHARE = Range(lambda value: 0 <= value <= 1, "must be a share between 0 and 1")
+
+
+def check_numbers(settings: Any, values: Range, *names: str) -> None:
+    """Check those of some settings that are not None.
+
+    Raises:
+        InvalidSetting: one is out of its range.
+    """
+    for name in names:
+        value = getattr(settings, name)
+        if value is not None and not values.holds(value):
+            raise InvalidSetting(f"{name} {value} {values.requirement}")
 
 
 def read_config(path: Path, kind: type[Kind]) -> Kind:

@@ -9,7 +9,15 @@ from beholder.models.diffusion_transformer import DiffusionTransformerSettings
 from beholder.models.prior import PriorSettings
 from beholder.models.unclip import UnclipSettings
 from beholder.training.clip_config import resolve_data, resolve_model
-from beholder.training.config_file import read_config, validate
+from beholder.training.config_file import (
+    AT_LEAST_1,
+    MORE_THAN_0,
+    NOT_BELOW_0,
+    SHARE,
+    check_numbers,
+    read_config,
+    validate,
+)
 from beholder.training.examples import Columns
 
 
@@ -100,18 +108,12 @@ class GeneratorTrainingConfig:
     report_every: int = 10
 
     def __post_init__(self) -> None:
-        for name in ("steps", "batch", "prior_batch", "save_every", "keep", "evaluate_on", "report_every"):
-            if getattr(self, name) < 1:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must be at least 1")
-        for name in ("learning_rate", "max_grad_norm", "time_std"):
-            if getattr(self, name) <= 0:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must be more than 0")
-        for name in ("min_lr_ratio", "warmup", "ema_decay", "condition_dropout"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must be a share between 0 and 1")
-        for name in ("weight_decay", "embedding_noise", "evaluate_every", "seed"):
-            if getattr(self, name) < 0:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must not be below 0")
+        check_numbers(
+            self, AT_LEAST_1, "steps", "batch", "prior_batch", "save_every", "keep", "evaluate_on", "report_every"
+        )
+        check_numbers(self, MORE_THAN_0, "learning_rate", "max_grad_norm", "time_std")
+        check_numbers(self, SHARE, "min_lr_ratio", "warmup", "ema_decay", "condition_dropout")
+        check_numbers(self, NOT_BELOW_0, "weight_decay", "embedding_noise", "evaluate_every", "seed")
 
 
 @dataclass(frozen=True)

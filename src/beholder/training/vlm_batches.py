@@ -20,13 +20,12 @@ from beholder.tasks.pictures import decode_picture
 from beholder.tasks.thinking import CLOSE, starts_thinking
 from beholder.tasks.transformers_conversation import TransformersConversation
 from beholder.tasks.transformers_generation import TransformersGenerator
+from beholder.training.bridge_losses import IGNORED
 from beholder.training.vlm_config import VlmDataConfig
 from beholder.training.vlm_data import VlmExample
 
 if TYPE_CHECKING:
     from PIL.Image import Image
-
-IGNORED = -100  # the label of a token that is no part of an answer
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,7 @@ from typing import Literal
 
 from beholder.errors import InvalidSetting
 from beholder.training.clip_config import resolve_data, resolve_model
-from beholder.training.config_file import read_config
+from beholder.training.config_file import AT_LEAST_1, MORE_THAN_0, NOT_BELOW_0, SHARE, check_numbers, read_config
 
 
 @dataclass(frozen=True)
@@ -29,8 +29,7 @@ class VlmDataConfig:
     longest: int = 256
 
     def __post_init__(self) -> None:
-        if self.longest < 1:
-            raise InvalidSetting(f"longest {self.longest} must be at least 1")
+        check_numbers(self, AT_LEAST_1, "longest")
         if self.instruction is not None and not self.instruction.strip():
             raise InvalidSetting("the instruction is empty")
 
@@ -69,9 +68,7 @@ class LanguageLora:
     targets: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
-        for name in ("rank", "alpha"):
-            if getattr(self, name) < 1:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must be at least 1")
+        check_numbers(self, AT_LEAST_1, "rank", "alpha")
         if not 0 <= self.dropout < 1:
             raise InvalidSetting(f"dropout {self.dropout} must be a share between 0 and 1")
         if self.targets is not None and not self.targets:
@@ -126,21 +123,12 @@ class VlmTrainingConfig:
     def __post_init__(self) -> None:
         if (self.steps is None) == (self.epochs is None):
             raise InvalidSetting("needs either steps or epochs")
-        for name in ("steps", "epochs", "learning_rate", "projector_lr_ratio", "max_grad_norm"):
-            value = getattr(self, name)
-            if value is not None and value <= 0:
-                raise InvalidSetting(f"{name} {value} must be more than 0")
-        for name in ("batch", "save_every", "keep", "report_every"):
-            if getattr(self, name) < 1:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must be at least 1")
+        check_numbers(self, MORE_THAN_0, "steps", "epochs", "learning_rate", "projector_lr_ratio", "max_grad_norm")
+        check_numbers(self, AT_LEAST_1, "batch", "save_every", "keep", "report_every")
         if self.chunk is not None and not 1 <= self.chunk <= self.batch:
             raise InvalidSetting(f"chunk {self.chunk} must be between 1 and the batch's {self.batch}")
-        for name in ("min_lr_ratio", "warmup"):
-            if not 0 <= getattr(self, name) <= 1:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must be a share between 0 and 1")
-        for name in ("weight_decay", "evaluate_every", "seed"):
-            if getattr(self, name) < 0:
-                raise InvalidSetting(f"{name} {getattr(self, name)} must not be below 0")
+        check_numbers(self, SHARE, "min_lr_ratio", "warmup")
+        check_numbers(self, NOT_BELOW_0, "weight_decay", "evaluate_every", "seed")
 
 
 @dataclass(frozen=True)

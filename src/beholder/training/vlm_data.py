@@ -46,11 +46,7 @@ def read_vlm_data(config: VlmConfig) -> VlmData:
     train = config.train
     if train.batch > len(training):
         raise InvalidSetting(f"train.batch {train.batch} is more than the {len(training)} texts of {config.data.train}")
-    steps = train.steps
-    if steps is None and train.epochs is not None:
-        steps = max(1, math.ceil(train.epochs * len(training) / train.batch))
-    if steps is None:
-        raise InvalidSetting("train: needs either steps or epochs")
+    steps = train.steps or math.ceil((train.epochs or 0) * len(training) / train.batch)
     return VlmData(training, validation, steps)
 
 

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from beholder.training.vlm_batches import IGNORED
+from beholder.training.bridge_losses import IGNORED
 
 
 def answer_loss(logits: Tensor, labels: Tensor) -> Tensor:
