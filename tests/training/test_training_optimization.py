@@ -51,3 +51,16 @@ def test_averages_equal_those_of_swa_utils() -> None:
         reference.update_parameters(layer)
     expected = dict(reference.module.named_parameters())
     assert all(torch.equal(average.weights[name], expected[name]) for name in expected)
+
+
+def test_a_warmed_up_average_soon_forgets_the_first_weights() -> None:
+    weight = torch.zeros(1)
+    average = ExponentialMovingAverage({"weight": weight}, 0.5, warmup=True)
+    average.update({"weight": weight})
+    values = []
+    for _ in range(10):
+        average.update({"weight": torch.ones(1)})
+        values.append(float(average.weights["weight"]))
+    # Decay 2 / 11, then 3 / 12, ...; from the eighth update on 0.5.
+    assert values[:2] == pytest.approx([9 / 11, 1 - 2 / 11 * 3 / 12])
+    assert (1 - values[-1]) / (1 - values[-2]) == pytest.approx(0.5, abs=1e-3)

@@ -146,6 +146,21 @@ class VectorHit:
     row: dict[str, Any]
 
 
+@dataclass(frozen=True)
+class NearestCells:
+    """The cells whose centroids are nearest to a query, nearest first.
+
+    Attributes:
+        query: (1, E), rotated as the vectors were before they were coded.
+        cells: (1, p).
+        products: (1, p), of query and centroids.
+    """
+
+    query: np.ndarray
+    cells: np.ndarray
+    products: np.ndarray
+
+
 @dataclass
 class OpenSegment:
     """A segment, memory-mapped.
@@ -199,7 +214,12 @@ class OpenSegment:
         return [name for name in self.table.schema_arrow.names if name != THUMBNAIL]
 
     def search(
-        self, query: np.ndarray, k: int, probes: int | None = None, mask: np.ndarray | None = None
+        self,
+        query: np.ndarray,
+        k: int,
+        probes: int | None = None,
+        mask: np.ndarray | None = None,
+        cells: NearestCells | None = None,
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the k nearest vectors and their cosines, best first.
 
@@ -208,28 +228,56 @@ class OpenSegment:
             k: results.
             probes: cells to visit.
             mask: (n,), which vectors may be found; by default all. The fewer it leaves, the more cells are visited.
+            cells: at least as many as are visited, if they are known.
         """
-        rows = self._candidates(query, k, probes or self.probes, mask)
+        rows = self._candidates(query, k, probes or self.probes, mask, cells)
         cosines = self._read_vectors(rows).astype(np.float32) @ query
         order = np.argsort(-cosines, kind="stable")[:k]
         return rows[order], cosines[order]
 
-    def _candidates(self, query: np.ndarray, k: int, probes: int, mask: np.ndarray | None) -> np.ndarray:
+    def visited(self, mask: np.ndarray | None, probes: int | None = None) -> int:
+        """Return how many cells a search visits; 0 if a filter leaves so few vectors that all of them are compared."""
+        import faiss
+
+        share = 1.0
+        if mask is not None:
+            left = int(np.count_nonzero(mask))
+            if left <= EXACT:
+                return 0
+            share = left / len(mask)
+        return min(math.ceil((probes or self.probes) / share), faiss.extract_index_ivf(self.codes).nlist)
+
+    def nearest_cells(self, query: np.ndarray, count: int) -> NearestCells:
+        """Return so many cells; all segments of an index have the same."""
+        import faiss
+
+        rotated = np.ascontiguousarray(query[None], np.float32)
+        for number in range(self.codes.chain.size()):
+            rotated = self.codes.chain.at(number).apply(rotated)
+        products, cells = faiss.extract_index_ivf(self.codes).quantizer.search(rotated, count)
+        return NearestCells(rotated, cells, products)
+
+    def _candidates(
+        self, query: np.ndarray, k: int, probes: int, mask: np.ndarray | None, cells: NearestCells | None
+    ) -> np.ndarray:
         """Return rows to compare with the query, in order."""
         import faiss
 
+        visited = self.visited(mask, probes)
+        if mask is not None and not visited:
+            return np.flatnonzero(mask)
+        cells = cells or self.nearest_cells(query, visited)
         settings = faiss.IVFRaBitQSearchParameters()
+        settings.nprobe, settings.qb = visited, 8
         if mask is not None:
-            left = np.flatnonzero(mask)
-            if len(left) <= EXACT:
-                return left
             bits = np.packbits(mask, bitorder="little")
             settings.sel = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
-            probes = math.ceil(probes * len(mask) / len(left))
-        settings.nprobe, settings.qb = min(probes, faiss.extract_index_ivf(self.codes).nlist), 8
         wanted = min(self.segment.count, max(CANDIDATES * k, LEAST_CANDIDATES))
-        rotated = faiss.SearchParametersPreTransform(index_params=settings)  # type: ignore[call-arg]
-        _, found = self.codes.search(np.ascontiguousarray(query[None], np.float32), wanted, params=rotated)
+        estimates, found = np.empty((1, wanted), np.float32), np.empty((1, wanted), np.int64)
+        visiting, products = cells.cells[:, :visited].copy(), cells.products[:, :visited].copy()
+        pointers = [faiss.swig_ptr(each) for each in (visiting, products, estimates, found)]
+        inverted: Any = faiss.extract_index_ivf(self.codes)  # whose search_preassigned takes no parameters
+        inverted.search_preassigned_c(1, faiss.swig_ptr(cells.query), wanted, *pointers, False, settings)
         return np.sort(found[0][found[0] >= 0])
 
     def _read_vectors(self, rows: np.ndarray) -> np.ndarray:
@@ -270,7 +318,7 @@ class OpenSegment:
     def _read(self, number: int, columns: Sequence[str]) -> dict[str, Any]:
         group = int(np.searchsorted(self.groups, number, side="right")) - 1
         with self._reading:
-            rows = self.table.read_row_group(group, columns=columns)
+            rows = self.table.read_row_group(group, columns=columns, use_threads=False)
         return dict(rows.slice(number - int(self.groups[group]), 1).to_pylist()[0])
 
 
@@ -303,7 +351,11 @@ class ShardIndex:
             InvalidFilter: of ``where``.
         """
         masks = self._masks(where)
-        found = [segment.search(query, k, mask=mask) for segment, mask in zip(self.segments, masks, strict=True)]
+        visited = max((segment.visited(mask) for segment, mask in zip(self.segments, masks, strict=True)), default=0)
+        cells = self.segments[0].nearest_cells(query, visited) if visited else None
+        found = [
+            segment.search(query, k, mask=mask, cells=cells) for segment, mask in zip(self.segments, masks, strict=True)
+        ]
         rows = np.concatenate([start + rows for start, (rows, _) in zip(self.starts, found, strict=False)])
         cosines = np.concatenate([cosines for _, cosines in found])
         order = np.argsort(-cosines, kind="stable")[:k]

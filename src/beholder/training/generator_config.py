@@ -68,7 +68,7 @@ class GeneratorTrainingConfig:
         min_lr_ratio: the last learning rate, as a share of the peak.
         warmup: share of the steps in which the learning rate rises.
         max_grad_norm: gradients are clipped to this norm.
-        ema_decay: of an exponential moving average of the weights, which is the result.
+        ema_decay: of an exponential moving average of the weights, which is the result; it is less in the first steps.
         condition_dropout: share of the examples whose condition is left out, for classifier-free guidance.
         embedding_noise: most noise in the embeddings that the decoder draws, as a share of their own deviation, so that
             it copes with what the prior makes.

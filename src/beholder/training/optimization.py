@@ -68,17 +68,21 @@ class ExponentialMovingAverage:
     Args:
         weights: of a network, by name; they may be sharded.
         decay: share of an average that a step leaves as it is.
+        warmup: let the decay rise with the number of steps n, as (1 + n) / (10 + n), until it reaches ``decay``, so
+            that the average soon forgets the first weights (as TensorFlow's with ``num_updates``).
     """
 
-    def __init__(self, weights: Mapping[str, Tensor], decay: float):
+    def __init__(self, weights: Mapping[str, Tensor], decay: float, warmup: bool = False):
         self.weights = {name: weight.detach().clone() for name, weight in weights.items()}
         self.decay = decay
+        self.warmup = warmup
         self.num_updates = 0
 
     @torch.no_grad()
     def update(self, weights: Mapping[str, Tensor]) -> None:
         """Include the weights after a step."""
-        share = 1 - self.decay if self.num_updates else 1.0
+        decay = min(self.decay, (1 + self.num_updates) / (10 + self.num_updates)) if self.warmup else self.decay
+        share = 1 - decay if self.num_updates else 1.0
         torch._foreach_lerp_(list(self.weights.values()), [weights[name] for name in self.weights], share)
         self.num_updates += 1
 

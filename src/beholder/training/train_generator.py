@@ -122,7 +122,7 @@ def train_generator(
     # Optimizer
     trained = dict(network.named_parameters())
     optimizer = adamw(trained.items(), train.learning_rate, train.weight_decay)
-    ema = ExponentialMovingAverage(trained, train.ema_decay)
+    ema = ExponentialMovingAverage(trained, train.ema_decay, warmup=True)
 
     # Resume
     done, best = 0, -math.inf

@@ -46,6 +46,9 @@ VERSION = 1
 MULTILINGUAL_VERSION = 2  # with a second text tower
 MULTILINGUAL_WEIGHTS = "multilingual.safetensors"
 MULTILINGUAL_FILES = {MULTILINGUAL_WEIGHTS, tokenizer.MULTILINGUAL_FILE, calibration.MULTILINGUAL_FILE}
+# Settings that came after fingerprints had been stored with vectors: at their default they are not part of it, so that
+# vectors computed before them stay usable.
+LATER_SETTINGS = {"final_norm": False}
 FILES = {CONFIG, WEIGHTS, CARD, tokenizer.FILE, calibration.FILE} | MULTILINGUAL_FILES
 
 
@@ -156,6 +159,15 @@ def fingerprint(loaded: LoadedDualEncoder) -> str:
 
 
 def _description(loaded: LoadedDualEncoder) -> dict[str, Any]:
+    """Return the settings that determine an embedding, without those of `LATER_SETTINGS` that have their default."""
+
+    def known_before(settings: dict[str, Any]) -> dict[str, Any]:
+        return {
+            name: known_before(value) if isinstance(value, dict) else value
+            for name, value in settings.items()
+            if not (name in LATER_SETTINGS and value is LATER_SETTINGS[name])
+        }
+
     description: dict[str, Any] = {
         "network": loaded.network.settings.to_dict(),
         "preprocessing": asdict(loaded.preprocessing),
@@ -166,7 +178,7 @@ def _description(loaded: LoadedDualEncoder) -> dict[str, Any]:
             "network": loaded.multilingual.network.settings.to_dict(),
             "tokenizer": asdict(loaded.multilingual.tokenizer.settings),
         }
-    return description
+    return known_before(description)
 
 
 def _write(loaded: LoadedDualEncoder, folder: Path) -> None:
