@@ -4,14 +4,15 @@ import json
 from pathlib import Path
 
 from beholder.models.dual_encoder import TwoTowers
-from beholder.pictures.transform import Preprocessing
-from beholder.weights import altclip, chinese_clip, clip, metaclip2, open_clip, siglip
+from beholder.pictures.preprocess import AnyPreprocessing
+from beholder.weights import altclip, chinese_clip, clip, metaclip2, open_clip, siglip, siglip2_naflex
 from beholder.weights.transformers_layout import read_network
 
-LAYOUTS = {each.LAYOUT.model_type: each.LAYOUT for each in (altclip, chinese_clip, clip, metaclip2, siglip)}
+FAMILIES = (altclip, chinese_clip, clip, metaclip2, siglip, siglip2_naflex)
+LAYOUTS = {each.LAYOUT.model_type: each.LAYOUT for each in FAMILIES}
 
 
-def load_foreign_network(folder: Path, allow_pickle: bool = True) -> tuple[TwoTowers, Preprocessing]:
+def load_foreign_network(folder: Path, allow_pickle: bool = True) -> tuple[TwoTowers, AnyPreprocessing]:
     """Load the network in a folder of open_clip or transformers."""
     if (folder / open_clip.CONFIG).exists():
         foreign = open_clip.read_network(folder, allow_pickle)

@@ -11,7 +11,7 @@ VISION = {**BLOCKS, "image_size": 48, "patch_size": 16}
 
 
 def write(kind: str, vocabulary: Path, folder: Path) -> Path:
-    """Write a ``clip``, ``siglip``, ``siglip2`` or ``chinese_clip`` with the tokenizer of the folder ``vocabulary``."""
+    """Write a ``clip``, ``siglip``, ``siglip2``, ``siglip2_naflex`` or ``chinese_clip`` with a folder's tokenizer."""
     import transformers
 
     shutil.copytree(vocabulary, folder)
@@ -25,6 +25,12 @@ def write(kind: str, vocabulary: Path, folder: Path) -> Path:
         text = {**BLOCKS, "vocab_size": pieces, "max_position_embeddings": 64}
         model = transformers.ChineseCLIPModel(transformers.ChineseCLIPConfig(text_config=text, vision_config=VISION))
         processor = transformers.ChineseCLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=48)
+    elif kind == "siglip2_naflex":
+        pieces = transformers.AutoTokenizer.from_pretrained(folder).vocab_size
+        text = {**BLOCKS, "vocab_size": pieces, "bos_token_id": 2, "eos_token_id": 1}
+        patches = {**BLOCKS, "patch_size": 8, "num_patches": 16}
+        model = transformers.Siglip2Model(transformers.Siglip2Config(text_config=text, vision_config=patches))
+        processor = transformers.Siglip2ImageProcessorPil(patch_size=8, max_num_patches=24)
     else:
         pieces = transformers.AutoTokenizer.from_pretrained(folder).vocab_size
         text = {**BLOCKS, "vocab_size": pieces, "bos_token_id": 2, "eos_token_id": 1}

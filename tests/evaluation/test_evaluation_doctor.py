@@ -24,7 +24,13 @@ from beholder.weights.native import save_dual_encoder
 
 pytest.importorskip("transformers")
 
-VOCABULARY_OF = {"clip": "clip", "siglip": "siglip", "siglip2": "siglip2", "chinese_clip": "bert"}
+VOCABULARY_OF = {
+    "clip": "clip",
+    "siglip": "siglip",
+    "siglip2": "siglip2",
+    "siglip2_naflex": "siglip2",
+    "chinese_clip": "bert",
+}
 
 
 def failed(folder: Path) -> list[Check]:

@@ -12,7 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from beholder.models.bert import Bert
 from beholder.models.dual_encoder import TwoTowers
-from beholder.weights import bert, clip, dinov2, huggingface, siglip, vit
+from beholder.weights import bert, clip, dinov2, huggingface, siglip, siglip2_naflex, vit
 from beholder.weights.load import load_image_encoder
 from beholder.weights.table import build_empty, load_foreign
 from beholder.weights.tensors import read_tensors
@@ -120,6 +120,8 @@ def test_a_config_without_default_values_is_read_like_in_transformers(tmp_path: 
         ("ChineseCLIPVision", clip.VISION_DEFAULTS),
         ("SiglipVision", siglip.VISION_DEFAULTS),
         ("SiglipText", {**siglip.TEXT_DEFAULTS, "projection_size": 768}),  # i.e. the hidden size
+        ("Siglip2Vision", siglip2_naflex.VISION_DEFAULTS),
+        ("Siglip2Text", {**siglip.TEXT_DEFAULTS, "projection_size": 768}),
         ("Bert", bert.DEFAULTS),
         ("ChineseCLIPText", bert.DEFAULTS),
         ("ViT", {**vit.DEFAULTS, "pooler_output_size": 768}),

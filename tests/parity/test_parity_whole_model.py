@@ -142,7 +142,7 @@ def test_modules_other_than_a_single_clip_are_refused(tmp_path: Path, modules: s
 
 def test_a_folder_without_a_dual_encoder_is_refused_with_what_it_contains(tmp_path: Path) -> None:
     cases = {
-        '{"model_type": "siglip2"}': "NaFlex",
+        '{"model_type": "flava"}': "FLAVA",
         '{"model_type": "vit"}': "load_image_encoder",
         '{"model_type": "llama"}': "llama is not known",
         "{": "cannot be read as JSON",

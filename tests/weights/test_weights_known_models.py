@@ -8,7 +8,7 @@ from typer.testing import CliRunner
 from beholder.cli.main import app
 from beholder.errors import ModelNotFound
 from beholder.models.dual_encoder import TwoTowers
-from beholder.weights import chinese_clip, clip, siglip
+from beholder.weights import chinese_clip, clip, siglip, siglip2_naflex
 from beholder.weights.known_models import KNOWN_MODELS, known_model
 from beholder.weights.sources import HUB_ID, find_model, hub_id
 from beholder.weights.table import build_empty
@@ -49,6 +49,7 @@ def test_every_published_figure_has_a_source() -> None:
         ("clip-ViT-B-16", clip.settings({"vision_config": {"patch_size": 16}})),
         ("clip-large", clip.settings(LARGE_CLIP)),
         ("siglip2", siglip.settings({"text_config": {"vocab_size": 256000}})),
+        ("siglip2-naflex", siglip2_naflex.settings({"text_config": {"vocab_size": 256000}})),
         (
             "siglip2-so400m",
             siglip.settings(

@@ -24,7 +24,7 @@ from beholder.evaluation.reference import (
     embed_with_sentence_transformers,
     find_reference,
 )
-from beholder.pictures.transform import to_pixels
+from beholder.pictures.preprocess import preprocess
 from beholder.weights import native, sentence_transformers
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.loaded import LoadedDualEncoder
@@ -174,7 +174,7 @@ def _against_reference(folder: Path, loaded: LoadedDualEncoder, allow_pickle: bo
 def _same_pixels(reference: Reference, loaded: LoadedDualEncoder) -> Verdict:
     differences: list[tuple[float, str]] = []
     for picture in golden_pictures():
-        here, there = to_pixels(picture, loaded.preprocessing), np.asarray(reference.pixels(picture), np.float32)
+        here, there = preprocess(picture, loaded.preprocessing), np.asarray(reference.pixels(picture), np.float32)
         name = f"a picture of {picture.width} x {picture.height}"
         if here.shape != there.shape:
             return False, f"{name} becomes {here.shape} here and {there.shape} in {reference.name}"
@@ -247,8 +247,8 @@ def _embed_sentences(loaded: LoadedDualEncoder, sentences: Sequence[str]) -> Ten
 
 
 def _pixels(loaded: LoadedDualEncoder, pictures: Sequence[Image.Image]) -> Tensor:
-    """(B, 3, H, W)."""
-    return torch.from_numpy(np.stack([to_pixels(picture, loaded.preprocessing) for picture in pictures]))
+    """(B, 3, H, W), or marked patches."""
+    return torch.from_numpy(np.stack([preprocess(picture, loaded.preprocessing) for picture in pictures]))
 
 
 def _ids_and_mask(loaded: LoadedDualEncoder, sentences: Sequence[str]) -> tuple[Tensor, Tensor]:

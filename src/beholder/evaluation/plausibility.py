@@ -11,8 +11,10 @@ from typing import Any
 
 from beholder.errors import BeholderError
 from beholder.models.dual_encoder import TwoTowersSettings
+from beholder.models.naflex import NaFlexSettings
 from beholder.models.text_tower import TextTransformerSettings
 from beholder.models.vit import VisionSettings
+from beholder.pictures.preprocess import AnyPreprocessing
 from beholder.pictures.transform import Preprocessing
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights import open_clip
@@ -37,7 +39,7 @@ def activation_faults(network: TwoTowersSettings) -> Iterator[str]:
     """Yield a fault if the two towers of a CLIP have different activations: they are always trained with one."""
     image, text = network.image, network.text
     if (
-        isinstance(image, VisionSettings)
+        isinstance(image, VisionSettings | NaFlexSettings)
         and isinstance(text, TextTransformerSettings)
         and image.activation != text.activation
     ):
@@ -47,7 +49,7 @@ def activation_faults(network: TwoTowersSettings) -> Iterator[str]:
         )
 
 
-def pixel_faults(preprocessing: Preprocessing, network: TwoTowersSettings) -> Iterator[str]:
+def pixel_faults(preprocessing: AnyPreprocessing, network: TwoTowersSettings) -> Iterator[str]:
     """Yield faults of the preprocessing: mean and std of no published model, or a size other than the network's."""
     found = (preprocessing.mean, preprocessing.std)
     if not any(_close(found, known) for known in PUBLISHED):
@@ -56,7 +58,7 @@ def pixel_faults(preprocessing: Preprocessing, network: TwoTowersSettings) -> It
             "published model of these formats was trained with; unless this one was, the preprocessor's config is wrong"
         )
     image = network.image
-    if isinstance(image, VisionSettings):
+    if isinstance(image, VisionSettings) and isinstance(preprocessing, Preprocessing):
         size = (preprocessing.height, preprocessing.width)
         if size != (image.image_height, image.image_width):
             yield (

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from beholder.pictures.naflex import MARKS, NaFlexPreprocessing, mark_patches, spatial_shapes
 from beholder.text.cleaning import SIGLIP2
 from beholder.weights import formats
 from beholder.weights.loaded import LoadedDualEncoder
@@ -34,9 +35,9 @@ class Reference:
 
     Attributes:
         name: with its version.
-        pixels: a picture to float32 (3, H, W).
+        pixels: a picture to float32 (3, H, W), or to marked patches.
         ids: sentences to a row of ids each, without padding if the network masks it.
-        embed_images: pixels (B, 3, H, W) to unit vectors (B, E).
+        embed_images: pixels (B, 3, H, W), or marked patches, to unit vectors (B, E).
         embed_texts: ids (B, T) and mask (B, T) to unit vectors (B, E).
     """
 
@@ -93,13 +94,21 @@ def _transformers(folder: Path, loaded: LoadedDualEncoder, allow_pickle: bool) -
         features = network().get_text_features(ids, attention_mask=None if full_length else mask.long())
         return _unit(features)
 
-    return Reference(
-        f"transformers {transformers.__version__}",
-        lambda picture: processor()(picture, return_tensors="np")["pixel_values"][0],
-        ids,
-        lambda pixels: _unit(network().get_image_features(pixels)),
-        embed_texts,
-    )
+    def pixels(picture: Image) -> np.ndarray:
+        found = processor()(picture, return_tensors="np")
+        if not isinstance(loaded.preprocessing, NaFlexPreprocessing):
+            return found["pixel_values"][0]
+        rows, columns = found["spatial_shapes"][0].tolist()
+        return mark_patches(found["pixel_values"][0][: rows * columns], columns, len(found["pixel_values"][0]))
+
+    def embed_images(pixels: Tensor) -> Tensor:
+        if not isinstance(loaded.preprocessing, NaFlexPreprocessing):
+            return _unit(network().get_image_features(pixels))
+        shapes = torch.from_numpy(spatial_shapes(pixels.numpy()))
+        patches, is_patch = pixels[..., :-MARKS], pixels[..., -MARKS].long()
+        return _unit(network().get_image_features(patches, is_patch, shapes))
+
+    return Reference(f"transformers {transformers.__version__}", pixels, ids, embed_images, embed_texts)
 
 
 def _open_clip(folder: Path, loaded: LoadedDualEncoder) -> Reference:

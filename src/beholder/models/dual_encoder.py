@@ -17,17 +17,19 @@ from beholder.errors import InvalidSetting
 from beholder.models.bert import Bert, BertSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
 from beholder.models.layers import Head, HeadSettings
+from beholder.models.naflex import NaFlexSettings, NaFlexTransformer
 from beholder.models.quantized_bert import QuantizedBert, QuantizedBertSettings
 from beholder.models.text_tower import TextTransformer, TextTransformerSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
 
-ImageSettings = VisionSettings | EfficientNetLiteSettings
+ImageSettings = VisionSettings | EfficientNetLiteSettings | NaFlexSettings
 TextSettings = TextTransformerSettings | BertSettings
 
 # Kind of a tower in a settings file: its settings class and its module.
 IMAGE_TOWERS: dict[str, tuple[Any, Any]] = {
     "vit": (VisionSettings, VisionTransformer),
     "efficientnet_lite": (EfficientNetLiteSettings, EfficientNetLite),
+    "naflex": (NaFlexSettings, NaFlexTransformer),
 }
 TEXT_TOWERS: dict[str, tuple[Any, Any]] = {
     "transformer": (TextTransformerSettings, TextTransformer),
@@ -178,7 +180,7 @@ class TwoTowers(nn.Module):
         self.logit_bias = nn.Parameter(torch.tensor(0.0)) if settings.logit_bias else None
 
     def embed_image(self, pixels: Tensor) -> Tensor:
-        """(B, 3, H, W) → (B, E), float32, unit length."""
+        """(B, 3, H, W), or marked patches (`beholder.pictures.naflex`) → (B, E), float32, unit length."""
         return self.project_image(self.image(pixels).pooled)
 
     def project_image(self, pooled: Tensor) -> Tensor:

@@ -83,15 +83,15 @@ class Attention(nn.Module):
         mixed = scaled_dot_product_attention(query, key, value, mask, causal)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
-    def cross_attention(self, queries: Tensor, tokens: Tensor) -> Tensor:
-        """Queries (B, Q, D) attend to tokens (B, N, D) → (B, Q, D)."""
+    def cross_attention(self, queries: Tensor, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """Queries (B, Q, D) attend to tokens (B, N, D), where ``mask`` (B, 1, 1, N) is true → (B, Q, D)."""
         width = tokens.shape[-1]
         weight, bias = self.qkv.weight, self.qkv.bias
         bias_query, bias_tokens = (None, None) if bias is None else (bias[:width], bias[width:])
         query = F.linear(queries, weight[:width], bias_query).unflatten(-1, (self.heads, -1)).transpose(1, 2)
         key_value = F.linear(tokens, weight[width:], bias_tokens)
         key, value = key_value.unflatten(-1, (2, self.heads, -1)).permute(2, 0, 3, 1, 4)
-        mixed = scaled_dot_product_attention(query, key, value)
+        mixed = scaled_dot_product_attention(query, key, value, mask)
         return self.out(mixed.transpose(1, 2).flatten(2))
 
 
@@ -149,9 +149,9 @@ class Block(nn.Module):
         self.scale_attention = nn.Parameter(torch.ones(width)) if layer_scale else None
         self.scale_mlp = nn.Parameter(torch.ones(width)) if layer_scale else None
 
-    def forward(self, tokens: Tensor, causal: bool = False) -> Tensor:
-        """(B, N, D) → (B, N, D)."""
-        added = self.attention(self.norm_attention(tokens), causal=causal)
+    def forward(self, tokens: Tensor, causal: bool = False, mask: Tensor | None = None) -> Tensor:
+        """(B, N, D) → (B, N, D); ``mask`` (B, 1, 1, N) is true where attention is allowed."""
+        added = self.attention(self.norm_attention(tokens), mask, causal)
         tokens = tokens + (added if self.scale_attention is None else added * self.scale_attention)
         added = self.mlp(self.norm_mlp(tokens))
         return tokens + (added if self.scale_mlp is None else added * self.scale_mlp)

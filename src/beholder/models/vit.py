@@ -100,16 +100,16 @@ class VisionSettings:
 class AttentionPooling(nn.Module):
     """Multi-head attention pooling with one learned query, followed by an MLP (SigLIP's MAP head, arXiv:2106.04560)."""
 
-    def __init__(self, settings: VisionSettings):
+    def __init__(self, width: int, heads: int, mlp_width: int, activation: Activation, norm_eps: float):
         super().__init__()
-        self.query = nn.Parameter(torch.randn(settings.width) * 0.02)
-        self.attention = Attention(settings.width, settings.heads)
-        self.norm = nn.LayerNorm(settings.width, eps=settings.norm_eps)
-        self.mlp = Mlp(settings.width, settings.mlp_width, settings.activation)
+        self.query = nn.Parameter(torch.randn(width) * 0.02)
+        self.attention = Attention(width, heads)
+        self.norm = nn.LayerNorm(width, eps=norm_eps)
+        self.mlp = Mlp(width, mlp_width, activation)
 
-    def forward(self, tokens: Tensor) -> Tensor:
-        """(B, N, D) → (B, D)."""
-        pooled = self.attention.cross_attention(self.query.expand(tokens.shape[0], 1, -1), tokens)
+    def forward(self, tokens: Tensor, mask: Tensor | None = None) -> Tensor:
+        """(B, N, D) → (B, D); ``mask`` (B, 1, 1, N) is true where attention is allowed."""
+        pooled = self.attention.cross_attention(self.query.expand(tokens.shape[0], 1, -1), tokens, mask)
         return (pooled + self.mlp(self.norm(pooled)))[:, 0]
 
 
@@ -159,7 +159,8 @@ class VisionTransformer(nn.Module):
             for _ in range(settings.layers)
         )
         self.final_norm = nn.LayerNorm(width, eps=eps)
-        self.attention_pooling = AttentionPooling(settings) if settings.pooling == "attention" else None
+        pooling = settings.heads, settings.mlp_width, settings.activation, eps
+        self.attention_pooling = AttentionPooling(width, *pooling) if settings.pooling == "attention" else None
         self.tanh_pooler = nn.Linear(width, width) if settings.tanh_pooler else None
         features = 2 * width if settings.classify_mean else width
         self.classifier = nn.Linear(features, settings.classes) if settings.classes else None

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from beholder.errors import ModelError
-from beholder.pictures.transform import Preprocessing
+from beholder.pictures.preprocess import AnyPreprocessing, read_preprocessing
 from beholder.runtime import quantization, split_network
 from beholder.runtime.autotune import (
     Autotuner,
@@ -85,7 +85,7 @@ class CompiledDualEncoder:
 
     folder: Path
     source: str
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     tokenizer: Tokenizer
     calibration: Calibration | None
     name: str
@@ -247,7 +247,7 @@ def _read(folder: Path, metadata: dict[str, Any]) -> CompiledDualEncoder:
     second = metadata.pop(MULTILINGUAL, None)
     return CompiledDualEncoder(
         folder=folder,
-        preprocessing=Preprocessing(**metadata.pop("preprocessing")),
+        preprocessing=read_preprocessing(metadata.pop("preprocessing")),
         tokenizer=Tokenizer.load(folder, metadata.pop("tokenizer")),
         calibration=Calibration.load(folder),
         multilingual=None if second is None else CompiledTextEncoder(folder, second),

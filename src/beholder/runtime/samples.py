@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from beholder.pictures.transform import Preprocessing, to_pixels
+from beholder.pictures.naflex import NaFlexPreprocessing
+from beholder.pictures.preprocess import AnyPreprocessing, preprocess
 
 if TYPE_CHECKING:
     from beholder.text.tokenizer import Tokenizer, Tokens
@@ -24,8 +25,11 @@ SENTENCES = (
 )
 
 
-def sample_pixels(preprocessing: Preprocessing, count: int = 8) -> np.ndarray:
-    """Generate images and preprocess them: (count, 3, H, W).
+ASPECT_RATIOS = (1.0, 4 / 3, 3 / 4, 3.0, 1 / 3)  # width to height, of pictures that keep theirs
+
+
+def sample_pixels(preprocessing: AnyPreprocessing, count: int = 8) -> np.ndarray:
+    """Generate images and preprocess them: (count, 3, H, W), or marked patches (count, N, 3 P² + 2).
 
     They have the 1/f amplitude spectrum of photographs (Field, *Relations between the statistics of natural images and
     the response properties of cortical cells*, 1987), and edges: a bright and a dark disc each.
@@ -33,12 +37,12 @@ def sample_pixels(preprocessing: Preprocessing, count: int = 8) -> np.ndarray:
     from PIL import Image
 
     random = np.random.default_rng(0)
-    height, width = preprocessing.height, preprocessing.width
-    rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
-    amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width))
-    y, x = np.mgrid[:height, :width]
     images = []
-    for _ in range(count):
+    for number in range(count):
+        height, width = _sample_size(preprocessing, number)
+        rows, columns = np.fft.fftfreq(height)[:, None], np.fft.rfftfreq(width)
+        amplitude = 1 / np.maximum(np.hypot(rows, columns), 1 / max(height, width))
+        y, x = np.mgrid[:height, :width]
         phases = np.exp(2j * np.pi * random.random((3, *amplitude.shape)))
         noise = np.fft.irfft2(amplitude * phases, s=(height, width))
         picture = 128 + 45 * (noise - noise.mean()) / max(float(noise.std()), 1e-6)
@@ -46,8 +50,16 @@ def sample_pixels(preprocessing: Preprocessing, count: int = 8) -> np.ndarray:
             centre_y, centre_x, radius = random.random(3) * (height, width, min(height, width) / 3)
             picture[:, np.hypot(y - centre_y, x - centre_x) < radius] = level * random.uniform(0.7, 1.1, (3, 1))
         values = picture.clip(0, 255).astype(np.uint8).transpose(1, 2, 0)
-        images.append(to_pixels(Image.fromarray(values), preprocessing))
+        images.append(preprocess(Image.fromarray(values), preprocessing))
     return np.stack(images)
+
+
+def _sample_size(preprocessing: AnyPreprocessing, number: int) -> tuple[int, int]:
+    """Return (height, width) of a sample image: the network's, or a shape of its own each."""
+    if not isinstance(preprocessing, NaFlexPreprocessing):
+        return preprocessing.height, preprocessing.width
+    side, ratio = preprocessing.shorter_side, ASPECT_RATIOS[number % len(ASPECT_RATIOS)] ** 0.5
+    return max(1, round(side / ratio)), max(1, round(side * ratio))
 
 
 def sample_tokens(tokenizer: Tokenizer, count: int = len(SENTENCES)) -> Tokens:

@@ -29,7 +29,7 @@ from beholder.server.worker_encoder import WorkerEncoder
 
 if TYPE_CHECKING:
     from beholder.album.search import SearchResult
-    from beholder.pictures.transform import Preprocessing
+    from beholder.pictures.preprocess import AnyPreprocessing
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.tasks.pictures import Picture as NetworkInput
 
@@ -83,7 +83,7 @@ class ServedAlbum:
         self.background = BackgroundJobs()
         self.indexer = AlbumIndexer(folder)
         self.own_encoder: ServedEncoder | None = None
-        self.preprocessing: Preprocessing | None = None  # of the model that embeds its queries
+        self.preprocessing: AnyPreprocessing | None = None  # of the model that embeds its queries
         self._thumbnails = ThumbnailCache()
         self._writing = threading.Lock()  # saving into files takes the album's lock, which another thread may hold
         self._identity = self._stat()

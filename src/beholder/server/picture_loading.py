@@ -14,8 +14,8 @@ from typing import NamedTuple
 from beholder.errors import PictureBroken, PictureError, PictureRefused, PictureTooLarge
 from beholder.pictures.formats import header_damage, open_image
 from beholder.pictures.limits import Limits
+from beholder.pictures.preprocess import AnyPreprocessing
 from beholder.pictures.read import FileBytes
-from beholder.pictures.transform import Preprocessing
 from beholder.pictures.url import fetch, is_url
 from beholder.server.settings import ServerSettings
 from beholder.tasks.pictures import Picture, decode_picture, preprocess_image
@@ -33,7 +33,7 @@ def is_data_url(text: str) -> bool:
 
 def load_pictures(
     urls: Sequence[str | bytes],
-    preprocessing: Preprocessing | None,
+    preprocessing: AnyPreprocessing | None,
     settings: ServerSettings,
     album_file: AlbumFile | None = None,
     fetched: Mapping[str, bytes] | None = None,

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
     import numpy as np
     from PIL.Image import Image
 
-    from beholder.pictures.transform import Preprocessing
+    from beholder.pictures.preprocess import AnyPreprocessing
     from beholder.tasks.attention_maps import AttentionMaps
     from beholder.tasks.dual_encoder import DualEncoder
     from beholder.tasks.pictures import Picture
@@ -65,7 +65,7 @@ class PictureReader:
         self._per_client = KeyedLimiter(MAX_FETCHES_PER_CLIENT)
         self._per_host = KeyedLimiter(MAX_FETCHES_PER_HOST)
 
-    async def load(self, urls: Sequence[str | bytes], preprocessing: Preprocessing | None) -> list[Picture]:
+    async def load(self, urls: Sequence[str | bytes], preprocessing: AnyPreprocessing | None) -> list[Picture]:
         """Return the pictures of a request; raises what `load_pictures` raises."""
         check_count(urls, self.settings)
         fetched = {}

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, TypeVar
 import numpy as np
 
 from beholder.errors import InvalidSetting, PictureError
+from beholder.pictures.preprocess import AnyPreprocessing, preprocess
 from beholder.pictures.read import ImageSource, Limits, display_name, read_picture
-from beholder.pictures.transform import Preprocessing, to_pixels
 from beholder.pictures.video import VideoFrame
 from beholder.runtime.pipeline import batches, map_ahead
 from beholder.tasks.inputs import checked_batch_size
@@ -24,7 +24,7 @@ Result = TypeVar("Result")
 
 @dataclass(frozen=True, eq=False)
 class PreprocessedImage:
-    """An image that is already preprocessed (`preprocess_image`): pixels (3, H, W), used as they are."""
+    """An image that is already preprocessed (`preprocess_image`): pixels (3, H, W), or patches, used as they are."""
 
     pixels: np.ndarray
 
@@ -45,7 +45,7 @@ class FailedPicture:
 
 
 class PreprocessedBatch(NamedTuple):
-    """Position, name and error of each picture, and the pixels (n, 3, H, W) of those without an error."""
+    """Position, name and error of each picture, and the preprocessed arrays (n, …) of those without an error."""
 
     pictures: list[tuple[int, str, PictureError | None]]
     pixels: np.ndarray | None
@@ -53,7 +53,7 @@ class PreprocessedBatch(NamedTuple):
 
 def preprocess_batches(
     images: Iterable[Picture],
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     *,
     batch_size: int,
     exact: bool = False,
@@ -126,7 +126,7 @@ def read_batches(
 
 def preprocess_image(
     source: Picture,
-    preprocessing: Preprocessing,
+    preprocessing: AnyPreprocessing,
     *,
     name: str,
     exact: bool = False,
@@ -142,7 +142,7 @@ def preprocess_image(
         return source
     reduce_to = None if exact else preprocessing.shorter_side
     picture = read_picture(source, name=name, limits=limits or Limits(), allow_urls=allow_urls, reduce_to=reduce_to)
-    return PreprocessedImage(to_pixels(picture, preprocessing, name=name))
+    return PreprocessedImage(preprocess(picture, preprocessing, name=name))
 
 
 def is_one_image(images: Iterable[Picture] | Picture) -> bool:

@@ -259,6 +259,8 @@ def network_settings(
                 raise InvalidSetting(f"{name}: model.network.text: vocabulary and end_id follow from the tokenizer")
             values |= {"vocabulary": vocabulary}
             values |= {"end_id": end_id, "pooling": values.get("pooling", "end")} if kind == "transformer" else {}
+        if kind == "naflex":
+            raise InvalidSetting(f"{name}: model.network.image: a NaFlex network is not trained here; use kind vit")
         towers[tower] = validate(values, known[kind][0], name, f"model.network.{tower}")
     settings = TwoTowersSettings(
         towers["image"],

@@ -117,6 +117,20 @@ class EncodePairs(nn.Module):
         return image, text, network.logit_scale.exp(), network.logit_bias
 
 
+def fixed_preprocessing(loaded: LoadedDualEncoder) -> Preprocessing:
+    """Return the preprocessing of a model whose pictures have one size, as batches for training do.
+
+    Raises:
+        InvalidSetting: its pictures keep their own shape.
+    """
+    if isinstance(loaded.preprocessing, Preprocessing):
+        return loaded.preprocessing
+    raise InvalidSetting(
+        f"model.from_pretrained: the pictures of {loaded.name} keep their own shape (NaFlex), which is not trained "
+        "here; take a model with pictures of a fixed size, such as google/siglip2-base-patch16-224"
+    )
+
+
 def export_model(loaded: LoadedDualEncoder, network: TwoTowers, weights: dict[str, Tensor]) -> LoadedDualEncoder:
     """Return the model with trained weights, LoRA adapters merged.
 

@@ -27,7 +27,7 @@ from beholder.runtime.device import select_device
 from beholder.training.checkpoints import load_newest, save_checkpoint
 from beholder.training.clip_config import ClipConfig, TrainingConfig
 from beholder.training.clip_data import TrainingData, read_data
-from beholder.training.clip_model import EncodePairs, create_model, export_model
+from beholder.training.clip_model import EncodePairs, create_model, export_model, fixed_preprocessing
 from beholder.training.compiler import check_compiler
 from beholder.training.config_file import flatten
 from beholder.training.data_loader import ImageTextBatch, load_batches
@@ -137,6 +137,7 @@ def _train(
     # statistics would depend on how a batch is divided.
     torch.manual_seed(train.seed)
     loaded = create_model(config, data, None if saved is None else saved["tokenizer"])
+    preprocessing = fixed_preprocessing(loaded)
     network = loaded.network.to(group.device, torch.float32).eval()
     freeze(network, config.freeze)
     if config.lora is not None:
@@ -145,7 +146,7 @@ def _train(
     if train.recompute:
         recompute_activations(network)
     blocks = [*network.image.blocks, *network.text.blocks]
-    model = shard(EncodePairs(network, loaded.preprocessing, train, group.device), blocks, group, train.parallel)
+    model = shard(EncodePairs(network, preprocessing, train, group.device), blocks, group, train.parallel)
 
     # Optimizer
     trained = {name: weight for name, weight in network.named_parameters() if weight.requires_grad}
@@ -214,7 +215,7 @@ def _train(
 
     # Loop
     chunk = math.ceil((train.chunk or train.batch) / group.world_size)
-    stream = load_batches(sampler, sampler_state, loaded.preprocessing, config.augment, loaded.tokenizer, skipped)
+    stream = load_batches(sampler, sampler_state, preprocessing, config.augment, loaded.tokenizer, skipped)
     started, reported, pairs = time.monotonic(), time.monotonic(), 0
     with Interruption() as interruption, closing(stream) as batches:
         for step in range(done + 1, data.steps + 1):

@@ -1,6 +1,8 @@
 """A short model card, generated from a model's settings."""
 
+from beholder.models.naflex import NaFlexSettings
 from beholder.models.vit import VisionSettings
+from beholder.pictures.naflex import NaFlexPreprocessing
 from beholder.weights.loaded import LoadedDualEncoder
 
 
@@ -8,11 +10,16 @@ def model_card(loaded: LoadedDualEncoder) -> str:
     """Return Markdown: what the model is, its inputs and outputs, and how to use it."""
     settings, pixels = loaded.network.settings, loaded.preprocessing
     parameters = sum(parameter.numel() for parameter in loaded.network.parameters())
-    if isinstance(settings.image, VisionSettings):
+    if isinstance(settings.image, VisionSettings | NaFlexSettings):
         image = f"vision transformer, {settings.image.layers} layers of width {settings.image.width}"
         image += f", patches of {settings.image.patch_size}" + " pixels"
     else:
         image = f"EfficientNet-Lite, width {settings.image.width}"
+    if isinstance(pixels, NaFlexPreprocessing):
+        side = pixels.patch_size
+        picture = f"up to {pixels.max_num_patches} patches of {side} × {side} pixels; its aspect ratio is kept"
+    else:
+        picture = f"{pixels.height} × {pixels.width} pixels (height × width), fitted by {pixels.fit}"
     text = f"{type(loaded.network.text).__name__}, {settings.text.layers} layers of width {settings.text.width}"
     second = ""
     if loaded.multilingual is not None:
@@ -35,7 +42,7 @@ Pictures and sentences become vectors in one space; the cosine of two tells how 
 | text tower | {text} |
 {second}| parameters | {parameters / 1e6:.1f} million |
 | vector | {settings.embedding} numbers, unit length |
-| picture | {pixels.height} × {pixels.width} pixels (height × width), fitted by {pixels.fit} |
+| picture | {picture} |
 | sentence | up to {settings.text.context_length} tokens |
 | calibrated (`match`) | {calibrated} |
 | licence | {loaded.licence or "not recorded; that of the weights it was made from"} |

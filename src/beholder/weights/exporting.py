@@ -42,6 +42,20 @@ class DoesNotFit(ModelError):
         return self.differences[0].startswith(OTHER_KIND), len(self.differences), self.closest
 
 
+def fixed_preprocessing(loaded: LoadedDualEncoder) -> Preprocessing:
+    """Return the preprocessing of a model whose pictures have one size, which is what other software knows.
+
+    Raises:
+        ModelError: its pictures keep their own shape.
+    """
+    if isinstance(loaded.preprocessing, Preprocessing):
+        return loaded.preprocessing
+    raise ModelError(
+        f"{loaded.name or 'this model'}: its pictures keep their own shape (NaFlex), which can't be exported; "
+        "save_pretrained keeps it"
+    )
+
+
 def differences(ours: TwoTowersSettings, theirs: TwoTowersSettings) -> list[str]:
     """Return the settings, in words, by which two networks would compute different embeddings."""
     flat = _flat(ours.to_dict()), _flat(theirs.to_dict())

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from beholder.models.dual_encoder import TwoTowers
 from beholder.models.text_tower import TextTransformerSettings
-from beholder.pictures.transform import Preprocessing
+from beholder.pictures.preprocess import AnyPreprocessing
 from beholder.text.tokenizer_files import TokenizerKind, tokenizer_from_folder
 from beholder.weights.loaded import LoadedDualEncoder
 
@@ -16,7 +16,7 @@ class ForeignDualEncoder:
     """The network of a folder, how it takes its pictures, and the family of its tokenizer."""
 
     network: TwoTowers
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     tokenizer_kind: TokenizerKind
 
 

@@ -25,6 +25,7 @@ from beholder.weights import (
     open_clip,
     sentence_transformers,
     siglip,
+    siglip2_naflex,
     smolvlm,
     vit,
 )
@@ -137,6 +138,7 @@ FORMATS = (
     ),
     transformers_dual_encoder(clip.LAYOUT),
     transformers_dual_encoder(siglip.LAYOUT),
+    transformers_dual_encoder(siglip2_naflex.LAYOUT),
     transformers_dual_encoder(chinese_clip.LAYOUT),
     transformers_dual_encoder(metaclip2.LAYOUT),
     transformers_dual_encoder(altclip.LAYOUT),
@@ -170,8 +172,6 @@ FORMATS = (
 )
 # Families that are known and refused, by the model type of their config: why, and what to use instead.
 REFUSED = {
-    "siglip2": "this is a SigLIP 2 of the NaFlex kind, whose pictures keep their own shape; it is not covered. Those "
-    "with pictures of a fixed size are (google/siglip2-base-patch16-224)",
     "align": "this is an ALIGN, whose image tower is an EfficientNet; it is not covered. Take "
     "google/siglip2-base-patch16-224 (siglip2)",
     "clipseg": "this is a CLIPSeg, which segments pictures; for vectors take the CLIP that it was made from (clip)",

@@ -20,7 +20,7 @@ class KnownModel:
         budget: the smallest machine on which it is a pleasure.
         parameters: in millions.
         licence: of the weights, as their card or their publisher states it.
-        figure: a published result.
+        figure: a published result, or the size of the training data where there is none.
         source: where the figure is from.
     """
 
@@ -109,6 +109,17 @@ KNOWN_MODELS = (
         "Apache-2.0",
         f"{IMAGENET} 78.2 %",
         SIGLIP2_PAPER,
+    ),
+    KnownModel(
+        ("siglip2-naflex", "siglip2-base-naflex"),
+        "google/siglip2-base-patch16-naflex",
+        "dual encoder",
+        "search and labels in many languages, wide and tall pictures",
+        "laptop",
+        375,
+        "Apache-2.0",
+        "trained on 10 billion pictures",
+        "arXiv:2502.14786, section 2.1",
     ),
     KnownModel(
         ("siglip2-so400m",),

@@ -25,7 +25,7 @@ Wanted = TypeVar("Wanted", LoadedDualEncoder, LoadedVisionLanguage, LoadedImageE
 def load_dual_encoder(name: str | Path, *, revision: str | None = None, allow_pickle: bool = True) -> LoadedDualEncoder:
     """Load a dual encoder of any known format onto the CPU, in single precision, ready to run.
 
-    Beholder's own; Hugging Face's CLIP, SigLIP, SigLIP 2 with pictures of a fixed size, Chinese-CLIP; open_clip;
+    Beholder's own; Hugging Face's CLIP, SigLIP, SigLIP 2, Chinese-CLIP; open_clip;
     sentence-transformers' CLIP layout.
 
     Args:
@@ -101,6 +101,10 @@ def load_image_tower(name: str | Path) -> tuple[nn.Module, Preprocessing]:
             tower = loaded.network
         case LoadedImageTextToText() | LoadedSmolVLM():
             raise ModelError(f"{name}: the image tower of a {loaded.model_type} can't be taken out of it")
+    if not isinstance(loaded.preprocessing, Preprocessing):
+        raise ModelError(
+            f"{name}: the image tower takes patches of variable resolution (NaFlex), which are not covered"
+        )
     return tower.float().requires_grad_(False).eval(), loaded.preprocessing
 
 

@@ -10,6 +10,7 @@ from beholder.models.dual_encoder import TwoTowers
 from beholder.models.language_model import LanguageModel
 from beholder.models.text_encoder import TextEncoder
 from beholder.models.vit import VisionTransformer
+from beholder.pictures.preprocess import AnyPreprocessing
 from beholder.pictures.transform import Preprocessing
 from beholder.text.prompts import Prompts
 from beholder.text.tokenizer import Tokenizer
@@ -35,7 +36,7 @@ class LoadedDualEncoder:
     """
 
     network: TwoTowers
-    preprocessing: Preprocessing
+    preprocessing: AnyPreprocessing
     tokenizer: Tokenizer
     calibration: Calibration | None = None
     name: str = ""

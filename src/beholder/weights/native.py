@@ -27,7 +27,7 @@ from beholder.errors import InvalidSetting, ModelError
 from beholder.files import atomic_folder
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
 from beholder.models.text_encoder import TextEncoder, TextEncoderSettings
-from beholder.pictures.transform import Preprocessing
+from beholder.pictures.preprocess import read_preprocessing
 from beholder.text import tokenizer
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights import calibration
@@ -88,7 +88,7 @@ def load_dual_encoder(folder: Path) -> LoadedDualEncoder:
     config = read_config(folder, FORMAT, VERSION, MULTILINGUAL_VERSION)
     try:
         settings = TwoTowersSettings.from_dict(config["network"])
-        preprocessing = Preprocessing(**config["preprocessing"])
+        preprocessing = read_preprocessing(config["preprocessing"])
         tokenizer = Tokenizer.load(folder, config["tokenizer"])
     except (KeyError, TypeError, InvalidSetting) as error:
         raise ModelError(f"{folder / CONFIG}: {error}") from error

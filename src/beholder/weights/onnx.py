@@ -24,6 +24,7 @@ from torch import Tensor, nn
 from beholder.errors import MissingExtra
 from beholder.models.dual_encoder import TwoTowers
 from beholder.weights.card import model_card
+from beholder.weights.exporting import fixed_preprocessing
 from beholder.weights.loaded import LoadedDualEncoder
 
 IMAGE, TEXT, SETTINGS = "image.onnx", "text.onnx", "export.json"
@@ -84,14 +85,16 @@ def write_onnx(loaded: LoadedDualEncoder, folder: Path) -> None:
     """Write both towers into a folder, with what is needed to call them.
 
     Raises:
+        ModelError: the pictures of the model keep their own shape.
         MissingExtra: onnx or onnxscript is not installed.
     """
+    pixels = fixed_preprocessing(loaded)
     try:
         import onnx
         import onnxscript  # noqa: F401 (torch's exporter needs it, and says so less clearly)
     except ImportError as error:
         raise MissingExtra("writing ONNX", "onnx") from error
-    network, pixels, marks = loaded.network.cpu().eval(), loaded.preprocessing, loaded.tokenizer.settings
+    network, marks = loaded.network.cpu().eval(), loaded.tokenizer.settings
     batch = torch.export.Dim("batch")
     picture = torch.zeros(2, 3, pixels.height, pixels.width)
     _export(ImageTower(network), {"pixels": picture}, {"pixels": {0: batch}}, folder / IMAGE)

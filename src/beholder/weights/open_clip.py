@@ -24,6 +24,7 @@ from beholder.weights.exporting import (
     Writer,
     differences,
     exported_card,
+    fixed_preprocessing,
     warn_of_cleaning,
     warn_of_preprocessing,
     write_json,
@@ -355,7 +356,9 @@ def writer(loaded: LoadedDualEncoder) -> Writer:
 
     Raises:
         DoesNotFit: open_clip has no such network.
+        ModelError: the pictures of the model keep their own shape.
     """
+    prepared = fixed_preprocessing(loaded)
     network = loaded.network.settings
     try:
         model = config(network)
@@ -371,7 +374,7 @@ def writer(loaded: LoadedDualEncoder) -> Writer:
     if not clip_vocabulary:  # open_clip looks for it beside this config, whatever the name is
         model["text_cfg"]["hf_tokenizer_name"] = loaded.name or "beholder"
     tensors = to_foreign(loaded.network.state_dict(), rows((), network.text_head.bias))
-    pixels = preprocessing.to_open_clip(loaded.preprocessing)
+    pixels = preprocessing.to_open_clip(prepared)
 
     def write(folder: Path) -> None:
         write_json(folder / CONFIG, {"model_cfg": model, "preprocess_cfg": pixels})

@@ -6,6 +6,7 @@ from typing import Any
 
 from beholder.errors import ModelError
 from beholder.models.vit import VisionSettings
+from beholder.pictures.naflex import NaFlexPreprocessing
 from beholder.pictures.transform import Fit, Interpolation, Preprocessing
 from beholder.weights.huggingface import read_json
 
@@ -38,6 +39,7 @@ PROCESSORS: dict[str, dict[str, Any]] = {
     "Siglip": {**_SQUASHED, "resample": 3},
     "ViT": {**_SQUASHED, "resample": 2},
 }
+NAFLEX = {"image_mean": HALF, "image_std": HALF, "resample": 2, "patch_size": 16, "max_num_patches": 256}
 INTERPOLATIONS: tuple[Interpolation, ...] = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")  # Pillow's
 # open_clip's modes; its image_transform takes every interpolation but bilinear for bicubic.
 OPEN_CLIP_FITS: dict[str, Fit] = {"shortest": "crop", "squash": "squash", "longest": "pad"}
@@ -53,6 +55,43 @@ def from_huggingface(folder: Path, processor: str) -> Preprocessing:
     Raises:
         ModelError: there is no such file, or it describes something that Preprocessing can't do.
     """
+    path, named, given = _image_processor(folder, processor)
+    if named not in PROCESSORS:
+        raise ModelError(f"{path}: the image processor {named} is not known; known are {', '.join(PROCESSORS)}")
+    config = {**PROCESSORS[named], **given}
+    side = "shortest_edge" if "shortest_edge" in PROCESSORS[named]["size"] else "square"
+    size = _size(config["size"], side)
+    crop = _size(config["crop_size"], "square") if config["do_center_crop"] else None
+    shared = _normalization(path, config)
+    if config["do_resize"] and set(size) == {"shortest_edge"} and crop is not None:
+        return Preprocessing(crop["height"], crop["width"], "crop", size["shortest_edge"], **shared)
+    if config["do_resize"] and set(size) == {"height", "width"} and crop in (None, size):
+        return Preprocessing(size["height"], size["width"], "squash", **shared)
+    raise ModelError(
+        f"{path}: pictures resized to {size} and cut to {crop} do not all get one size; this is not covered"
+    )
+
+
+def naflex_from_huggingface(folder: Path, processor: str) -> NaFlexPreprocessing:
+    """Read the config of the ``Siglip2ImageProcessor`` of a NaFlex checkpoint.
+
+    Args:
+        folder: the checkpoint's.
+        processor: the image processor if the file names none.
+
+    Raises:
+        ModelError: there is no such file, or it is another processor's.
+    """
+    path, named, given = _image_processor(folder, processor)
+    if named != "Siglip2" or not given["do_resize"]:
+        resized = "pictures are not resized" if named == "Siglip2" else f"the image processor is {named}"
+        raise ModelError(f"{path}: {resized}, and a NaFlex network needs those of Siglip2ImageProcessor")
+    config = {**NAFLEX, **given}
+    return NaFlexPreprocessing(config["patch_size"], config["max_num_patches"], **_normalization(path, config))
+
+
+def _image_processor(folder: Path, processor: str) -> tuple[Path, str, dict[str, Any]]:
+    """Return the config file of a folder's image processor, the processor's name, and what the file says."""
     path = folder / "processor_config.json"
     config = read_json(path).get("image_processor") if path.is_file() else None
     if config is None:
@@ -61,29 +100,21 @@ def from_huggingface(folder: Path, processor: str) -> Preprocessing:
     named = config.get("image_processor_type") or config.get("feature_extractor_type") or processor
     for suffix in ("Fast", "Pil", "ImageProcessor", "FeatureExtractor"):
         named = named.removesuffix(suffix)
-    if named not in PROCESSORS:
-        raise ModelError(f"{path}: the image processor {named} is not known; known are {', '.join(PROCESSORS)}")
-    if config.get("resample", 0) not in range(len(INTERPOLATIONS)):
+    return path, named, {"do_resize": True, "do_rescale": True, "do_normalize": True, **config}
+
+
+def _normalization(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the settings that all kinds of preprocessing share."""
+    if config["resample"] not in range(len(INTERPOLATIONS)):
         raise ModelError(f"{path}: resample is {config['resample']}, which is not one of Pillow's filters")
-    config = {"do_resize": True, "do_rescale": True, "do_normalize": True, **PROCESSORS[named], **config}
-    side = "shortest_edge" if "shortest_edge" in PROCESSORS[named]["size"] else "square"
-    size = _size(config["size"], side)
-    crop = _size(config["crop_size"], "square") if config["do_center_crop"] else None
     scale = 255 * config.get("rescale_factor", 1 / 255) if config["do_rescale"] else 255.0
     mean = config["image_mean"] if config["do_normalize"] else (0.0, 0.0, 0.0)
     std = config["image_std"] if config["do_normalize"] else (1.0, 1.0, 1.0)
-    shared: dict[str, Any] = {
+    return {
         "interpolation": INTERPOLATIONS[config["resample"]],
         "mean": tuple(value / scale for value in mean),
         "std": tuple(value / scale for value in std),
     }
-    if config["do_resize"] and set(size) == {"shortest_edge"} and crop is not None:
-        return Preprocessing(crop["height"], crop["width"], "crop", size["shortest_edge"], **shared)
-    if config["do_resize"] and set(size) == {"height", "width"} and crop in (None, size):
-        return Preprocessing(size["height"], size["width"], "squash", **shared)
-    raise ModelError(
-        f"{path}: pictures resized to {size} and cut to {crop} do not all get one size; this is not covered"
-    )
 
 
 def _size(size: int | Mapping[str, int], lone: str) -> dict[str, int]:

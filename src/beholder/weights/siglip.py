@@ -67,8 +67,7 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
     """Return the settings of the dual encoder that a ``config.json`` describes."""
     text = section(config, "text_config", TEXT_DEFAULTS)
     vision = section(config, "vision_config", VISION_DEFAULTS)
-    if not vision["vision_use_head"]:
-        raise ModelError("the config has vision_use_head off: without its pooling head SigLIP gives no image vector")
+    check_head(vision)
     return TwoTowersSettings(
         image=VisionSettings(
             **patch_settings(vision),
@@ -76,18 +75,29 @@ def settings(config: Mapping[str, Any]) -> TwoTowersSettings:
             class_token=False,
             pooling="attention",
         ),
-        text=TextTransformerSettings(
-            vocabulary=text["vocab_size"],
-            context_length=text["max_position_embeddings"],
-            **block_settings(text),
-            causal=False,
-            pooling="last",
-        ),
+        text=text_settings(text),
         embedding=text["projection_size"] or text["hidden_size"],
         image_head=HeadSettings("none"),
         text_head=HeadSettings("linear", bias=True),
         logit_bias=True,
     )
+
+
+def text_settings(text: Mapping[str, Any]) -> TextTransformerSettings:
+    """Return the settings of the text tower, which SigLIP 2 shares, from its section of a config."""
+    return TextTransformerSettings(
+        vocabulary=text["vocab_size"],
+        context_length=text["max_position_embeddings"],
+        **block_settings(text),
+        causal=False,
+        pooling="last",
+    )
+
+
+def check_head(vision: Mapping[str, Any]) -> None:
+    """Raise `ModelError` if an image tower's section of a config leaves out the head that pools its tokens."""
+    if not vision["vision_use_head"]:
+        raise ModelError("the config has vision_use_head off: without its pooling head SigLIP gives no image vector")
 
 
 def config(network: TwoTowersSettings) -> dict[str, Any]:

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from beholder.errors import ModelError
 from beholder.models.dual_encoder import TwoTowers, TwoTowersSettings
+from beholder.pictures.preprocess import AnyPreprocessing
 from beholder.text.tokenizer_files import TOKENIZER_FAMILIES, TokenizerKind, write_tokenizer
 from beholder.weights import huggingface, preprocessing
 from beholder.weights.exporting import (
@@ -19,6 +20,7 @@ from beholder.weights.exporting import (
     Writer,
     differences,
     exported_card,
+    fixed_preprocessing,
     transformers_example,
     warn_of_cleaning,
     warn_of_preprocessing,
@@ -45,6 +47,7 @@ class TransformersLayout:
         processor: the name of its image processor, without "ImageProcessor".
         tokenizer: the family of its tokenizer.
         prepare: changes its tensors before they are named; an export does not undo it.
+        preprocessing: reads the config of the image processor, given the folder and ``processor``.
     """
 
     name: str
@@ -56,6 +59,7 @@ class TransformersLayout:
     processor: str
     tokenizer: TokenizerKind
     prepare: Callable[[Mapping[str, Tensor]], Mapping[str, Tensor]] = lambda tensors: tensors
+    preprocessing: Callable[[Path, str], AnyPreprocessing] = preprocessing.from_huggingface
 
 
 def read_network(layout: TransformersLayout, folder: Path, allow_pickle: bool = True) -> ForeignDualEncoder:
@@ -65,7 +69,7 @@ def read_network(layout: TransformersLayout, folder: Path, allow_pickle: bool = 
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         ModelError: a file is missing or broken.
     """
-    pixels = preprocessing.from_huggingface(folder, layout.processor)
+    pixels = layout.preprocessing(folder, layout.processor)
     settings = layout.settings(huggingface.read_json(folder / huggingface.CONFIG))
     tensors = layout.prepare(read_tensors(folder, huggingface.STEMS, allow_pickle))
     network = load_foreign(build_empty(TwoTowers, settings), tensors, layout.rows, layout.ignored)
@@ -95,10 +99,12 @@ def writer(layout: TransformersLayout, loaded: LoadedDualEncoder) -> Writer:
 
     Raises:
         DoesNotFit: the layout can't express the network or its preprocessing.
+        ModelError: the pictures of the model keep their own shape.
     """
+    prepared = fixed_preprocessing(loaded)
     config = fitting_config(layout, loaded.network.settings)
     try:
-        pixels = preprocessing.to_huggingface(loaded.preprocessing, layout.processor)
+        pixels = preprocessing.to_huggingface(prepared, layout.processor)
     except ModelError as error:
         raise DoesNotFit([str(error)]) from error
     marks = loaded.tokenizer.settings
