@@ -5,10 +5,10 @@ from pathlib import Path
 
 from beholder.models.dual_encoder import TwoTowers
 from beholder.pictures.preprocess import AnyPreprocessing
-from beholder.weights import altclip, chinese_clip, clip, metaclip2, open_clip, siglip, siglip2_naflex
+from beholder.weights import align, altclip, chinese_clip, clip, metaclip2, open_clip, siglip, siglip2_naflex
 from beholder.weights.transformers_layout import read_network
 
-FAMILIES = (altclip, chinese_clip, clip, metaclip2, siglip, siglip2_naflex)
+FAMILIES = (align, altclip, chinese_clip, clip, metaclip2, siglip, siglip2_naflex)
 LAYOUTS = {each.LAYOUT.model_type: each.LAYOUT for each in FAMILIES}
 
 

@@ -11,7 +11,7 @@ VISION = {**BLOCKS, "image_size": 48, "patch_size": 16}
 
 
 def write(kind: str, vocabulary: Path, folder: Path) -> Path:
-    """Write a ``clip``, ``siglip``, ``siglip2``, ``siglip2_naflex`` or ``chinese_clip`` with a folder's tokenizer."""
+    """Write a ``clip``, ``siglip``, ``siglip2``, ``siglip2_naflex``, ``align`` or ``chinese_clip``."""
     import transformers
 
     shutil.copytree(vocabulary, folder)
@@ -25,6 +25,17 @@ def write(kind: str, vocabulary: Path, folder: Path) -> Path:
         text = {**BLOCKS, "vocab_size": pieces, "max_position_embeddings": 64}
         model = transformers.ChineseCLIPModel(transformers.ChineseCLIPConfig(text_config=text, vision_config=VISION))
         processor = transformers.ChineseCLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=48)
+    elif kind == "align":
+        pieces = len((folder / "vocab.txt").read_text("utf-8").splitlines())
+        text = {**BLOCKS, "vocab_size": pieces, "max_position_embeddings": 64}
+        stages = {"kernel_sizes": [3, 5], "in_channels": [32, 16], "out_channels": [16, 24], "strides": [1, 2]}
+        stages |= {"num_block_repeats": [1, 1], "expand_ratios": [1, 4]}
+        vision = {**stages, "width_coefficient": 0.5, "depth_coefficient": 1.2}
+        config = transformers.AlignConfig(text_config=text, vision_config=vision, projection_dim=16)
+        model = transformers.AlignModel(config)
+        pixels = {"do_normalize": False, "include_top": False, "rescale_factor": 1 / 127.5, "rescale_offset": True}
+        pixels |= {"size": {"height": 61, "width": 61}, "crop_size": {"height": 48, "width": 48}, "resample": 2}
+        processor = transformers.EfficientNetImageProcessorPil(**pixels, do_center_crop=True)
     elif kind == "siglip2_naflex":
         pieces = transformers.AutoTokenizer.from_pretrained(folder).vocab_size
         text = {**BLOCKS, "vocab_size": pieces, "bos_token_id": 2, "eos_token_id": 1}

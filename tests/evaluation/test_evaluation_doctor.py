@@ -30,6 +30,7 @@ VOCABULARY_OF = {
     "siglip2": "siglip2",
     "siglip2_naflex": "siglip2",
     "chinese_clip": "bert",
+    "align": "bert",
 }
 
 

@@ -10,9 +10,10 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import load_file, save_file
 
+from beholder.errors import InvalidSetting, ModelError
 from beholder.models.bert import Bert
 from beholder.models.dual_encoder import TwoTowers
-from beholder.weights import bert, clip, dinov2, huggingface, siglip, siglip2_naflex, vit
+from beholder.weights import align, bert, clip, dinov2, huggingface, siglip, siglip2_naflex, vit
 from beholder.weights.load import load_image_encoder
 from beholder.weights.table import build_empty, load_foreign
 from beholder.weights.tensors import read_tensors
@@ -122,6 +123,8 @@ def test_a_config_without_default_values_is_read_like_in_transformers(tmp_path: 
         ("SiglipText", {**siglip.TEXT_DEFAULTS, "projection_size": 768}),  # i.e. the hidden size
         ("Siglip2Vision", siglip2_naflex.VISION_DEFAULTS),
         ("Siglip2Text", {**siglip.TEXT_DEFAULTS, "projection_size": 768}),
+        ("AlignVision", align.VISION_DEFAULTS),
+        ("AlignText", align.TEXT_DEFAULTS),
         ("Bert", bert.DEFAULTS),
         ("ChineseCLIPText", bert.DEFAULTS),
         ("ViT", {**vit.DEFAULTS, "pooler_output_size": 768}),
@@ -210,6 +213,66 @@ def test_altclip_embeddings_equal_those_of_transformers(tmp_path: Path, layers: 
     network, _ = load_foreign_network(tmp_path)
     ids, mask = sentences((4, 9, 1), end_id=2, pad_id=1)
     assert_equal_embeddings(network, reference, ids, mask)
+
+
+EFFICIENT_NET = {
+    "width_coefficient": 0.5,
+    "depth_coefficient": 1.2,
+    "kernel_sizes": [3, 5, 3],
+    "in_channels": [32, 16, 24],
+    "out_channels": [16, 24, 32],
+    "strides": [1, 2, 2],
+    "num_block_repeats": [1, 2, 1],
+    "expand_ratios": [1, 6, 2],
+}
+
+
+@pytest.mark.parametrize(
+    ("vision", "size"),
+    [
+        ({}, (48, 48)),
+        ({"depthwise_padding": [2], "squeeze_expansion_ratio": 0.5}, (45, 37)),
+        ({"strides": [1, 1, 2]}, (33, 60)),
+    ],
+)
+def test_align_embeddings_equal_those_of_transformers(
+    tmp_path: Path, vision: dict[str, Any], size: tuple[int, int]
+) -> None:
+    config = transformers.AlignConfig(text_config=TEXT, vision_config={**EFFICIENT_NET, **vision}, projection_dim=16)
+    model = transformers.AlignModel(config)
+    for name, buffer in model.named_buffers():
+        if "running" in name:  # the statistics of a trained network
+            buffer.uniform_(0.5, 1.5, generator=torch.Generator().manual_seed(len(name)))
+    reference = write(model, tmp_path)
+    network, _ = load_foreign_network(tmp_path)
+    ids, mask = sentences((4, 9, 1), end_id=58, pad_id=0)
+    pixels = pictures(*size)
+    with torch.no_grad():
+        images, texts = network.embed_image(pixels), network.embed_text(ids, mask)
+        found = reference.get_image_features(pixels)
+        torch.testing.assert_close(images, unit(found), **TOLERANCE)
+        torch.testing.assert_close(texts, unit(reference.get_text_features(ids, mask.long())), **TOLERANCE)
+        torch.testing.assert_close(network.image(pixels).grid, found.last_hidden_state, atol=1e-4, rtol=1e-4)
+        logits = reference(ids, pixels, mask.long()).logits_per_image
+        torch.testing.assert_close(network.logits(images, texts), logits, atol=1e-4, rtol=0)
+
+
+@pytest.mark.parametrize(
+    ("part", "changes", "message"),
+    [
+        ("vision_config", {"hidden_act": "relu"}, "hidden_act 'relu'"),
+        ("vision_config", {"pooling_type": "max"}, "pooling_type 'max'"),
+        ("vision_config", {"strides": [1, 2]}, "one value per stage"),
+    ],
+)
+def test_an_align_of_another_kind_is_refused(part: str, changes: dict[str, Any], message: str) -> None:
+    with pytest.raises((ModelError, InvalidSetting), match=message):
+        align.settings({part: changes})
+
+
+def test_a_temperature_that_is_not_positive_is_refused() -> None:
+    with pytest.raises(ModelError, match="temperature"):
+        align.prepare({"temperature": torch.tensor(0.0)})
 
 
 @pytest.mark.parametrize("pooling", ["first", "mean"])

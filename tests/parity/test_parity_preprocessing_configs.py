@@ -22,6 +22,19 @@ transformers = pytest.importorskip("transformers")
         ("CLIP", {}),
         ("CLIP", {"size": {"shortest_edge": 56}, "crop_size": {"height": 48, "width": 40}, "resample": 2}),
         ("CLIP", {"size": {"height": 48, "width": 32}, "do_center_crop": False}),
+        ("CLIP", {"size": {"height": 50, "width": 50}, "crop_size": {"height": 40, "width": 41}}),
+        ("EfficientNet", {}),
+        (  # ALIGN's
+            "EfficientNet",
+            {"do_center_crop": True, "do_normalize": False, "include_top": False, "resample": 2}
+            | {
+                "rescale_factor": 1 / 127.5,
+                "rescale_offset": True,
+                "size": {"height": 61, "width": 61},
+                "crop_size": 48,
+            },
+        ),
+        ("EfficientNet", {"image_mean": [0.4, 0.5, 0.6], "image_std": [0.2, 0.3, 0.4], "size": 48}),
         ("ChineseCLIP", {"size": {"height": 48, "width": 48}, "do_center_crop": False}),
         (
             "Bit",
@@ -76,7 +89,7 @@ def test_scalar_sizes_of_old_configs_are_read_like_in_transformers(tmp_path: Pat
         ({"do_center_crop": False}, "one size"),
         ({"do_resize": False}, "one size"),
         ({"size": {"longest_edge": 224}}, "one size"),
-        ({"size": {"height": 50, "width": 50}, "crop_size": 40}, "one size"),
+        ({"size": {"height": 50, "width": 60}, "crop_size": 40}, "one size"),
         ({"resample": 9}, "not one of Pillow.s filters"),
         ({"image_processor_type": "BridgeTowerImageProcessor"}, "BridgeTower is not known"),
     ],

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from beholder.errors import InvalidSetting
 from beholder.models.bert import Bert, BertSettings
+from beholder.models.efficientnet import EfficientNet, EfficientNetSettings
 from beholder.models.efficientnet_lite import EfficientNetLite, EfficientNetLiteSettings
 from beholder.models.layers import Head, HeadSettings
 from beholder.models.naflex import NaFlexSettings, NaFlexTransformer
@@ -22,12 +23,13 @@ from beholder.models.quantized_bert import QuantizedBert, QuantizedBertSettings
 from beholder.models.text_tower import TextTransformer, TextTransformerSettings
 from beholder.models.vit import VisionSettings, VisionTransformer
 
-ImageSettings = VisionSettings | EfficientNetLiteSettings | NaFlexSettings
+ImageSettings = VisionSettings | EfficientNetSettings | EfficientNetLiteSettings | NaFlexSettings
 TextSettings = TextTransformerSettings | BertSettings
 
 # Kind of a tower in a settings file: its settings class and its module.
 IMAGE_TOWERS: dict[str, tuple[Any, Any]] = {
     "vit": (VisionSettings, VisionTransformer),
+    "efficientnet": (EfficientNetSettings, EfficientNet),
     "efficientnet_lite": (EfficientNetLiteSettings, EfficientNetLite),
     "naflex": (NaFlexSettings, NaFlexTransformer),
 }

@@ -32,12 +32,14 @@ class Preprocessing:
         height: Input height of the network.
         width: Input width of the network.
         fit: ``"crop"``: resize preserving the aspect ratio, then center-crop, padding with black where needed.
-            ``"squash"``: resize to height and width, ignoring the aspect ratio.
+            ``"squash"``: resize to height and width, ignoring the aspect ratio; center-crop after that if ``resize``
+            is given.
             ``"pad"``: resize preserving the aspect ratio until the longer side fits, then pad with black.
         resize: For ``"crop"``, the length of the shorter side after resizing; the longer one is rounded down. None
-            resizes until the picture just covers height and width, rounding to nearest.
+            resizes until the picture just covers height and width, rounding to nearest. For ``"squash"``, the side of
+            the square from which height and width are cropped.
         interpolation: Name of a Pillow resampling filter (antialiased).
-        centre: For ``"crop"``, the rounding of half a pixel: ``"floor"`` as in transformers' processors, ``"round"``
+        centre: For cropping, the rounding of half a pixel: ``"floor"`` as in transformers' processors, ``"round"``
             (half to even) as in torchvision's ``CenterCrop``, hence in OpenAI's CLIP and open_clip.
         mean: Per channel, for values in 0..1.
         std: Per channel, for values in 0..1.
@@ -74,7 +76,7 @@ class Preprocessing:
     @property
     def shorter_side(self) -> int:
         """The maximum length of the shorter side after resizing: the value for ``reduce_to`` of ``read_picture``."""
-        if self.fit == "crop" and self.resize is not None:
+        if self.fit in ("crop", "squash") and self.resize is not None:
             return self.resize
         return max(self.height, self.width)
 
@@ -142,7 +144,7 @@ def _normalization_table(mean: tuple[float, ...], std: tuple[float, ...]) -> np.
 def _resized_size(picture: Image.Image, preprocessing: Preprocessing) -> tuple[int, int]:
     """Return width and height after resizing."""
     if preprocessing.fit == "squash":
-        return preprocessing.width, preprocessing.height
+        return preprocessing.resize or preprocessing.width, preprocessing.resize or preprocessing.height
     width, height = picture.size
     if preprocessing.fit == "crop" and preprocessing.resize is not None:
         short, long = sorted((width, height))
@@ -165,7 +167,7 @@ def _center_crop_or_pad(resized: Image.Image, preprocessing: Preprocessing) -> I
 
 def _leading_margin(missing: int, preprocessing: Preprocessing) -> int:
     """Return the offset of the image along one side, given the size difference (negative: to be cropped)."""
-    if preprocessing.fit == "crop" and preprocessing.centre == "floor":
+    if preprocessing.fit in ("crop", "squash") and preprocessing.centre == "floor":
         return -(-missing // 2)
     return missing // 2 if missing > 0 else round(missing / 2)
 

@@ -249,7 +249,7 @@ def network_settings(
         kind = values.pop("kind", None)
         if kind not in known:
             raise InvalidSetting(f"{name}: model.network.{tower}.kind {kind!r} is none of {', '.join(known)}")
-        if kind == "efficientnet_lite":
+        if kind in ("efficientnet", "efficientnet_lite"):
             raise InvalidSetting(
                 f"{name}: model.network.image: convolutional networks with batch normalization are not trained from "
                 "scratch here; use kind vit"

@@ -1,5 +1,6 @@
 """A short model card, generated from a model's settings."""
 
+from beholder.models.efficientnet_lite import EfficientNetLiteSettings
 from beholder.models.naflex import NaFlexSettings
 from beholder.models.vit import VisionSettings
 from beholder.pictures.naflex import NaFlexPreprocessing
@@ -14,12 +15,15 @@ def model_card(loaded: LoadedDualEncoder) -> str:
         image = f"vision transformer, {settings.image.layers} layers of width {settings.image.width}"
         image += f", patches of {settings.image.patch_size}" + " pixels"
     else:
-        image = f"EfficientNet-Lite, width {settings.image.width}"
+        name = "EfficientNet-Lite" if isinstance(settings.image, EfficientNetLiteSettings) else "EfficientNet"
+        image = f"{name}, width {settings.image.width}"
     if isinstance(pixels, NaFlexPreprocessing):
         side = pixels.patch_size
         picture = f"up to {pixels.max_num_patches} patches of {side} × {side} pixels; its aspect ratio is kept"
     else:
         picture = f"{pixels.height} × {pixels.width} pixels (height × width), fitted by {pixels.fit}"
+        if pixels.fit == "squash" and pixels.resize is not None:
+            picture += f" into {pixels.resize} × {pixels.resize}, of which the center is kept"
     text = f"{type(loaded.network.text).__name__}, {settings.text.layers} layers of width {settings.text.width}"
     second = ""
     if loaded.multilingual is not None:

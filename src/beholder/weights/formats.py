@@ -12,6 +12,7 @@ from typing import Literal
 
 from beholder.errors import ModelError
 from beholder.weights import (
+    align,
     altclip,
     blip2,
     chinese_clip,
@@ -142,6 +143,7 @@ FORMATS = (
     transformers_dual_encoder(chinese_clip.LAYOUT),
     transformers_dual_encoder(metaclip2.LAYOUT),
     transformers_dual_encoder(altclip.LAYOUT),
+    transformers_dual_encoder(align.LAYOUT),
     Format(
         "BLIP-2",
         VISION_LANGUAGE_MODEL,
@@ -172,8 +174,6 @@ FORMATS = (
 )
 # Families that are known and refused, by the model type of their config: why, and what to use instead.
 REFUSED = {
-    "align": "this is an ALIGN, whose image tower is an EfficientNet; it is not covered. Take "
-    "google/siglip2-base-patch16-224 (siglip2)",
     "clipseg": "this is a CLIPSeg, which segments pictures; for vectors take the CLIP that it was made from (clip)",
     "groupvit": "this is a GroupViT, which segments pictures; for vectors take openai/clip-vit-base-patch32 (clip)",
     "owlvit": "this is an OWL-ViT, which finds objects; for vectors take openai/clip-vit-base-patch32 (clip)",

@@ -9,7 +9,9 @@ import tokenizers
 from torch import nn
 
 from beholder.errors import InvalidSetting, ModelError, ModelNotFound
+from beholder.models.efficientnet import EfficientNet
 from beholder.models.language_model import LanguageModel
+from beholder.models.naflex import NaFlexTransformer
 from beholder.pictures.transform import Preprocessing
 from beholder.weights import formats
 from beholder.weights.formats import Kind, Loaded
@@ -101,9 +103,10 @@ def load_image_tower(name: str | Path) -> tuple[nn.Module, Preprocessing]:
             tower = loaded.network
         case LoadedImageTextToText() | LoadedSmolVLM():
             raise ModelError(f"{name}: the image tower of a {loaded.model_type} can't be taken out of it")
-    if not isinstance(loaded.preprocessing, Preprocessing):
+    if isinstance(tower, EfficientNet | NaFlexTransformer) or not isinstance(loaded.preprocessing, Preprocessing):
         raise ModelError(
-            f"{name}: the image tower takes patches of variable resolution (NaFlex), which are not covered"
+            f"{name}: its image tower, of the kind {type(tower).__name__}, can't be taken out of it; take a model with "
+            "a vision transformer, such as google/siglip2-base-patch16-224"
         )
     return tower.float().requires_grad_(False).eval(), loaded.preprocessing
 

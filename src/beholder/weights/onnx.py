@@ -38,7 +38,8 @@ import numpy as np, onnxruntime, tokenizers
 from PIL import Image
 
 settings = json.load(open("export.json"))
-pixels = settings["preprocessing"]       # "fit": squash is shown here; crop keeps the proportions and cuts the middle
+pixels = settings["preprocessing"]       # "fit": squash is shown here; crop keeps the proportions and cuts the middle,
+                                         # as squash does from a square with the side "resize", if that is given
 filter = Image.Resampling[pixels["interpolation"].upper()]
 picture = Image.open("photo.jpg").convert("RGB").resize((pixels["width"], pixels["height"]), filter)
 values = (np.asarray(picture, np.float32) / 255 - np.float32(pixels["mean"])) / np.float32(pixels["std"])

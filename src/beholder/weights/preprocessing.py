@@ -36,6 +36,13 @@ PROCESSORS: dict[str, dict[str, Any]] = {
         "image_mean": CLIP_MEAN,
         "image_std": CLIP_STD,
     },
+    "EfficientNet": {
+        **_SQUASHED,
+        "size": {"height": 346, "width": 346},
+        "crop_size": {"height": 289, "width": 289},
+        "resample": 3,
+        "include_top": True,
+    },
     "Siglip": {**_SQUASHED, "resample": 3},
     "ViT": {**_SQUASHED, "resample": 2},
 }
@@ -67,6 +74,8 @@ def from_huggingface(folder: Path, processor: str) -> Preprocessing:
         return Preprocessing(crop["height"], crop["width"], "crop", size["shortest_edge"], **shared)
     if config["do_resize"] and set(size) == {"height", "width"} and crop in (None, size):
         return Preprocessing(size["height"], size["width"], "squash", **shared)
+    if config["do_resize"] and crop is not None and size.get("height", 0) == size.get("width"):
+        return Preprocessing(crop["height"], crop["width"], "squash", size["height"], **shared)
     raise ModelError(
         f"{path}: pictures resized to {size} and cut to {crop} do not all get one size; this is not covered"
     )
@@ -104,15 +113,21 @@ def _image_processor(folder: Path, processor: str) -> tuple[Path, str, dict[str,
 
 
 def _normalization(path: Path, config: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the settings that all kinds of preprocessing share."""
+    """Return the settings that all kinds of preprocessing share.
+
+    EfficientNet's processor may subtract 1 after rescaling, and divide by std once more at the end.
+    """
     if config["resample"] not in range(len(INTERPOLATIONS)):
         raise ModelError(f"{path}: resample is {config['resample']}, which is not one of Pillow's filters")
     scale = 255 * config.get("rescale_factor", 1 / 255) if config["do_rescale"] else 255.0
+    offset = 1.0 if config["do_rescale"] and config.get("rescale_offset") else 0.0
     mean = config["image_mean"] if config["do_normalize"] else (0.0, 0.0, 0.0)
     std = config["image_std"] if config["do_normalize"] else (1.0, 1.0, 1.0)
+    if config.get("include_top"):
+        std = [value * again for value, again in zip(std, config["image_std"], strict=True)]
     return {
         "interpolation": INTERPOLATIONS[config["resample"]],
-        "mean": tuple(value / scale for value in mean),
+        "mean": tuple((value + offset) / scale for value in mean),
         "std": tuple(value / scale for value in std),
     }
 
@@ -159,7 +174,7 @@ def to_huggingface(preprocessing: Preprocessing, processor: str) -> dict[str, An
     height, width = preprocessing.height, preprocessing.width
     size: dict[str, Any]
     match preprocessing.fit:
-        case "squash":
+        case "squash" if preprocessing.resize is None:
             size = {"size": {"height": height, "width": width}, "do_center_crop": False}
         case "crop" if preprocessing.resize is not None or height == width:
             size = {"size": {"shortest_edge": preprocessing.resize or height}, "do_center_crop": True}
