@@ -77,12 +77,13 @@ class NaFlexTransformer(nn.Module):
     def positions_for(self, is_patch: Tensor, starts_row: Tensor) -> Tensor:
         """Resize the position embeddings to each picture's grid: marks (B, N) → (B, N, D).
 
-        The result is that of bilinear interpolation with antialiasing, in float32. Padding gets any position.
+        The result is that of bilinear interpolation with antialiasing, in float32. Padding gets the last position.
         """
         rows = starts_row.sum(-1, keepdim=True)  # (B, 1)
         columns = is_patch.sum(-1, keepdim=True) / rows
         row = starts_row.cumsum(-1) - 1  # (B, N)
         column = torch.arange(is_patch.shape[-1], device=is_patch.device) - row * columns
+        column = torch.minimum(column, columns - 1)  # padding: the last place
         down, across = self._weights(row, rows), self._weights(column, columns)
         weights = (down[..., :, None] * across[..., None, :]).flatten(-2)  # (B, N, G²)
         return (weights @ self.positions.float()).to(self.positions.dtype)
