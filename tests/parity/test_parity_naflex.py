@@ -92,7 +92,7 @@ def test_grids_of_many_sizes_equal_those_of_the_processor() -> None:
     preprocessing = NaFlexPreprocessing()
     processor = transformers.Siglip2ImageProcessorPil()
     generator = np.random.default_rng(1)
-    sizes = [(1, 1), (1, 3000), (224, 224), *generator.integers(1, 1200, (20, 2)).tolist()]
+    sizes = [(1, 1), (1, 3000), (224, 224), *generator.integers(1, 1200, (9, 2)).tolist()]
     blank = [Image.new("RGB", (width, height)) for width, height in sizes]
     theirs = processor(blank, return_tensors="np")["spatial_shapes"].tolist()
     assert [list(preprocessing.patch_grid(*size)) for size in sizes] == theirs
@@ -131,7 +131,7 @@ def test_pictures_of_different_shapes_share_a_batch_and_equal_those_alone(vocabu
     np.testing.assert_allclose(together, expected_images(model, tmp_path / "model", pictures()), **TOLERANCE)
     for file, vector in zip(files, together, strict=True):
         np.testing.assert_allclose(encoder.embed_images(file)[0], vector, **TOLERANCE)
-    sentences = ["a dog", "The old HARBOUR at night"]
+    sentences = ["a dog", "The HARBOUR"]
     tokens = transformers.Siglip2Tokenizer.from_pretrained(tmp_path / "model")(
         sentences, padding="max_length", max_length=16, truncation=True, return_tensors="pt"
     )
@@ -158,20 +158,20 @@ def test_half_precision_places_patches_exactly() -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["exact", "fast"])
 def test_the_compiled_model_gives_the_vectors_of_the_network(
-    vocabularies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, precision: Any
+    vocabularies: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     pytest.importorskip("openvino")
     monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
-    write(vocabularies, tmp_path / "model")
+    small = {"num_hidden_layers": 1}
+    write(vocabularies, tmp_path / "model", small, small, {"max_num_patches": 12})
     own = DualEncoder(load_dual_encoder(tmp_path / "model"), "cpu")
-    compiled = DualEncoder.compile(tmp_path / "model", precision=precision)
-    assert compiled.towers.engine.startswith("OpenVINO")
-    assert compiled.fingerprint == own.fingerprint
-    cosines = (compiled.embed_images(pictures()) * own.embed_images(pictures())).sum(1)
-    assert (cosines > (1 - 1e-6 if precision == "exact" else 0.999)).all()
-    np.testing.assert_allclose(compiled.embed_texts(["a dog"]), own.embed_texts(["a dog"]), atol=0.05)
+    fast = DualEncoder.compile(tmp_path / "model", precision="fast")
+    for compiled, bound in ((fast, 0.999), (DualEncoder(fast.loaded), 1 - 1e-6)):
+        assert compiled.towers.engine.startswith("OpenVINO")
+        assert compiled.fingerprint == own.fingerprint
+        assert ((compiled.embed_images(pictures()) * own.embed_images(pictures())).sum(1) > bound).all()
+        assert ((compiled.embed_texts(["a dog"]) * own.embed_texts(["a dog"])).sum(1) > bound).all()
 
 
 def test_what_is_not_covered_says_so(vocabularies: Path, tmp_path: Path) -> None:

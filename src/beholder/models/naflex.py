@@ -65,8 +65,7 @@ class NaFlexTransformer(nn.Module):
 
     def forward(self, patches: Tensor) -> TowerOutput:
         """Patches as `beholder.pictures.naflex.mark_patches` returns them, (B, N, 3 P² + 2) → (B, N, D), (B, D)."""
-        values, is_patch, starts_row = patches.tensor_split([-MARKS, -1], dim=-1)
-        is_patch, starts_row = is_patch[..., 0].float(), starts_row[..., 0].float()
+        values, is_patch, starts_row = patches[..., :-MARKS], patches[..., -MARKS].float(), patches[..., -1].float()
         mask = is_patch[:, None, None] > 0.5  # (B, 1, 1, N)
         tokens = self.patches(values) + self.positions_for(is_patch, starts_row)
         for block in self.blocks:
