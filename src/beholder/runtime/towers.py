@@ -58,7 +58,7 @@ class Towers(Protocol):
     def bias(self) -> float | None: ...  # noqa: D102
 
     def embed_image(self, pixels: np.ndarray) -> np.ndarray:
-        """(B, 3, H, W) float32 → (B, E) float32, unit length."""
+        """(B, 3, H, W), or marked patches (`beholder.pictures.naflex`), float32 → (B, E) float32, unit length."""
         ...
 
     def pooled_image(self, pixels: np.ndarray) -> np.ndarray:
