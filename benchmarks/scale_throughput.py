@@ -1,8 +1,8 @@
 """Pictures a second of `beholder scale embed`, local and on Ray, beside `beholder embed` on the same pictures.
 
-The sides take turns, each in a process of its own that says when its model is loaded and embeds the same pictures: from
-files (`embed`), and from shards. With --memory, the highest resident memory of the local engine after a quarter of the
-shards and at the end is printed instead.
+The sides take turns, each in a process of its own that embeds the same pictures, from files (`embed`) and from shards,
+once it has embedded one. With --memory, the highest resident memory of the local engine after a quarter of the shards
+and at the end is printed instead.
 
     python benchmarks/scale_throughput.py --folder /tmp/scale --shards 8 --pictures 500 --rounds 3
     python benchmarks/scale_throughput.py --folder /tmp/memory --shards 200 --pictures 500 --memory --model tiny
@@ -42,6 +42,9 @@ def embed(side: str, folder: Path, model: str, memory: bool) -> None:
     out = folder / f"out-{side}"
     shutil.rmtree(out, ignore_errors=True)
     settings = RunSettings(model, encoder.fingerprint, encoder.towers.embedding)
+    warm_up = folder / f"out-{side}-warm-up"  # imports the readers of shards and the writer of parts
+    shutil.rmtree(warm_up, ignore_errors=True)
+    list(EmbedRun(list_shards([str(folder / "one")]), EmbedOptions(str(warm_up), settings), encoder))
     shards = list_shards([str(folder / "shards")])
     run = EmbedRun(shards, EmbedOptions(str(out), settings), encoder, engine=side)  # type: ignore[arg-type]
     peaks, first, done, started = [], None, 0, time.monotonic()
@@ -89,6 +92,7 @@ def main() -> None:
         return embed(options.side, folder, options.model, options.memory)
     model = str(write_model(folder / "model")) if options.model == "tiny" else options.model
     write_shards(folder / "shards", options.shards, options.pictures)
+    write_shards(folder / "one", 1, 1)
     (folder / "pictures").mkdir(exist_ok=True)
     for shard in sorted((folder / "shards").glob("*.tar"))[: 1 if options.memory else None]:
         with tarfile.open(shard) as archive:
