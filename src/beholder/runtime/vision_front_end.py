@@ -40,23 +40,30 @@ class VisionFrontEnd(Protocol):
 
 
 class TorchFrontEnd:
-    """The networks in torch; ``"fast"`` and ``"fastest"`` use bfloat16 where that is faster."""
+    """The networks in torch; ``"fast"`` and ``"fastest"`` use bfloat16 where that is faster.
+
+    Their weights are converted in place, one after another, so that a checkpoint never exists twice.
+    """
 
     def __init__(
         self, tower: nn.Module, bridge: Bridge | Connector, device: torch.device, precision: Precision = "exact"
     ):
         self.tower, self.bridge = tower.to(device).eval(), bridge.to(device).eval()
         self.device = device
-        self.bfloat16 = precision != "exact" and bfloat16_is_faster(device)
+        for network in (self.tower, self.bridge):
+            if precision != "exact" and bfloat16_is_faster(device):
+                round_linear_weights(network)
+            else:
+                network.float()
 
     @torch.inference_mode()
     def tokens(self, pixels: np.ndarray) -> Tensor:  # noqa: D102
-        with self._autocast():
+        with autocast_to_weights(self.tower):
             return image_tokens(self.tower, torch.from_numpy(pixels).to(self.device)).float()
 
     @torch.inference_mode()
     def prompts(self, tokens: Tensor) -> Tensor:  # noqa: D102
-        with self._autocast():
+        with autocast_to_weights(self.bridge):
             return self.bridge.soft_prompts(tokens).float()
 
     @torch.inference_mode()
@@ -64,12 +71,26 @@ class TorchFrontEnd:
         if not isinstance(self.bridge, Bridge):
             raise TypeError("a connector does not match texts")
         texts = torch.from_numpy(ids).to(self.device), torch.from_numpy(mask).to(self.device)
-        with self._autocast():
+        with autocast_to_weights(self.bridge):
             logits = self.bridge.match(tokens.expand(len(ids), -1, -1), *texts)
         return logits.float().softmax(-1)[:, 1].cpu().numpy()
 
-    def _autocast(self) -> AbstractContextManager[object]:
-        return torch.autocast(self.device.type, torch.bfloat16) if self.bfloat16 else nullcontext()
+
+def round_linear_weights(network: nn.Module) -> None:
+    """Convert the weights that autocast would round for each call to bfloat16, and all other numbers to float32."""
+    for module in network.modules():
+        dtype = torch.bfloat16 if isinstance(module, nn.Linear | nn.Conv2d) else torch.float32
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.is_floating_point():
+                tensor.data = tensor.data.to(dtype)
+
+
+def autocast_to_weights(network: nn.Module) -> AbstractContextManager[object]:
+    """Return the context in which a network runs whose weights `round_linear_weights` may have converted."""
+    for parameter in network.parameters():
+        if parameter.dtype == torch.bfloat16:
+            return torch.autocast(parameter.device.type, torch.bfloat16)
+    return nullcontext()
 
 
 class CompiledFrontEnd:

@@ -63,18 +63,21 @@ def compute_attention_maps(
     """
     import torch
 
+    from beholder.runtime.vision_front_end import autocast_to_weights
+
     if not isinstance(text, str):
         raise InvalidSetting(f"the caption must be a str, not {type(text).__name__}")
     height, width = grid
     with torch.inference_mode():
-        output = bridge.qformer(bridge.normalize_image(tokens), output_attentions=True)
-        prompts = bridge.to_prompts(tokens, output.queries)
+        with autocast_to_weights(bridge):
+            output = bridge.qformer(bridge.normalize_image(tokens), output_attentions=True)
+            prompts = bridge.to_prompts(tokens, output.queries).float()
         ids = codec.encode(f" {text.strip()}") if text.strip() else []
         if not ids:
             raise InvalidSetting("the caption has no word to draw attention for")
         attention = language.prompt_attention(append_tokens(language, prompts, prompt_ids), ids)
-    attention = attention[:, bridge.settings.global_prompts : prompts.shape[1]]  # (T, Q)
-    queries = output.cross_attentions.mean((0, 1, 2))[:, -height * width :]  # (Q, h·w)
+    attention = attention.float()[:, bridge.settings.global_prompts : prompts.shape[1]]  # (T, Q)
+    queries = output.cross_attentions.float().mean((0, 1, 2))[:, -height * width :]  # (Q, h·w)
     queries = queries / queries.sum(1, keepdim=True)
     weights = attention / attention.sum(1, keepdim=True)
     words, owner = codec.words(ids)

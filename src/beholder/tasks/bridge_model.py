@@ -93,8 +93,8 @@ class BridgeModel:
             self.front_end = TorchFrontEnd(loaded.image, loaded.bridge, self.device, precision)
             if loaded.language is not None:
                 loaded.language.to(self.device)
-                if precision != "exact" and bfloat16_is_faster(self.device):
-                    loaded.language.module.to(torch.bfloat16)
+                half = precision != "exact" and bfloat16_is_faster(self.device)
+                loaded.language.module.to(torch.bfloat16 if half else torch.float32)
             self._language = loaded.language
         self.codec = TextCodec(
             loaded.language_tokenizer,

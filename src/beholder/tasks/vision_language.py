@@ -141,7 +141,7 @@ class VisionLanguageModel(Reloadable):
                     return cls.compile(name, precision=precision)
                 except (ModelError, OSError) as error:  # such as a full disk
                     warnings.warn(f"mini could not be compiled, so it is slower: {error}", stacklevel=2)
-        loaded = load_any_vision_language(name, revision=revision, allow_pickle=allow_pickle)
+        loaded = load_any_vision_language(name, revision=revision, allow_pickle=allow_pickle, stored_dtype=True)
         return cls(loaded, device, precision, reranker)._loaded_from(origin)
 
     @staticmethod

@@ -119,7 +119,7 @@ IGNORED = ("embeddings.position_ids", "qformer.embeddings.position_ids")
 
 
 def load(folder: Path, name: str, allow_pickle: bool = True) -> LoadedVisionLanguage:
-    """Load a folder.
+    """Load a folder, in its stored dtype.
 
     Raises:
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
@@ -127,7 +127,7 @@ def load(folder: Path, name: str, allow_pickle: bool = True) -> LoadedVisionLang
     """
     config = huggingface.read_json(folder / "config.json")
     retrieval = RETRIEVAL in (config.get("architectures") or ())
-    tensors = read_tensors(folder, huggingface.STEMS, allow_pickle)
+    tensors = read_tensors(folder, huggingface.STEMS, allow_pickle, separately=True)
     tensors = {key.removeprefix("model."): tensor for key, tensor in tensors.items()}
     others = {key: tensor for key, tensor in tensors.items() if not key.startswith(LANGUAGE_PREFIX)}
     language, language_tokenizer = None, None
@@ -136,6 +136,7 @@ def load(folder: Path, name: str, allow_pickle: bool = True) -> LoadedVisionLang
             config.get("text_config") or {},
             {key.removeprefix(LANGUAGE_PREFIX): t for key, t in tensors.items() if key.startswith(LANGUAGE_PREFIX)},
             folder,
+            stored_dtype=True,
         )
         language_tokenizer = read_language_tokenizer(folder)
     settings = bridge_settings(config, retrieval, language)
@@ -145,7 +146,7 @@ def load(folder: Path, name: str, allow_pickle: bool = True) -> LoadedVisionLang
             "bridge": build_empty(Bridge, settings),
         }
     )
-    load_foreign(both, others, ROWS, IGNORED)
+    load_foreign(both, others, ROWS, IGNORED, stored_dtype=True)
     tokenizer = None
     if retrieval:
         tokenizer = tokenizer_from_folder(folder, "bert", settings.qformer.max_position_embeddings)

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import tokenizers
+import torch
 from torch import Tensor
 
 from beholder.errors import ModelError, WeightsMismatch
@@ -23,7 +24,6 @@ def read_language_model(folder: Path, gguf: str | None = None) -> tuple[Language
     Raises:
         ModelError: there is no such model, or it can't be read.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM
 
     options: dict[str, Any] = {"local_files_only": True, **({"gguf_file": gguf} if gguf else {})}
@@ -37,7 +37,7 @@ def read_language_model(folder: Path, gguf: str | None = None) -> tuple[Language
         if hasattr(config, "quantization_config"):
             del config.quantization_config
         generation, tensors = module.generation_config, module.state_dict()
-        module = _with_tensors(type(module), config, tensors)
+        module = _with_tensors(type(module), config, tensors, torch.float32)
         module.generation_config = generation
     return language_model(module), read_language_tokenizer(folder, gguf)
 
@@ -57,15 +57,21 @@ def write_language_model(language: LanguageModel, language_tokenizer: tokenizers
 
 @quiet_transformers()
 def language_model_from_tensors(
-    config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path
+    config: Mapping[str, Any], tensors: Mapping[str, Tensor], folder: Path, *, stored_dtype: bool = False
 ) -> LanguageModel:
     """Build the language model of a checkpoint from its tensors, in single precision.
+
+    Args:
+        config: of the language model.
+        tensors: by the names of transformers.
+        folder: of the checkpoint.
+        stored_dtype: keep the tensors as they are, if all have one dtype and there are no buffers, which transformers
+            would compute in this dtype.
 
     Raises:
         ModelError: transformers does not know it.
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
     """
-    import torch
     from transformers import AutoConfig, AutoModelForCausalLM, AutoModelForSeq2SeqLM, GenerationConfig
 
     values = dict(config)
@@ -76,8 +82,12 @@ def language_model_from_tensors(
         raise ModelError(f"transformers knows no language model of the kind {kind!r} ({error})") from error
     maker = AutoModelForSeq2SeqLM if settings.is_encoder_decoder else AutoModelForCausalLM
     with torch.device("meta"):
-        kind_of_model = type(maker.from_config(settings))
-    module = _with_tensors(kind_of_model, settings, tensors)
+        empty = maker.from_config(settings)
+    dtypes = {tensor.dtype for tensor in tensors.values()}
+    uniform = len(dtypes) == 1 and dtypes <= {torch.float16, torch.bfloat16} and not list(empty.buffers())
+    dtype = dtypes.pop() if stored_dtype and uniform else torch.float32
+    module = _with_tensors(type(empty), settings, tensors, dtype)
+    module.config.dtype = torch.float32  # that it is saved in
     if (folder / "generation_config.json").is_file():
         module.generation_config = GenerationConfig.from_pretrained(folder)
     return language_model(module)
@@ -101,12 +111,10 @@ def read_language_tokenizer(folder: Path, gguf: str | None = None) -> tokenizers
     return language_tokenizer
 
 
-def _with_tensors(kind: Any, config: Any, tensors: Mapping[str, Tensor]) -> Any:
-    """Return a model of transformers with these tensors, in single precision."""
-    import torch
-
+def _with_tensors(kind: Any, config: Any, tensors: Mapping[str, Tensor], dtype: torch.dtype) -> Any:
+    """Return a model of transformers with these tensors, converted to a dtype."""
     module, report = kind.from_pretrained(
-        None, config=config, state_dict=dict(tensors), dtype=torch.float32, output_loading_info=True
+        None, config=config, state_dict=dict(tensors), dtype=dtype, output_loading_info=True
     )
     wrong = sorted({*report["missing_keys"], *report["unexpected_keys"], *map(str, report["mismatched_keys"])})
     if wrong:

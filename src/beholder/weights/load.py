@@ -59,11 +59,14 @@ def load_vision_language(
 
 
 def load_any_vision_language(
-    name: str | Path, *, revision: str | None = None, allow_pickle: bool = True
+    name: str | Path, *, revision: str | None = None, allow_pickle: bool = True, stored_dtype: bool = False
 ) -> LoadedVisionLanguage | LoadedSmolVLM | LoadedImageTextToText:
     """Load a model with a bridge, a SmolVLM, or any other vision-language model that transformers runs.
 
-    The arguments and errors are those of `load_dual_encoder`.
+    The other arguments and the errors are those of `load_dual_encoder`.
+
+    Args:
+        stored_dtype: leave the weights of a BLIP-2 in the dtype of its files, so that they exist only once.
     """
     if name == "mini":
         from beholder.weights import mini_bridge
@@ -72,7 +75,7 @@ def load_any_vision_language(
     loaded = _open(name, *KINDS[LoadedVisionLanguage], revision, allow_pickle)
     if not isinstance(loaded, LoadedVisionLanguage | LoadedSmolVLM | LoadedImageTextToText):
         raise TypeError(f"{name}: a {type(loaded).__name__} is no vision-language model")
-    return loaded
+    return loaded.float() if isinstance(loaded, LoadedVisionLanguage) and not stored_dtype else loaded
 
 
 def load_image_encoder(

@@ -79,6 +79,13 @@ class LoadedVisionLanguage:
     reranker: str = ""
     num_candidates: int = 1
 
+    def float(self) -> "LoadedVisionLanguage":
+        """Convert the networks to single precision in place, one tensor after another, and return the model."""
+        for network in (self.image, self.bridge, self.language):
+            if network is not None:
+                network.float()
+        return self
+
     @property
     def soft_prompts(self) -> int:
         """The number of soft prompts for each image."""

@@ -46,11 +46,21 @@ class Row:
 
 
 def load_foreign(
-    network: Network, tensors: Mapping[str, Tensor], rows: Sequence[Row], ignored: Collection[str] = ()
+    network: Network,
+    tensors: Mapping[str, Tensor],
+    rows: Sequence[Row],
+    ignored: Collection[str] = (),
+    *,
+    stored_dtype: bool = False,
 ) -> Network:
-    """Load foreign tensors as float32 into a network made by ``build_empty``.
+    """Load foreign tensors into a network made by ``build_empty``.
 
-    ``ignored`` are patterns of foreign names that are not needed.
+    Args:
+        network: the network.
+        tensors: by foreign names.
+        rows: the table of names.
+        ignored: patterns of foreign names that are not needed.
+        stored_dtype: leave the tensors in their dtype rather than convert them to float32.
 
     Raises:
         WeightsMismatch: a tensor is missing, unexpected or of another shape; the message names it.
@@ -76,7 +86,7 @@ def load_foreign(
             shape = _shape(wanted.T if row.transposed and wanted.ndim == 2 else wanted)
             misshapen.append(f"{found} instead of {shape}{' together' if len(sources) > 1 else ''}")
             continue
-        loaded[name] = tensor.float() if tensor.is_floating_point() else tensor
+        loaded[name] = tensor if stored_dtype or not tensor.is_floating_point() else tensor.float()
     _raise_if_different(missing, left, misshapen)
     network.load_state_dict(loaded, strict=True, assign=True)
     return network.eval()

@@ -4,12 +4,14 @@ import json
 from collections.abc import Sequence
 from pathlib import Path
 
-from safetensors import SafetensorError
+from safetensors import SafetensorError, safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
 from beholder.errors import ModelError
 from beholder.weights.pickles import read_pickle
+
+HALF = 2  # bytes a number
 
 
 def weight_files(names: Sequence[str], stems: Sequence[str], allow_pickle: bool = False) -> list[str]:
@@ -29,10 +31,19 @@ def weight_files(names: Sequence[str], stems: Sequence[str], allow_pickle: bool 
     return []
 
 
-def read_tensors(folder: Path, stems: Sequence[str], allow_pickle: bool = True) -> dict[str, Tensor]:
+def read_tensors(
+    folder: Path, stems: Sequence[str], allow_pickle: bool = True, *, separately: bool = False
+) -> dict[str, Tensor]:
     """Return all tensors of a folder's weights by name, on the CPU and in their stored dtype.
 
     Safetensors are memory-mapped, so a tensor costs nothing until it is used.
+
+    Args:
+        folder: the folder.
+        stems: of the files, the preferred one first.
+        allow_pickle: whether pickles may be read.
+        separately: give each tensor of a file in half precision memory of its own, which is free again when the tensor
+            is converted and dropped. The pages of a mapped file stay resident as long as any of its tensors is used.
 
     Raises:
         ModelError: there are no weights, only pickles without ``allow_pickle``, or a file is broken.
@@ -51,7 +62,7 @@ def read_tensors(folder: Path, stems: Sequence[str], allow_pickle: bool = True) 
         files = _listed_shards(folder / files[0])
     tensors: dict[str, Tensor] = {}
     for file in files:
-        tensors.update(_read_file(folder / file))
+        tensors.update(_read_file(folder / file, separately))
     return tensors
 
 
@@ -66,12 +77,23 @@ def _listed_shards(index: Path) -> list[str]:
     return shards
 
 
-def _read_file(path: Path) -> dict[str, Tensor]:
+def _read_file(path: Path, separately: bool) -> dict[str, Tensor]:
     if path.suffix == ".safetensors":
         try:
-            return load_file(path)
+            return _read_separately(path) if separately else load_file(path)
         except (SafetensorError, OSError) as error:
             raise ModelError(
                 f"{path}: cannot be read as safetensors, perhaps only half of it is here ({error})"
             ) from None
     return read_pickle(path)
+
+
+def _read_separately(path: Path) -> dict[str, Tensor]:
+    """Copy the tensors, mapping the file anew for each, so that no more of it is resident; without a half, map them."""
+    tensors = load_file(path)
+    if all(tensor.dtype.itemsize != HALF for tensor in tensors.values()):
+        return tensors
+    for name in tensors:
+        with safe_open(path, "pt") as file:
+            tensors[name] = file.get_tensor(name).clone()
+    return tensors
