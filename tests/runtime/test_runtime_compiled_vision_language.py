@@ -188,14 +188,13 @@ def test_texts_decoded_together_are_those_of_lone_requests(pair: tuple[VisionLan
 
     def add(number: int) -> None:
         preprocessed = [preprocess_image(PICTURES[number], model.loaded.preprocessing, name="")]
-        decoding = model.start_captions(preprocessed, options[number])
+        demand, start = model.prepare_captions(preprocessed, options[number])
 
         def on_end(captions: list[CaptionedPicture]) -> None:
             ends[number] = [each.caption for each in captions]
 
-        demand = model.caption_demand(1, options[number])
         assert batch.fits(demand)
-        batch.join([DecodingRequest(demand, decoding, on_end)])
+        batch.join([DecodingRequest(demand, start(), on_end)])
 
     for number in range(4):
         add(number)

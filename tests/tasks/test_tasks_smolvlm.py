@@ -1,5 +1,6 @@
 """SmolVLM in its own networks: conversations that keep their cache, several pictures, and what is refused."""
 
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,9 @@ import pytest
 import tiny_blip2
 from beholder import VisionLanguageModel
 from beholder.errors import InvalidSetting, ModelError, PictureNotFound
+from beholder.runtime.continuous_batching import CacheDemand, ContinuousBatch, DecodingRequest
+from beholder.runtime.decoding import DecodingSettings, run
+from beholder.tasks.caption_options import CaptionOptions
 from beholder.tasks.conversation import ConversationTruncatedWarning
 from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
 from beholder.tasks.smolvlm_conversation import SmolVLMConversation, common_prefix
@@ -53,6 +57,107 @@ class Counted:
         if ids.shape[1] > 1:
             self.continued.append(ids.shape[1])
         return self.language.decode(ids, kv_cache, **options)
+
+
+QUESTIONS = ("what is this ?", "how many are there ?", "where ?")
+
+
+@pytest.mark.parametrize("capacity", [600, 100_000])
+def test_texts_decoded_together_are_those_of_lone_requests(model: VisionLanguageModel, capacity: int) -> None:
+    pictures = [picture(seed, 50 + 30 * seed, 40) for seed in range(3)]
+    options = [
+        CaptionOptions(max_new_tokens=9, num_beams=1),
+        CaptionOptions(max_new_tokens=7, num_beams=3, prompt="A man"),
+        CaptionOptions(max_new_tokens=8, top_p=0.9, seed=3),
+    ]
+    settings = [
+        DecodingSettings(10),
+        DecodingSettings(6, top_p=0.8, temperature=1.3, seed=5),
+        DecodingSettings(12),
+    ]
+    batch = ContinuousBatch(model.language, capacity)
+    ends: dict[str, Any] = {}
+    pieces: dict[str, list[str]] = {}
+    waiting: list[tuple[str, CacheDemand, Any]] = []
+    for number, image in enumerate(pictures):
+        waiting.append((f"caption {number}", *model.prepare_captions([image], options[number])))
+        chat = model.prepare_chat(image, settings[number])
+        chat.add_turn("who ?", "Nobody")
+        chat.add_question(QUESTIONS[number])
+        name = f"chat {number}"
+        written = pieces.setdefault(name, [])
+        demand = CacheDemand(1, chat.num_tokens + settings[number].max_new_tokens)
+        waiting.append((name, demand, partial(chat.start_answer, written.append)))
+    most = 0
+    while waiting or batch.requests:
+        if waiting and batch.fits(waiting[0][1]):
+            name, demand, start = waiting.pop(0)
+            batch.join([DecodingRequest(demand, start(), partial(ends.setdefault, name))])
+        batch.step()
+        most = max(most, len(batch.requests))
+        assert len(batch.requests) <= 1 or batch.reserved <= capacity
+    assert 1 < most and (most > 3 or capacity == 600)
+    for number, image in enumerate(pictures):
+        found = [each.caption for each in ends[f"caption {number}"]]
+        assert found == [model.caption(image, max_new_tokens=options[number].max_new_tokens, options=options[number])]
+        given = settings[number]
+        alone = model.chat(
+            image,
+            max_new_tokens=given.max_new_tokens,
+            top_p=given.top_p,
+            temperature=given.temperature,
+            seed=given.seed,
+        )
+        alone.add_turn("who ?", "Nobody")
+        answer = alone.ask(QUESTIONS[number])
+        turn = ends[f"chat {number}"]
+        assert (turn.answer, turn.answer_ids) == (answer, alone.turns[-1].answer_ids)
+        assert turn.finished == alone.turns[-1].finished
+        assert "".join(pieces[f"chat {number}"]).strip() == answer
+
+
+def test_candidates_are_ranked_when_captions_are_decoded_together(
+    folder: Path, model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    ranking = VisionLanguageModel.from_pretrained(folder, device="cpu", reranker="siglip2")
+    lengths = lambda image, texts, **_: np.array([len(text) for text in texts], float)  # noqa: E731
+    monkeypatch.setattr(ranking.backend, "match", lengths)
+    options = CaptionOptions(max_new_tokens=6, num_candidates=3)
+    demand, start = ranking.prepare_captions([picture(1)], options)
+    assert demand.rows == 3
+    (found,) = run(ranking.language, start())
+    (expected,) = ranking.stream_captions([picture(1)], options=options)
+    assert found.caption == expected.caption and found.candidates == expected.candidates
+    with pytest.raises(ModelError, match="reranker"):
+        model.prepare_captions([picture(1)], options)
+
+
+def test_an_answer_that_was_decoded_elsewhere_is_followed_by_others(model: VisionLanguageModel) -> None:
+    chat, plain = conversation(model, max_new_tokens=5), conversation(model, max_new_tokens=5)
+    first = plain.ask("what is this ?")
+    chat.add_question("what is this ?")
+    run(model.language, chat.start_answer(lambda piece: None))
+    assert chat.history == [("what is this ?", first)]
+    assert chat.ask("how many ?") == plain.ask("how many ?")
+
+
+def test_a_picture_is_encoded_in_parts_that_may_be_aborted(model: VisionLanguageModel) -> None:
+    class Left(Exception):
+        pass
+
+    def leave() -> None:
+        raise Left
+
+    parts: list[int] = []
+    chat = model.prepare_chat(picture(), DecodingSettings(4))
+    chat.add_question("what is this ?")
+    with pytest.raises(Left):
+        chat.read_pictures(leave)
+    chat.read_pictures(lambda: parts.append(1))
+    chat.read_pictures(lambda: parts.append(1))  # the second time there is nothing left to do
+    assert len(parts) == 2  # five tiles, four at a time
+    with pytest.raises(Left):
+        model.prepare_captions([picture()], CaptionOptions(max_new_tokens=4), leave)
 
 
 def test_a_later_turn_reads_its_question_alone(model: VisionLanguageModel, monkeypatch: pytest.MonkeyPatch) -> None:

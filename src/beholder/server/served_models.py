@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections import OrderedDict
 from collections.abc import AsyncIterator, Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -229,8 +229,9 @@ class ServedVisionLanguageModel:
         from beholder.tasks.caption_options import CaptionOptions
 
         pictures = await self.reader.load(urls, self.model.preprocessing)
-        # Sampled tokens depend on the rest of the batch, so a sampled caption is computed alone.
-        unique = object() if sampling.top_p is not None else None
+        # Sampled tokens depend on the rest of the batch, so a sampled caption is computed alone. Pictures that are cut
+        # into tiles take long to encode: each by itself, so that running texts go on in between.
+        unique = object() if sampling.top_p is not None or self._reads_tiles else None
         group = ("captions", prompt, sampling, beams, candidates, unique)
 
         def options_for(batch: list[Any], check_cancelled: Callable[[], None] | None = None) -> CaptionOptions:
@@ -245,10 +246,9 @@ class ServedVisionLanguageModel:
                 on_token=check_cancelled,
             )
 
-        def write(batch: list[Any], _: Callable[[], None]) -> Generation:
-            options = options_for(batch)
-            demand = self.model.caption_demand(len(batch), options)
-            return Generation(demand, lambda: self.model.start_captions(batch, options).map(results))
+        def write(batch: list[Any], check_cancelled: Callable[[], None]) -> Generation:
+            demand, start = self.model.prepare_captions(batch, options_for(batch), check_cancelled)
+            return Generation(demand, lambda: start().map(results))
 
         def results(captions: list[CaptionedPicture]) -> list[CaptionResult]:
             return [CaptionResult(each.caption, each.score, each.candidates) for each in captions]
@@ -261,7 +261,7 @@ class ServedVisionLanguageModel:
                 captions.append(each)
             return results(captions)
 
-        if self.model.has_bridge:
+        if self.model.decodes_here:
             job = Job(group, list(pictures), write, generates=True)
         else:
             job = Job(group, list(pictures), write_elsewhere)
@@ -312,7 +312,9 @@ class ServedVisionLanguageModel:
                 loop.call_soon_threadsafe(pieces.put_nowait, piece)
 
         job: Job | DecodingJob
-        if self.model.has_bridge:
+        if self._reads_tiles:
+            job = self._job_of_tiles(picture, turns, question, sampling, on_piece)
+        elif self.model.decodes_here:
             job = DecodingJob(lambda: self._answer(picture, turns, question, sampling, on_piece), on_piece)
         else:
             job = self._job_elsewhere(picture, turns, question, sampling, on_piece)
@@ -327,6 +329,36 @@ class ServedVisionLanguageModel:
                     return
         finally:
             job.cancelled = True
+
+    @property
+    def _reads_tiles(self) -> bool:
+        """Whether the model decodes its texts here, and encodes each picture in several parts."""
+        return self.model.decodes_here and self.model.preprocessing is None
+
+    def _job_of_tiles(
+        self,
+        picture: Picture,
+        turns: list[tuple[str, str]],
+        question: str,
+        sampling: SamplingParams,
+        on_piece: Callable[[Any], None],
+    ) -> Job:
+        """Return the job of a model whose picture is encoded in parts, between which running texts go on."""
+
+        def read(_: list[Any], check_cancelled: Callable[[], None]) -> Sequence[Any] | Generation:
+            generation = self._answer(picture, turns, question, sampling, on_piece, check_cancelled)
+            if generation is None:
+                return [None]
+            return Generation(generation.demand, lambda: generation.start().map(lambda end: [end]))
+
+        def end(done: Future[list[Any]]) -> None:
+            outcome = done.exception() or done.result()[0]
+            if outcome is not None:
+                on_piece(outcome)
+
+        job = Job(("chat", object()), [picture], read, generates=True)
+        job.result.add_done_callback(end)
+        return job
 
     def _job_elsewhere(
         self,
@@ -369,17 +401,17 @@ class ServedVisionLanguageModel:
         question: str,
         sampling: SamplingParams,
         on_piece: Callable[[str | StreamEnd], None],
+        on_part: Callable[[], None] | None = None,
     ) -> Generation | None:
+        """Prepare an answer; None if it has been given already. With ``on_part``, the picture is encoded now."""
         from beholder.runtime.continuous_batching import CacheDemand
         from beholder.runtime.decoding import Decoding, DecodingSettings
-        from beholder.tasks.bridge_conversation import BridgeConversation
         from beholder.tasks.conversation import Turn
 
-        model = self.model
         settings = DecodingSettings(
             sampling.max_tokens, top_p=sampling.top_p, temperature=sampling.temperature, seed=sampling.seed
         )
-        chat = BridgeConversation(model.language, model.codec, lambda: model.soft_prompts(picture), settings)
+        chat = self.model.prepare_chat(picture, settings)
         for earlier_question, answer in turns:
             chat.add_turn(earlier_question, answer)
         turn = chat.add_question(question)
@@ -389,14 +421,16 @@ class ServedVisionLanguageModel:
                 on_piece(piece)
             return None
         tokens = prompt_tokens + sampling.max_tokens
-        if model.language.context_length and tokens > model.language.context_length:
+        if chat.context_length and tokens > chat.context_length:
             raise HTTPError(
                 400,
                 f"the conversation has {prompt_tokens} tokens including the picture; with {sampling.max_tokens} new "
-                f"ones it exceeds the model's context length of {model.language.context_length}",
+                f"ones it exceeds the model's context length of {chat.context_length}",
                 code="context_length_exceeded",
                 param="messages",
             )
+        if on_part is not None:
+            chat.read_pictures(on_part)
 
         def start() -> Decoding[StreamEnd]:
             decoding = chat.start_answer(on_piece)

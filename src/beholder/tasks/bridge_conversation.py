@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from beholder.errors import InvalidSetting
 from beholder.runtime.decoding import Decoding, DecodingSettings, Language, sampling_steps, stream, tokens_of
-from beholder.tasks.conversation import Conversation, ConversationTruncatedWarning, Turn
+from beholder.tasks.conversation import ConversationTruncatedWarning, DecodedConversation, Turn
 from beholder.tasks.text_codec import TextCodec, append_tokens
 
 if TYPE_CHECKING:
@@ -37,7 +37,7 @@ class _TurnWriter:
         return piece
 
 
-class BridgeConversation(Conversation):
+class BridgeConversation(DecodedConversation):
     """A conversation of a model with a bridge.
 
     Args:
@@ -74,12 +74,11 @@ class BridgeConversation(Conversation):
         tokens = sum(len(turn.question_ids) + len(turn.answer_ids) for turn in self.context_turns)
         return self.codec.soft_prompts + tokens
 
-    def start_answer(self, on_text: Callable[[str], None]) -> Decoding[Turn]:
-        """Read the last question; return the steps that answer it, to be decoded together with other texts.
+    def read_pictures(self, on_part: Callable[[], None]) -> None:  # noqa: D102
+        on_part()
+        _ = self.prompts
 
-        Args:
-            on_text: called with each piece of the answer.
-        """
+    def start_answer(self, on_text: Callable[[str], None]) -> Decoding[Turn]:  # noqa: D102
         self._truncate()
         logits, kv_cache = self._prefill()
         self._kv_cache = None  # it belongs to the batch now; a further question reads the conversation again

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -39,6 +39,7 @@ from beholder.tasks.pictures import (
     preprocess_image,
 )
 from beholder.tasks.text_codec import TextCodec, append_tokens
+from beholder.tasks.vision_language_backend import DecodingBackend
 from beholder.tasks.vision_language_results import Answer, CaptionedPicture, rank
 
 if TYPE_CHECKING:
@@ -52,7 +53,7 @@ if TYPE_CHECKING:
     from beholder.weights.loaded import LoadedVisionLanguage
 
 
-class BridgeModel:
+class BridgeModel(DecodingBackend):
     """A vision tower, a bridge (Q-Former) and a language model, behind `VisionLanguageModel`.
 
     Args:
@@ -194,17 +195,14 @@ class BridgeModel:
                 scored = tuple((text, score) for text, score in ranked if score is not None)
                 yield CaptionedPicture(index, name, *ranked[0], scored)
 
-    def caption_demand(self, images: int, options: CaptionOptions) -> CacheDemand:
-        """Return the room in the KV cache for captions of so many pictures; errors as for `stream_captions`."""
+    def prepare_captions(
+        self, images: Sequence[Picture], options: CaptionOptions, on_part: Callable[[], None]
+    ) -> tuple[CacheDemand, Callable[[], Decoding[list[CaptionedPicture]]]]:
+        """Preprocess pictures; see `VisionLanguageModel.prepare_captions`."""
         ids, count = self._caption_prompt(options)
         rows = count if options.top_p is not None else max(options.decoding().num_beams, count)
-        return CacheDemand(images * rows, self.codec.soft_prompts + len(ids) + options.max_new_tokens)
-
-    def start_captions(
-        self, images: Sequence[PreprocessedImage], options: CaptionOptions
-    ) -> Decoding[list[CaptionedPicture]]:
-        """Read pictures; return the steps that caption them, to be decoded together with other texts."""
-        ids, count = self._caption_prompt(options)
+        demand = CacheDemand(len(images) * rows, self.codec.soft_prompts + len(ids) + options.max_new_tokens)
+        pixels = np.concatenate([self._preprocess(image, options.exact, options.allow_urls) for image in images])
 
         def captioned(captions: Sequence[Sequence[tuple[str, float | None]]]) -> list[CaptionedPicture]:
             return [
@@ -217,8 +215,7 @@ class BridgeModel:
                 for index, ranked in enumerate(captions)
             ]
 
-        pixels = np.stack([image.pixels for image in images])
-        return self._start_caption_batch(pixels, options, ids, count).map(captioned)
+        return demand, lambda: self._start_caption_batch(pixels, options, ids, count).map(captioned)
 
     def ask(
         self,
@@ -286,9 +283,13 @@ class BridgeModel:
         return answers
 
     def chat(self, images: Pictures, settings: DecodingSettings, *, allow_urls: bool = False) -> BridgeConversation:
-        """Start a conversation about one picture, which is encoded once."""
+        """Start a conversation about one picture, which is encoded once, at once."""
         prompts = self.soft_prompts(only_picture(images, self.name), allow_urls=allow_urls)
         return BridgeConversation(self.language, self.codec, lambda: prompts, settings)
+
+    def prepare_chat(self, image: Picture, settings: DecodingSettings) -> BridgeConversation:
+        """Start a conversation about a picture that is encoded when it is first needed."""
+        return BridgeConversation(self.language, self.codec, lambda: self.soft_prompts(image), settings)
 
     def match(
         self, image: Picture, texts: Sequence[str], *, exact: bool = False, allow_urls: bool = False

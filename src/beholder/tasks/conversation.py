@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
 
 from beholder.errors import InvalidSetting
+
+if TYPE_CHECKING:
+    from beholder.runtime.decoding import Decoding
 
 
 class ConversationTruncatedWarning(UserWarning):
@@ -106,3 +110,19 @@ class Conversation(ABC):
     @abstractmethod
     def _generate(self, turn: Turn) -> Iterator[str]:
         """Generate more of the answer of the last turn, piece by piece, and add it to the turn."""
+
+
+class DecodedConversation(Conversation):
+    """A conversation whose answers are decoded here, so that they can be decoded together with other texts."""
+
+    @abstractmethod
+    def read_pictures(self, on_part: Callable[[], None]) -> None:
+        """Encode the pictures, unless they have been; ``on_part`` is called before each part and may raise to abort."""
+
+    @abstractmethod
+    def start_answer(self, on_text: Callable[[str], None]) -> Decoding[Turn]:
+        """Read the conversation; return the steps that answer the last question, to be decoded with other texts.
+
+        Args:
+            on_text: called with each piece of the answer.
+        """

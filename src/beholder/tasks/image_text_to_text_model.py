@@ -17,6 +17,7 @@ from beholder.tasks.caption_options import CaptionOptions
 from beholder.tasks.conversation import Conversation
 from beholder.tasks.image_text_to_text import (
     Encode,
+    Generated,
     ImageTextToTextGenerator,
     check_length,
     check_pictures,
@@ -120,12 +121,16 @@ class ImageTextToTextModel:
         self, images: Iterable[Picture], options: CaptionOptions
     ) -> Iterator[CaptionedPicture | FailedPicture]:
         """Caption pictures in batches; see `VisionLanguageModel.stream_captions`."""
+        options, count = self._checked_options(options)
+        self.caption_prompt(options)  # what is wrong with the options is raised before any picture is read
+        return self._stream_captions(images, options, count)
+
+    def _checked_options(self, options: CaptionOptions) -> tuple[CaptionOptions, int]:
+        """Return the options with room for the caption, and the number of candidates."""
         count = options.candidates(1)
         if count > 1:
             self._check_matching()
-        options = options.with_room()
-        self.caption_prompt(options)  # what is wrong with the options is raised before any picture is read
-        return self._stream_captions(images, options, count)
+        return options.with_room(), count
 
     def _stream_captions(
         self, images: Iterable[Picture], options: CaptionOptions, count: int
@@ -170,18 +175,26 @@ class ImageTextToTextModel:
         )
         for (index, name, image, _), found in zip(pictures, rows, strict=True):
             try:
-                captions = dict(to_caption(each.text, options, name) for each in found)
+                yield index, self._captioned(index, name, image, found, options)
             except InvalidAnswer as error:
                 yield index, error
-                continue
-            texts = list(captions)
-            if count == 1:
-                yield index, CaptionedPicture(index, name, texts[0], fields=captions[texts[0]])
-                continue
-            sentences = [f"{options.prompt or ''} {text}".strip() for text in texts]
-            ranked = rank(texts, self.match(image, sentences).tolist())
-            best, score = ranked[0]
-            yield index, CaptionedPicture(index, name, best, score, tuple(ranked), captions[best])
+
+    def _captioned(
+        self, index: int, name: str, image: Image, found: Sequence[Generated], options: CaptionOptions
+    ) -> CaptionedPicture:
+        """Return the only one of the generated captions, or the one that matches the picture best.
+
+        Raises:
+            InvalidAnswer: it lacks the fields that were asked for.
+        """
+        captions = dict(to_caption(each.text, options, name) for each in found)
+        texts = list(captions)
+        if options.candidates(1) == 1:
+            return CaptionedPicture(index, name, texts[0], fields=captions[texts[0]])
+        sentences = [f"{options.prompt or ''} {text}".strip() for text in texts]
+        ranked = rank(texts, self.match(image, sentences).tolist())
+        best, score = ranked[0]
+        return CaptionedPicture(index, name, best, score, tuple(ranked), captions[best])
 
     def ask(
         self,

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from beholder.runtime.decoding import DecodingSettings, stream
+from beholder.runtime.decoding import Decoding, DecodingSettings, sampling_steps, stream, tokens_of
 from beholder.tasks.chat_template_conversation import ChatTemplateConversation
-from beholder.tasks.conversation import Turn
+from beholder.tasks.conversation import DecodedConversation, Turn
 from beholder.tasks.image_text_to_text import Encode
 from beholder.tasks.smolvlm_generation import SmolVLMGenerator, SmolVLMInputs
 
@@ -17,7 +17,26 @@ if TYPE_CHECKING:
     from beholder.runtime.decoding import KVCache
 
 
-class SmolVLMConversation(ChatTemplateConversation):
+class _TurnWriter:
+    """Adds tokens to the answer of a turn."""
+
+    def __init__(self, generator: SmolVLMGenerator, turn: Turn):
+        self.generator = generator
+        self.turn = turn
+        self.shown = turn.answer
+
+    def add(self, token: int) -> str | None:
+        """Return the new text; None while a character of several tokens is incomplete."""
+        turn = self.turn
+        turn.answer_ids.append(token)
+        turn.answer = self.generator.processor.decode(turn.answer_ids).lstrip()
+        if turn.answer.endswith("\N{REPLACEMENT CHARACTER}") or not turn.answer.startswith(self.shown):
+            return None
+        piece, self.shown = turn.answer[len(self.shown) :], turn.answer
+        return piece
+
+
+class SmolVLMConversation(ChatTemplateConversation, DecodedConversation):
     """A conversation of SmolVLM.
 
     Each turn is the whole conversation as the chat template writes it. The KV cache is kept as far as its tokens are
@@ -62,17 +81,15 @@ class SmolVLMConversation(ChatTemplateConversation):
     def _generate(self, turn: Turn) -> Iterator[str]:
         self._truncate()
         generator = self.generator
-        before, shown = [*self._ids, *turn.answer_ids], turn.answer
+        before = [*self._ids, *turn.answer_ids]
         generated = 0
         logits, kv_cache = self._prefill(before)
+        writer = _TurnWriter(generator, turn)
         try:
             for token in stream(generator.language, logits, kv_cache, self.settings):
-                turn.answer_ids.append(token)
                 generated += 1
-                turn.answer = generator.processor.decode(turn.answer_ids).lstrip()
-                incomplete = turn.answer.endswith("\N{REPLACEMENT CHARACTER}")  # a character of several tokens
-                if not incomplete and turn.answer.startswith(shown):
-                    piece, shown = turn.answer[len(shown) :], turn.answer
+                piece = writer.add(token)
+                if piece is not None:
                     yield piece
         finally:
             turn.answer = turn.answer.strip()
@@ -80,6 +97,29 @@ class SmolVLMConversation(ChatTemplateConversation):
             self._cached = [*before, *turn.answer_ids[len(turn.answer_ids) - generated :]][: kv_cache.mask.shape[1]]
             self._kv_cache = kv_cache
         turn.finished = generated < self.settings.max_new_tokens
+
+    def read_pictures(self, on_part: Callable[[], None]) -> None:  # noqa: D102
+        self._pictures(on_part)
+
+    def start_answer(self, on_text: Callable[[str], None]) -> Decoding[Turn]:  # noqa: D102
+        self._truncate()
+        turn = self.turns[-1]
+        logits, kv_cache = self._prefill([*self._ids, *turn.answer_ids])
+        self._cached = []  # the cache belongs to the batch now; a further question reads the conversation again
+        writer = _TurnWriter(self.generator, turn)
+
+        def on_token(token: int) -> None:
+            piece = writer.add(token)
+            if piece is not None:
+                on_text(piece)
+
+        def finish(ids: list[int]) -> Turn:
+            turn.answer = turn.answer.strip()
+            turn.finished = len(ids) < self.settings.max_new_tokens
+            return turn
+
+        steps = tokens_of(sampling_steps(self.generator.language, logits, self.settings), on_token)
+        return Decoding(kv_cache, steps).map(finish)
 
     def _prefill(self, ids: Sequence[int]) -> tuple[Tensor, KVCache]:
         """Bring the KV cache to these tokens; return the logits of the next one (1, V), and the cache."""
@@ -95,12 +135,12 @@ class SmolVLMConversation(ChatTemplateConversation):
             rest = torch.tensor([ids[kept:]], device=generator.device)
             return generator.language.decode(rest, kv_cache), kv_cache
 
-    def _pictures(self) -> Tensor:
-        """Return the soft prompts of the pictures (n, D)."""
+    def _pictures(self, on_part: Callable[[], None] = lambda: None) -> Tensor:
+        """Return the soft prompts of the pictures (n, D); ``on_part`` is called before each part is computed."""
         if self._soft_prompts is None:
             if self._inputs is None:
                 raise RuntimeError("a prompt is read before it is answered")
-            self._soft_prompts = self.generator.soft_prompts(self._inputs.tiles[0])
+            self._soft_prompts = self.generator.soft_prompts(self._inputs.tiles[0], on_part)
         return self._soft_prompts
 
 

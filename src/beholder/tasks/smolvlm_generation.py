@@ -15,12 +15,14 @@ from beholder.pictures.tiles import to_tiles
 from beholder.runtime.compiled_decoder import NETWORK
 from beholder.runtime.compiled_smolvlm import CompiledSmolVLM
 from beholder.runtime.decoding import (
+    Decoding,
     DecodingSettings,
     GeneratedText,
     Language,
-    generate,
-    generate_candidates,
+    run,
     sequence_log_probs,
+    start_candidates,
+    start_decoding,
 )
 from beholder.runtime.engine import NetworkConfig
 from beholder.runtime.precision import Precision
@@ -132,14 +134,19 @@ class SmolVLMGenerator(ImageTextToTextGenerator):
         """Return the number of tokens of the longest prompt, those of its pictures included."""
         return max(map(len, inputs.ids))
 
-    def soft_prompts(self, tiles: np.ndarray) -> Tensor:
-        """Return the soft prompts of tiles, one after the other: (n, 3, S, S) → (n · P, D)."""
+    def soft_prompts(self, tiles: np.ndarray, on_part: Callable[[], None] = lambda: None) -> Tensor:
+        """Return the soft prompts of tiles, one after the other: (n, 3, S, S) → (n · P, D).
+
+        Args:
+            tiles: (n, 3, S, S).
+            on_part: called before each few of them are computed; an exception aborts.
+        """
         import torch
 
-        parts = [
-            self.front_end.prompts(self.front_end.tokens(tiles[start : start + TILES]))
-            for start in range(0, len(tiles), TILES)
-        ]
+        parts = []
+        for start in range(0, len(tiles), TILES):
+            on_part()
+            parts.append(self.front_end.prompts(self.front_end.tokens(tiles[start : start + TILES])))
         return torch.cat(parts).flatten(0, 1)
 
     def embed(self, rows: Sequence[Sequence[int]], soft_prompts: Tensor) -> tuple[Tensor, Tensor]:
@@ -162,11 +169,11 @@ class SmolVLMGenerator(ImageTextToTextGenerator):
         embeddings[places] = soft_prompts.to(embeddings.dtype)
         return embeddings, mask.to(self.device)
 
-    def _read(self, inputs: SmolVLMInputs) -> tuple[Tensor, Tensor]:
+    def read_pictures(self, inputs: SmolVLMInputs, on_part: Callable[[], None] = lambda: None) -> Tensor:
+        """Return the soft prompts of the pictures of all prompts (n, D); ``on_part`` as for `soft_prompts`."""
         import torch
 
-        with torch.inference_mode():
-            return self.embed(inputs.ids, torch.cat([self.soft_prompts(tiles) for tiles in inputs.tiles]))
+        return torch.cat([self.soft_prompts(tiles, on_part) for tiles in inputs.tiles])
 
     def generate(
         self,
@@ -178,13 +185,33 @@ class SmolVLMGenerator(ImageTextToTextGenerator):
         on_token: Callable[[], None] | None = None,
     ) -> list[list[Generated]]:
         """Generate ``count`` texts for each prompt; see `ImageTextToTextGenerator.generate`."""
+        decoding = self.start(inputs.ids, self.read_pictures(inputs), settings, count=count, thinking=thinking)
+        return run(self.language, decoding, on_token)
+
+    def start(
+        self,
+        rows: Sequence[Sequence[int]],
+        soft_prompts: Tensor,
+        settings: DecodingSettings,
+        *,
+        count: int = 1,
+        thinking: bool = False,
+    ) -> Decoding[list[list[Generated]]]:
+        """Read prompts, and return the steps of `generate`; the first two arguments are those of `embed`."""
+        import torch
+
         settings = self.settings(settings, thinking)
-        embeddings, mask = self._read(inputs)
+        with torch.inference_mode():
+            embeddings, mask = self.embed(rows, soft_prompts)
+        decoding: Decoding[list[list[GeneratedText]]]
         if count == 1:
-            rows = [[text] for text in generate(self.language, embeddings, mask, settings, on_token)]
+            single = start_decoding(self.language, embeddings, mask, settings)
+            decoding = single.map(lambda texts: [[text] for text in texts])
         else:
-            rows = generate_candidates(self.language, embeddings, mask, settings, count, on_token)
-        return [[self._generated(text, settings, thinking) for text in row] for row in rows]
+            decoding = start_candidates(self.language, embeddings, mask, settings, count)
+        return decoding.map(
+            lambda found: [[self._generated(text, settings, thinking) for text in row] for row in found]
+        )
 
     def settings(self, settings: DecodingSettings, thinking: bool = False) -> DecodingSettings:
         """Return the settings with what the checkpoint asks for, and with room for a thought."""
@@ -207,5 +234,5 @@ class SmolVLMGenerator(ImageTextToTextGenerator):
         end = list(self.language.eos_token_ids[:1])
         ids = [self.processor.encode_text(f"{separator(prompt)}{self.plain(answer)}") + end for answer in answers]
         with torch.inference_mode():
-            logits, kv_cache = self.language.prefill(*self._read(inputs))
+            logits, kv_cache = self.language.prefill(*self.embed(inputs.ids, self.read_pictures(inputs)))
         return [float(each) for each in sequence_log_probs(self.language, logits, kv_cache, ids)]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, overload
@@ -13,12 +13,12 @@ from beholder.runtime.decoding import DecodingSettings
 from beholder.runtime.precision import Precision, check_precision
 from beholder.tasks.bridge_model import BridgeModel
 from beholder.tasks.caption_options import CaptionOptions
-from beholder.tasks.conversation import Conversation
+from beholder.tasks.conversation import Conversation, DecodedConversation
 from beholder.tasks.inputs import checked_batch_size, text_list
 from beholder.tasks.origin import Origin, Reloadable
-from beholder.tasks.pictures import FailedPicture, Picture, Pictures, PreprocessedImage, image_list, is_one_image
+from beholder.tasks.pictures import FailedPicture, Picture, Pictures, image_list, is_one_image
 from beholder.tasks.remote_endpoint import RemoteEndpoint, is_address
-from beholder.tasks.vision_language_backend import VisionLanguageBackend
+from beholder.tasks.vision_language_backend import DecodingBackend, VisionLanguageBackend
 from beholder.tasks.vision_language_results import Answer, CaptionedPicture
 
 if TYPE_CHECKING:
@@ -87,12 +87,10 @@ class VisionLanguageModel(Reloadable):
             generator = TransformersGenerator(loaded, device, precision)
             self.backend = ImageTextToTextModel(generator, TransformersConversation, precision, reranker)
         elif isinstance(loaded, LoadedSmolVLM | CompiledSmolVLM):
-            from beholder.tasks.image_text_to_text_model import ImageTextToTextModel
-            from beholder.tasks.smolvlm_conversation import SmolVLMConversation
             from beholder.tasks.smolvlm_generation import SmolVLMGenerator
+            from beholder.tasks.smolvlm_model import SmolVLMModel
 
-            native = SmolVLMGenerator(loaded, device, precision)
-            self.backend = ImageTextToTextModel(native, SmolVLMConversation, precision, reranker)
+            self.backend = SmolVLMModel(SmolVLMGenerator(loaded, device, precision), precision, reranker)
         elif isinstance(loaded, RemoteEndpoint):
             from beholder.tasks.remote_model import RemoteModel
 
@@ -196,9 +194,14 @@ class VisionLanguageModel(Reloadable):
         return None if self.preprocessing is None else self.preprocessing.shorter_side
 
     @property
-    def has_bridge(self) -> bool:
-        """Whether the model has a bridge, so that its texts are decoded here, token by token."""
-        return isinstance(self.backend, BridgeModel)
+    def decodes_here(self) -> bool:
+        """Whether its texts are decoded here, token by token, so that those of several requests can go together."""
+        return isinstance(self.backend, DecodingBackend)
+
+    def _decoding_backend(self) -> DecodingBackend:
+        if not isinstance(self.backend, DecodingBackend):
+            raise ModelError(f"{self.backend.name}: the texts of this model are not decoded here")
+        return self.backend
 
     def with_bridge(self, what: str) -> BridgeModel:
         """Return the model with a bridge that has what was asked for."""
@@ -233,12 +236,12 @@ class VisionLanguageModel(Reloadable):
 
     @property
     def language(self) -> Language:
-        """The language model of a model with a bridge.
+        """The language model of a model with a bridge, or of a SmolVLM.
 
         Raises:
-            ModelError: the model was trained in stage 1 only, so it has none.
+            ModelError: the model was trained in stage 1 only, so it has none; or it is run by transformers or a server.
         """
-        return self.with_bridge("its language model").language
+        return self._decoding_backend().language
 
     @property
     def reranker(self) -> DualEncoder:
@@ -273,15 +276,32 @@ class VisionLanguageModel(Reloadable):
             settings["prompt"] = prompt
         return self.backend.stream_captions(images, replace(options or CaptionOptions(), **settings))
 
-    def caption_demand(self, images: int, options: CaptionOptions) -> CacheDemand:
-        """Return the room in the KV cache for captions of so many pictures; errors as for `stream_captions`."""
-        return self.with_bridge("decoding together with other texts").caption_demand(images, options)
+    def prepare_captions(
+        self, images: Sequence[Picture], options: CaptionOptions, on_part: Callable[[], None] = lambda: None
+    ) -> tuple[CacheDemand, Callable[[], Decoding[list[CaptionedPicture]]]]:
+        """Prepare captions that are decoded together with other texts.
 
-    def start_captions(
-        self, images: Sequence[PreprocessedImage], options: CaptionOptions
-    ) -> Decoding[list[CaptionedPicture]]:
-        """Read pictures; return the steps that caption them, to be decoded together with other texts."""
-        return self.with_bridge("decoding together with other texts").start_captions(images, options)
+        Args:
+            images: pictures, as preprocessed or decoded for the model.
+            options: how they are captioned.
+            on_part: called before each part of pictures that are encoded in parts; an exception aborts.
+
+        Returns:
+            The room that they need in the KV cache, and a function that reads their prompts and returns the steps.
+
+        Raises:
+            InvalidSetting: a setting is out of range, or the prompt leaves no room.
+            ModelError: the model's texts are not decoded here.
+        """
+        return self._decoding_backend().prepare_captions(images, options, on_part)
+
+    def prepare_chat(self, image: Picture, settings: DecodingSettings) -> DecodedConversation:
+        """Start a conversation whose answers are decoded together with other texts; the picture is encoded later.
+
+        Raises:
+            ModelError: the model's texts are not decoded here.
+        """
+        return self._decoding_backend().prepare_chat(image, settings)
 
     @overload
     def caption(self, images: Picture, prompt: str | None = ..., max_new_tokens: int = ..., **settings: Any) -> str: ...

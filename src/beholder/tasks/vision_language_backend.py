@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import TYPE_CHECKING, Protocol
 
 import numpy as np
 
 from beholder.runtime.decoding import DecodingSettings
 from beholder.tasks.caption_options import CaptionOptions
-from beholder.tasks.conversation import Conversation
+from beholder.tasks.conversation import Conversation, DecodedConversation
 from beholder.tasks.pictures import FailedPicture, Picture, Pictures
 from beholder.tasks.vision_language_results import Answer, CaptionedPicture
 
 if TYPE_CHECKING:
     from beholder.pictures.transform import Preprocessing
+    from beholder.runtime.continuous_batching import CacheDemand
+    from beholder.runtime.decoding import Decoding, Language
 
 
 class VisionLanguageBackend(Protocol):
@@ -64,3 +67,22 @@ class VisionLanguageBackend(Protocol):
     ) -> np.ndarray:
         """Return the probability (n,) that each text matches the picture, or raise `ModelError`."""
         ...
+
+
+class DecodingBackend(ABC):
+    """A model whose texts are decoded here, token by token, so that those of several requests go together."""
+
+    @property
+    @abstractmethod
+    def language(self) -> Language:
+        """The language model, or `ModelError` if there is none."""
+
+    @abstractmethod
+    def prepare_captions(
+        self, images: Sequence[Picture], options: CaptionOptions, on_part: Callable[[], None]
+    ) -> tuple[CacheDemand, Callable[[], Decoding[list[CaptionedPicture]]]]:
+        """Return the room that captions need in the KV cache, and what reads their prompts once there is room."""
+
+    @abstractmethod
+    def prepare_chat(self, image: Picture, settings: DecodingSettings) -> DecodedConversation:
+        """Start a conversation about a picture that is encoded when it is first needed."""
