@@ -148,7 +148,7 @@ def main() -> None:
     tokenizer = mini_bridge.tokenizer()
 
     def sample_cells(image: Tensor, generator: torch.Generator) -> Tensor:
-        return patch_dropout(image, CELL_SHARE, generator, settings.global_tokens)
+        return patch_dropout(image, CELL_SHARE, generator, settings.global_tokens)[0]
 
     def stage_1_losses_of_batch(generator: torch.Generator) -> dict[str, Tensor]:
         chosen, image = sample_images(image_features["training"], stage_1.batch, generator)

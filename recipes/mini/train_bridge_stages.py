@@ -18,6 +18,7 @@ its own image and with another's, and how often a question about people is answe
 
 import argparse
 import json
+import math
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -31,11 +32,14 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from beholder.models.bridge import Bridge
 from beholder.models.global_token_encoder import GlobalTokenEncoder
+from beholder.models.language_model import CausalLanguageModel
 from beholder.runtime.allocator import keep_freed_memory
 from beholder.runtime.device import bfloat16_is_faster
 from beholder.text.templates import fill_templates
 from beholder.training.bridge_config import BridgeConfig, read_bridge_config
+from beholder.training.bridge_losses import itc_loss, pair_similarity
 from beholder.training.bridge_stages import (
+    Pair,
     StageConfig,
     patch_dropout,
     prompted_loss,
@@ -69,10 +73,13 @@ STAGES = ("features", "global", "stage-1", "stage-2", "save")
 MIRRORED = 0.5  # share of the images whose features are mirrored
 CAPTIONS = 2  # captions per photograph and step, and those that the caption token is fitted on
 QUESTIONS = 2
-DRAWINGS = 3  # drawings per batch
+OWN_QUESTIONS = 6  # of those that came with a photograph
+CAPTION_WEIGHT = 2.0  # of a caption's loss, relative to that of an answer
+CHUNKS = 3  # parts of a batch by length, or most of what the language model computes is padding
+DRAWINGS = 2  # drawings per batch
 DRAWING_QUESTIONS = 4
 LABELED = 0.2  # share of a batch with a label or questions of its own
-STAGE_1_EVERY = 4  # steps of stage 2 between two of stage 1, which prevent forgetting
+FROM_STAGE_1 = ("cross_attention", "image_norm")  # what stage 2 takes from it
 EVALUATE_EVERY = 100
 HELD_OUT = 96  # calibration photographs per evaluation
 
@@ -98,15 +105,18 @@ class TrainingData:
         self.label_weights = balanced_sources([self.training[number] for number in self.labeled])
         self.tower = self._tower(encoder, work / "caption_token.pt")
 
-    def tokens(self, features: Sequence[np.ndarray], generator: torch.Generator | None = None) -> Tensor:
-        """Return the image tokens (B, 2 + N, D); with a generator, randomly mirrored and without some cells."""
+    def tokens(self, features: Sequence[np.ndarray], mirrored: Tensor | None = None) -> Tensor:
+        """Return the image tokens (B, 2 + N, D), of ``mirrored`` (B,) ones from right to left."""
         block_inputs = torch.from_numpy(np.stack(features).astype(np.float32))
-        if generator is not None:
-            mirrored = torch.rand(len(block_inputs), generator=generator) < MIRRORED
+        if mirrored is not None:
             block_inputs = torch.where(mirrored[:, None, None, None], block_inputs.flip(-1), block_inputs)
         with torch.no_grad():
-            tokens = self.tower.add_global_tokens(cells(self.tower.tower, block_inputs))
-        return tokens if generator is None else patch_dropout(tokens, CELL_SHARE, generator, 2)
+            return self.tower.add_global_tokens(cells(self.tower.tower, block_inputs))
+
+    def augmented_tokens(self, features: Sequence[np.ndarray], generator: torch.Generator) -> tuple[Tensor, Tensor]:
+        """Return image tokens of randomly mirrored images without some cells (B, M, D), and their indices (M,)."""
+        mirrored = torch.rand(len(features), generator=generator) < MIRRORED
+        return patch_dropout(self.tokens(features, mirrored), CELL_SHARE, generator, whole=2)
 
     def sample(self, count: int, random: np.random.Generator) -> list[int]:
         """Sample photographs, a share of them labeled, and of the captioned as many without people as with them."""
@@ -175,9 +185,13 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="folder for features, checkpoints and results")
     parser.add_argument("--features", type=Path, help="folder of the photographs' cached features; WORK by default")
     parser.add_argument("--config", type=Path, default=Path(__file__).parent.parent / "bridge" / "mini_collection.json")
-    parser.add_argument("--start", type=Path, help="folder of a bridge whose global prompts `global` starts from")
+    parser.add_argument("--start", type=Path, help="a bridge whose global prompts `global` or `stage-2` starts from")
     parser.add_argument("--most-drawings", type=int, default=1500)
     parser.add_argument("--steps", type=int, help="overrides the config's steps of this stage")
+    parser.add_argument(
+        "--contrast-only", action="store_true", help="leave matching and generation out of stage 1, nearly all its cost"
+    )
+    parser.add_argument("--compile", action="store_true", help="compile the language model's layers: needs a compiler")
     options = parser.parse_args()
     options.work.mkdir(parents=True, exist_ok=True)
     keep_freed_memory()
@@ -203,16 +217,16 @@ def train_global_prompts(
 ) -> None:
     """Train the global prompts alone, on the same texts as stage 2."""
     if options.start:
-        begun = mini_bridge.load(options.start)[0].state_dict()
-        state = {name: begun[name] for name in bridge.state_dict() if name.startswith("global_prompts.")}
-        bridge.load_state_dict(state, strict=False)
+        load_global_prompts(bridge, options.start)
     prompts = bridge.global_prompts
     if prompts is None:
         raise TypeError("the config has no global_prompts")
     texts = Stage2Step(bridge, data, config)
+    if options.compile:
+        compile_layers(texts.language)
     settings = with_steps(config.stage_2, options)
     with training_global_prompts_only(bridge):
-        losses = partial(texts.losses, prompts=prompts, batch=settings.batch)
+        losses = partial(texts.losses, prompts=lambda image, kept: prompts(image), batch=settings.batch)
         report = logger(options.work / "global.jsonl", partial(texts.control, prompts))
         run_stage(bridge, settings, losses, options.work / "global.pt", report, stopped)
 
@@ -222,7 +236,7 @@ def train_stage_1(
 ) -> None:
     """Train the Q-Former with its three heads."""
     settings = with_steps(config.stage_1, options)
-    step = Stage1Step(bridge, data, settings.batch)
+    step = Stage1Step(bridge, data, settings.batch, options.contrast_only)
     report = logger(options.work / "stage-1.jsonl", step.control)
     run_stage(bridge, settings, step.losses, options.work / "stage-1.pt", report, stopped)
 
@@ -230,16 +244,15 @@ def train_stage_1(
 def train_stage_2(
     bridge: Bridge, data: TrainingData, config: BridgeConfig, options: argparse.Namespace, stopped: Stopped
 ) -> None:
-    """Train everything with the language model, and from time to time with the losses of stage 1."""
+    """Train everything with the language model."""
     load_stages(bridge, options.work)
+    if options.start:
+        load_global_prompts(bridge, options.start)
     settings = with_steps(config.stage_2, options)
-    texts, first = Stage2Step(bridge, data, config), Stage1Step(bridge, data, config.stage_1.batch // 2)
-
-    def losses(generator: torch.Generator) -> dict[str, Tensor]:
-        found = texts.losses(generator, bridge.soft_prompts, settings.batch)
-        if torch.rand((), generator=generator) < 1 / STAGE_1_EVERY:
-            found |= {name: 0.5 * loss for name, loss in first.losses(generator).items()}
-        return found
+    texts, first = Stage2Step(bridge, data, config), Stage1Step(bridge, data, config.stage_1.batch)
+    if options.compile:
+        compile_layers(texts.language)
+    losses = partial(texts.losses, prompts=bridge.soft_prompts, batch=settings.batch)
 
     def control() -> dict[str, float]:
         return texts.control(bridge.soft_prompts) | first.control()
@@ -257,11 +270,23 @@ def save(
     mini_bridge.save(bridge, data.tower, options.work / "mini_bridge")
 
 
+def load_global_prompts(bridge: Bridge, folder: Path) -> None:
+    """Load the global prompts of a trained bridge."""
+    begun = mini_bridge.load(folder)[0].state_dict()
+    state = {name: begun[name] for name in bridge.state_dict() if name.startswith("global_prompts.")}
+    bridge.load_state_dict(state, strict=False)
+
+
 def load_stages(bridge: Bridge, work: Path) -> None:
-    """Load the Q-Former of stage 1, and the global prompts that were trained alone."""
+    """Load what stage 1 taught cross-attention, and the global prompts that were trained alone.
+
+    The rest of the Q-Former starts anew: contrast compares a caption with its closest query, so that each query learns
+    to be the whole caption, and all become alike.
+    """
     first = load_checkpoint(work / "stage-1.pt")
     if first is not None:
-        bridge.load_state_dict(first["bridge"])
+        begun = {name: weight for name, weight in first["bridge"].items() if any(part in name for part in FROM_STAGE_1)}
+        bridge.load_state_dict(begun, strict=False)
     load_averaged(bridge, work / "global.pt")
 
 
@@ -272,6 +297,12 @@ def load_averaged(bridge: Bridge, file: Path) -> None:
         bridge.load_state_dict(saved["ema"], strict=False)
 
 
+def compile_layers(language: CausalLanguageModel) -> None:
+    """Compile the layers of the language model, which are all alike: once, for batches of any size."""
+    for layer in language.module.base_model.layers:
+        layer.compile(dynamic=True)
+
+
 def with_steps(settings: StageConfig, options: argparse.Namespace) -> StageConfig:
     return settings if options.steps is None else replace(settings, steps=options.steps)
 
@@ -279,8 +310,8 @@ def with_steps(settings: StageConfig, options: argparse.Namespace) -> StageConfi
 class Stage1Step:
     """Stage 1 on the captioned photographs."""
 
-    def __init__(self, bridge: Bridge, data: TrainingData, batch: int):
-        self.bridge, self.data, self.batch = bridge, data, batch
+    def __init__(self, bridge: Bridge, data: TrainingData, batch: int, contrast_only: bool = False):
+        self.bridge, self.data, self.batch, self.contrast_only = bridge, data, batch, contrast_only
         self.tokenizer = mini_bridge.tokenizer()
         held_out = [
             (photograph, number)
@@ -297,11 +328,16 @@ class Stage1Step:
     def losses(self, generator: torch.Generator) -> dict[str, Tensor]:
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         rows = random.choice(self.data.captioned, self.batch, replace=False).tolist()
-        image = self.data.tokens([self.data.features[row] for row in rows], generator)
+        image, kept = self.data.augmented_tokens([self.data.features[row] for row in rows], generator)
         captions = [str(random.choice(self.data.training[row].captions)) for row in rows]
         ids, mask = self.tokens(captions)
         with autocast():
-            return stage_1_losses(self.bridge, image, ids, mask, torch.tensor(rows), generator)
+            if self.contrast_only:
+                cache = self.bridge.cross_attention_cache(image, kept)
+                similarity = pair_similarity(self.bridge.image_features(cache), self.bridge.text_features(ids, mask))
+                scale = self.bridge.logit_scale.clamp(max=math.log(100))
+                return {"contrast": itc_loss(similarity, scale, torch.eye(len(rows), dtype=torch.bool))}
+            return stage_1_losses(self.bridge, image, ids, mask, torch.tensor(rows), generator, kept)
 
     def control(self) -> dict[str, float]:
         self.bridge.eval()
@@ -325,16 +361,22 @@ class Stage2Step:
         known = [(number, one) for number, one in captioned if names_people(one.captions) or names_nobody(one.captions)]
         self.people_images = [data.features[number] for number, _ in known]
         self.people = [names_people(one.captions) for _, one in known]
+        self.caption_prompt = self.words.encode(mini_bridge.PROMPTS.caption).ids
 
     def encoded(self, pair: tuple[str, str]) -> tuple[list[int], list[int]]:
         prompt, text = pair
         return self.words.encode(prompt).ids, [*self.words.encode(text).ids, mini_bridge.EOS_TOKEN_ID]
 
-    def losses(self, generator: torch.Generator, prompts: Callable[[Tensor], Tensor], batch: int) -> dict[str, Tensor]:
+    def losses(
+        self, generator: torch.Generator, prompts: Callable[[Tensor, Tensor], Tensor], batch: int
+    ) -> dict[str, Tensor]:
         data = self.data
         random = np.random.default_rng(int(torch.randint(2**31, (1,), generator=generator)))
         rows = data.sample(batch, random)
-        texts = [texts_of(data.training[row], data.common, random, CAPTIONS, QUESTIONS) for row in rows]
+        texts = [
+            texts_of(one, data.common, random, CAPTIONS, OWN_QUESTIONS if one.questions else QUESTIONS)
+            for one in (data.training[row] for row in rows)
+        ]
         kept = [number for number, those in enumerate(texts) if those]
         drawn = random.choice(len(data.drawings), DRAWINGS, replace=False).tolist()
         features = [data.features[rows[number]] for number in kept] + [data.drawn[row] for row in drawn]
@@ -344,10 +386,25 @@ class Stage2Step:
             asked = random.permutation(len(drawing.questions))[:DRAWING_QUESTIONS]
             pairs.append([question_pair(*drawing.questions[number]) for number in asked])
         encoded = [[self.encoded(pair) for pair in those] for those in pairs]
-        image = data.tokens(features, generator)
+        image, remaining = data.augmented_tokens(features, generator)
         with autocast():
-            soft_prompts = prompts(image)
-        return {"language": prompted_loss(self.language, soft_prompts, encoded, per_text=True)}
+            soft_prompts = prompts(image, remaining)
+        return {"language": self.weighted_loss(soft_prompts, encoded)}
+
+    def weighted_loss(self, soft_prompts: Tensor, rows: Sequence[Sequence[Pair]]) -> Tensor:
+        """Return the mean loss of the texts, captions weighted; images whose texts are alike in length go together."""
+        lengths = [sum(len(prompt) + len(text) for prompt, text in row) for row in rows]
+        total, weighted = soft_prompts.new_zeros((), dtype=torch.float32), 0.0
+        for chunk in np.array_split(np.argsort(lengths), CHUNKS):
+            texts = [pair for number in chunk for pair in rows[number]]
+            weights = [CAPTION_WEIGHT if prompt == self.caption_prompt else 1.0 for prompt, _ in texts]
+            tokens = [len(text) for _, text in texts]
+            per_token = torch.tensor([weight / count for weight, count in zip(weights, tokens, strict=True)])
+            loss = prompted_loss(
+                self.language, soft_prompts[chunk.tolist()], [rows[number] for number in chunk], weights=per_token
+            )
+            total, weighted = total + loss * sum(tokens), weighted + sum(weights)
+        return total / weighted
 
     @torch.no_grad()
     def control(self, prompts: Callable[[Tensor], Tensor]) -> dict[str, float]:

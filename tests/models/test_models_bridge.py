@@ -1,3 +1,5 @@
+from dataclasses import replace
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -49,3 +51,13 @@ def test_inconsistent_settings_are_refused_with_the_reason(tokens: int, prompts:
 
 def test_settings_survive_conversion_to_a_dict() -> None:
     assert BridgeSettings.from_dict(SETTINGS.to_dict()) == SETTINGS
+
+
+@torch.no_grad()
+def test_soft_prompts_of_the_remaining_tokens_keep_their_positions() -> None:
+    torch.manual_seed(0)
+    qformer = replace(QFORMER, grid_height=2, grid_width=3, prefix_tokens=2)
+    bridge = Bridge(replace(SETTINGS, qformer=qformer)).eval()
+    image, order = torch.randn(2, 8, 6), torch.tensor([0, 1, 5, 2, 7, 4, 3, 6])
+    torch.testing.assert_close(bridge.soft_prompts(image[:, order], order), bridge.soft_prompts(image))
+    assert not torch.allclose(bridge.soft_prompts(image[:, order]), bridge.soft_prompts(image), atol=1e-4)

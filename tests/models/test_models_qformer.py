@@ -7,7 +7,7 @@ import torch
 
 from beholder.errors import InvalidSetting
 from beholder.models.bridge import Bridge, BridgeSettings
-from beholder.models.qformer import QFormer, QFormerSettings
+from beholder.models.qformer import QFormer, QFormerSettings, spatial_prior
 
 SMALL = QFormerSettings(
     queries=4,
@@ -28,6 +28,7 @@ def qformer():
     return QFormer(SMALL).eval()
 
 
+GRID = replace(SMALL, grid_height=4, grid_width=6, prefix_tokens=1)
 IDS, OTHER = torch.tensor([[5, 6, 7]]), torch.tensor([[5, 6, 8]])
 IMAGE = torch.randn(1, 9, 24, generator=torch.Generator().manual_seed(1))
 
@@ -122,3 +123,97 @@ def test_passes_over_cached_keys_and_values_equal_those_over_the_image(cross_att
         assert torch.equal(own, getattr(network(cache, ids, output_attentions=True), name))
     rows = torch.tensor([2, 0, 2])
     torch.testing.assert_close(network(cache.select(rows)).queries, network(image[rows]).queries)
+
+
+def test_the_spatial_prior_is_a_gaussian_around_each_query_s_point_and_prefix_tokens_get_its_mean():
+    prior = spatial_prior(GRID)  # four queries, two by two: their points are two rows and three columns of cells apart
+    assert prior.shape == (4, 25) and GRID.image_positions == 25
+    first = prior[0, 1:].view(4, 6)
+    assert torch.equal(first[0, 1], first.max())
+    torch.testing.assert_close(first[0, 1], torch.tensor(-2 * (0.5 / 2) ** 2))  # its point lies between rows 0 and 1
+    torch.testing.assert_close(first[3, 4], torch.tensor(-2 * ((2.5 / 2) ** 2 + (3 / 3) ** 2)))
+    torch.testing.assert_close(prior[:, 0].exp(), prior[:, 1:].exp().mean(1))
+    torch.testing.assert_close(prior[3, 1:].view(4, 6), first.flip(0, 1))
+
+
+@pytest.mark.parametrize(("queries", "rows"), [(1, 1), (7, 1), (12, 3), (16, 4)])
+def test_the_points_of_the_queries_form_a_grid_as_square_as_their_number_allows(queries, rows):
+    settings = replace(SMALL, queries=queries, grid_height=60, grid_width=60)
+    nearest = spatial_prior(settings).argmax(1) // 60
+    assert len(nearest.unique()) == rows
+
+
+def test_with_a_grid_attention_starts_around_the_query_s_point_and_without_one_it_is_the_same_everywhere():
+    def weights(settings):
+        torch.manual_seed(0)
+        network = QFormer(settings).eval()
+        image = 0.01 * torch.randn(1, 25, 24, generator=torch.Generator().manual_seed(1))
+        return network(image, output_attentions=True).cross_attentions[:, 0]  # (2, heads, queries, tokens)
+
+    quarters = torch.tensor([[row // 2 * 2 + column // 3 for column in range(6)] for row in range(4)]).flatten()
+    local = weights(GRID)[..., 1:]
+    for query in range(4):
+        assert (local[:, :, query, quarters == query].sum(-1) > 0.6).all()
+    even = weights(replace(SMALL))[..., 1:]
+    assert torch.allclose(even, torch.full_like(even, 1 / 25), atol=0.01)
+
+
+def test_with_a_grid_queries_that_are_all_alike_still_see_different_things():
+    def distance(settings):
+        torch.manual_seed(0)
+        network = QFormer(settings).eval()
+        with torch.no_grad():
+            network.query_tokens.copy_(network.query_tokens[:1].expand(4, -1).clone())
+            for layer in network.layers:
+                layer.cross_attention.value.weight.mul_(20)
+            seen = network(torch.randn(1, 25, 24, generator=torch.Generator().manual_seed(1))).queries[0]
+        return (seen[1:] - seen[:1]).abs().amax(1).min()
+
+    assert distance(SMALL) < 1e-5
+    assert distance(GRID) > 0.1
+
+
+@pytest.mark.parametrize("cross_attention_first", [False, True])
+def test_tokens_that_are_left_when_others_are_dropped_keep_their_positions(cross_attention_first):
+    torch.manual_seed(0)
+    network = QFormer(replace(GRID, cross_attention_first=cross_attention_first)).eval()
+    image = torch.randn(2, 25, 24, generator=torch.Generator().manual_seed(1))
+    order = torch.randperm(25, generator=torch.Generator().manual_seed(2))
+    whole, shuffled = network(image), network(network.cross_attention_cache(image[:, order], order))
+    torch.testing.assert_close(shuffled.queries, whole.queries)
+    few = order[:15]
+    cache = network.cross_attention_cache(image[:, few], few)
+    assert torch.equal(cache.biases[0], network.layers[0].cross_attention.position_bias[:, few])
+    rows = torch.tensor([1, 0, 1])
+    chosen = network.cross_attention_cache(image[rows][:, few], few)
+    torch.testing.assert_close(network(cache.select(rows)).queries, network(chosen).queries)
+    with torch.no_grad():  # a token that nobody attends to may as well be dropped
+        for layer in network.layers:
+            hidden = torch.ones(25, dtype=torch.bool).index_fill(0, few, False)
+            layer.cross_attention.position_bias[:, hidden] = float("-inf")
+    torch.testing.assert_close(network(image).queries, network(cache).queries)
+
+
+def test_a_grid_adds_a_bias_to_each_cross_attention_and_none_is_there_without():
+    known, biased = set(QFormer(SMALL).state_dict()), set(QFormer(GRID).state_dict())
+    assert biased - known == {f"layers.{number}.cross_attention.position_bias" for number in range(2)}
+    assert known < biased
+    old = BridgeSettings(SMALL, 16, 40, True).to_dict()
+    for name in ("grid_height", "grid_width", "prefix_tokens"):
+        del old["qformer"][name]  # as in files from before there was a grid
+    assert BridgeSettings.from_dict(old).qformer == SMALL
+
+
+@pytest.mark.parametrize(("height", "width", "prefix"), [(3, 0, 0), (0, 3, 0), (-1, -1, 0), (3, 3, -1), (0, 0, 2)])
+def test_half_a_grid_is_refused(height, width, prefix):
+    with pytest.raises(InvalidSetting, match="grid_height"):
+        replace(SMALL, grid_height=height, grid_width=width, prefix_tokens=prefix)
+
+
+def test_bfloat16_autocast_takes_the_position_bias():
+    torch.manual_seed(0)
+    network = QFormer(GRID).eval()
+    image = torch.randn(2, 25, 24, generator=torch.Generator().manual_seed(1))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = network(image).queries
+    torch.testing.assert_close(found.float(), network(image).queries, atol=0.1, rtol=0.1)

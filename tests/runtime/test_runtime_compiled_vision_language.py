@@ -1,5 +1,6 @@
 """A compiled vision-language model against the original network."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -9,6 +10,7 @@ from PIL import Image
 
 from beholder import VisionLanguageModel
 from beholder.errors import InvalidSetting, ModelError
+from beholder.models.bridge import Bridge
 from beholder.runtime import device, vision_front_end
 from beholder.runtime.autotune import min_cosine, unit
 from beholder.runtime.compiled_decoder import teacher_forced_logits
@@ -234,3 +236,22 @@ def test_caches_of_every_precision_can_be_joined(pair: tuple[VisionLanguageModel
     assert joined[0].mask.shape == (1, 6)
     found = language.decode(tokens[:1], joined[0])
     np.testing.assert_allclose(found, language.decode(tokens[:1], alone[2]), atol=1e-4 if precision == "f32" else 0.05)
+
+
+def test_position_biases_are_compiled(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("BEHOLDER_CACHE", str(tmp_path / "cache"))
+    make("opt", tmp_path / "opt")
+    loaded = load_vision_language(tmp_path / "opt")
+    qformer = replace(loaded.bridge.settings.qformer, grid_height=4, grid_width=4, prefix_tokens=1)
+    bridge = Bridge(replace(loaded.bridge.settings, qformer=qformer)).eval()
+    bridge.load_state_dict(bridge.state_dict() | loaded.bridge.state_dict())
+    network = VisionLanguageModel(replace(loaded, bridge=bridge), "cpu")
+    network.save_pretrained(tmp_path / "grid")
+    compiled = VisionLanguageModel.compile(tmp_path / "grid")
+    assert isinstance(compiled.loaded, CompiledVisionLanguageModel)
+    expected = network.soft_prompts(picture())
+    torch.testing.assert_close(compiled.soft_prompts(picture()), expected, atol=1e-4, rtol=1e-4)
+    assert not torch.allclose(VisionLanguageModel(loaded, "cpu").soft_prompts(picture()), expected, atol=1e-3)
+    one, other = (model.attention_maps(picture(), "the dog is red .") for model in (network, compiled))
+    np.testing.assert_allclose(one.queries, other.queries, atol=1e-5)
+    assert np.std(one.queries, 0).max() > 0.05, "each query attends to its own part"

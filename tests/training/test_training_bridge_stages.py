@@ -207,11 +207,11 @@ def test_a_multiplier_raises_the_learning_rate_of_the_parameters_it_names(tmp_pa
         StageConfig(1, lr_scales={"query_tokens": 0.0})
 
 
-def test_multiplied_parameters_decay_as_before_and_queries_never() -> None:
-    named = [(name, torch.zeros(2, 2)) for name in ("cross_attention.key.weight", "query_tokens", "out.weight")]
-    groups = parameter_groups(named, 0.1, {"cross_attention": 2.0})
+def test_multiplied_parameters_decay_as_before_and_queries_and_position_biases_never() -> None:
+    names = ("cross_attention.key.weight", "cross_attention.position_bias", "query_tokens", "out.weight")
+    groups = parameter_groups([(name, torch.zeros(2, 2)) for name in names], 0.1, {"cross_attention": 2.0})
     found = {(group["weight_decay"], group.get("lr_scale", 1.0)): len(group["params"]) for group in groups}
-    assert found == {(0.1, 2.0): 1, (0.1, 1.0): 1, (0.0, 1.0): 1}
+    assert found == {(0.1, 2.0): 1, (0.0, 2.0): 1, (0.1, 1.0): 1, (0.0, 1.0): 1}
 
 
 def test_a_stage_ends_with_the_moving_average_of_its_weights(tmp_path: Path) -> None:
@@ -229,14 +229,16 @@ def test_a_stage_ends_with_the_moving_average_of_its_weights(tmp_path: Path) -> 
 
 def test_patch_dropout_keeps_the_same_share_of_tokens_in_every_row() -> None:
     image = torch.arange(20.0).view(2, 10, 1)
-    kept = patch_dropout(image, 0.8, torch.Generator().manual_seed(0))
+    kept, indices = patch_dropout(image, 0.8, torch.Generator().manual_seed(0))
+    assert torch.equal(kept, image[:, indices])
     assert kept.shape == (2, 8, 1) and len(kept[0].unique()) == 8
     torch.testing.assert_close(kept[1], kept[0] + 10)
 
 
 def test_patch_dropout_keeps_the_global_tokens_first() -> None:
     image = torch.arange(24.0).view(2, 12, 1)
-    kept = patch_dropout(image, 0.5, torch.Generator().manual_seed(0), whole=2)
+    kept, indices = patch_dropout(image, 0.5, torch.Generator().manual_seed(0), whole=2)
+    assert torch.equal(kept, image[:, indices])
     assert kept.shape == (2, 7, 1) and torch.equal(kept[:, :2], image[:, :2])
     assert len(kept[0].unique()) == 7
 

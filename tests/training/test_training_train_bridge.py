@@ -1,6 +1,7 @@
 """Training a bridge between the image tower of a small dual encoder and a small OPT or T5."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +16,7 @@ import tiny_pairs
 import tiny_vocabularies
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.errors import InvalidSetting, ModelError
+from beholder.models.qformer import spatial_prior
 from beholder.training.bridge_config import BridgeConfig, read_bridge_config
 from beholder.training.bridge_data import read_bridge_examples
 from beholder.training.train_bridge import summarize, train_bridge
@@ -233,3 +235,24 @@ def test_a_damaged_checkpoint_falls_back_to_the_previous_one_and_stage_2_can_be_
     assert [row["step"] for row in logged if "step" in row] == [6]
     with pytest.raises(InvalidSetting, match=r"another stage_2\.steps"):
         train_bridge(made, out, device="cpu")
+
+
+def test_a_grid_has_to_be_the_image_tower_s_and_its_position_biases_are_trained_and_saved(
+    sides: Path, tmp_path: Path
+) -> None:
+    tiny_pairs.paint(tmp_path, 8)
+    made = config(tmp_path, sides)
+
+    def with_grid(height: int, width: int) -> BridgeConfig:
+        qformer = replace(made.bridge.qformer, grid_height=height, grid_width=width, prefix_tokens=1)
+        return replace(made, bridge=replace(made.bridge, qformer=qformer))
+
+    message = r"prefix_tokens \+ grid_height \* grid_width = 13 must be the image tower's 17"
+    with pytest.raises(InvalidSetting, match=message):
+        summarize(with_grid(3, 4))
+    folder = train_bridge(with_grid(4, 4), tmp_path / "out", device="cpu")
+    qformer = VisionLanguageModel.from_pretrained(folder, device="cpu").bridge.qformer
+    prior = spatial_prior(qformer.settings)
+    for layer in (layer.cross_attention for layer in qformer.layers if layer.cross_attention is not None):
+        assert layer.position_bias.shape == prior.shape == (3, 17)
+        assert not torch.equal(layer.position_bias, prior) and torch.allclose(layer.position_bias, prior, atol=0.1)

@@ -13,6 +13,7 @@ from beholder.models.bridge import BridgeSettings, image_tokens
 from beholder.models.global_token_encoder import GlobalTokenEncoder
 from beholder.models.qformer import QFormerSettings
 from beholder.weights import mini, mini_bridge
+from beholder.weights.eight_bits import unpack
 from beholder.weights.loaded import LoadedVisionLanguage
 from beholder.weights.native_vision_language import load_vision_language, save_vision_language
 from initial_bridge import initial_bridge
@@ -113,3 +114,18 @@ def test_a_folder_of_version_1_is_read_with_its_former_names(loaded: LoadedVisio
     assert again.prompts == loaded.prompts
     kept = again.bridge.state_dict()
     assert all(torch.equal(tensor, kept.pop(name)) for name, tensor in loaded.bridge.state_dict().items()) and not kept
+
+
+@pytest.mark.slow
+def test_the_file_holds_eight_bits_and_one_in_half_precision_is_read_as_well(written: Path, tmp_path: Path) -> None:
+    packed = load_file(written / mini_bridge.WEIGHTS)
+    assert packed["to_language.weight"].dtype == torch.int8
+    bridge, _ = mini_bridge.load(written)
+    tensors = unpack(packed)
+    assert torch.equal(bridge.state_dict()["to_language.weight"], tensors["to_language.weight"])
+    (tmp_path / mini_bridge.SETTINGS).write_bytes((written / mini_bridge.SETTINGS).read_bytes())
+    half = {name: tensor.half() for name, tensor in tensors.items()}
+    save_file(half, tmp_path / mini_bridge.WEIGHTS, metadata={"format": "pt"})
+    again, _ = mini_bridge.load(tmp_path)
+    for name, tensor in bridge.state_dict().items():
+        torch.testing.assert_close(again.state_dict()[name], tensor, atol=1e-3, rtol=1e-3)

@@ -128,17 +128,23 @@ class Bridge(nn.Module):
         """Normalize image tokens for the Q-Former: (B, N, Di) → (B, N, Di)."""
         return image if self.image_norm is None else self.image_norm(image)
 
-    def cross_attention_cache(self, image: Tensor) -> CrossAttentionCache:
-        """Return what the Q-Former's cross-attention needs of image tokens (B, N, Di), for several passes over them."""
-        return self.qformer.cross_attention_cache(self.normalize_image(image))
+    def cross_attention_cache(self, image: Tensor, kept: Tensor | None = None) -> CrossAttentionCache:
+        """Return what the Q-Former's cross-attention needs of image tokens (B, N, Di), for several passes over them.
+
+        ``kept`` (N,) are their indices among all tokens of an image if some were dropped.
+        """
+        return self.qformer.cross_attention_cache(self.normalize_image(image), kept)
 
     def queries(self, image: Tensor | CrossAttentionCache) -> Tensor:
         """Return the Q-Former's query outputs for image tokens: (B, N, Di) → (B, Q, D)."""
         return self.qformer(self._source(image)).queries
 
-    def soft_prompts(self, image: Tensor) -> Tensor:
-        """Return an image's soft prompts for the language model: (B, N, Di) → (B, P + Q, Dl), global prompts first."""
-        return self.to_prompts(image, self.queries(image))
+    def soft_prompts(self, image: Tensor, kept: Tensor | None = None) -> Tensor:
+        """Return an image's soft prompts for the language model: (B, N, Di) → (B, P + Q, Dl), global prompts first.
+
+        ``kept`` (N,) are the tokens' indices among all of an image if some were dropped.
+        """
+        return self.to_prompts(image, self.queries(self.cross_attention_cache(image, kept)))
 
     def to_prompts(self, image: Tensor, queries: Tensor) -> Tensor:
         """Return the soft prompts for image tokens and query outputs (B, Q, D): (B, P + Q, Dl)."""

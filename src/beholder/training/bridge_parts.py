@@ -70,12 +70,15 @@ def check_sizes(
     qformer = config.bridge.qformer
     pixels = torch.zeros(1, 3, preprocessing.height, preprocessing.width)
     with torch.inference_mode():
-        width = image_tokens(tower, pixels).shape[-1]
+        _, count, width = image_tokens(tower, pixels).shape
     expected = [
         ("bridge.qformer.image_width", qformer.image_width, width, "the image tower's"),
         ("bridge.language_width", config.bridge.language_width, language.width, "the language model's"),
         ("bridge.qformer.vocabulary", qformer.vocabulary, tokenizer.backend.get_vocab_size(), "the text tokenizer's"),
     ]
+    if qformer.grid_height:
+        name = "bridge.qformer.prefix_tokens + grid_height * grid_width ="
+        expected.append((name, qformer.image_positions, count, "the image tower's"))
     if text_encoder is not None:
         known = text_encoder.settings
         expected += [

@@ -157,18 +157,28 @@ def sample_images(features: Sequence[np.ndarray], count: int, generator: torch.G
     return chosen, torch.from_numpy(image.astype(np.float32))
 
 
-def patch_dropout(image: Tensor, share: float, generator: torch.Generator, whole: int = 0) -> Tensor:
+def patch_dropout(image: Tensor, share: float, generator: torch.Generator, whole: int = 0) -> tuple[Tensor, Tensor]:
     """Keep the same random ``share`` of image tokens (B, N, Di) in every row (arXiv:2212.00794).
 
     The first ``whole`` of them, which represent the whole image, are always kept and not counted.
+
+    Returns:
+        The kept tokens (B, M, Di) and their indices (M,).
     """
     parts = image.shape[1] - whole
-    kept = torch.randperm(parts, generator=generator)[: round(share * parts)]
-    return torch.cat([image[:, :whole], image[:, whole:][:, kept]], 1)
+    chosen = torch.randperm(parts, generator=generator)[: round(share * parts)]
+    kept = torch.cat([torch.arange(whole), chosen + whole])
+    return image[:, kept], kept
 
 
 def stage_1_losses(
-    bridge: Bridge, image: Tensor, ids: Tensor, mask: Tensor, pictures: Tensor, generator: torch.Generator
+    bridge: Bridge,
+    image: Tensor,
+    ids: Tensor,
+    mask: Tensor,
+    pictures: Tensor,
+    generator: torch.Generator,
+    kept: Tensor | None = None,
 ) -> dict[str, Tensor]:
     """Contrastive, matching and generation losses of a batch.
 
@@ -179,9 +189,10 @@ def stage_1_losses(
         mask: (B, T).
         pictures: (B,), equal for the same image, whose other texts are not negatives.
         generator: samples the hard negatives.
+        kept: (N,), indices of the image tokens if some were dropped (`patch_dropout`).
     """
     scale = bridge.logit_scale.clamp(max=math.log(100))  # type: ignore[union-attr]
-    cache = bridge.cross_attention_cache(image)
+    cache = bridge.cross_attention_cache(image, kept)
     similarity = pair_similarity(bridge.image_features(cache), bridge.text_features(ids, mask))
     same = pictures[:, None] == pictures[None, :]
     text = hard_negatives(similarity, scale, same, generator)

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 # Parameters of more than one dimension that are vectors side by side, not the matrix of a layer.
-NO_MATRICES = ("positions", "registers", "token_types", "class_token", "query_tokens")
+NO_MATRICES = ("positions", "registers", "token_types", "class_token", "query_tokens", "position_bias")
 
 
 def cosine_schedule(progress: float, warmup: float, min_lr_ratio: float = 0.0) -> float:

@@ -24,6 +24,7 @@ from beholder.text.prompts import ENGLISH, Prompts
 from beholder.text.tokenizer import Tokenizer
 from beholder.weights import mini, version_1
 from beholder.weights.cache import cache_folder
+from beholder.weights.eight_bits import pack, unpack
 from beholder.weights.huggingface import read_json
 from beholder.weights.language_models import read_language_model
 from beholder.weights.loaded import LoadedVisionLanguage
@@ -114,22 +115,20 @@ def with_sentence_tokens(tower: EfficientNetLite, caption: nn.Linear, names: Ten
 
 
 def save(bridge: Bridge, tower: GlobalTokenEncoder, folder: Path) -> None:
-    """Write the settings, and the trained tensors in half precision without shared embeddings and frozen tower."""
+    """Write the settings, and the trained tensors in eight bits without shared embeddings and frozen tower."""
     folder.mkdir(parents=True, exist_ok=True)
     (folder / SETTINGS).write_text(json.dumps(bridge.settings.to_dict(), indent=2) + "\n", "utf-8")
     tensors = {name: tensor for name, tensor in bridge.state_dict().items() if name != SHARED_EMBEDDING}
     tensors |= {name: tensor for name, tensor in tower.state_dict().items() if name in SENTENCE_TENSORS}
-    tensors = {name: tensor.half().contiguous() for name, tensor in tensors.items()}
-    save_file(tensors, folder / WEIGHTS, metadata={"format": "pt"})
+    save_file(pack(tensors), folder / WEIGHTS, metadata={"format": "pt"})
 
 
 def load(folder: Path = FOLDER) -> tuple[Bridge, GlobalTokenEncoder | EfficientNetLite]:
-    """Load what ``save`` wrote, joined with the shared embeddings and the frozen tower.
+    """Load what ``save`` wrote (or half precision), joined with the shared embeddings and the frozen tower.
 
     A bridge that was trained without sentence tokens has no maps to them in its file, and attends to the grid alone.
     """
-    tensors = {name: tensor.float() for name, tensor in read_tensors(folder, ("bridge",)).items()}
-    tensors = version_1.current_tensors(tensors)
+    tensors = version_1.current_tensors(unpack(read_tensors(folder, ("bridge",))))
     fitted = [tensors.pop(name) for name in SENTENCE_TENSORS if name in tensors]
     shared = mini.text_tower().embedding.weight.detach()
     settings = BridgeSettings.from_dict(version_1.current_bridge(read_json(folder / SETTINGS)))
