@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from beholder.cli.options import AllowUrls, Json, Model
+from beholder.cli.options import AllowUrls, Json, Model, Precision, PrecisionName
 from beholder.errors import InvalidSetting, PictureError
 
 if TYPE_CHECKING:
@@ -111,6 +111,7 @@ def command(
     no_metadata: NoMetadata = False,
     model: Model = "mini",
     device: Device = None,
+    precision: Precision = PrecisionName.exact,
     json: Json = False,
     allow_urls: AllowUrls = False,
 ) -> None:
@@ -126,6 +127,7 @@ def command(
     from beholder.cli.output import warnings_on_one_line
     from beholder.cli.terminal import select_protocol, show_thumbnail
     from beholder.pictures.drawn import contact_sheet
+    from beholder.runtime.precision import check_precision
     from beholder.tasks.generate import ImageGenerator
 
     texts: list[str | None] = [*text] or [None]
@@ -141,7 +143,12 @@ def command(
     with warnings_on_one_line():
         pictures = read_pictures(like, allow_urls)
         generator = ImageGenerator.from_pretrained(
-            model, device=device, reranker=reranker, ip_adapter=ip_adapter, image_encoder=image_encoder
+            model,
+            device=device,
+            precision=check_precision(precision),
+            reranker=reranker,
+            ip_adapter=ip_adapter,
+            image_encoder=image_encoder,
         )
         metadata: dict[str, str] = {}
         if not no_metadata:

@@ -4,6 +4,7 @@ Shapes: B batch, S side of a picture, P side of a patch, N patches, K context to
 E the shared space.
 """
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -133,5 +134,5 @@ def patchify(pixels: Tensor, size: int) -> Tensor:
 
 def unpatchify(patches: Tensor, size: int) -> Tensor:
     """Put patches (B, N, 3 · P · P) together again: (B, 3, S, S)."""
-    side = round(patches.shape[1] ** 0.5) * size
+    side = math.isqrt(patches.shape[1]) * size
     return F.fold(patches.transpose(1, 2).float(), side, size, stride=size)

@@ -5,6 +5,7 @@ Shapes: B batch, S side of a picture, E the shared space.
 
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any
 
 import torch
@@ -14,9 +15,8 @@ from beholder.errors import InvalidSetting
 from beholder.models.diffusion_transformer import DiffusionTransformer, DiffusionTransformerSettings
 from beholder.models.dual_encoder import read_settings
 from beholder.models.prior import Prior, PriorSettings
-from beholder.models.rectified_flow import Method, guide, integrate, velocity
+from beholder.models.rectified_flow import GuidedVelocity, Method, integrate
 
-Predict = Callable[[Tensor, Tensor, Tensor, Tensor], Tensor]
 OnStep = Callable[[int, Tensor], None]
 
 
@@ -107,7 +107,8 @@ class Unclip(nn.Module):
         Returns:
             (B, 3, S, S), -1 to 1.
         """
-        field = _Field(self.decoder, self.images(embeddings), guidance, clip=True)
+        as_array = partial(torch.as_tensor, device=noise.device)
+        field = GuidedVelocity(self.decoder, self.images(embeddings), guidance, clip=True, as_array=as_array)
         drawn = integrate(field, noise, steps, method, lambda step, _: on_step(step, field.predicted))
         return drawn.clamp(-1, 1)
 
@@ -123,39 +124,7 @@ class Unclip(nn.Module):
             guidance: scale of classifier-free guidance; 1 is without.
             method: of the integration.
         """
-        field = _Field(self.prior, self.sentences(sentences), guidance, clip=False)
+        as_array = partial(torch.as_tensor, device=noise.device)
+        field = GuidedVelocity(self.prior, self.sentences(sentences), guidance, clip=False, as_array=as_array)
         found = integrate(field, noise, steps, method)
         return nn.functional.normalize(self.images.inverse(found), dim=-1)
-
-
-class _Field:
-    """The velocity field of a network that predicts the data, with guidance.
-
-    Args:
-        predict: of samples, times, conditions and which of these are left out.
-        condition: (B, E).
-        guidance: scale.
-        clip: keep predictions between -1 and 1.
-    """
-
-    def __init__(self, predict: Predict, condition: Tensor, guidance: float, clip: bool):
-        self.predict = predict
-        self.condition = condition
-        self.guidance = guidance
-        self.clip = clip
-        self.predicted = condition
-
-    def __call__(self, sample: Tensor, time: float) -> Tensor:
-        batch = len(sample)
-        times = sample.new_full((batch,), time)
-        if self.guidance == 1:
-            dropped = torch.zeros(batch, dtype=torch.bool, device=sample.device)
-            predicted = self.predict(sample, times, self.condition, dropped)
-        else:
-            dropped = torch.arange(2 * batch, device=sample.device) >= batch
-            both = self.predict(
-                sample.repeat(2, *[1] * (sample.ndim - 1)), times.repeat(2), self.condition.repeat(2, 1), dropped
-            )
-            predicted = guide(both[:batch], both[batch:], self.guidance)
-        self.predicted = predicted.clamp(-1, 1) if self.clip else predicted
-        return velocity(self.predicted, sample, times)

@@ -219,7 +219,7 @@ def model_loader(
     Args:
         names: Of encoders and vision-language models.
         allow_pickle: Whether their weights may be pickles.
-        precision: Of encoders and vision-language models.
+        precision: Of all models.
         generators: Names of image generators.
         reranker: The dual encoder that chooses among their candidates; by default each generator's own.
     """
@@ -257,7 +257,7 @@ def model_loader(
             alias = model_alias(name)
             if alias in drawing:
                 raise InvalidSetting(f"--generator {name}: another one is already called {alias}; rename the folder")
-            drawing[alias] = ImageGenerator.from_pretrained(name, reranker=reranker)
+            drawing[alias] = ImageGenerator.from_pretrained(name, precision=precision, reranker=reranker)
         return LoadedModels(encoders, vlms, drawing)
 
     return load

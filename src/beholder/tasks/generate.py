@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import secrets
+import warnings
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
@@ -11,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 from PIL import Image
 
-from beholder.errors import InvalidSetting, ModelNotFound
+from beholder.errors import InvalidSetting, ModelError, ModelNotFound
+from beholder.runtime.precision import Precision, check_precision
 from beholder.tasks.generator_backend import Drawer, DrawingRequest, GeneratorBackend, OnStep
 from beholder.tasks.inputs import text_list
 from beholder.tasks.origin import Origin, Reloadable
@@ -63,6 +65,7 @@ class ImageGenerator(Reloadable):
         name: str | Path,
         *,
         device: str | None = None,
+        precision: Precision = "exact",
         reranker: str | Path | None = None,
         ip_adapter: str | Path | None = None,
         image_encoder: str | Path | None = None,
@@ -73,9 +76,16 @@ class ImageGenerator(Reloadable):
         decoder, in a folder with a ``model_index.json`` and safetensors. Stable Diffusion and SDXL draw texts, and
         pictures with an IP-Adapter; Kandinsky's decoder draws pictures.
 
+        On the CPU, with a precision other than ``"exact"``, a generator of Beholder's own is compiled by OpenVINO on
+        first use, if it is installed. If compilation fails, a warning says why and it runs in torch.
+
         Args:
             name: a folder, a hub id, or ``"mini"``.
             device: where to run; by default the fastest available.
+            precision: how close what a network predicts at each step must be to what it predicts in single precision.
+                ``"exact"``: in torch, in single precision. ``"fast"``: a cosine of at least 0.9999. ``"fastest"``: at
+                least 0.999. The fastest configuration within that bound is measured on first use on this processor, and
+                remembered. On a GPU, and for pipelines, all are in single precision.
             reranker: the dual encoder that chooses among candidates: a name, a folder or a hub id. By default the one
                 that the generator was trained with; for a pipeline, ``mini`` where there are candidates.
             ip_adapter: for Stable Diffusion and SDXL, the safetensors of an IP-Adapter that takes one embedding of a
@@ -88,25 +98,22 @@ class ImageGenerator(Reloadable):
             ModelError: it holds no image generator, or half of one.
             MissingExtra: it holds a pipeline, and diffusers is not installed.
         """
+        from beholder.runtime.device import has_accelerator
+        from beholder.runtime.engine import available
         from beholder.tasks.dual_encoder import DualEncoder
-        from beholder.tasks.unclip_backend import UnclipBackend
-        from beholder.weights import mini_generator
-        from beholder.weights.diffusers_pipeline import is_pipeline
-        from beholder.weights.load import error_context
-        from beholder.weights.native_generator import load_image_generator
-        from beholder.weights.sources import find_image_generator
 
-        origin = Origin(name, device=device, reranker=reranker, ip_adapter=ip_adapter, image_encoder=image_encoder)
-        folder = mini_generator.folder() if name == "mini" else find_image_generator(name)
-        backend: GeneratorBackend
-        with error_context(name):
-            if is_pipeline(folder):
-                shown = folder.absolute().name if Path(name).expanduser().is_dir() else str(name)
-                backend = _pipeline_backend(folder, shown, device, ip_adapter, image_encoder)
-            elif ip_adapter is not None or image_encoder is not None:
-                raise InvalidSetting("ip_adapter and image_encoder are for pipelines of diffusers")
-            else:
-                backend = UnclipBackend(load_image_generator(folder), device)
+        precision = check_precision(precision)
+        origin = Origin(
+            name,
+            device=device,
+            precision=precision,
+            reranker=reranker,
+            ip_adapter=ip_adapter,
+            image_encoder=image_encoder,
+        )
+        if not (device == "cpu" or (device is None and not has_accelerator())) or not available():
+            precision = "exact"
+        backend = _load_backend(name, device, precision, ip_adapter, image_encoder)
         encoder = None if reranker is None else DualEncoder.from_pretrained(reranker, device=device)
         return cls(backend, encoder)._loaded_from(origin)
 
@@ -288,6 +295,41 @@ def best(candidates: Sequence[GeneratedPicture]) -> GeneratedPicture:
 def random_seed() -> int:
     """Return a seed that leaves room for those that count up from it."""
     return secrets.randbelow(2**31)
+
+
+def _load_backend(
+    name: str | Path,
+    device: str | None,
+    precision: Precision,
+    ip_adapter: str | Path | None,
+    image_encoder: str | Path | None,
+) -> GeneratorBackend:
+    from beholder.runtime.compiled_unclip import COMPILED_UNCLIP
+    from beholder.tasks.unclip_backend import UnclipBackend
+    from beholder.weights import mini_generator
+
+    adapted = ip_adapter is not None or image_encoder is not None
+    compiled = None if precision == "exact" or adapted else COMPILED_UNCLIP.find(name)
+    if compiled is not None:
+        return UnclipBackend(compiled, precision=precision)
+    from beholder.weights.load import error_context
+    from beholder.weights.native_generator import load_image_generator
+    from beholder.weights.sources import find_image_generator, is_pipeline
+
+    folder = mini_generator.folder() if name == "mini" else find_image_generator(name)
+    with error_context(name):
+        if is_pipeline(folder):
+            shown = folder.absolute().name if Path(name).expanduser().is_dir() else str(name)
+            return _pipeline_backend(folder, shown, device, ip_adapter, image_encoder)
+        if adapted:
+            raise InvalidSetting("ip_adapter and image_encoder are for pipelines of diffusers")
+        loaded = load_image_generator(folder)
+        if precision != "exact":
+            try:
+                compiled = COMPILED_UNCLIP.find(folder) or COMPILED_UNCLIP.compile(loaded, folder)
+            except (ModelError, OSError) as error:  # such as a full disk
+                warnings.warn(f"{name} could not be compiled, so it is slower: {error}", stacklevel=3)
+        return UnclipBackend(loaded, device) if compiled is None else UnclipBackend(compiled, precision=precision)
 
 
 def _pipeline_backend(

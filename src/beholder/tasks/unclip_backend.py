@@ -7,21 +7,22 @@ drawn in the same call. Shapes: E the shared space.
 from __future__ import annotations
 
 import hashlib
-import json
+from collections.abc import Callable
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import numpy as np
-import torch
 
 from beholder.errors import InvalidSetting, NotFinite
 from beholder.models.rectified_flow import Method
 from beholder.pictures.drawn import to_pictures
-from beholder.runtime.device import select_device
+from beholder.runtime.compiled_unclip import CompiledUnclip, CompiledUnclipNetworks
+from beholder.runtime.precision import Precision
+from beholder.runtime.unclip_networks import TorchUnclip, UnclipNetworks
 from beholder.tasks.dual_encoder import DualEncoder
 from beholder.tasks.embedding_arithmetic import combine
 from beholder.tasks.generator_backend import DrawingRequest, OnStep
-from beholder.weights.loaded import LoadedDualEncoder
 
 if TYPE_CHECKING:
     from PIL import Image
@@ -39,19 +40,31 @@ class UnclipBackend:
     """A loaded generator with its dual encoder.
 
     Args:
-        loaded: the networks.
-        device: where to run; by default the fastest available.
+        loaded: the networks, in torch or compiled.
+        device: where to run; by default the fastest available. A compiled generator runs on the CPU.
+        precision: of a compiled generator and its dual encoder. In torch, both run in single precision.
     """
 
-    def __init__(self, loaded: LoadedImageGenerator, device: str | None = None):
+    def __init__(
+        self,
+        loaded: LoadedImageGenerator | CompiledUnclip,
+        device: str | None = None,
+        precision: Precision = "exact",
+    ):
         self.loaded = loaded
-        self.device = select_device(device)
-        self.network = loaded.network.to(self.device).eval().requires_grad_(False)
-        if isinstance(loaded.encoder, LoadedDualEncoder):
-            self.encoder = DualEncoder(loaded.encoder, device)
+        self.networks: UnclipNetworks
+        if isinstance(loaded, CompiledUnclip):
+            self.networks = CompiledUnclipNetworks(loaded, precision)
+            self.encoder = DualEncoder.from_pretrained(loaded.encoder, device="cpu", precision=precision)
         else:
-            self.encoder = DualEncoder.from_pretrained(loaded.encoder, device=device)
-        size, expected = self.encoder.towers.embedding, self.network.settings.decoder.embedding
+            from beholder.runtime.device import select_device
+
+            self.networks = TorchUnclip(loaded.network, select_device(device))
+            if isinstance(loaded.encoder, str | Path):
+                self.encoder = DualEncoder.from_pretrained(loaded.encoder, device=device)
+            else:
+                self.encoder = DualEncoder(loaded.encoder, device)
+        size, expected = self.encoder.towers.embedding, self.networks.embedding
         if size != expected:
             raise InvalidSetting(
                 f"{self.name}: draws embeddings of {expected} numbers, and its dual encoder makes some of {size}"
@@ -65,17 +78,12 @@ class UnclipBackend:
     @property
     def size(self) -> int:
         """The side of the pictures, in pixels."""
-        return self.network.settings.decoder.image_size
+        return self.networks.image_size
 
     @cached_property
     def fingerprint(self) -> str:
         """A hexadecimal hash of networks and encoder."""
-        digest = hashlib.sha256(json.dumps(self.network.settings.to_dict(), sort_keys=True).encode())
-        digest.update(self.encoder.fingerprint.encode())
-        for name, tensor in sorted(self.network.state_dict().items()):
-            digest.update(name.encode())
-            digest.update(tensor.cpu().numpy().tobytes())
-        return digest.hexdigest()
+        return hashlib.sha256((self.networks.fingerprint + self.encoder.fingerprint).encode()).hexdigest()
 
     def truncates(self, text: str) -> bool:
         """Whether a text is longer than what the dual encoder reads of it."""
@@ -91,7 +99,7 @@ class UnclipBackend:
             width, height = request.size
             raise InvalidSetting(f"size {width}x{height}: {self.name} draws {self.size}x{self.size} only")
         given = request.embedding
-        expected = self.network.settings.decoder.embedding
+        expected = self.networks.embedding
         if given is not None and (given.shape != (expected,) or not np.isfinite(given).all() or not given.any()):
             raise InvalidSetting(f"embedding must be an array of {expected} finite numbers that are not all zero")
         return UnclipDrawer(self, request)
@@ -112,36 +120,30 @@ class UnclipDrawer:
         self.plus = 0 if request.text is None else 1
         self.sentences = encoder.embed_texts(texts)
 
-    @torch.inference_mode()
-    def embedding(self, generator: torch.Generator) -> np.ndarray:
-        """Return the embedding (E,) to draw."""
-        network, device = self.backend.network, self.backend.device
-        noise = torch.randn(1, network.settings.prior.embedding, generator=generator)
-        found: list[np.ndarray] = []
-        for sentence in self.sentences:  # all with the same noise, so that differences are those of the sentences
-            image = network.imagine(
-                torch.from_numpy(sentence)[None].to(device), noise.to(device), PRIOR_STEPS, PRIOR_GUIDANCE, METHOD
-            )
-            found.append(image[0].cpu().numpy())
+    def embedding(self, noise: np.ndarray) -> np.ndarray:
+        """Return the embedding (E,) to draw, from noise (1, E)."""
+        networks = self.backend.networks
+        found = [  # all with the same noise, so that differences are those of the sentences
+            networks.imagine(sentence[None], noise, PRIOR_STEPS, PRIOR_GUIDANCE, METHOD)[0]
+            for sentence in self.sentences
+        ]
         plus = [*self.pictures, *found[: self.plus]]
         minus = found[self.plus :]
         if len(plus) == 1 and not minus:
             return plus[0]
-        return combine(plus, minus, network.images.mean.cpu().numpy())
+        return combine(plus, minus, networks.mean)
 
-    @torch.inference_mode()
     def draw(self, seed: int, on_step: OnStep | None = None) -> Image.Image:
         """Draw a picture; the same seed draws the same one."""
-        backend = self.backend
-        generator = torch.Generator().manual_seed(seed)
-        embedding = torch.from_numpy(self.embedding(generator))[None].to(backend.device)
-        noise = torch.randn(1, 3, backend.size, backend.size, generator=generator).to(backend.device)
+        networks = self.backend.networks
+        of_embedding, of_picture = networks.noise(seed)
 
-        def report(step: int, predicted: torch.Tensor) -> None:
+        def report(step: int, predicted: Callable[[], np.ndarray]) -> None:
             if on_step is not None:
-                on_step(step, self.steps, lambda: to_pictures(predicted.float().cpu())[0])
+                on_step(step, self.steps, lambda: to_pictures(predicted())[0])
 
-        pixels = backend.network.draw(embedding, noise, self.steps, self.guidance, METHOD, report)
-        if not torch.isfinite(pixels).all():
-            raise NotFinite(f"{backend.name}: the decoder gave NaN or infinity; its weights may be damaged")
-        return to_pictures(pixels.float().cpu())[0]
+        embedding = self.embedding(of_embedding)[None]
+        pixels = networks.draw(embedding, of_picture, self.steps, self.guidance, METHOD, report)
+        if not np.isfinite(pixels).all():
+            raise NotFinite(f"{self.backend.name}: the decoder gave NaN or infinity; its weights may be damaged")
+        return to_pictures(pixels)[0]

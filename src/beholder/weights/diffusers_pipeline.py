@@ -19,10 +19,10 @@ from beholder.text.tokenizer_files import tokenizer_from_folder
 from beholder.weights.clip import IGNORED, MISTAKEN_END_ID, TEXT_DEFAULTS, TEXT_ROWS
 from beholder.weights.huggingface import CONFIG, STEMS, block_settings, read_json
 from beholder.weights.quiet_transformers import quiet_transformers
+from beholder.weights.sources import PIPELINE_INDEX
 from beholder.weights.table import Row, build_empty, load_foreign
 from beholder.weights.tensors import read_tensors
 
-INDEX = "model_index.json"
 # The pipelines that can be driven, each with the folders of its text towers and their tokenizers.
 PIPELINES = {
     "StableDiffusionPipeline": (("text_encoder", "tokenizer"),),
@@ -50,11 +50,6 @@ class LoadedPipeline:
     name: str
 
 
-def is_pipeline(folder: Path) -> bool:
-    """Whether a folder holds a pipeline of diffusers."""
-    return (folder / INDEX).is_file()
-
-
 @quiet_transformers()
 def load_pipeline(folder: Path, name: str) -> LoadedPipeline:
     """Load a pipeline onto the CPU, in single precision.
@@ -64,10 +59,10 @@ def load_pipeline(folder: Path, name: str) -> LoadedPipeline:
         WeightsMismatch: a tensor of a text tower is missing, unexpected or of another shape.
         MissingExtra: diffusers is not installed.
     """
-    index = read_json(folder / INDEX)
+    index = read_json(folder / PIPELINE_INDEX)
     kind = index.get("_class_name")
     if kind not in PIPELINES:
-        raise ModelError(f"{folder / INDEX}: a {kind!r} can't be driven; known are {', '.join(PIPELINES)}")
+        raise ModelError(f"{folder / PIPELINE_INDEX}: a {kind!r} can't be driven; known are {', '.join(PIPELINES)}")
     parts = [part for part, value in index.items() if isinstance(value, list) and value and value[0] is not None]
     missing = [part for part in parts if not (folder / part).is_dir()]
     if missing:

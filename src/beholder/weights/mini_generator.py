@@ -8,28 +8,23 @@ That dual encoder has the two frozen towers of ``mini``, so only its heads are s
     heads.safetensors        its heads, in eight bits, too
     calibration.safetensors  if it has a calibration
 
-The parts are assembled into a folder of Beholder's format in the cache.
+The parts are assembled into a folder of Beholder's format in the cache. Finding that folder does not import torch.
 """
+
+from __future__ import annotations
 
 import hashlib
 import json
 from dataclasses import asdict
 from pathlib import Path
-
-import torch
-from safetensors.torch import save_file
+from typing import TYPE_CHECKING
 
 from beholder.errors import InvalidSetting, ModelNotFound
-from beholder.models.unclip import Unclip, UnclipSettings
-from beholder.weights import mini
+from beholder.weights import mini_parts
 from beholder.weights.cache import cache_folder
-from beholder.weights.eight_bits import pack, unpack
-from beholder.weights.huggingface import read_json
-from beholder.weights.loaded import LoadedDualEncoder
-from beholder.weights.native import load_dual_encoder
-from beholder.weights.native_generator import LoadedImageGenerator, save_image_generator
-from beholder.weights.table import build_empty, load_native_tensors
-from beholder.weights.tensors import read_tensors
+
+if TYPE_CHECKING:
+    from beholder.weights.native_generator import LoadedImageGenerator
 
 FOLDER = Path(__file__).parent / "mini_generator"
 WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
@@ -53,6 +48,14 @@ def save(loaded: LoadedImageGenerator, folder: Path) -> None:
     Raises:
         InvalidSetting: the dual encoder's towers are not those of ``mini``, or it has a second text tower.
     """
+    import torch
+    from safetensors.torch import save_file
+
+    from beholder.weights import mini
+    from beholder.weights.eight_bits import pack
+    from beholder.weights.loaded import LoadedDualEncoder
+    from beholder.weights.native import load_dual_encoder
+
     if isinstance(loaded.encoder, str):
         raise InvalidSetting("the dual encoder in front of the generator is mini itself; it needs heads of its own")
     encoder = loaded.encoder if isinstance(loaded.encoder, LoadedDualEncoder) else load_dual_encoder(loaded.encoder)
@@ -87,6 +90,14 @@ def assemble(folder: Path = FOLDER) -> LoadedImageGenerator:
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         DownloadFailed: a tower could not be fetched.
     """
+    from beholder.models.unclip import Unclip, UnclipSettings
+    from beholder.weights import mini
+    from beholder.weights.eight_bits import unpack
+    from beholder.weights.huggingface import read_json
+    from beholder.weights.native_generator import LoadedImageGenerator
+    from beholder.weights.table import build_empty, load_native_tensors
+    from beholder.weights.tensors import read_tensors
+
     if not (folder / WEIGHTS).is_file():
         raise ModelNotFound(MISSING)
     config = read_json(folder / SETTINGS)
@@ -100,7 +111,7 @@ def model_folder(folder: Path = FOLDER) -> Path:
     digest = hashlib.sha256(str(BUILD).encode())
     for name in (SETTINGS, WEIGHTS, HEADS_SETTINGS, HEADS):
         digest.update((folder / name).read_bytes())
-    for part in (mini.IMAGE_TOWER, mini.TEXT_TOWER):
+    for part in (mini_parts.IMAGE_TOWER, mini_parts.TEXT_TOWER):
         digest.update(part.sha256.encode())
     return cache_folder() / "models" / f"mini-generator-{digest.hexdigest()[:12]}"
 
@@ -116,5 +127,7 @@ def folder() -> Path:
         raise ModelNotFound(MISSING)
     finished = model_folder(FOLDER)
     if not finished.exists():
+        from beholder.weights.native_generator import save_image_generator
+
         save_image_generator(assemble(FOLDER), finished)
     return finished

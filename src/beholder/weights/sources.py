@@ -83,6 +83,11 @@ def find_image_generator(name: str | Path) -> Path:
     return _from_hub(hub_id(name), None, allow_pickle=False, select=generator_files)
 
 
+def is_pipeline(folder: Path) -> bool:
+    """Whether a folder holds a pipeline of diffusers."""
+    return (folder / PIPELINE_INDEX).is_file()
+
+
 def hub_id(name: str | Path) -> str:
     """Return the hub id that a short name or a hub id leads to.
 
