@@ -61,9 +61,11 @@ share: $(VENV)/installed
 # Their versions exclude each other's and those of the lock, so they have an environment of their own.
 clients: $(CLIENTS)/installed
 
-$(CLIENTS)/installed: tests/server/clients/requirements.txt
+# llama.cpp's server has wheels for some platforms only; the clients are installed without it elsewhere.
+$(CLIENTS)/installed: tests/server/clients/requirements.txt tests/server/clients/llama_cpp.txt
 	$(PYTHON) -m venv $(CLIENTS)
 	$(CLIENTS)/bin/python -m pip install --quiet --requirement $<
+	-$(CLIENTS)/bin/python -m pip install --quiet --only-binary :all: --requirement tests/server/clients/llama_cpp.txt
 	touch $@
 
 bench: $(VENV)/installed

@@ -23,6 +23,8 @@ class FaultyServer:
         fault: what goes wrong with each request.
         requests: all bodies that were answered, by the brightness of their picture.
         headers: of the last request.
+        refusal: what a status that `fault` names is sent with, as the error of the body.
+        finish_reason: of each answer.
         dead: set from when it died until it was started again.
     """
 
@@ -32,6 +34,8 @@ class FaultyServer:
         self.answered: Counter[int] = Counter()
         self.bodies: list[dict[str, Any]] = []
         self.headers: dict[str, str] = {}
+        self.refusal: Any = {"message": "no such thing"}
+        self.finish_reason = "stop"
         self.reply: Callable[[dict[str, Any], int], str] = lambda body, brightness: f"brightness {brightness}"
         self.died = threading.Event()
         self.release = threading.Event()
@@ -48,6 +52,9 @@ class FaultyServer:
 
         class Handler(BaseHTTPRequestHandler):
             def do_GET(self) -> None:
+                if self.path != "/v1/models":
+                    server._send(self, {"error": {"message": "not found"}}, 404)
+                    return
                 server._send(self, {"object": "list", "data": [{"id": "faulty", "object": "model"}]})
 
             def do_POST(self) -> None:
@@ -91,7 +98,7 @@ class FaultyServer:
             self._send(handler, {"error": {"message": "out of luck"}}, 500)
             return
         if fault.isdigit():
-            self._send(handler, {"error": {"message": "no such thing"}}, int(fault))
+            self._send(handler, {"error": self.refusal}, int(fault))
             return
         brightness = brightness_of(body)
         with self.lock:
@@ -101,7 +108,7 @@ class FaultyServer:
         if body.get("stream"):
             self._stream(handler, text)
             return
-        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": "stop"}
+        choice = {"index": 0, "message": {"role": "assistant", "content": text}, "finish_reason": self.finish_reason}
         self._send(
             handler, {"id": "1", "object": "chat.completion", "created": 0, "model": "faulty", "choices": [choice]}
         )
@@ -112,7 +119,7 @@ class FaultyServer:
         handler.end_headers()
         base = {"id": "1", "object": "chat.completion.chunk", "created": 0, "model": "faulty"}
         pieces: list[tuple[dict[str, str], str | None]] = [({"content": piece}, None) for piece in text]
-        for delta, reason in [*pieces, ({}, "stop")]:
+        for delta, reason in [*pieces, ({}, self.finish_reason)]:
             chunk = base | {"choices": [{"index": 0, "delta": delta, "finish_reason": reason}]}
             handler.wfile.write(f"data: {json.dumps(chunk)}\n\n".encode())
         handler.wfile.write(b"data: [DONE]\n\n")

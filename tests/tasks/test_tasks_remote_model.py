@@ -13,6 +13,7 @@ from PIL import Image
 
 from beholder import Album, DualEncoder, VisionLanguageModel
 from beholder.errors import (
+    InvalidAnswer,
     InvalidSetting,
     ModelError,
     ModelUnreachable,
@@ -105,7 +106,7 @@ def test_a_picture_is_sent_without_its_metadata_and_not_larger_than_needed(tmp_p
 def test_a_picture_that_fails_keeps_its_place() -> None:
     with faulty_server.running(lambda number: "fail" if number <= 3 else "") as server:
         found = list(model(server, attempts=3).stream_captions([picture(0), "nothing.jpg", picture(1)], batch_size=1))
-        assert isinstance(found[0].error, RequestFailed) and "3 times" in str(found[0].error)
+        assert isinstance(found[0].error, RequestFailed) and "3 times: out of luck" in str(found[0].error)
         assert isinstance(found[1].error, PictureNotFound)
         assert found[2].caption == "brightness 1"
 
@@ -115,6 +116,52 @@ def test_a_refused_picture_is_not_sent_again() -> None:
         found = list(model(server).stream_captions([picture(0), picture(1)], batch_size=1))
         assert isinstance(found[0].error, PictureRefused) and "status 413: no such thing" in str(found[0].error)
         assert found[1].caption == "brightness 1" and server.count == 2
+
+
+@pytest.mark.parametrize(
+    ("status", "said"),
+    [
+        ("500", {"message": "image input is not supported - hint: you may need to provide the mmproj", "code": 500}),
+        ("500", {"message": "failed to process inputs: this model is missing data required for image input"}),
+        ("400", "Model does not support images. Please use a model that does."),
+        ("400", {"message": "qwen3 is not a multimodal model"}),
+    ],
+    ids=["llama.cpp", "Ollama", "LM Studio", "vLLM"],
+)
+def test_a_model_that_takes_no_pictures_ends_the_run(status: str, said: Any) -> None:
+    with faulty_server.running(lambda number: status) as server:
+        server.refusal = said
+        with pytest.raises(ModelError, match=r"takes no pictures: choose a vision-language model.*says: ") as raised:
+            model(server).caption([picture(0), picture(1)], batch_size=1)
+        assert (said if isinstance(said, str) else said["message"]) in str(raised.value)
+        with pytest.raises(ModelError, match="takes no pictures"):
+            list(model(server).chat(picture()).stream("what ?"))
+        assert server.count in (2, 3)  # nothing is tried again; the second picture may be under way
+
+
+def test_an_answer_that_is_all_thoughts_is_an_error() -> None:
+    with faulty_server.running() as server:
+        server.finish_reason = "length"
+        vlm = model(server)
+        for thoughts in ("", "<think>It is round, and"):
+            server.reply = lambda body, brightness, thoughts=thoughts: thoughts  # type: ignore[misc]
+            (found,) = vlm.stream_captions([picture()])
+            assert isinstance(found.error, InvalidAnswer) and "raise max_new_tokens" in str(found.error)
+            with pytest.raises(InvalidAnswer, match="still thinking"):
+                vlm.ask(picture(), "what ?")
+            chat = vlm.chat(picture())
+            with pytest.raises(InvalidAnswer, match="still thinking"):
+                chat.ask("what ?")
+        server.reply = lambda body, brightness: "<think>It is round.</think>A dog"
+        assert vlm.caption(picture()) == "A dog"
+        assert "".join(chat.continue_answer()) == "A dog" and not chat.turns[-1].finished
+
+
+def test_a_wrong_path_without_a_model_is_no_missing_model() -> None:
+    with faulty_server.running() as server:
+        vlm = VisionLanguageModel.from_pretrained(f"{server.address}/nothing")
+        with pytest.raises(ModelUnreachable, match=r"no OpenAI API \(is it …/v1\?\)"):
+            vlm.caption(picture())
 
 
 @pytest.mark.parametrize(("status", "message"), [("401", "asks for a key"), ("404", "has no model 'faulty'")])

@@ -14,7 +14,16 @@ from threading import Event
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
-from beholder.errors import InvalidSetting, MissingExtra, ModelUnreachable, PictureRefused, RequestFailed
+from beholder.errors import (
+    InvalidAnswer,
+    InvalidSetting,
+    MissingExtra,
+    ModelError,
+    ModelUnreachable,
+    PictureRefused,
+    RequestFailed,
+)
+from beholder.tasks.thinking import without_thinking
 
 if TYPE_CHECKING:
     import openai
@@ -22,6 +31,12 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 KEY = "BEHOLDER_API_KEY"  # environment variable with the key of the server
 TRY_AGAIN = {408, 409, 425, 429}  # and everything from 500
+TEXT_ONLY = (  # how servers say that a model takes no pictures, some of them with status 500
+    "image input is not supported",  # llama.cpp
+    "missing data required for image input",  # Ollama
+    "model does not support image",  # LM Studio
+    "is not a multimodal model",  # vLLM
+)
 LONGEST_RETRY_AFTER = 60.0  # seconds that a server may make us wait
 
 
@@ -135,6 +150,8 @@ class RemoteClient:
         Raises:
             RequestFailed: the server failed at each attempt.
             PictureRefused: the server refuses the request.
+            InvalidAnswer: the answer had not begun at its greatest length, since the model was still thinking.
+            ModelError: the model takes no pictures.
             ModelUnreachable: nothing answers at the address, or something else.
         """
         model = self.model
@@ -147,6 +164,7 @@ class RemoteClient:
             raise self._something_else() from None
         if not isinstance(text, str):
             text = ""
+        _check_begun(text, choice.finish_reason, name)
         return text, choice.finish_reason != "length"
 
     def stream(self, messages: list[dict[str, Any]], name: str, **settings: Any) -> Iterator[tuple[str, bool]]:
@@ -156,20 +174,23 @@ class RemoteClient:
         model = self.model
         create: Any = self.client.chat.completions.create
         chunks = self.attempt(lambda: create(model=model, messages=messages, stream=True, **settings), name)
-        told = False
+        told, text, reason = False, "", None
         try:
             for chunk in chunks:
                 for choice in getattr(chunk, "choices", None) or ():
-                    told = True
-                    yield (choice.delta.content or "") if choice.delta else "", choice.finish_reason == "stop"
+                    told, reason = True, choice.finish_reason
+                    piece = (choice.delta.content or "") if choice.delta else ""
+                    text += piece
+                    yield piece, reason == "stop"
         except (openai.APIError, AttributeError) as error:
-            raise ModelUnreachable(f"{self.endpoint.name}: the answer broke off ({type(error).__name__})") from None
+            raise self._broken_off(error) from None
         finally:
             close = getattr(chunks, "close", None)
             if close is not None:
                 close()
         if not told:
             raise self._something_else()
+        _check_begun(text, reason, name)
 
     def attempt(self, request: Any, name: str, stop: Event | None = None) -> Any:
         """Return what a request returns; it is sent again, ever later, after failures that may pass.
@@ -197,9 +218,13 @@ class RemoteClient:
                 failure = ModelUnreachable(f"{endpoint.url}: nothing answers there: {reason}")
             except openai.APIStatusError as error:
                 reason = f"status {error.status_code}"
+                said = _message(error)
+                if _is_text_only(said):
+                    raise self._text_only(said) from None
                 if error.status_code < 500 and error.status_code not in TRY_AGAIN:
                     raise self._refusal(error, name) from None
-                failure = RequestFailed(name, f"the server failed with {reason}, {number} times")
+                failed = f"the server failed with {reason}, {number} times"
+                failure = RequestFailed(name, f"{failed}: {said}" if said else failed)
                 wait = max(wait, _retry_after(error))
             except openai.APIError:
                 raise self._something_else() from None
@@ -215,10 +240,28 @@ class RemoteClient:
         if status in (401, 403):
             return ModelUnreachable(f"{self.endpoint.url}: asks for a key, or refuses it: set {KEY}")
         if status == 404:
-            return ModelUnreachable(f"{self.endpoint.url}: has no model {self.endpoint.model!r}, or is no OpenAI API")
+            if not self.endpoint.model:
+                return self._something_else()
+            return ModelUnreachable(
+                f"{self.endpoint.url}: has no model {self.endpoint.model!r}, or is no OpenAI API (is it …/v1?)"
+            )
         if 300 <= status < 400:
             return ModelUnreachable(f"{self.endpoint.url}: leads to another address, which is not followed")
-        return PictureRefused(name, f"the server refuses it with status {status}: {_message(error)}")
+        said = _message(error) or "no reason given"
+        return PictureRefused(name, f"the server refuses it with status {status}: {said}")
+
+    def _text_only(self, said: str) -> ModelError:
+        return ModelError(
+            f"{self.endpoint.name}: the model takes no pictures: choose a vision-language model, and start llama.cpp's "
+            f"server with its projector (--mmproj); the server says: {said}"
+        )
+
+    def _broken_off(self, error: Exception) -> ModelError:
+        said = _message(error)
+        if _is_text_only(said):
+            return self._text_only(said)
+        reason = f"{type(error).__name__}: {said}" if said else type(error).__name__
+        return ModelUnreachable(f"{self.endpoint.name}: the answer broke off ({reason})")
 
     def _something_else(self) -> ModelUnreachable:
         return ModelUnreachable(f"{self.endpoint.url}: what answers there is no OpenAI API (is it …/v1?)")
@@ -232,6 +275,19 @@ def _retry_after(error: openai.APIStatusError) -> float:
         return 0.0
 
 
-def _message(error: openai.APIStatusError) -> str:
-    body = error.body if isinstance(error.body, dict) else {}
-    return " ".join(str(body.get("message", "no reason given")).split())[:300]
+def _message(error: Exception) -> str:
+    """Return what a server says about an error, which is an object or a text; empty if it does not say."""
+    body = getattr(error, "body", None)
+    said = (body.get("message") or body.get("detail") or "") if isinstance(body, dict) else body or ""
+    text = " ".join(str(said).split())
+    return "" if text.startswith("<") else text[:300]  # not a proxy's page
+
+
+def _is_text_only(said: str) -> bool:
+    return any(phrase in said.casefold() for phrase in TEXT_ONLY)
+
+
+def _check_begun(text: str, reason: str | None, name: str) -> None:
+    if reason == "length" and not without_thinking(text).strip():
+        problem = "the model was still thinking, or silent, at the greatest number of tokens"
+        raise InvalidAnswer(name, f"{problem}: raise max_new_tokens, or take a model that does not think")
