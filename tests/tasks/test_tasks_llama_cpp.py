@@ -128,12 +128,10 @@ def test_questions_and_a_conversation(address: str, folder: Path) -> None:
 
 
 def test_a_stream_that_is_closed_leaves_the_server_free(address: str, folder: Path) -> None:
-    chat = model(address).chat(folder / "0.png", max_new_tokens=200)
     for _ in range(6):  # more than the server answers at once
-        stream = chat.stream("what is this ?")
+        stream = model(address).chat(folder / "0.png", max_new_tokens=200).stream("what is this ?")
         assert next(stream)
         stream.close()  # type: ignore[attr-defined]
-        chat.turns.clear()
     assert model(address).caption(folder / "0.png")
 
 
@@ -170,6 +168,6 @@ def test_a_model_without_a_projector_takes_no_pictures(
         ):
             with pytest.raises(ModelError, match=r"takes no pictures: .*\(--mmproj\); the server says: image input"):
                 ask()
-        assert not caplog.messages  # it was tried once
+        assert "attempt" not in caplog.text  # it was not tried again
     with pytest.raises(ModelUnreachable, match="nothing answers there"):
         model(address).caption(folder / "0.png")
