@@ -95,14 +95,14 @@ def test_a_refusal_is_shown(page: Any) -> None:
 
 def test_drawing_can_be_stopped(page: Any, drawing_site: Running, monkeypatch: pytest.MonkeyPatch) -> None:
     generator = drawing_site.service.generators["tiny"]
-    draw = generator.model.backend.network.draw  # type: ignore[attr-defined]
+    draw = generator.model.backend.networks.draw  # type: ignore[attr-defined]
 
     def forever(embedding: Any, noise: Any, steps: int, guidance: float, method: str, on_step: Any) -> Any:
         for _ in range(10**9):
             draw(embedding, noise, 2, guidance, method, on_step)
         raise AssertionError("it was not stopped")
 
-    monkeypatch.setattr(generator.model.backend.network, "draw", forever)  # type: ignore[attr-defined]
+    monkeypatch.setattr(generator.model.backend.networks, "draw", forever)  # type: ignore[attr-defined]
     page.locator("#prompt").fill("a cat")
     page.keyboard.press("Enter")
     page.locator("#drawings li").wait_for()

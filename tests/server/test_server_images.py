@@ -248,7 +248,7 @@ class SteppingGenerator:
         self.started: list[int] = []
         self.may = threading.Semaphore(0)
         self.begun = threading.Semaphore(0)
-        network = generator.backend.network  # type: ignore[attr-defined]
+        network = generator.backend.networks  # type: ignore[attr-defined]
         draw = network.draw
 
         def slow(embedding: Any, noise: Any, steps: int, guidance: float, method: str, on_step: Any) -> Any:
