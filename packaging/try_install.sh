@@ -108,7 +108,8 @@ until [ -n "$address" ] && ask "$address/readyz" >/dev/null 2>&1; do
     address=$(grep -oE 'http://127\.0\.0\.1:[0-9]+' "$scratch/serve.log" | head -1 || true)
 done
 ask "$address/readyz"
-ask "$address/" | grep -F -m 1 '<title>' || fail "the page is not served"
+ask "$address/" >"$scratch/page" # and not into grep, which ends after the first line that it finds
+grep -F -m 1 '<title>' "$scratch/page" || fail "the page is not served"
 kill "$server"
 wait "$server" || fail "the server ended with $?"
 server=''
