@@ -5,13 +5,11 @@ Source: the NaFlex variant of SigLIP 2 (arXiv:2502.14786, section 2.4.2), after 
 
 import math
 from dataclasses import dataclass
-from typing import get_args
 
 import numpy as np
 from PIL import Image
 
-from beholder.errors import InvalidSetting
-from beholder.pictures.transform import Interpolation, normalize
+from beholder.pictures.transform import Interpolation, check_choice, check_positive, normalize, three_numbers
 
 MARKS = 2  # values after those of a patch: 1 for a patch and 0 for padding; 1 for the first patch of a row
 LARGEST_SCALE = 100.0  # by which a picture is enlarged
@@ -39,20 +37,10 @@ class NaFlexPreprocessing:
     def __post_init__(self) -> None:
         """Validate the values and convert lists, as loaded from JSON, to tuples."""
         for setting in ("patch_size", "max_num_patches"):
-            value = getattr(self, setting)
-            if not isinstance(value, int) or value < 1:
-                raise InvalidSetting(f"{setting}: must be a positive integer, not {value!r}")
-        if self.interpolation not in get_args(Interpolation):
-            raise InvalidSetting(
-                f"interpolation: must be one of {', '.join(get_args(Interpolation))}, not {self.interpolation!r}"
-            )
+            check_positive(setting, getattr(self, setting))
+        check_choice("interpolation", self.interpolation, Interpolation)
         for setting in ("mean", "std"):
-            values = tuple(float(value) for value in getattr(self, setting))
-            if len(values) != 3 or not np.isfinite(values).all() or (setting == "std" and min(values) <= 0):
-                raise InvalidSetting(
-                    f"{setting}: must be three numbers (positive for std), not {getattr(self, setting)!r}"
-                )
-            object.__setattr__(self, setting, values)
+            object.__setattr__(self, setting, three_numbers(setting, getattr(self, setting)))
 
     @property
     def shorter_side(self) -> int:

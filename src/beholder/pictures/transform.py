@@ -1,9 +1,10 @@
 """Image preprocessing: resize, crop, normalize, and the inverse for display."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import Literal, get_args
+from typing import Any, Literal, get_args
 
 import numpy as np
 from PIL import Image
@@ -19,6 +20,30 @@ _EXTREME_RATIO = 3.0  # ratio of aspect ratios above which little of the picture
 
 class ExtremeShapeWarning(UserWarning):
     """A very wide or tall picture is heavily distorted or cropped by preprocessing."""
+
+
+def check_choice(setting: str, value: object, kind: Any) -> None:
+    """Raise `InvalidSetting` unless a value is one of those of a ``Literal``."""
+    if value not in get_args(kind):
+        raise InvalidSetting(f"{setting}: must be one of {', '.join(get_args(kind))}, not {value!r}")
+
+
+def check_positive(setting: str, value: object) -> None:
+    """Raise `InvalidSetting` unless a value is a positive integer."""
+    if not isinstance(value, int) or value < 1:
+        raise InvalidSetting(f"{setting}: must be a positive integer, not {value!r}")
+
+
+def three_numbers(setting: str, given: Sequence[float]) -> tuple[float, ...]:
+    """Return the values of ``mean`` or ``std`` as numbers.
+
+    Raises:
+        InvalidSetting: they are not three, not finite, or not positive for ``std``.
+    """
+    values = tuple(float(value) for value in given)
+    if len(values) != 3 or not np.isfinite(values).all() or (setting == "std" and min(values) <= 0):
+        raise InvalidSetting(f"{setting}: must be three numbers (positive for std), not {given!r}")
+    return values
 
 
 @dataclass(frozen=True)
@@ -57,21 +82,13 @@ class Preprocessing:
     def __post_init__(self) -> None:
         """Validate the values and convert lists, as loaded from JSON, to tuples."""
         for setting, kind in (("fit", Fit), ("interpolation", Interpolation), ("centre", CropRounding)):
-            if getattr(self, setting) not in get_args(kind):
-                raise InvalidSetting(
-                    f"{setting}: must be one of {', '.join(get_args(kind))}, not {getattr(self, setting)!r}"
-                )
+            check_choice(setting, getattr(self, setting), kind)
         for setting in ("height", "width", "resize"):
             value = getattr(self, setting)
-            if not (setting == "resize" and value is None) and (not isinstance(value, int) or value < 1):
-                raise InvalidSetting(f"{setting}: must be a positive integer, not {value!r}")
+            if not (setting == "resize" and value is None):
+                check_positive(setting, value)
         for setting in ("mean", "std"):
-            values = tuple(float(value) for value in getattr(self, setting))
-            if len(values) != 3 or not np.isfinite(values).all() or (setting == "std" and min(values) <= 0):
-                raise InvalidSetting(
-                    f"{setting}: must be three numbers (positive for std), not {getattr(self, setting)!r}"
-                )
-            object.__setattr__(self, setting, values)
+            object.__setattr__(self, setting, three_numbers(setting, getattr(self, setting)))
 
     @property
     def shorter_side(self) -> int:

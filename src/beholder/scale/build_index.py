@@ -200,7 +200,9 @@ def _tuned(manifest: Manifest, folder: Path) -> Manifest:
         truth.add(np.arange(first, first + len(vectors)), vectors)
     probes, aim = 1, manifest.aim + (1 - manifest.aim) / 3  # so that other queries reach it, too
     while True:
-        found = recall_at_k([segment.search(query, K, probes)[0] for query in queries], truth.ids)
+        cells = [segment.nearest_cells(query, probes) for query in queries]
+        nearest = [segment.search(query, K, each)[0] for query, each in zip(queries, cells, strict=True)]
+        found = recall_at_k(nearest, truth.ids)
         if found >= aim or probes >= manifest.cells:
             return replace(manifest, probes=probes, recall=found)
         probes = min(manifest.cells, max(probes + 1, int(probes * 1.4)))

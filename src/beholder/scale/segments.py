@@ -160,6 +160,10 @@ class NearestCells:
     cells: np.ndarray
     products: np.ndarray
 
+    def first(self, count: int) -> NearestCells:
+        """Return the nearest ``count`` of them."""
+        return NearestCells(self.query, self.cells[:, :count].copy(), self.products[:, :count].copy())
+
 
 @dataclass
 class OpenSegment:
@@ -214,29 +218,23 @@ class OpenSegment:
         return [name for name in self.table.schema_arrow.names if name != THUMBNAIL]
 
     def search(
-        self,
-        query: np.ndarray,
-        k: int,
-        probes: int | None = None,
-        mask: np.ndarray | None = None,
-        cells: NearestCells | None = None,
+        self, query: np.ndarray, k: int, cells: NearestCells | None, mask: np.ndarray | None = None
     ) -> tuple[np.ndarray, np.ndarray]:
         """Return the rows of the k nearest vectors and their cosines, best first.
 
         Args:
             query: (E,), unit length.
             k: results.
-            probes: cells to visit.
-            mask: (n,), which vectors may be found; by default all. The fewer it leaves, the more cells are visited.
-            cells: at least as many as are visited, if they are known.
+            cells: to visit; None compares all vectors that may be found.
+            mask: (n,), which vectors may be found; by default all.
         """
-        rows = self._candidates(query, k, probes or self.probes, mask, cells)
+        rows = self._allowed(mask) if cells is None else self._candidates(k, cells, mask)
         cosines = self._read_vectors(rows).astype(np.float32) @ query
         order = np.argsort(-cosines, kind="stable")[:k]
         return rows[order], cosines[order]
 
-    def visited(self, mask: np.ndarray | None, probes: int | None = None) -> int:
-        """Return how many cells a search visits; 0 if a filter leaves so few vectors that all of them are compared."""
+    def visited(self, mask: np.ndarray | None) -> int:
+        """Return how many cells to visit, more if a filter leaves few vectors; 0 if all that it leaves are compared."""
         import faiss
 
         share = 1.0
@@ -245,7 +243,7 @@ class OpenSegment:
             if left <= EXACT:
                 return 0
             share = left / len(mask)
-        return min(math.ceil((probes or self.probes) / share), faiss.extract_index_ivf(self.codes).nlist)
+        return min(math.ceil(self.probes / share), faiss.extract_index_ivf(self.codes).nlist)
 
     def nearest_cells(self, query: np.ndarray, count: int) -> NearestCells:
         """Return so many cells; all segments of an index have the same."""
@@ -257,27 +255,25 @@ class OpenSegment:
         products, cells = faiss.extract_index_ivf(self.codes).quantizer.search(rotated, count)
         return NearestCells(rotated, cells, products)
 
-    def _candidates(
-        self, query: np.ndarray, k: int, probes: int, mask: np.ndarray | None, cells: NearestCells | None
-    ) -> np.ndarray:
+    def _allowed(self, mask: np.ndarray | None) -> np.ndarray:
+        return np.arange(self.segment.count) if mask is None else np.flatnonzero(mask)
+
+    def _candidates(self, k: int, cells: NearestCells, mask: np.ndarray | None) -> np.ndarray:
         """Return rows to compare with the query, in order."""
         import faiss
 
-        visited = self.visited(mask, probes)
-        if mask is not None and not visited:
-            return np.flatnonzero(mask)
-        cells = cells or self.nearest_cells(query, visited)
         settings = faiss.IVFRaBitQSearchParameters()
-        settings.nprobe, settings.qb = visited, 8
+        settings.nprobe, settings.qb = cells.cells.shape[1], 8
         if mask is not None:
             bits = np.packbits(mask, bitorder="little")
             settings.sel = faiss.IDSelectorBitmap(bits)  # type: ignore[call-arg, arg-type]
         wanted = min(self.segment.count, max(CANDIDATES * k, LEAST_CANDIDATES))
         estimates, found = np.empty((1, wanted), np.float32), np.empty((1, wanted), np.int64)
-        visiting, products = cells.cells[:, :visited].copy(), cells.products[:, :visited].copy()
-        pointers = [faiss.swig_ptr(each) for each in (visiting, products, estimates, found)]
+        arrays = (cells.cells, cells.products, estimates, found)
         inverted: Any = faiss.extract_index_ivf(self.codes)  # whose search_preassigned takes no parameters
-        inverted.search_preassigned_c(1, faiss.swig_ptr(cells.query), wanted, *pointers, False, settings)
+        inverted.search_preassigned_c(
+            1, faiss.swig_ptr(cells.query), wanted, *map(faiss.swig_ptr, arrays), False, settings
+        )
         return np.sort(found[0][found[0] >= 0])
 
     def _read_vectors(self, rows: np.ndarray) -> np.ndarray:
@@ -351,10 +347,12 @@ class ShardIndex:
             InvalidFilter: of ``where``.
         """
         masks = self._masks(where)
-        visited = max((segment.visited(mask) for segment, mask in zip(self.segments, masks, strict=True)), default=0)
-        cells = self.segments[0].nearest_cells(query, visited) if visited else None
+        visited = [segment.visited(mask) for segment, mask in zip(self.segments, masks, strict=True)]
+        most = max(visited, default=0)
+        cells = self.segments[0].nearest_cells(query, most) if most else None
         found = [
-            segment.search(query, k, mask=mask, cells=cells) for segment, mask in zip(self.segments, masks, strict=True)
+            segment.search(query, k, cells.first(count) if cells and count else None, mask)
+            for segment, count, mask in zip(self.segments, visited, masks, strict=True)
         ]
         rows = np.concatenate([start + rows for start, (rows, _) in zip(self.starts, found, strict=False)])
         cosines = np.concatenate([cosines for _, cosines in found])
