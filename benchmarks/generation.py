@@ -1,13 +1,14 @@
-"""Drawing on the CPU by a generator of our own: compiled against torch, in one run, with pictures compared.
+"""Drawing on the CPU: compiled against torch, and against diffusers' own pipeline, in one run, with pictures compared.
 
-    python benchmarks/generation.py                       # random weights, settings of recipes/emoji_generator
+    python benchmarks/generation.py                       # random weights of the sizes that people use
     python benchmarks/generation.py --model runs/emoji-generator/best --rounds 5
 
-Pictures have 64 pixels and are drawn in 25 steps, with guidance. Each round runs every precision once, in turn, with
-the same seed; a ratio is the median over the rounds, with the smallest and the largest. The processor time of all
-threads is shown beside the time by the clock, since other programs do not disturb it. Pictures are compared with those
-of `exact`: the mean difference of a pixel's channel, of 255; what another seed differs by puts it into perspective. At
-last, the command is run from a cold start.
+Two models are drawn with: a generator of our own with the settings of `recipes/emoji_generator` (64 pixels, 25 steps,
+with guidance), and a pipeline with Stable Diffusion's architecture at a quarter of the width (`--size`, `--steps`, with
+guidance). Each round runs every side once, in turn, with the same seed; a ratio is the median over the rounds, with the
+smallest and the largest. The processor time of all threads is shown beside the time by the clock, since other programs
+do not disturb it. Pictures are compared with the first side's: the mean difference of a pixel's channel, of 255; what
+another seed differs by puts it into perspective. At last, the command is run from a cold start.
 """
 
 import argparse
@@ -22,22 +23,27 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 from PIL import Image
 
+sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+import tiny_pipelines
 from beholder import ImageGenerator
 from beholder.models.diffusion_transformer import DiffusionTransformerSettings
 from beholder.models.prior import PriorSettings
 from beholder.models.unclip import Unclip, UnclipSettings
 from beholder.runtime.compiled_model import CompiledFormat
 from beholder.runtime.compiled_unclip import COMPILED_UNCLIP
+from beholder.runtime.compiled_unet import COMPILED_UNET
 from beholder.weights.load import load_dual_encoder
 from beholder.weights.native_generator import LoadedImageGenerator, save_image_generator
 
 RECIPE = Path(__file__).parents[1] / "recipes" / "emoji_generator" / "emoji.json"
 PROMPT, SEED = "a red heart", 7
+TOKEN_WIDTH = 192  # a quarter of Stable Diffusion's 768
 Draw = Callable[[int], Image.Image]  # of a seed
 
 
@@ -52,6 +58,36 @@ def make_generator(folder: Path) -> Path:
         for parameter in network.parameters():  # gates start at zero, and would let nothing be seen of the layers
             parameter.add_(torch.randn(parameter.shape) * 0.02)
     save_image_generator(LoadedImageGenerator(network, "mini", "random"), folder)
+    return folder
+
+
+def make_pipeline(folder: Path) -> Path:
+    """Write a Stable Diffusion of a quarter of its width with random weights."""
+    from diffusers import AutoencoderKL, UNet2DConditionModel
+
+    widths = (80, 160, 320, 320)
+    unet = UNet2DConditionModel(
+        sample_size=64,
+        block_out_channels=widths,
+        norm_num_groups=16,
+        attention_head_dim=2,
+        cross_attention_dim=TOKEN_WIDTH,
+    )
+    vae = AutoencoderKL(
+        block_out_channels=(32, 64, 128, 128),
+        down_block_types=("DownEncoderBlock2D",) * 4,
+        up_block_types=("UpDecoderBlock2D",) * 4,
+        layers_per_block=2,
+        latent_channels=4,
+        norm_num_groups=16,
+        sample_size=512,
+    )
+    with (
+        patch.object(tiny_pipelines, "denoiser", lambda **_: unet),
+        patch.object(tiny_pipelines, "autoencoder", lambda: vae),
+        patch.object(tiny_pipelines, "WIDTH", TOKEN_WIDTH),
+    ):
+        tiny_pipelines.write_stable_diffusion(folder)
     return folder
 
 
@@ -91,6 +127,21 @@ def ours(folder: Path, precision: Any, **options: Any) -> Draw:
     return lambda seed: next(generator.stream(PROMPT, seed=seed, **options)).picture
 
 
+def diffusers(folder: Path, **options: Any) -> Draw:
+    """Return what draws by the pipeline of diffusers, as it is."""
+    from diffusers import StableDiffusionPipeline
+
+    pipeline = StableDiffusionPipeline.from_pretrained(folder, local_files_only=True)
+    pipeline.set_progress_bar_config(disable=True)
+
+    def draw(seed: int) -> Image.Image:
+        generator = torch.Generator().manual_seed(seed)
+        picture: Image.Image = pipeline(PROMPT, generator=generator, guidance_scale=7.5, **options).images[0]
+        return picture
+
+    return draw
+
+
 def cold(folder: Path, precision: str, rounds: int) -> None:
     """Print how long the command takes from a cold start."""
     command = [sys.executable, "-m", "beholder", "generate", PROMPT, "--model", str(folder), "--steps", "25"]
@@ -119,6 +170,8 @@ def main() -> None:
     options = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     options.add_argument("--model", type=Path, help="folder of a generator of our own; by default random weights")
     options.add_argument("--rounds", type=int, default=5)
+    options.add_argument("--size", type=int, default=512, help="of the pipeline's pictures")
+    options.add_argument("--steps", type=int, default=4, help="of the pipeline")
     given = options.parse_args()
     with TemporaryDirectory() as temporary:
         folder = given.model or make_generator(Path(temporary) / "generator")
@@ -127,6 +180,13 @@ def main() -> None:
         print("\n| the command, cold | seconds | processor, seconds |\n|---|---:|---:|")
         for name in ("exact", "fast"):
             cold(folder, name, given.rounds)
+        pipeline = make_pipeline(Path(temporary) / "pipeline" / "quarter")
+        drawn = {"num_inference_steps": given.steps, "width": given.size, "height": given.size}
+        sides = {"diffusers": diffusers(pipeline, **drawn)}
+        for name in names:
+            sides[name] = ours(pipeline, name, steps=given.steps, size=given.size)
+        compare(f"Stable Diffusion, a quarter as wide, {given.size} pixels, {given.steps} steps", sides, given.rounds)
+        remove_compiled(COMPILED_UNET, pipeline)
         if given.model is None:
             remove_compiled(COMPILED_UNCLIP, folder)
 

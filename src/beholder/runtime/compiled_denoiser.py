@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,8 @@ def choose(
     part: str,
     precision: Precision,
     record: Callable[[], Sequence[Call]],
-) -> NetworkConfig:
+    original: Predict | None = None,
+) -> NetworkConfig | None:
     """Return the fastest configuration of a denoiser within a precision's bound; measured once, then remembered.
 
     Candidates are single precision, bfloat16, and for ``"fastest"`` weights of eight bits.
@@ -62,21 +64,22 @@ def choose(
         part: name of the network's file, without ``.xml``.
         precision: whose bound must be kept.
         record: returns calls to measure with.
+        original: the network in torch, if it may be chosen: None is returned where nothing else is faster.
     """
     file = folder / f"{part}-{precision}.json"
     choice = remembered(file)
-    if choice is None or not (folder / choice.config["file"]).is_file():
-        choice = remember(_tune(folder, part, precision, record()), file)
-    return NetworkConfig(**choice.config)
+    if choice is None or not (choice.config is None or (folder / choice.config["file"]).is_file()):
+        choice = remember(_tune(folder, part, precision, record(), original), file)
+    return None if choice.config is None else NetworkConfig(**choice.config)
 
 
-def _tune(folder: Path, part: str, precision: Precision, calls: Sequence[Call]) -> Autotuner:
+def _tune(folder: Path, part: str, precision: Precision, calls: Sequence[Call], original: Predict | None) -> Autotuner:
     model = openvino().Core().read_model(str(folder / f"{part}.xml"))
 
     def candidate(config: NetworkConfig, network: Any) -> Candidate:
         def load() -> Workload:
             run = NetworkSequence.of_models([network], [config])
-            return Workload(lambda: predictions(lambda *inputs: run(*inputs)[0], calls), [lambda: run(*calls[0])])
+            return _workload(lambda *inputs: run(*inputs)[0], calls)
 
         def save() -> None:
             if not (folder / config.file).is_file():
@@ -84,10 +87,19 @@ def _tune(folder: Path, part: str, precision: Precision, calls: Sequence[Call]) 
 
         return Candidate(asdict(config), load, save)
 
-    tuner = Autotuner(candidate(NetworkConfig(f"{part}.xml"), model), precision)
+    single = candidate(NetworkConfig(f"{part}.xml"), model)
+    if original is None:
+        tuner = Autotuner(single, precision)
+    else:
+        tuner = Autotuner(Candidate(None, partial(_workload, original, calls)), precision)
+        tuner.consider(single)
     tuner.consider(candidate(NetworkConfig(f"{part}.xml", "bf16"), model))
     if precision == "fastest" and (sizes := quantization.group_sizes(model)):
         quantized = quantization.quantize_per_channel(model)
         for size in sizes:
             tuner.consider(candidate(NetworkConfig(f"{part}-int8.xml", "bf16", size), quantized))
     return tuner
+
+
+def _workload(predict: Predict, calls: Sequence[Call]) -> Workload:
+    return Workload(lambda: predictions(predict, calls), [lambda: predict(*calls[0])])

@@ -153,10 +153,12 @@ class CompiledUnclipNetworks:
     def _network(self, part: str, precision: Precision) -> Network:
         with self._loading:
             if (part, precision) not in self._networks:
-                config, folder = NetworkConfig(f"{part}.xml"), self.compiled.folder
+                config = None
                 if precision != "exact":
-                    config = choose(folder, part, precision, partial(record, self.compiled, part))
-                self._networks[part, precision] = Network(compile_network(folder, config))
+                    config = choose(self.compiled.folder, part, precision, partial(record, self.compiled, part))
+                self._networks[part, precision] = Network(
+                    compile_network(self.compiled.folder, config or NetworkConfig(f"{part}.xml"))
+                )
             return self._networks[part, precision]
 
 

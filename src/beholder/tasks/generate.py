@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
     from beholder.pictures.read import ImageSource
     from beholder.tasks.dual_encoder import DualEncoder
+    from beholder.tasks.kandinsky_backend import KandinskyBackend
+    from beholder.tasks.pipeline_backend import PipelineBackend
 
 MOST_STEPS = 1000
 MOST_PICTURES = 1000  # of a call
@@ -76,8 +78,8 @@ class ImageGenerator(Reloadable):
         decoder, in a folder with a ``model_index.json`` and safetensors. Stable Diffusion and SDXL draw texts, and
         pictures with an IP-Adapter; Kandinsky's decoder draws pictures.
 
-        On the CPU, with a precision other than ``"exact"``, a generator of Beholder's own is compiled by OpenVINO on
-        first use, if it is installed. If compilation fails, a warning says why and it runs in torch.
+        On the CPU, with a precision other than ``"exact"``, the networks that are evaluated at each step are compiled
+        by OpenVINO on first use, if it is installed. If compilation fails, a warning says why and they run in torch.
 
         Args:
             name: a folder, a hub id, or ``"mini"``.
@@ -85,7 +87,7 @@ class ImageGenerator(Reloadable):
             precision: how close what a network predicts at each step must be to what it predicts in single precision.
                 ``"exact"``: in torch, in single precision. ``"fast"``: a cosine of at least 0.9999. ``"fastest"``: at
                 least 0.999. The fastest configuration within that bound is measured on first use on this processor, and
-                remembered. On a GPU, and for pipelines, all are in single precision.
+                remembered. On a GPU, all are in single precision.
             reranker: the dual encoder that chooses among candidates: a name, a folder or a hub id. By default the one
                 that the generator was trained with; for a pipeline, ``mini`` where there are candidates.
             ip_adapter: for Stable Diffusion and SDXL, the safetensors of an IP-Adapter that takes one embedding of a
@@ -320,7 +322,13 @@ def _load_backend(
     with error_context(name):
         if is_pipeline(folder):
             shown = folder.absolute().name if Path(name).expanduser().is_dir() else str(name)
-            return _pipeline_backend(folder, shown, device, ip_adapter, image_encoder)
+            pipeline = _pipeline_backend(folder, shown, device, ip_adapter, image_encoder)
+            if precision != "exact":
+                try:
+                    pipeline.compile(folder, precision)
+                except (ModelError, OSError) as error:
+                    _warn_of_torch(name, error)
+            return pipeline
         if adapted:
             raise InvalidSetting("ip_adapter and image_encoder are for pipelines of diffusers")
         loaded = load_image_generator(folder)
@@ -328,13 +336,17 @@ def _load_backend(
             try:
                 compiled = COMPILED_UNCLIP.find(folder) or COMPILED_UNCLIP.compile(loaded, folder)
             except (ModelError, OSError) as error:  # such as a full disk
-                warnings.warn(f"{name} could not be compiled, so it is slower: {error}", stacklevel=3)
+                _warn_of_torch(name, error)
         return UnclipBackend(loaded, device) if compiled is None else UnclipBackend(compiled, precision=precision)
+
+
+def _warn_of_torch(name: str | Path, error: Exception) -> None:
+    warnings.warn(f"{name} could not be compiled, so it is slower: {error}", stacklevel=4)
 
 
 def _pipeline_backend(
     folder: Path, name: str, device: str | None, ip_adapter: str | Path | None, image_encoder: str | Path | None
-) -> GeneratorBackend:
+) -> PipelineBackend | KandinskyBackend:
     from beholder.tasks.kandinsky_backend import KandinskyBackend
     from beholder.tasks.pipeline_backend import PipelineBackend
     from beholder.weights.diffusers_pipeline import load_pipeline
