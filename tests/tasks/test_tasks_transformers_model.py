@@ -90,6 +90,16 @@ def test_captions_equal_those_of_transformers_generate(load: Any, family: str) -
         assert model.caption(picture(), no_repeat_ngram_size=0, **options) == expected
 
 
+@pytest.mark.parametrize("family", ["llava", "qwen2_5_vl"])
+def test_the_head_gets_the_last_position_alone_in_a_memory_of_its_own(load: Any, family: str) -> None:
+    model, read = load(family), []
+    head = transformers_generator(model).loaded.module.get_output_embeddings()
+    handle = head.register_forward_hook(lambda _, inputs, logits: read.append(inputs[0]))
+    model.caption([picture(0), picture(1)], max_new_tokens=2, num_beams=1, batch_size=2)
+    handle.remove()
+    assert len(read) == 2 and all(states.stride() == states.new_empty(states.shape).stride() for states in read)
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_a_caption_does_not_depend_on_the_batch(load: Any, family: str) -> None:
     model = load(family)

@@ -71,6 +71,21 @@ def leading_padding(mask: Tensor) -> int:
     return int(mask.any(0).long().argmax())
 
 
+def copy_head_inputs(module: Any) -> None:
+    """Let the head of a frozen model of transformers read a copy of the hidden states that it is given.
+
+    Those of the last position alone have strides for which torch 2.13 copies the whole weight once for each row, in
+    bfloat16 (``should_fold`` in ``aten/src/ATen/native/LinearAlgebra.cpp``).
+    """
+    head = module.get_output_embeddings()
+    if head is not None:
+        head.register_forward_pre_hook(_copied)
+
+
+def _copied(_: nn.Module, inputs: tuple[Tensor, ...]) -> tuple[Tensor, ...]:
+    return tuple(states.clone(memory_format=torch.contiguous_format) for states in inputs)
+
+
 class LanguageModel(nn.Module):
     """A model that reads embeddings in place of token ids. Its weights are frozen; gradients flow to its inputs.
 
@@ -87,6 +102,7 @@ class LanguageModel(nn.Module):
         self.cache_name = (
             "cache" if "cache" in self.forward_parameters else "past_key_values"
         )  # renamed by transformers 5.24
+        copy_head_inputs(module)
 
     @property
     def width(self) -> int:

@@ -81,6 +81,8 @@ def load(folder: Path, name: str, allow_pickle: bool) -> LoadedImageTextToText:
     import torch
     from transformers import AutoModelForImageTextToText
 
+    from beholder.models.language_model import copy_head_inputs
+
     config = read_json(folder / CONFIG)
     model_type = str(config.get("model_type"))
     options: dict[str, Any] = {"use_safetensors": True} if not allow_pickle else {}
@@ -106,6 +108,7 @@ def load(folder: Path, name: str, allow_pickle: bool) -> LoadedImageTextToText:
             "instruction-tuned checkpoint of the family, or copy its chat template into the folder"
         )
     plain = PLAIN_PROMPTS.get(model_type) if chat_template(processor) is None else None
+    copy_head_inputs(module)
     return LoadedImageTextToText(module.requires_grad_(False).eval(), processor, model_type, plain, name)
 
 
