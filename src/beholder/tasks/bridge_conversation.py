@@ -8,33 +8,14 @@ from functools import cached_property
 from typing import TYPE_CHECKING
 
 from beholder.errors import InvalidSetting
-from beholder.runtime.decoding import Decoding, DecodingSettings, Language, sampling_steps, stream, tokens_of
-from beholder.tasks.conversation import ConversationTruncatedWarning, DecodedConversation, Turn
+from beholder.runtime.decoding import Decoding, DecodingSettings, Language, stream
+from beholder.tasks.conversation import ConversationTruncatedWarning, DecodedConversation, Turn, TurnWriter
 from beholder.tasks.text_codec import TextCodec, append_tokens
 
 if TYPE_CHECKING:
     from torch import Tensor
 
     from beholder.runtime.decoding import KVCache
-
-
-class _TurnWriter:
-    """Adds tokens to the answer of a turn."""
-
-    def __init__(self, codec: TextCodec, turn: Turn):
-        self.codec = codec
-        self.turn = turn
-        self.shown = turn.answer
-
-    def add(self, token: int) -> str | None:
-        """Return the new text; None while a character is incomplete."""
-        turn = self.turn
-        turn.answer_ids.append(token)
-        turn.answer = self.codec.decode(turn.answer_ids)
-        if turn.answer.endswith("\N{REPLACEMENT CHARACTER}"):
-            return None
-        piece, self.shown = turn.answer[len(self.shown) :], turn.answer
-        return piece
 
 
 class BridgeConversation(DecodedConversation):
@@ -82,20 +63,8 @@ class BridgeConversation(DecodedConversation):
         self._truncate()
         logits, kv_cache = self._prefill()
         self._kv_cache = None  # it belongs to the batch now; a further question reads the conversation again
-        turn = self.turns[-1]
-        writer = _TurnWriter(self.codec, turn)
-
-        def on_token(token: int) -> None:
-            piece = writer.add(token)
-            if piece is not None:
-                on_text(piece)
-
-        def finish(ids: list[int]) -> Turn:
-            turn.finished = len(ids) < self.settings.max_new_tokens
-            return turn
-
-        steps = tokens_of(sampling_steps(self.language, logits, self.settings), on_token)
-        return Decoding(kv_cache, steps).map(finish)
+        writer = TurnWriter(self.turns[-1], self.codec.decode)
+        return self._answer(writer, self.language, logits, kv_cache, self.settings, on_text)
 
     def add_question(self, question: str) -> Turn:
         """Append a question, which `continue_answer` or `start_answer` then answers; errors as for `stream`.
@@ -124,7 +93,7 @@ class BridgeConversation(DecodedConversation):
     def _generate(self, turn: Turn) -> Iterator[str]:
         self._truncate()
         logits, kv_cache = self._prefill()
-        writer = _TurnWriter(self.codec, turn)
+        writer = TurnWriter(turn, self.codec.decode)
         count = 0
         for token in stream(self.language, logits, kv_cache, self.settings):
             self._uncached = [token]  # enters the cache before the next token

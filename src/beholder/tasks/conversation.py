@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from beholder.errors import InvalidSetting
 
 if TYPE_CHECKING:
-    from beholder.runtime.decoding import Decoding
+    from torch import Tensor
+
+    from beholder.runtime.decoding import Decoding, DecodingSettings, KVCache, Language
 
 
 class ConversationTruncatedWarning(UserWarning):
@@ -112,6 +114,30 @@ class Conversation(ABC):
         """Generate more of the answer of the last turn, piece by piece, and add it to the turn."""
 
 
+class TurnWriter:
+    """Adds tokens to the answer of a turn.
+
+    Args:
+        turn: to which they are added.
+        decode: returns the text of tokens.
+    """
+
+    def __init__(self, turn: Turn, decode: Callable[[Sequence[int]], str]):
+        self.turn = turn
+        self.decode = decode
+        self.shown = turn.answer
+
+    def add(self, token: int) -> str | None:
+        """Return the new text; None while a character of several tokens is incomplete."""
+        turn = self.turn
+        turn.answer_ids.append(token)
+        turn.answer = self.decode(turn.answer_ids)
+        if turn.answer.endswith("\N{REPLACEMENT CHARACTER}") or not turn.answer.startswith(self.shown):
+            return None
+        piece, self.shown = turn.answer[len(self.shown) :], turn.answer
+        return piece
+
+
 class DecodedConversation(Conversation):
     """A conversation whose answers are decoded here, so that they can be decoded together with other texts."""
 
@@ -126,3 +152,37 @@ class DecodedConversation(Conversation):
         Args:
             on_text: called with each piece of the answer.
         """
+
+    def _answer(
+        self,
+        writer: TurnWriter,
+        language: Language,
+        logits: Tensor,
+        kv_cache: KVCache,
+        settings: DecodingSettings,
+        on_text: Callable[[str], None],
+    ) -> Decoding[Turn]:
+        """Return the steps that answer the turn of a writer.
+
+        Args:
+            writer: of the answer.
+            language: the language model.
+            logits: of the answer's next token (1, V).
+            kv_cache: what the model has read.
+            settings: how the answer is generated.
+            on_text: called with each piece of the answer.
+        """
+        from beholder.runtime.decoding import Decoding, sampling_steps, tokens_of
+
+        def on_token(token: int) -> None:
+            piece = writer.add(token)
+            if piece is not None:
+                on_text(piece)
+
+        def finish(ids: list[int]) -> Turn:
+            turn = writer.turn
+            turn.answer = turn.answer.strip()
+            turn.finished = len(ids) < settings.max_new_tokens
+            return turn
+
+        return Decoding(kv_cache, tokens_of(sampling_steps(language, logits, settings), on_token)).map(finish)

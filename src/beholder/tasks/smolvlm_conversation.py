@@ -5,9 +5,9 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING
 
-from beholder.runtime.decoding import Decoding, DecodingSettings, sampling_steps, stream, tokens_of
+from beholder.runtime.decoding import Decoding, DecodingSettings, stream
 from beholder.tasks.chat_template_conversation import ChatTemplateConversation
-from beholder.tasks.conversation import DecodedConversation, Turn
+from beholder.tasks.conversation import DecodedConversation, Turn, TurnWriter
 from beholder.tasks.image_text_to_text import Encode
 from beholder.tasks.smolvlm_generation import SmolVLMGenerator, SmolVLMInputs
 
@@ -15,25 +15,6 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from beholder.runtime.decoding import KVCache
-
-
-class _TurnWriter:
-    """Adds tokens to the answer of a turn."""
-
-    def __init__(self, generator: SmolVLMGenerator, turn: Turn):
-        self.generator = generator
-        self.turn = turn
-        self.shown = turn.answer
-
-    def add(self, token: int) -> str | None:
-        """Return the new text; None while a character of several tokens is incomplete."""
-        turn = self.turn
-        turn.answer_ids.append(token)
-        turn.answer = self.generator.processor.decode(turn.answer_ids).lstrip()
-        if turn.answer.endswith("\N{REPLACEMENT CHARACTER}") or not turn.answer.startswith(self.shown):
-            return None
-        piece, self.shown = turn.answer[len(self.shown) :], turn.answer
-        return piece
 
 
 class SmolVLMConversation(ChatTemplateConversation, DecodedConversation):
@@ -84,7 +65,7 @@ class SmolVLMConversation(ChatTemplateConversation, DecodedConversation):
         before = [*self._ids, *turn.answer_ids]
         generated = 0
         logits, kv_cache = self._prefill(before)
-        writer = _TurnWriter(generator, turn)
+        writer = TurnWriter(turn, self._decode)
         try:
             for token in stream(generator.language, logits, kv_cache, self.settings):
                 generated += 1
@@ -106,20 +87,11 @@ class SmolVLMConversation(ChatTemplateConversation, DecodedConversation):
         turn = self.turns[-1]
         logits, kv_cache = self._prefill([*self._ids, *turn.answer_ids])
         self._cached = []  # the cache belongs to the batch now; a further question reads the conversation again
-        writer = _TurnWriter(self.generator, turn)
+        writer = TurnWriter(turn, self._decode)
+        return self._answer(writer, self.generator.language, logits, kv_cache, self.settings, on_text)
 
-        def on_token(token: int) -> None:
-            piece = writer.add(token)
-            if piece is not None:
-                on_text(piece)
-
-        def finish(ids: list[int]) -> Turn:
-            turn.answer = turn.answer.strip()
-            turn.finished = len(ids) < self.settings.max_new_tokens
-            return turn
-
-        steps = tokens_of(sampling_steps(self.generator.language, logits, self.settings), on_token)
-        return Decoding(kv_cache, steps).map(finish)
+    def _decode(self, ids: Sequence[int]) -> str:
+        return self.generator.processor.decode(ids).lstrip()
 
     def _prefill(self, ids: Sequence[int]) -> tuple[Tensor, KVCache]:
         """Bring the KV cache to these tokens; return the logits of the next one (1, V), and the cache."""
