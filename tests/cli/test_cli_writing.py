@@ -126,6 +126,18 @@ def test_ask_prints_an_answer_with_confidence(vision_language_model: Path, photo
     assert row["answer"] == row["choices"][0]["answer"] and {c["answer"] for c in row["choices"]} == {"dog", "cat"}
 
 
+def test_ask_answers_with_so_many_tokens(vision_language_model: Path, photographs: list[Path]) -> None:
+    from beholder import VisionLanguageModel
+
+    model = VisionLanguageModel.from_pretrained(vision_language_model)
+    expected = {length: model.ask(photographs[0], "what is it?", max_new_tokens=length).text for length in (1, 10, 20)}
+    assert len(set(expected.values())) == 3, "else the test would show nothing"
+    for length, answer in expected.items():
+        given = [] if length == 10 else ["--max-new-tokens", length]
+        run = beholder("ask", photographs[0], "what is it?", "--json", *given, model=vision_language_model)
+        assert json.loads(run.stdout)["answer"] == answer
+
+
 def test_chat_answers_line_by_line(vision_language_model: Path, photographs: list[Path]) -> None:
     run = beholder(
         "chat", photographs[0], "--json", model=vision_language_model, stdin="what is this ?\n\nhow many ?\n"
@@ -148,6 +160,7 @@ def test_chat_answers_line_by_line(vision_language_model: Path, photographs: lis
         (["caption", "PICTURE", "--top-p", "2"], 2, "not between 0 and 1"),
         (["ask", "nothing.jpg", "what?"], 1, "nothing.jpg"),
         (["ask", "PICTURE", " "], 2, "the question is empty"),
+        (["ask", "PICTURE", "what?", "-c", "dog", "--max-new-tokens", "3"], 2, "--max-new-tokens does not go with it"),
         (["chat", "nothing.jpg"], 1, "nothing.jpg"),
     ],
     ids=str,

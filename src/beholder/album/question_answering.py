@@ -62,7 +62,13 @@ def strip_question(question: str) -> str:
 
 
 def ask_album(
-    album: Album, model: VisionLanguageModel, question: str, *, where: str | None = None, top: int = 8
+    album: Album,
+    model: VisionLanguageModel,
+    question: str,
+    *,
+    where: str | None = None,
+    top: int = 8,
+    max_new_tokens: int = 10,
 ) -> Iterator[AlbumAnswer | PictureError]:
     """Answer a question from the pictures nearest to it, the nearest first.
 
@@ -72,6 +78,7 @@ def ask_album(
         question: in words.
         where: a filter.
         top: number of pictures.
+        max_new_tokens: maximum length of an answer, in tokens.
 
     Yields:
         An answer, or the error of a picture that can't be read any more.
@@ -82,7 +89,7 @@ def ask_album(
             if QUESTION_PREFIX.match(question) or CHINESE_PREFIX.match(question):
                 words = model.caption(source)
             else:
-                answer = model.ask(source, question)
+                answer = model.ask(source, question, max_new_tokens=max_new_tokens)
                 words, confidence = answer.text, answer.confidence
         except PictureError as error:
             yield error

@@ -3,14 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from beholder.cli.options import AllowPickle, AllowUrls, Exact, Json, Precision, PrecisionName, VisionLanguage, Where
 
+if TYPE_CHECKING:
+    from beholder import Album, VisionLanguageModel
+
+MAX_NEW_TOKENS = 10
 AlbumFolder = Annotated[
     Path | None, typer.Option("--album", help="Ask this album: answer from its pictures nearest to the question.")
+]
+Longest = Annotated[
+    int | None, typer.Option("--max-new-tokens", min=1, help="Maximum length of an answer, in tokens. [default: 10]")
 ]
 Top = Annotated[int, typer.Option("--top", "-k", min=1, help="With --album: how many pictures to answer from.")]
 
@@ -27,6 +34,7 @@ def command(
     album: AlbumFolder = None,
     where: Where = None,
     top: Top = 8,
+    max_new_tokens: Longest = None,
     model: VisionLanguage = "mini",
     json: Json = False,
     exact: Exact = False,
@@ -50,15 +58,27 @@ def command(
     if album is not None:
         if len(arguments) != 1 or choice:
             raise InvalidSetting("with --album, ask takes one question and no --choice")
-        with warnings_on_one_line():
-            raise typer.Exit(_ask_album(album, arguments[0], where, top, model, json, allow_pickle, precision))
+        from beholder.album.album import Album
+
+        with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
+            vlm = load_vision_language_model(model, allow_pickle, precision)
+            raise typer.Exit(_ask_album(opened, vlm, arguments[0], where, top, max_new_tokens or MAX_NEW_TOKENS, json))
     if len(arguments) != 2 or where is not None:
         raise InvalidSetting("ask takes a picture and a question; --where goes with --album")
+    if choice and max_new_tokens is not None:
+        raise InvalidSetting("--choice ranks the answers given, so --max-new-tokens does not go with it")
     picture, question = arguments
     with warnings_on_one_line():
         vlm = load_vision_language_model(model, allow_pickle, precision)
         try:
-            answer = vlm.ask(picture, question, choices=choice, exact=exact, allow_urls=allow_urls)
+            answer = vlm.ask(
+                picture,
+                question,
+                choices=choice,
+                max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
+                exact=exact,
+                allow_urls=allow_urls,
+            )
         except PictureError as error:
             print_message(str(error))
             raise typer.Exit(1) from None
@@ -76,37 +96,31 @@ def command(
 
 
 def _ask_album(
-    folder: Path,
+    album: Album,
+    model: VisionLanguageModel,
     question: str,
     where: str | None,
     top: int,
-    model: str,
+    max_new_tokens: int,
     json: bool,
-    allow_pickle: bool,
-    precision: str,
 ) -> int:
-    from beholder.album.album import Album
     from beholder.album.question_answering import ask_album
     from beholder.cli.output import print_json, print_message
-    from beholder.cli.pictures import load_vision_language_model
     from beholder.errors import PictureError
 
     code, relied = 0, 0
-    with Album.open(folder, create_new=False) as album:
-        for answer in ask_album(
-            album, load_vision_language_model(model, allow_pickle, precision), question, where=where, top=top
-        ):
-            if isinstance(answer, PictureError):
-                print_message(str(answer))
-                code = 1
-                continue
-            relied += answer.relied_on
-            if json:
-                row: dict[str, object] = {"image": answer.picture.path, "question": question, "answer": answer.answer}
-                row |= {"confidence": answer.confidence, "match": answer.match, "relied_on": answer.relied_on}
-                print_json(row)
-            elif answer.relied_on:
-                print(f"{answer.picture.name}: {answer.answer}", flush=True)
+    for answer in ask_album(album, model, question, where=where, top=top, max_new_tokens=max_new_tokens):
+        if isinstance(answer, PictureError):
+            print_message(str(answer))
+            code = 1
+            continue
+        relied += answer.relied_on
+        if json:
+            row: dict[str, object] = {"image": answer.picture.path, "question": question, "answer": answer.answer}
+            row |= {"confidence": answer.confidence, "match": answer.match, "relied_on": answer.relied_on}
+            print_json(row)
+        elif answer.relied_on:
+            print(f"{answer.picture.name}: {answer.answer}", flush=True)
     if not relied and not json:
         print_message(f"none of the {top} nearest pictures shows what is asked for")
     return code
