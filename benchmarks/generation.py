@@ -23,7 +23,6 @@ from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
@@ -82,12 +81,7 @@ def make_pipeline(folder: Path) -> Path:
         norm_num_groups=16,
         sample_size=512,
     )
-    with (
-        patch.object(tiny_pipelines, "denoiser", lambda **_: unet),
-        patch.object(tiny_pipelines, "autoencoder", lambda: vae),
-        patch.object(tiny_pipelines, "WIDTH", TOKEN_WIDTH),
-    ):
-        tiny_pipelines.write_stable_diffusion(folder)
+    tiny_pipelines.write_stable_diffusion(folder, unet, vae)
     return folder
 
 

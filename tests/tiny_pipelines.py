@@ -32,16 +32,17 @@ WIDTH, SECOND_WIDTH, PROJECTION = 32, 24, 20
 ADAPTER_TOKENS = 4  # of every plain adapter
 
 
-def write_stable_diffusion(folder: Path) -> Any:
-    """Write a Stable Diffusion that draws 16 × 16 pixels, and return it."""
+def write_stable_diffusion(folder: Path, unet: Any = None, vae: Any = None) -> Any:
+    """Write a Stable Diffusion, and return it; without a denoiser and a decoder of its own, it draws 16 × 16 pixels."""
     torch.manual_seed(0)
     tokenizer = write_tokenizer(folder.parent / "tokenizer", "<|endoftext|>")
     scheduler = DDIMScheduler(beta_schedule="scaled_linear", clip_sample=False, set_alpha_to_one=False, steps_offset=1)
+    width = WIDTH if unet is None else unet.config.cross_attention_dim
     pipeline = StableDiffusionPipeline(
-        vae=autoencoder(),
-        text_encoder=text_encoder(CLIPTextModel, WIDTH, "quick_gelu"),
+        vae=vae or autoencoder(),
+        text_encoder=text_encoder(CLIPTextModel, width, "quick_gelu"),
         tokenizer=tokenizer,
-        unet=denoiser(cross_attention_dim=WIDTH),
+        unet=unet or denoiser(cross_attention_dim=width),
         scheduler=scheduler,
         safety_checker=None,
         feature_extractor=None,

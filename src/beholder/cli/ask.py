@@ -55,6 +55,7 @@ def command(
     from beholder.cli.pictures import load_vision_language_model
     from beholder.errors import InvalidSetting, PictureError
 
+    length = max_new_tokens or MAX_NEW_TOKENS
     if album is not None:
         if len(arguments) != 1 or choice:
             raise InvalidSetting("with --album, ask takes one question and no --choice")
@@ -62,7 +63,7 @@ def command(
 
         with warnings_on_one_line(), Album.open(album, create_new=False) as opened:
             vlm = load_vision_language_model(model, allow_pickle, precision)
-            raise typer.Exit(_ask_album(opened, vlm, arguments[0], where, top, max_new_tokens or MAX_NEW_TOKENS, json))
+            raise typer.Exit(_ask_album(opened, vlm, arguments[0], where, top, length, json))
     if len(arguments) != 2 or where is not None:
         raise InvalidSetting("ask takes a picture and a question; --where goes with --album")
     if choice and max_new_tokens is not None:
@@ -72,12 +73,7 @@ def command(
         vlm = load_vision_language_model(model, allow_pickle, precision)
         try:
             answer = vlm.ask(
-                picture,
-                question,
-                choices=choice,
-                max_new_tokens=max_new_tokens or MAX_NEW_TOKENS,
-                exact=exact,
-                allow_urls=allow_urls,
+                picture, question, choices=choice, max_new_tokens=length, exact=exact, allow_urls=allow_urls
             )
         except PictureError as error:
             print_message(str(error))

@@ -11,7 +11,8 @@ What a denoiser takes beside sample and time depends on the pipeline, so the cal
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -52,12 +53,14 @@ class RecordedUNet:
 
 @dataclass(frozen=True)
 class CompiledUNet:
-    """The contents of a compiled folder."""
+    """The contents of a compiled folder.
+
+    Attributes:
+        names: of the denoiser's inputs.
+    """
 
     folder: Path
-    source: str
-    processor: str
-    names: tuple[str, ...] = field(default=())
+    names: tuple[str, ...]
 
     def network(self, config: NetworkConfig) -> Network:
         """Return the denoiser in a configuration."""
@@ -79,12 +82,10 @@ def compile_unet(unet: Any, folder: Path, precision: Precision, draw: Callable[[
     Raises:
         ModelError: the denoiser can't be compiled, or would predict something else.
     """
-    recorded: list[RecordedUNet] = []
 
+    @cache
     def record() -> RecordedUNet:
-        if not recorded:
-            recorded.append(_record(unet, draw))
-        return recorded[0]
+        return _record(unet, draw)
 
     compiled = COMPILED_UNET.find(folder)
     if compiled is None:
@@ -185,7 +186,7 @@ class _Denoiser(nn.Module):
 
 
 def _read(folder: Path, metadata: dict[str, Any]) -> CompiledUNet:
-    return CompiledUNet(folder, metadata["source"], metadata["processor"], tuple(metadata["names"]))
+    return CompiledUNet(folder, tuple(metadata["names"]))
 
 
 def _metadata(recorded: RecordedUNet) -> dict[str, Any]:

@@ -64,7 +64,7 @@ class BridgeConversation(DecodedConversation):
         logits, kv_cache = self._prefill()
         self._kv_cache = None  # it belongs to the batch now; a further question reads the conversation again
         writer = TurnWriter(self.turns[-1], self.codec.decode)
-        return self._answer(writer, self.language, logits, kv_cache, self.settings, on_text)
+        return self._answer(writer, self.language, logits, kv_cache, on_text)
 
     def add_question(self, question: str) -> Turn:
         """Append a question, which `continue_answer` or `start_answer` then answers; errors as for `stream`.

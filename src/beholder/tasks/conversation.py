@@ -139,7 +139,13 @@ class TurnWriter:
 
 
 class DecodedConversation(Conversation):
-    """A conversation whose answers are decoded here, so that they can be decoded together with other texts."""
+    """A conversation whose answers are decoded here, so that they can be decoded together with other texts.
+
+    Attributes:
+        settings: how answers are generated.
+    """
+
+    settings: DecodingSettings
 
     @abstractmethod
     def read_pictures(self, on_part: Callable[[], None]) -> None:
@@ -159,7 +165,6 @@ class DecodedConversation(Conversation):
         language: Language,
         logits: Tensor,
         kv_cache: KVCache,
-        settings: DecodingSettings,
         on_text: Callable[[str], None],
     ) -> Decoding[Turn]:
         """Return the steps that answer the turn of a writer.
@@ -169,7 +174,6 @@ class DecodedConversation(Conversation):
             language: the language model.
             logits: of the answer's next token (1, V).
             kv_cache: what the model has read.
-            settings: how the answer is generated.
             on_text: called with each piece of the answer.
         """
         from beholder.runtime.decoding import Decoding, sampling_steps, tokens_of
@@ -182,7 +186,7 @@ class DecodedConversation(Conversation):
         def finish(ids: list[int]) -> Turn:
             turn = writer.turn
             turn.answer = turn.answer.strip()
-            turn.finished = len(ids) < settings.max_new_tokens
+            turn.finished = len(ids) < self.settings.max_new_tokens
             return turn
 
-        return Decoding(kv_cache, tokens_of(sampling_steps(language, logits, settings), on_token)).map(finish)
+        return Decoding(kv_cache, tokens_of(sampling_steps(language, logits, self.settings), on_token)).map(finish)

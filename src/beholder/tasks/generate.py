@@ -23,8 +23,7 @@ if TYPE_CHECKING:
 
     from beholder.pictures.read import ImageSource
     from beholder.tasks.dual_encoder import DualEncoder
-    from beholder.tasks.kandinsky_backend import KandinskyBackend
-    from beholder.tasks.pipeline_backend import PipelineBackend
+    from beholder.tasks.pipeline_backend import LatentBackend
 
 MOST_STEPS = 1000
 MOST_PICTURES = 1000  # of a call
@@ -346,7 +345,7 @@ def _warn_of_torch(name: str | Path, error: Exception) -> None:
 
 def _pipeline_backend(
     folder: Path, name: str, device: str | None, ip_adapter: str | Path | None, image_encoder: str | Path | None
-) -> PipelineBackend | KandinskyBackend:
+) -> LatentBackend:
     from beholder.tasks.kandinsky_backend import KandinskyBackend
     from beholder.tasks.pipeline_backend import PipelineBackend
     from beholder.weights.diffusers_pipeline import load_pipeline

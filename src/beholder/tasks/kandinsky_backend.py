@@ -3,29 +3,25 @@
 from __future__ import annotations
 
 from functools import cached_property
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from PIL import Image
 from torch import Tensor
 
 from beholder.errors import InvalidSetting
-from beholder.runtime.compiled_unet import compile_unet
 from beholder.runtime.device import select_device
-from beholder.runtime.precision import Precision
 from beholder.tasks.generator_backend import DrawingRequest
 from beholder.tasks.image_prompts import ImagePromptTower
-from beholder.tasks.pipeline_backend import SAMPLE_STEPS, LatentDrawer, check_size, pipeline_fingerprint
+from beholder.tasks.pipeline_backend import SAMPLE_STEPS, LatentBackend, LatentDrawer, check_size, pipeline_fingerprint
 from beholder.weights.image_prompts import LoadedImagePromptEncoder
 
 if TYPE_CHECKING:
-    from beholder.tasks.dual_encoder import DualEncoder
     from beholder.weights.diffusers_pipeline import LoadedPipeline
 
 GUIDANCE = 4.0  # as in diffusers
 
 
-class KandinskyBackend:
+class KandinskyBackend(LatentBackend):
     """A loaded decoder.
 
     Args:
@@ -34,18 +30,11 @@ class KandinskyBackend:
         device: where to run; by default the fastest available.
     """
 
-    encoder: DualEncoder | None = None
-
     def __init__(self, loaded: LoadedPipeline, encoder: LoadedImagePromptEncoder, device: str | None = None):
         self.loaded = loaded
         self.device = select_device(device)
         self.pipeline = loaded.pipeline.to(self.device)
         self.tower = ImagePromptTower(encoder, self.device)
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.loaded.name
 
     @cached_property
     def fingerprint(self) -> str:
@@ -67,20 +56,10 @@ class KandinskyBackend:
         check_size(request)
         return KandinskyDrawer(self, request)
 
-    def compile(self, folder: Path, precision: Precision) -> None:
-        """Let the denoiser run compiled on the CPU, if that is faster within a precision's bound.
-
-        Args:
-            folder: of the pipeline.
-            precision: whose bound must be kept.
-
-        Raises:
-            ModelError: it can't be compiled.
-        """
+    def _sample(self) -> DrawingRequest:
         side = self.pipeline.unet.config.sample_size * self.pipeline.movq_scale_factor
         picture = Image.radial_gradient("L").convert("RGB")
-        request = DrawingRequest(like=[picture], steps=SAMPLE_STEPS, size=(side, side))
-        compile_unet(self.pipeline.unet, folder, precision, lambda: self.prepare(request).denoise(seed=0))
+        return DrawingRequest(like=[picture], steps=SAMPLE_STEPS, size=(side, side))
 
 
 class KandinskyDrawer(LatentDrawer):

@@ -19,7 +19,7 @@ from beholder.errors import InvalidSetting, ModelError
 from beholder.runtime.compiled_unet import compile_unet
 from beholder.runtime.device import select_device
 from beholder.runtime.precision import Precision
-from beholder.tasks.generator_backend import DrawingRequest, OnStep
+from beholder.tasks.generator_backend import DrawingRequest, GeneratorBackend, OnStep
 from beholder.tasks.image_prompts import ImagePromptTower
 
 if TYPE_CHECKING:
@@ -42,7 +42,50 @@ class PromptEmbedding(NamedTuple):
     pooled: Tensor
 
 
-class PipelineBackend:
+class LatentBackend(GeneratorBackend):
+    """A loaded pipeline that denoises latents.
+
+    Attributes:
+        loaded: the pipeline, with what is known of its folder.
+        pipeline: of diffusers.
+    """
+
+    loaded: LoadedPipeline
+    pipeline: Any
+    encoder: DualEncoder | None = None
+
+    @property
+    def name(self) -> str:
+        """The model's name."""
+        return self.loaded.name
+
+    @abstractmethod
+    def prepare(self, request: DrawingRequest) -> LatentDrawer:
+        """Check and embed a request."""
+
+    @abstractmethod
+    def _sample(self) -> DrawingRequest:
+        """Return a request of the default size, on which the compiled denoiser is compared.
+
+        Raises:
+            ModelError: the denoiser has inputs that a compiled one does not take.
+        """
+
+    def compile(self, folder: Path, precision: Precision) -> None:
+        """Let the denoiser run compiled on the CPU, if that is faster within a precision's bound.
+
+        Args:
+            folder: of the pipeline.
+            precision: whose bound must be kept.
+
+        Raises:
+            ModelError: it can't be compiled.
+        """
+        request = self._sample()
+        compile_unet(self.pipeline.unet, folder, precision, lambda: self.prepare(request).denoise(seed=0))
+
+
+class PipelineBackend(LatentBackend):
     """A loaded pipeline.
 
     Args:
@@ -50,8 +93,6 @@ class PipelineBackend:
         device: where to run; by default the fastest available.
         adapter: lets it draw after pictures.
     """
-
-    encoder: DualEncoder | None = None
 
     def __init__(self, loaded: LoadedPipeline, device: str | None = None, adapter: IPAdapter | None = None):
         self.loaded = loaded
@@ -63,11 +104,6 @@ class PipelineBackend:
         self.pipeline = loaded.pipeline.to(self.device)
         self.towers = [tower.to(self.device).eval().requires_grad_(False) for tower in loaded.encoders]
         self.is_xl = loaded.kind == "StableDiffusionXLPipeline"
-
-    @property
-    def name(self) -> str:
-        """The model's name."""
-        return self.loaded.name
 
     @cached_property
     def fingerprint(self) -> str:
@@ -92,20 +128,10 @@ class PipelineBackend:
         check_size(request)
         return PipelineDrawer(self, request)
 
-    def compile(self, folder: Path, precision: Precision) -> None:
-        """Let the denoiser run compiled on the CPU, if that is faster within a precision's bound.
-
-        Args:
-            folder: of the pipeline.
-            precision: whose bound must be kept.
-
-        Raises:
-            ModelError: it can't be compiled.
-        """
+    def _sample(self) -> DrawingRequest:
         if self.tower is not None:
             raise ModelError("with an IP-Adapter, the denoiser runs in torch")
-        request = DrawingRequest(SAMPLE_PROMPT, steps=SAMPLE_STEPS)
-        compile_unet(self.pipeline.unet, folder, precision, lambda: self.prepare(request).denoise(seed=0))
+        return DrawingRequest(SAMPLE_PROMPT, steps=SAMPLE_STEPS)
 
     @torch.inference_mode()
     def embed(self, prompt: str) -> PromptEmbedding:

@@ -88,7 +88,7 @@ class SmolVLMConversation(ChatTemplateConversation, DecodedConversation):
         logits, kv_cache = self._prefill([*self._ids, *turn.answer_ids])
         self._cached = []  # the cache belongs to the batch now; a further question reads the conversation again
         writer = TurnWriter(turn, self._decode)
-        return self._answer(writer, self.generator.language, logits, kv_cache, self.settings, on_text)
+        return self._answer(writer, self.generator.language, logits, kv_cache, on_text)
 
     def _decode(self, ids: Sequence[int]) -> str:
         return self.generator.processor.decode(ids).lstrip()
