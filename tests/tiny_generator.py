@@ -24,9 +24,21 @@ DECODER = {
     "mlp_width": 24,
     "condition_width": 12,
     "context_tokens": 2,
+    "merge": 2,
+    "outer_width": 8,
+    "map_channels": 3,
+    "map_hidden": 12,
 }
 PRIOR = {"width": 16, "layers": 1, "hidden": 24}
-TRAIN = {"steps": 9, "batch": 4, "prior_batch": 6, "save_every": 4, "report_every": 1, "learning_rate": 3e-3}
+TRAIN = {
+    "steps": 9,
+    "batch": 4,
+    "prior_batch": 6,
+    "muon_lr_scale": 2,
+    "save_every": 4,
+    "report_every": 1,
+    "learning_rate": 3e-3,
+}
 
 
 def build() -> LoadedImageGenerator:

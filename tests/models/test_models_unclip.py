@@ -1,5 +1,7 @@
 """The generator's networks: shapes, conditions, guidance, batches."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -7,7 +9,9 @@ from beholder.errors import InvalidSetting
 from beholder.models.diffusion_transformer import (
     DiffusionTransformer,
     DiffusionTransformerSettings,
+    merge_patches,
     patchify,
+    split_patches,
     unpatchify,
 )
 from beholder.models.prior import Prior, PriorSettings
@@ -17,12 +21,13 @@ from random_weights import enlarge
 DECODER = DiffusionTransformerSettings(
     8, image_size=16, patch_size=4, width=16, layers=2, heads=2, mlp_width=24, condition_width=12, context_tokens=2
 )
+HOURGLASS = replace(DECODER, merge=2, outer_width=8, map_channels=3, map_hidden=10)
 PRIOR = PriorSettings(8, width=16, layers=2, hidden=24)
 
 
-def network() -> Unclip:
+def network(decoder: DiffusionTransformerSettings = DECODER) -> Unclip:
     torch.manual_seed(0)
-    return enlarge(Unclip(UnclipSettings(DECODER, PRIOR)))
+    return enlarge(Unclip(UnclipSettings(decoder, PRIOR)))
 
 
 def test_patches_are_put_together_again_as_they_were_cut():
@@ -33,15 +38,36 @@ def test_patches_are_put_together_again_as_they_were_cut():
     assert torch.equal(unpatchify(patches, 4), pixels)
 
 
-def test_an_untrained_decoder_predicts_gray_whatever_it_is_given():
+def test_squares_of_patches_are_merged_and_split_again():
+    patches = torch.arange(16.0).reshape(1, 16, 1).expand(2, 16, 3)  # a grid of 4 × 4
+    merged = merge_patches(patches, 2)
+    assert merged.shape == (2, 4, 12)
+    assert merged[0, 1].unflatten(0, (4, 3))[:, 0].tolist() == [2, 3, 6, 7]  # the square at the top right
+    assert torch.equal(split_patches(merged, 2), patches)
+
+
+def test_the_map_alone_shows_a_picture_that_the_embedding_decides():
+    decoder = network(HOURGLASS).decoder
+    embedding = torch.randn(2, 8)
+    picture = decoder.map.picture(embedding)
+    assert picture.shape == (2, 3, 16, 16) and not torch.allclose(picture[0], picture[1], atol=1e-3)
+    inputs = torch.randn(2, 3, 16, 16), torch.rand(2), embedding
+    usual = decoder(*inputs)
+    with torch.no_grad():
+        decoder.map.to_tokens.weight.zero_()
+    assert not torch.allclose(decoder(*inputs), usual, atol=1e-3), "the map is not added to the patches"
+
+
+@pytest.mark.parametrize("settings", [DECODER, HOURGLASS])
+def test_an_untrained_decoder_predicts_gray_whatever_it_is_given(settings):
     torch.manual_seed(0)
-    predicted = DiffusionTransformer(DECODER)(torch.randn(2, 3, 16, 16), torch.rand(2), torch.randn(2, 8))
+    predicted = DiffusionTransformer(settings)(torch.randn(2, 3, 16, 16), torch.rand(2), torch.randn(2, 8))
     assert torch.equal(predicted, torch.zeros(2, 3, 16, 16))
 
 
-@pytest.mark.parametrize("part", ["decoder", "prior"])
-def test_time_condition_and_sample_all_matter_and_a_dropped_condition_does_not(part):
-    predict = getattr(network(), part)
+@pytest.mark.parametrize(("part", "settings"), [("decoder", DECODER), ("decoder", HOURGLASS), ("prior", DECODER)])
+def test_time_condition_and_sample_all_matter_and_a_dropped_condition_does_not(part, settings):
+    predict = getattr(network(settings), part)
     sample = torch.randn(1, 3, 16, 16) if part == "decoder" else torch.randn(1, 8)
     time, condition, kept, dropped = torch.tensor([0.3]), torch.randn(1, 8), torch.tensor([False]), torch.tensor([True])
     usual = predict(sample, time, condition, kept)
@@ -96,6 +122,12 @@ def test_settings_survive_json_and_impossible_ones_are_refused():
         DiffusionTransformerSettings(8, image_size=16, patch_size=5)
     with pytest.raises(InvalidSetting, match="can't be split into 3 heads"):
         DiffusionTransformerSettings(8, width=16, heads=3)
+    with pytest.raises(InvalidSetting, match="4 × 4 patches can't be merged by 3 × 3"):
+        replace(HOURGLASS, merge=3)
+    with pytest.raises(InvalidSetting, match="outer_width of 12 can't be split into heads of 8"):
+        replace(HOURGLASS, outer_width=12)
+    with pytest.raises(InvalidSetting, match="map_channels -1 must be at least 0"):
+        replace(HOURGLASS, map_channels=-1)
     with pytest.raises(InvalidSetting, match="embeddings of 8 numbers and the prior makes some of 9"):
         UnclipSettings(DECODER, PriorSettings(9))
     with pytest.raises(InvalidSetting, match="dropout 1"):

@@ -6,6 +6,7 @@ from beholder.training.optimization import (
     ExponentialMovingAverage,
     adamw,
     cosine_schedule,
+    muon,
     parameter_groups,
     set_learning_rate,
 )
@@ -35,6 +36,19 @@ def test_a_group_with_an_lr_scale_keeps_its_ratio_to_the_others() -> None:
     for rate in (0.5, 0.25):
         set_learning_rate(optimizer, rate)
         assert [group["lr"] for group in optimizer.param_groups] == [rate, rate, rate * 0.1]
+
+
+def test_muon_moves_a_matrix_in_all_directions_alike_and_as_far_as_adamw_would() -> None:
+    torch.manual_seed(0)
+    weight = nn.Parameter(torch.zeros(16, 16))
+    optimizer = muon([weight], 0.01, 0.0, lr_scale=2)
+    set_learning_rate(optimizer, 0.01)
+    u, _, v = torch.linalg.svd(torch.randn(16, 16))
+    weight.grad = u @ torch.diag(torch.logspace(0, -1, 16)) @ v  # one direction has ten times the gradient of another
+    optimizer.step()
+    moved = torch.linalg.svdvals(weight.detach())
+    assert float(moved.max() / moved.min()) < 2
+    assert float(weight.detach().square().mean().sqrt()) == pytest.approx(0.02 * 0.2, rel=0.2)  # AdamW's usual RMS
 
 
 def test_averages_equal_those_of_swa_utils() -> None:

@@ -64,7 +64,11 @@ class GeneratorTrainingConfig:
         steps: number of them.
         batch: pictures in a step of the decoder.
         prior_batch: pairs of caption and picture in a step of the prior.
+        map_steps: the first steps, in which the decoder learns only its map, by regression: they are many times faster
+            than the others, which start with a decoder that knows roughly what an embedding looks like.
         learning_rate: at its peak.
+        muon_lr_scale: the matrices of the decoder's blocks learn by Muon (arXiv:2502.16982), at this multiple of the
+            learning rate; 0 leaves them to AdamW, as all other weights.
         min_lr_ratio: the last learning rate, as a share of the peak.
         warmup: share of the steps in which the learning rate rises.
         max_grad_norm: gradients are clipped to this norm.
@@ -88,7 +92,9 @@ class GeneratorTrainingConfig:
     steps: int
     batch: int = 64
     prior_batch: int = 256
+    map_steps: int = 0
     learning_rate: float = 5e-4
+    muon_lr_scale: float = 0.0
     min_lr_ratio: float = 0.02
     warmup: float = 0.02
     weight_decay: float = 0.01
@@ -113,7 +119,10 @@ class GeneratorTrainingConfig:
         )
         check_numbers(self, MORE_THAN_0, "learning_rate", "max_grad_norm", "time_std")
         check_numbers(self, SHARE, "min_lr_ratio", "warmup", "ema_decay", "condition_dropout")
+        check_numbers(self, NOT_BELOW_0, "map_steps", "muon_lr_scale")
         check_numbers(self, NOT_BELOW_0, "weight_decay", "embedding_noise", "evaluate_every", "seed")
+        if self.map_steps >= self.steps:
+            raise InvalidSetting(f"map_steps {self.map_steps} must be below steps {self.steps}")
 
 
 @dataclass(frozen=True)
@@ -157,6 +166,8 @@ def network_settings(config: GeneratorConfig, embedding: int, name: str = "model
         if "embedding" in given:
             raise InvalidSetting(f"{name}: model.{part}.embedding follows from the encoder")
     size = {"embedding": embedding}
+    if config.train.map_steps and not config.model.decoder.get("map_channels"):
+        raise InvalidSetting(f"{name}: train.map_steps needs a decoder with a map (model.decoder.map_channels)")
     return UnclipSettings(
         validate(config.model.decoder | size, DiffusionTransformerSettings, name, "model.decoder"),
         validate(config.model.prior | size, PriorSettings, name, "model.prior"),

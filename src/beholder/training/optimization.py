@@ -1,4 +1,4 @@
-"""What both trainings share of their optimization: AdamW, the learning-rate schedule, averaged weights."""
+"""What the trainings share of their optimization: AdamW, Muon, the learning-rate schedule, averaged weights."""
 
 import math
 from collections.abc import Iterable, Mapping
@@ -54,6 +54,19 @@ def adamw(
     """Return AdamW with CLIP's betas over `parameter_groups` (arXiv:2103.00020, table 18)."""
     groups = parameter_groups(named, weight_decay, lr_scales)
     return torch.optim.AdamW(groups, lr=learning_rate, betas=(0.9, 0.98), eps=eps, fused=True)
+
+
+def muon(matrices: Iterable[Tensor], learning_rate: float, weight_decay: float, lr_scale: float) -> torch.optim.Muon:
+    """Return Muon (arXiv:2502.16982) for matrices of hidden layers; its updates are about as large as AdamW's.
+
+    Args:
+        matrices: of two dimensions each.
+        learning_rate: as for `adamw`.
+        weight_decay: of the matrices.
+        lr_scale: factor of the learning rate.
+    """
+    groups = [{"params": list(matrices), "lr_scale": lr_scale}]
+    return torch.optim.Muon(groups, lr=learning_rate, weight_decay=weight_decay, adjust_lr_fn="match_rms_adamw")
 
 
 def set_learning_rate(optimizer: torch.optim.Optimizer, learning_rate: float) -> None:

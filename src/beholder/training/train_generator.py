@@ -14,7 +14,7 @@ shared space.
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from copy import deepcopy
 from pathlib import Path
 from typing import Any
@@ -43,7 +43,7 @@ from beholder.training.generator_config import GeneratorConfig, GeneratorTrainin
 from beholder.training.generator_data import GeneratorData, prepare_data
 from beholder.training.interruption import Interrupted, Interruption
 from beholder.training.metrics_logger import MetricsLogger, Row
-from beholder.training.optimization import ExponentialMovingAverage, adamw, cosine_schedule, set_learning_rate
+from beholder.training.optimization import ExponentialMovingAverage, adamw, cosine_schedule, muon, set_learning_rate
 from beholder.training.run_folder import Progress, check_resumable
 from beholder.training.samplers import step_seed
 from beholder.training.skipped_examples import SkippedExamples
@@ -121,7 +121,7 @@ def train_generator(
 
     # Optimizer
     trained = dict(network.named_parameters())
-    optimizer = adamw(trained.items(), train.learning_rate, train.weight_decay)
+    optimizers = build_optimizers(trained, train)
     ema = ExponentialMovingAverage(trained, train.ema_decay, warmup=True)
 
     # Resume
@@ -129,7 +129,8 @@ def train_generator(
     if saved is not None:
         done, best = saved["step"], saved["best"]
         network.load_state_dict(saved["weights"])
-        optimizer.load_state_dict(saved["optimizer"])
+        for optimizer, state in zip(optimizers, saved["optimizers"], strict=True):
+            optimizer.load_state_dict(state)
         ema.load(saved["ema"], done)
     log = MetricsLogger(out / "log.jsonl", done, out / "tensorboard" if tensorboard else None)
 
@@ -153,7 +154,7 @@ def train_generator(
             "best": best,
             "config": _settings(config, examples),
             "weights": network.state_dict(),
-            "optimizer": optimizer.state_dict(),
+            "optimizers": [optimizer.state_dict() for optimizer in optimizers],
             "ema": ema.weights,
         }
         save_checkpoint(out / "checkpoints", step, state, train.keep)
@@ -180,26 +181,32 @@ def train_generator(
     network.train()
     with Interruption() as interruption:
         for step in range(done + 1, train.steps + 1):
-            share = cosine_schedule((step - 1) / train.steps, train.warmup, train.min_lr_ratio)
-            set_learning_rate(optimizer, train.learning_rate * share)
-            optimizer.zero_grad()
+            only_map = step <= train.map_steps
+            rate = learning_rate(step, train)
+            for optimizer in optimizers:
+                set_learning_rate(optimizer, rate)
+                optimizer.zero_grad()
             torch.manual_seed(step_seed(train.seed, step))  # dropout
             generator = torch.Generator().manual_seed(step_seed(train.seed, step))
             with torch.autocast(place.type, torch.bfloat16, enabled=train.precision == "bfloat16"):
-                decoder_loss = decoder_step(network, data, train, generator, place)
+                decoder_loss = decoder_step(network, data, train, generator, place, only_map=only_map)
                 prior_loss = prior_step(network, data, train, generator, place)
             (decoder_loss + prior_loss).backward()
             # The two networks share no weights, so neither's gradient should make the other's smaller.
             norm = nn.utils.clip_grad_norm_(network.decoder.parameters(), train.max_grad_norm)
             nn.utils.clip_grad_norm_(network.prior.parameters(), train.max_grad_norm)
-            optimizer.step()
+            for optimizer in optimizers:
+                optimizer.step()
             ema.update(trained)
             pictures += train.batch
 
             stopped, last = bool(interruption.number), step == train.steps
             saving = stopped or last or step % train.save_every == 0
             if saving or step % train.report_every == 0:
-                losses = {"decoder": float(decoder_loss.detach()), "prior": float(prior_loss.detach())}
+                losses = {
+                    "map" if only_map else "decoder": float(decoder_loss.detach()),
+                    "prior": float(prior_loss.detach()),
+                }
                 if not (math.isfinite(sum(losses.values())) and math.isfinite(float(norm))):
                     raise NotFinite(
                         f"step {step}: the losses are {losses} and the decoder's gradient {float(norm)}; a lower "
@@ -212,7 +219,7 @@ def train_generator(
                     "steps": train.steps,
                     "loss": sum(losses.values()),
                     **losses,
-                    "rate": optimizer.param_groups[0]["lr"],
+                    "rate": rate,
                     "gradient": float(norm),
                     "broken": len(skipped.names),
                     "pairs_per_second": round(pictures / max(now - reported, 1e-9), 1),
@@ -220,7 +227,7 @@ def train_generator(
                 }
                 write(row)
                 reported, pictures = now, 0
-            if last or (train.evaluate_every and step % train.evaluate_every == 0):
+            if last or (train.evaluate_every and step % train.evaluate_every == 0 and not only_map):
                 evaluate(step)
             if saving:
                 checkpoint(step)
@@ -242,19 +249,49 @@ def loaded_encoder(encoder: DualEncoder) -> LoadedDualEncoder:
     return loaded.loaded if isinstance(loaded, CompiledDualEncoder) else loaded
 
 
+def build_optimizers(
+    trained: Mapping[str, nn.Parameter], train: GeneratorTrainingConfig
+) -> list[torch.optim.Optimizer]:
+    """Return AdamW for all weights, or for those that Muon does not train, and Muon."""
+    hidden = {name for name, weight in trained.items() if train.muon_lr_scale and is_hidden_matrix(name, weight)}
+    others = [(name, weight) for name, weight in trained.items() if name not in hidden]
+    optimizers: list[torch.optim.Optimizer] = [adamw(others, train.learning_rate, train.weight_decay)]
+    if hidden:
+        matrices = [trained[name] for name in sorted(hidden)]
+        optimizers.append(muon(matrices, train.learning_rate, train.weight_decay, train.muon_lr_scale))
+    return optimizers
+
+
+def is_hidden_matrix(name: str, weight: Tensor) -> bool:
+    """Whether a parameter of `Unclip` is a matrix between hidden layers of the decoder, for which Muon is made."""
+    inside = name.startswith(("decoder.blocks.", "decoder.hourglass."))
+    return inside and weight.ndim == 2 and ".modulation." not in name
+
+
+def learning_rate(step: int, train: GeneratorTrainingConfig) -> float:
+    """Return the rate of a step: the schedule runs once over the steps of the map and once over all others."""
+    first, last = (0, train.map_steps) if step <= train.map_steps else (train.map_steps, train.steps)
+    progress = (step - 1 - first) / (last - first)
+    return train.learning_rate * cosine_schedule(progress, train.warmup, train.min_lr_ratio)
+
+
 def decoder_step(
     network: Unclip,
     data: GeneratorData,
     train: GeneratorTrainingConfig,
     generator: torch.Generator,
     place: torch.device,
+    *,
+    only_map: bool = False,
 ) -> Tensor:
-    """Return the decoder's loss on a batch of pictures."""
+    """Return the decoder's loss on a batch of pictures, or that of its map alone."""
     rows = torch.randint(len(data), (train.batch,), generator=generator).numpy()
     pixels = torch.from_numpy(data.pixels[rows]).permute(0, 3, 1, 2).float() / 127.5 - 1
     images = network.images(torch.from_numpy(data.images[rows]).to(place))
     strength = train.embedding_noise * torch.rand(train.batch, 1, generator=generator)
     images = images + (strength * torch.randn(images.shape, generator=generator)).to(place)
+    if only_map and network.decoder.map is not None:
+        return nn.functional.mse_loss(network.decoder.map.picture(images).float(), pixels.to(place))
     return _flow_step(network.decoder, pixels, images, train, generator, place)
 
 
