@@ -3,9 +3,13 @@
     python recipes/emoji_data.py emoji-datasource-apple-16.0.0.tgz emoji-datasource-facebook-16.0.0.tgz \
         emoji-datasource-messenger-4.1.0.tgz emoji-datasource-emojione-4.0.4.tgz iconify-json-openmoji-1.2.29.tgz \
         iconify-json-fxemoji-1.2.2.tgz --held-out apple --out runs/judge-data
-    beholder train clip recipes/clip/emoji.json --data runs/judge-data --out runs/judge
-    python benchmarks/emoji_generator.py --model runs/emoji-generator/best --data runs/emoji-drawings \
-        --judge runs/judge/model --judge-data runs/judge-data --out runs/emoji-judged
+    python recipes/emoji_generator/train_heads.py --data runs/judge-data --out runs/judge
+    python benchmarks/emoji_generator.py --data runs/emoji-drawings --judge runs/judge --judge-data runs/judge-data \
+        --out runs/emoji-judged
+
+The judge has `mini`'s frozen towers, which learned from photographs and texts, and heads that learned from those
+drawings alone. `beholder train clip recipes/clip/emoji.json --data runs/judge-data --out runs/judge-clip` trains one
+that shares nothing with the generator, and knows less: `--judge runs/judge-clip/model`.
 
 A drawing is right if, of all signs, its own has the nearest prototype: the mean of the judge's embeddings of the
 drawings that it learned from. Measured are
@@ -17,8 +21,8 @@ drawings that it learned from. Measured are
   the unseen vendor and the training drawings' own distance from each other;
 - seconds for one picture of 25 steps: by the command from a cold start, and by a loaded generator.
 
-A line of JSON is printed for each. --out gets drawings, and the sheet of `COMPOSITIONS`, which were chosen before any
-was drawn.
+A line of JSON is printed for each. --out gets the drawings; in `nearest.png`, each is above the training drawing that
+is nearest to it by pixels.
 """
 
 import argparse
@@ -38,21 +42,11 @@ from PIL import Image
 
 from beholder import DualEncoder, ImageGenerator
 from beholder.pictures.drawn import contact_sheet
+from beholder.training.generator_data import fit_square
 
 STEPS = 25
 BEST_OF = 8
-COLUMNS = 8
-COMPOSITIONS = (
-    *("a blue cat", "a green dog", "a purple apple", "a pink elephant", "a red frog", "an orange whale"),
-    *("a black heart with a crown", "a red heart with a hat", "a yellow rose", "a blue strawberry"),
-    *("a frog and a crown", "a cat and a pizza", "a dog with sunglasses", "a bear with a party hat"),
-    *("a penguin and a guitar", "an owl and a book", "a rabbit and a rocket", "a fox with a bow tie"),
-    *("a smiling moon", "an angry sun", "a crying cloud", "a sleeping star", "a laughing pumpkin"),
-    *("a house on fire", "a tree in the snow", "a castle at night", "a boat on a red sea", "a rainbow over a volcano"),
-    *("a robot with heart eyes", "an alien with a cowboy hat", "a ghost with a balloon", "a skull with flowers"),
-    *("a green car", "a pink airplane", "a golden bicycle", "a wooden train"),
-    *("a slice of blue cake", "a purple banana", "a glass of green milk", "a burger with wings"),
-)
+NEAREST = 20  # drawings of wordings that are shown above the training drawings nearest to them
 
 
 @dataclass(frozen=True)
@@ -107,9 +101,10 @@ def main() -> None:
     share("variations of an unseen vendor", signs.right(judge.embed_images(varied), original_codes))
     share("upper mark: the drawings varied", signs.right(judge.embed_images(originals), original_codes))
 
-    copies(judge, options.data, training, {"drawings": drawn, "real, of the unseen vendor": originals})
-    sheet = [generator.generate(text, candidates=BEST_OF, seed=0)[0] for text in COMPOSITIONS]
-    contact_sheet(sheet, COLUMNS).save(options.out / "compositions.png")
+    files = [options.data / each["image"] for each in training]
+    places = copies(judge, files, {"real, of the unseen vendor": originals, "drawings": drawn})
+    beside = [fit_square(Image.open(files[place]), drawn[0].width) for place in places[:NEAREST]]
+    contact_sheet([*drawn[:NEAREST], *beside], NEAREST).save(options.out / "nearest.png")
     seconds(options.model, generator)
 
 
@@ -159,11 +154,12 @@ def upper_mark(
     return np.array(found)
 
 
-def copies(
-    judge: DualEncoder, folder: Path, training: Sequence[dict[str, Any]], kinds: dict[str, Sequence[Any]]
-) -> None:
-    """Print how far pictures are from the nearest training drawing, and training drawings from the nearest other."""
-    files = [folder / each["image"] for each in training]
+def copies(judge: DualEncoder, files: Sequence[Path], kinds: dict[str, Sequence[Any]]) -> list[int]:
+    """Print how far pictures are from the nearest training drawing, and training drawings from the nearest other.
+
+    Returns:
+        The training drawing that is nearest to each picture of the last kind, by pixels.
+    """
     references, pixels = judge.embed_images(files), as_pixels(files)
     for name, pictures in kinds.items():
         embeddings, own = judge.embed_images(list(pictures)), as_pixels(pictures)
@@ -173,6 +169,7 @@ def copies(
     others = distances(pixels[sample], pixels)
     others[np.arange(len(sample)), sample] = np.inf
     row("pixels from the nearest training drawing: another training drawing", np.median(others.min(1)), "median RMS")
+    return [int(place) for place in distances(own, pixels).argmin(1)]
 
 
 def as_pixels(pictures: Sequence[Any], side: int = 32) -> np.ndarray:

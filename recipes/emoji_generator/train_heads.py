@@ -2,8 +2,10 @@
 
     python recipes/emoji_generator/train_heads.py --data runs/emoji-drawings --out runs/emoji-encoder
 
-Both towers stay as they are; their features are computed once. Texts of one sign are no negatives of each other. The
-last line printed says how often a wording that training never saw is nearest to a drawing of its own sign.
+Both towers stay as they are; their features are computed once. Texts of one sign are no negatives of each other. If
+the folder has wordings that were set aside, `match` is calibrated on them and the drawings of their signs, and the last
+line printed says how often one is nearest to a drawing of its own sign. The judge of `benchmarks/emoji_generator.py` is
+trained by the same command on the drawings of other vendors.
 """
 
 import argparse
@@ -18,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from beholder import DualEncoder
+from beholder.evaluation.calibration import fit_calibration
 from beholder.models.dual_encoder import TwoTowers
 from beholder.models.layers import Head, HeadSettings
 from beholder.training.optimization import adamw, cosine_schedule, set_learning_rate
@@ -27,6 +30,7 @@ from beholder.weights.native import save_dual_encoder
 EMBEDDING = 256
 IMAGE_HEAD = HeadSettings("mlp", bias=True, hidden=768, input_normalization="hellinger")
 TEXT_HEAD = HeadSettings("mlp", bias=True, hidden=768, input_normalization="l2")
+BACKGROUND = 256  # training texts of the calibration
 BATCH, LEARNING_RATE, WARMUP, WEIGHT_DECAY = 512, 1e-3, 0.05, 0.2
 NOISE = 0.3  # of a feature, as a share of its deviation over the data
 REFERENCE = "google-16"  # whose drawings the wordings are compared with
@@ -65,7 +69,9 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, help="folder of the dual encoder")
     parser.add_argument("--steps", type=int, default=2000)
     options = parser.parse_args()
-    rows, aside = read_rows(options.data / "train.jsonl"), read_rows(options.data / "wordings.jsonl")
+    rows = read_rows(options.data / "train.jsonl")
+    wordings_file = options.data / "wordings.jsonl"
+    aside = read_rows(wordings_file) if wordings_file.is_file() else []
     texts = sorted({caption for row in rows + aside for caption in row["captions"]})
     places = {text: place for place, text in enumerate(texts)}
     encoder = DualEncoder.from_pretrained("mini", precision="fast")
@@ -108,15 +114,23 @@ def main() -> None:
     network.image_head, network.text_head = image_head, text_head
     network.logit_scale.data = scale.data
     result = LoadedDualEncoder(network.eval(), loaded.preprocessing, loaded.tokenizer, name="emoji drawings")
+    if aside:
+        with torch.inference_mode():
+            images = F.normalize(image_head(pictures), dim=-1).numpy()
+            wordings = F.normalize(text_head(sentences[[places[row["captions"][0]] for row in aside]]), dim=-1).numpy()
+            chosen = random.choice(len(rows), BACKGROUND, replace=False)
+            background = F.normalize(text_head(sentences[[captions[row][0] for row in chosen]]), dim=-1).numpy()
+        asked = {row["label"] for row in aside}
+        unchanged = [number for number, row in enumerate(rows) if row["label"] in asked]
+        fits = np.array([[rows[number]["label"] == row["label"] for row in aside] for number in unchanged])
+        result = replace(result, calibration=fit_calibration(images[unchanged], wordings, fits, background))
     save_dual_encoder(result, options.out)
-
-    with torch.inference_mode():
+    print(f"{options.out}: trained on {len(rows)} drawings of {len(signs)} signs")
+    if aside:
         reference = [number for number, row in enumerate(rows) if Path(row["image"]).parts[0] == REFERENCE]
-        drawings = F.normalize(image_head(pictures[reference]), dim=-1)
-        wordings = F.normalize(text_head(sentences[[places[row["captions"][0]] for row in aside]]), dim=-1)
-    nearest = [rows[reference[place]]["label"] for place in (wordings @ drawings.T).argmax(1).tolist()]
-    right = float(np.mean([found == row["label"] for found, row in zip(nearest, aside, strict=True)]))
-    print(f"{options.out}: {right:.3f} of {len(aside)} unseen wordings nearest to their own sign")
+        nearest = [rows[reference[place]]["label"] for place in (wordings @ images[reference].T).argmax(1).tolist()]
+        right = float(np.mean([found == row["label"] for found, row in zip(nearest, aside, strict=True)]))
+        print(f"{options.out}: {right:.3f} of {len(aside)} unseen wordings nearest to their own sign")
 
 
 if __name__ == "__main__":
