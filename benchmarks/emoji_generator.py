@@ -42,6 +42,7 @@ from PIL import Image
 
 from beholder import DualEncoder, ImageGenerator
 from beholder.pictures.drawn import contact_sheet
+from beholder.pictures.read import read_picture
 from beholder.training.generator_data import fit_square
 
 STEPS = 25
@@ -84,12 +85,16 @@ def main() -> None:
     wordings = wordings[: options.most]
     codes = [each["label"] for each in wordings]
     texts = [each["captions"][0] for each in wordings]
-    for candidates, name in ((1, "one drawing"), (BEST_OF, f"best of {BEST_OF}")):
+
+    def draw(candidates: int, name: str) -> list[Any]:
         drawn = [
             generator.generate(text, candidates=candidates, seed=place * 100)[0] for place, text in enumerate(texts)
         ]
         contact_sheet(drawn, 20).save(options.out / f"wordings-{candidates}.png")
         share(f"wordings, {name}", signs.right(judge.embed_images(drawn), codes))
+        return drawn
+
+    drawn = draw(1, "one drawing")
     share("upper mark: training drawings", upper_mark(judge, signs, options.data, training, codes))
 
     unseen = [read_unseen(options.judge_data, each) for each in read_rows(options.judge_data / "held_out.jsonl")]
@@ -103,8 +108,9 @@ def main() -> None:
 
     files = [options.data / each["image"] for each in training]
     places = copies(judge, files, {"real, of the unseen vendor": originals, "drawings": drawn})
-    beside = [fit_square(Image.open(files[place]), drawn[0].width) for place in places[:NEAREST]]
+    beside = [fit_square(read_picture(files[place]), drawn[0].width) for place in places[:NEAREST]]
     contact_sheet([*drawn[:NEAREST], *beside], NEAREST).save(options.out / "nearest.png")
+    draw(BEST_OF, f"best of {BEST_OF}")
     seconds(options.model, generator)
 
 

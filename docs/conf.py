@@ -22,6 +22,7 @@ DOCS = ROOT / "docs"
 ELSEWHERE = {  # documents of the project that are also pages of the guide
     "src/beholder/weights/mini_heads/README.md": "models/mini.md",
     "src/beholder/weights/mini_bridge/README.md": "models/mini-bridge.md",
+    "src/beholder/weights/mini_generator/README.md": "models/mini-generator.md",
     "recipes/clip/README.md": "models/recipes.md",
     "CHANGELOG.md": "models/changelog.md",
     **{f"benchmarks/{result.name}": f"benchmarks/{result.name}" for result in ROOT.glob("benchmarks/*.md")},

@@ -2,20 +2,18 @@
 
 python docs/figures/draw.py            all of them, into docs/drawn
 python docs/figures/draw.py patches    one
-
-The figure of the image generator is among all of them once `mini` comes with one.
 """
 
 import importlib
 import sys
 from pathlib import Path
 
-from beholder.weights import mini_generator
 from computed import Computed
 
-FIGURES = ["patches", "towers", "contrast", "qformer", "masks", "stages", "soft_prompts", "attention_maps", "tour"]
-if mini_generator.is_included():
-    FIGURES.append("generation")
+FIGURES = [
+    *("patches", "towers", "contrast", "qformer", "masks", "stages", "soft_prompts", "attention_maps"),
+    *("generation", "compositions", "tour"),
+]
 DRAWN = Path(__file__).parents[1] / "drawn"
 
 

@@ -13,7 +13,7 @@ from drawing import GRAY, Canvas
 PROMPT, SEED = "a smiling cat with heart eyes", 7
 SHOWN_STEPS = (1, 3, 6, 10, 15, 20, 25)
 GUIDANCE = (0.0, 1.0, 2.0, 3.0, 4.5, 6.0, 8.0)
-ENDS = ("a frog", "a panda")
+ENDS = ("a cat", "a smiling face")
 STARTS = (("a red heart", "red", "blue"), ("a castle", "day", "night"), ("a smiling face", "smiling", "crying"))
 SIDE, GAP, LEFT = 0.82, 0.08, 1.35  # inches
 

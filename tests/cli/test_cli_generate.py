@@ -94,9 +94,14 @@ def test_a_bad_call_exits_with_2_and_writes_nothing(
     assert not list(tmp_path.iterdir())
 
 
-def test_without_a_model_the_message_says_how_to_get_one() -> None:
-    run = beholder("generate", "a cat")
-    assert run.returncode == 2 and "recipes/emoji_generator says how to train one" in run.stderr
+@pytest.mark.slow
+def test_without_a_model_mini_draws(tmp_path: Path) -> None:
+    run = beholder("generate", "a red heart", "--seed", "1", "--out", tmp_path / "heart.png", "--json")
+    assert run.returncode == 0, run.stderr
+    row = json.loads(run.stdout)
+    assert row["match"] > 0.5
+    with Image.open(tmp_path / "heart.png") as picture:
+        assert picture.size == (64, 64) and picture.info["model"] == "mini"
 
 
 @pytest.mark.parametrize("grid", [False, True])

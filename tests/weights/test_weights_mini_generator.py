@@ -1,15 +1,16 @@
-"""`mini`'s image generator: eight bits, only the heads of its dual encoder, and a clear error while there is none."""
+"""`mini`'s image generator: eight bits, only the heads of its dual encoder, and drawings of what was asked for."""
 
 from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 import tiny_generator
 import tiny_model
 from beholder import ImageGenerator
-from beholder.errors import InvalidSetting, ModelNotFound, WeightsMismatch
+from beholder.errors import InvalidSetting, WeightsMismatch
 from beholder.models.diffusion_transformer import DiffusionTransformerSettings
 from beholder.models.prior import PriorSettings
 from beholder.models.unclip import Unclip, UnclipSettings
@@ -40,11 +41,22 @@ def test_scales_that_are_missing_are_named() -> None:
         unpack(packed)
 
 
-def test_without_weights_the_error_says_so(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    monkeypatch.setattr(mini_generator, "FOLDER", tmp_path / "nothing")
-    assert not mini_generator.is_included()
-    with pytest.raises(ModelNotFound, match="mini has no image generator yet"):
-        ImageGenerator.from_pretrained("mini")
+@pytest.mark.slow
+def test_mini_draws_what_is_asked_for_and_variations_of_it() -> None:
+    generator = ImageGenerator.from_pretrained("mini", device="cpu")
+    encoder = generator.backend.encoder
+    assert encoder is not None
+    texts = ["a red heart", "a clock", "a smiling face", "the flag of France", "a blue book"]
+    drawn = [generator.generate(text, seed=1)[0] for text in texts]
+    assert all(picture.size == (64, 64) for picture in drawn)
+    assert (encoder.similarity(drawn, texts).argmax(1) == np.arange(len(texts))).all()
+    colors = [np.asarray(picture, float)[16:48, 16:48].mean((0, 1)) for picture in drawn]
+    assert colors[0].argmax() == 0 and colors[4].argmax() == 2, "a red heart is not red, or a blue book not blue"
+    variations = [generator.generate(like=picture, seed=2)[0] for picture in drawn]
+    assert (encoder.similarity(variations, texts).argmax(1) == np.arange(len(texts))).sum() >= 4
+    again = [result.picture for result in generator.stream("a red heart", count=2, seed=1)]
+    assert np.array_equal(np.asarray(again[0]), np.asarray(drawn[0]))
+    assert not np.array_equal(np.asarray(again[1]), np.asarray(drawn[0]))
 
 
 @pytest.mark.slow
@@ -58,7 +70,6 @@ def test_mini_is_assembled_from_its_towers_and_a_packed_folder(monkeypatch: pyte
     mini_generator.save(loaded, tmp_path / "packed")
     assert not any(file.stat().st_size > 8e6 for file in (tmp_path / "packed").iterdir())  # no tower among them
     monkeypatch.setattr(mini_generator, "FOLDER", tmp_path / "packed")
-    assert mini_generator.is_included()
     finished = tmp_path / "assembled"
     monkeypatch.setattr(mini_generator, "model_folder", lambda _: finished)
     generator = ImageGenerator.from_pretrained("mini", device="cpu")

@@ -50,9 +50,7 @@ def command(
     if name == "mini":
         from beholder.weights import mini_bridge, mini_generator
 
-        folders.append(mini_bridge.folder())
-        if mini_generator.is_included():
-            folders.append(mini_generator.folder())
+        folders += [mini_bridge.folder(), mini_generator.folder()]
     measured: list[str] = []
     if compile:
         kind = kind_of(folders[0]) if name != "mini" else None

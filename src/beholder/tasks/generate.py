@@ -95,7 +95,7 @@ class ImageGenerator(Reloadable):
                 default ``image_encoder`` beside its file; for Kandinsky's decoder, that of its prior.
 
         Raises:
-            ModelNotFound: there is no such model, or this Beholder comes without a generator for ``mini``.
+            ModelNotFound: there is no such model.
             ModelError: it holds no image generator, or half of one.
             MissingExtra: it holds a pipeline, and diffusers is not installed.
         """

@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from beholder.weights.native_generator import LoadedImageGenerator
 
 STEPS = 25
-GUIDANCE = 3.0
+GUIDANCE = 2.0
 PRIOR_STEPS = 25
 PRIOR_GUIDANCE = 2.0
 METHOD: Method = "euler"

@@ -19,7 +19,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from beholder.errors import InvalidSetting, ModelNotFound
+from beholder.errors import InvalidSetting
 from beholder.weights import mini_parts
 from beholder.weights.cache import cache_folder
 
@@ -31,15 +31,6 @@ WEIGHTS, SETTINGS = "generator.safetensors", "generator.json"
 HEADS, HEADS_SETTINGS = "heads.safetensors", "beholder.json"
 TOWERS = ("image.", "text.")  # begin the names of the dual encoder's frozen tensors
 BUILD = 1  # incremented when the assembled folder changes
-MISSING = (
-    "mini has no image generator yet: name a folder with --model (in Python, from_pretrained(FOLDER)); "
-    "recipes/emoji_generator says how to train one"
-)
-
-
-def is_included() -> bool:
-    """Whether this Beholder comes with the weights."""
-    return (FOLDER / WEIGHTS).is_file()
 
 
 def save(loaded: LoadedImageGenerator, folder: Path) -> None:
@@ -86,7 +77,6 @@ def assemble(folder: Path = FOLDER) -> LoadedImageGenerator:
     """Join what `save` wrote with the towers of ``mini``.
 
     Raises:
-        ModelNotFound: there is no such folder.
         WeightsMismatch: a tensor is missing, unexpected or of another shape.
         DownloadFailed: a tower could not be fetched.
     """
@@ -98,8 +88,6 @@ def assemble(folder: Path = FOLDER) -> LoadedImageGenerator:
     from beholder.weights.table import build_empty, load_native_tensors
     from beholder.weights.tensors import read_tensors
 
-    if not (folder / WEIGHTS).is_file():
-        raise ModelNotFound(MISSING)
     config = read_json(folder / SETTINGS)
     empty = build_empty(Unclip, UnclipSettings.from_dict(config["network"]))
     network = load_native_tensors(empty, unpack(read_tensors(folder, ("generator",), allow_pickle=False)))
@@ -109,8 +97,8 @@ def assemble(folder: Path = FOLDER) -> LoadedImageGenerator:
 def model_folder(folder: Path = FOLDER) -> Path:
     """Return the folder of the assembled generator, whether or not it exists; each build has its own."""
     digest = hashlib.sha256(str(BUILD).encode())
-    for name in (SETTINGS, WEIGHTS, HEADS_SETTINGS, HEADS):
-        digest.update((folder / name).read_bytes())
+    for file in sorted(file for file in folder.iterdir() if file.suffix in (".json", ".safetensors")):
+        digest.update(file.read_bytes())
     for part in (mini_parts.IMAGE_TOWER, mini_parts.TEXT_TOWER):
         digest.update(part.sha256.encode())
     return cache_folder() / "models" / f"mini-generator-{digest.hexdigest()[:12]}"
@@ -120,11 +108,8 @@ def folder() -> Path:
     """Return the folder of ``mini``'s image generator in Beholder's format, assembling it on first use.
 
     Raises:
-        ModelNotFound: this Beholder comes without one.
         DownloadFailed: a tower could not be fetched.
     """
-    if not is_included():
-        raise ModelNotFound(MISSING)
     finished = model_folder(FOLDER)
     if not finished.exists():
         from beholder.weights.native_generator import save_image_generator
