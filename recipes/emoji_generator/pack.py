@@ -2,7 +2,7 @@
 
     python recipes/emoji_generator/pack.py --model runs/emoji-generator/best --out src/beholder/weights/mini_generator
 
-The last line printed says how many bytes there are in a wheel, and how far drawings are from those of the unpacked model.
+The last line printed says how many bytes there are in a wheel, and how far drawings are from those of the whole model.
 """
 
 import argparse
