@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 import serving
-import tiny_generator
 from beholder import DualEncoder, VisionLanguageModel
 from beholder.weights.cache import cache_folder
-from beholder.weights.native_generator import save_image_generator
 from command import beholder_in_its_own_process
 from examples import GUIDE, READMES, ROOT, python, run_commands
 from parity.small_clip import write_small_clip
@@ -77,7 +75,6 @@ def workspace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
                 archive.add(tmp_path / f"{name}.txt", f"{name}.txt")
     write_small_clip(tmp_path / "my-clip")
     write_small_clip(tmp_path / "my-checkpoint")
-    save_image_generator(tiny_generator.build(), tmp_path / "runs" / "emoji-generator" / "best")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -88,7 +85,7 @@ def server() -> Iterator[Running]:
     with serving.running(
         {"mini": DualEncoder.from_pretrained("mini")},
         {"mini": VisionLanguageModel.from_pretrained("mini")},
-        generators={"best": serving.generator()},
+        generators={"mini": serving.generator()},
     ) as running:
         yield running
 
