@@ -167,15 +167,18 @@ def copies(judge: DualEncoder, files: Sequence[Path], kinds: dict[str, Sequence[
         The training drawing that is nearest to each picture of the last kind, by pixels.
     """
     references, pixels = judge.embed_images(files), as_pixels(files)
+    nearest = np.empty(0, int)
     for name, pictures in kinds.items():
         embeddings, own = judge.embed_images(list(pictures)), as_pixels(pictures)
         row(f"cosine to the nearest training drawing: {name}", np.median((embeddings @ references.T).max(1)), "median")
-        row(f"pixels from the nearest training drawing: {name}", np.median(distances(own, pixels).min(1)), "median RMS")
+        apart = distances(own, pixels)
+        nearest = apart.argmin(1)
+        row(f"pixels from the nearest training drawing: {name}", np.median(apart.min(1)), "median RMS")
     sample = np.random.default_rng(0).permutation(len(files))[:300]
     others = distances(pixels[sample], pixels)
     others[np.arange(len(sample)), sample] = np.inf
     row("pixels from the nearest training drawing: another training drawing", np.median(others.min(1)), "median RMS")
-    return [int(place) for place in distances(own, pixels).argmin(1)]
+    return nearest.tolist()
 
 
 def as_pixels(pictures: Sequence[Any], side: int = 32) -> np.ndarray:

@@ -1,5 +1,6 @@
 """What no emoji shows, as `mini`'s image generator draws it: one drawing of each, chosen before any was drawn."""
 
+import math
 import textwrap
 from pathlib import Path
 
@@ -23,7 +24,7 @@ SIDE, GAP, HEIGHT = 0.82, 0.14, 1.18  # inches
 
 def draw(computed: Computed, path: Path) -> None:
     """Draw the figure."""
-    rows = -(-len(COMPOSITIONS) // COLUMNS)
+    rows = math.ceil(len(COMPOSITIONS) / COLUMNS)
     canvas = Canvas(COLUMNS * (SIDE + GAP) + GAP, rows * HEIGHT + GAP)
     for number, text in enumerate(COMPOSITIONS):
         x, y = GAP + number % COLUMNS * (SIDE + GAP), GAP + number // COLUMNS * HEIGHT

@@ -46,14 +46,18 @@ def test_mini_draws_what_is_asked_for_and_variations_of_it() -> None:
     generator = ImageGenerator.from_pretrained("mini", device="cpu")
     encoder = generator.backend.encoder
     assert encoder is not None
-    texts = ["a red heart", "a smiling face", "the flag of France"]
+    texts = ["a red heart", "a smiling face", "a blue book", "a clock", "the flag of France"]
     drawn = [generator.generate(text, seed=1)[0] for text in texts]
     assert all(picture.size == (64, 64) for picture in drawn)
     assert (encoder.similarity(drawn, texts).argmax(1) == np.arange(len(texts))).all()
-    assert np.asarray(drawn[0], float)[16:48, 16:48].mean((0, 1)).argmax() == 0, "a red heart is not red"
-    variation = generator.generate(like=drawn[0], seed=2)[0]
-    assert encoder.similarity(variation, texts).argmax() == 0
-    assert not np.array_equal(np.asarray(variation), np.asarray(drawn[0]))
+    colors = [np.asarray(picture, float)[16:48, 16:48].mean((0, 1)) for picture in drawn]
+    assert colors[0].argmax() == 0 and colors[2].argmax() == 2, "a red heart is not red, or a blue book not blue"
+    variations = [generator.generate(like=picture, seed=2)[0] for picture in drawn[:3]]
+    assert (encoder.similarity(variations, texts).argmax(1) == np.arange(3)).all()
+    assert not np.array_equal(np.asarray(variations[0]), np.asarray(drawn[0]))
+    again = [result.picture for result in generator.stream("a red heart", count=2, seed=1)]
+    assert np.array_equal(np.asarray(again[0]), np.asarray(drawn[0]))
+    assert not np.array_equal(np.asarray(again[1]), np.asarray(drawn[0]))
 
 
 @pytest.mark.slow

@@ -9,7 +9,6 @@ of the outer blocks, C width of the condition, E the shared space.
 """
 
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -68,12 +67,11 @@ class DiffusionTransformerSettings:
             raise InvalidSetting(f"an image_size of {self.image_size} can't be cut into patches of {self.patch_size}")
         if self.width % self.heads:
             raise InvalidSetting(f"a width of {self.width} can't be split into {self.heads} heads")
-        if self.merge > 1 and self.image_size // self.patch_size % self.merge:
-            side = self.image_size // self.patch_size
+        side, head = self.image_size // self.patch_size, self.width // self.heads
+        if side % self.merge:
             raise InvalidSetting(f"{side} × {side} patches can't be merged by {self.merge} × {self.merge}")
-        if self.merge > 1 and self.outer_width % (self.width // self.heads):
-            size = self.width // self.heads
-            raise InvalidSetting(f"an outer_width of {self.outer_width} can't be split into heads of {size} numbers")
+        if self.merge > 1 and self.outer_width % head:
+            raise InvalidSetting(f"an outer_width of {self.outer_width} can't be split into heads of {head} numbers")
 
     @property
     def patches(self) -> int:
@@ -136,11 +134,14 @@ class Hourglass(nn.Module):
         self.merge = nn.Linear(settings.merge**2 * width, settings.width)
         self.split = nn.Linear(settings.width, settings.merge**2 * width)
 
-    def forward(self, patches: Tensor, condition: Tensor, middle: Callable[[Tensor], Tensor]) -> Tensor:
-        """Patches (B, N, O), condition (B, C) → (B, N, O); ``middle`` takes and returns (B, M, D)."""
+    def enter(self, patches: Tensor, condition: Tensor) -> tuple[Tensor, Tensor]:
+        """Patches (B, N, O), condition (B, C) → what `leave` takes (B, N, O), and tokens for the middle (B, M, D)."""
         for block in self.before:
             patches = block(patches, condition)
-        merged = middle(self.merge(merge_patches(patches, self.settings.merge)))
+        return patches, self.merge(merge_patches(patches, self.settings.merge))
+
+    def leave(self, patches: Tensor, merged: Tensor, condition: Tensor) -> Tensor:
+        """Patches (B, N, O), what the middle made of the tokens (B, M, D), condition (B, C) → (B, N, O)."""
         patches = patches + split_patches(self.split(merged), self.settings.merge)
         for block in self.after:
             patches = block(patches, condition)
@@ -193,15 +194,15 @@ class DiffusionTransformer(nn.Module):
         patches = self.patch_embedding(patchify(noisy, self.settings.patch_size)) + self.positions
         if self.map is not None:
             patches = patches + self.map(embedding)
+        tokens = patches
+        if self.hourglass is not None:
+            patches, tokens = self.hourglass.enter(patches, condition)
         context = self.context(embedding).unflatten(1, (self.settings.context_tokens, -1))
-
-        def middle(patches: Tensor) -> Tensor:
-            tokens = torch.cat([context, patches], dim=1)
-            for block in self.blocks:
-                tokens = block(tokens, condition)
-            return tokens[:, self.settings.context_tokens :]
-
-        patches = middle(patches) if self.hourglass is None else self.hourglass(patches, condition, middle)
+        tokens = torch.cat([context, tokens], dim=1)
+        for block in self.blocks:
+            tokens = block(tokens, condition)
+        tokens = tokens[:, self.settings.context_tokens :]
+        patches = tokens if self.hourglass is None else self.hourglass.leave(patches, tokens, condition)
         shift, scale = (part[:, None] for part in self.final_modulation(condition))
         return unpatchify(self.to_pixels(modulate(self.final_norm(patches), shift, scale)), self.settings.patch_size)
 
